@@ -1,0 +1,91 @@
+//! Opens connections: session limits, TLS, half-open detection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::infra::config::DatabaseUrl;
+
+/// Longest wait for a TCP connection and its handshake.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that leaves what we sent unacknowledged for this long is gone.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// An idle connection is probed after this long.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+
+/// Whether `url` can be a connection URL of ours.
+///
+/// # Errors
+/// Without a reason on purpose: the parser's message may quote the password.
+pub fn check_url(url: &str) -> Result<(), ()> {
+    let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let parsed = url.parse::<tokio_postgres::Config>().map_err(drop)?;
+    if scheme && !parsed.get_hosts().is_empty() && parsed.get_user().is_some() { Ok(()) } else { Err(()) }
+}
+
+/// Limits of a session, kept by the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionLimits {
+    pub(super) statement_timeout: Duration,
+    pub(super) lock_timeout: Duration,
+}
+
+/// The driver's configuration for a role's connection.
+pub(super) fn driver_config(
+    url: &DatabaseUrl,
+    application_name: &str,
+    limits: Option<SessionLimits>,
+) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+    let mut config: tokio_postgres::Config = url.expose().parse()?;
+    config
+        .application_name(application_name)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .tcp_user_timeout(UNACKNOWLEDGED_MAX);
+    if let Some(limits) = limits {
+        let own = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!(
+            "{own} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
+            limits.statement_timeout.as_millis(),
+            limits.lock_timeout.as_millis(),
+            // A transaction of ours never waits for anything but its own statements.
+            limits.statement_timeout.as_millis(),
+        ));
+    }
+    Ok(config)
+}
+
+/// TLS with the system's roots where the URL allows it at all; `None` under `sslmode=disable`.
+///
+/// Certificates are always verified where TLS is spoken, also under `require`.
+pub(super) fn tls(config: &tokio_postgres::Config) -> Option<MakeRustlsConnect> {
+    if config.get_ssl_mode() == SslMode::Disable {
+        return None;
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Some(MakeRustlsConnect::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_url;
+
+    #[test]
+    fn only_a_postgres_url_with_a_user_and_a_host_is_taken() {
+        assert_eq!(check_url("postgres://u:p@localhost:5432/db"), Ok(()));
+        assert_eq!(check_url("postgresql://u@localhost/db?sslmode=disable"), Ok(()));
+        for refused in ["", "mysql://u@h/db", "postgres://", "postgres://u:p@h:port/db", "host=localhost user=u"] {
+            assert_eq!(check_url(refused), Err(()), "{refused}");
+        }
+    }
+}

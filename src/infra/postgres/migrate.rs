@@ -1,0 +1,132 @@
+//! Migrations: forward only, on a connection of their own, one process at a time.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_postgres::{Client, NoTls};
+
+use crate::infra::config::DatabaseConfig;
+use crate::infra::postgres::connect::{driver_config, tls};
+use crate::infra::postgres::error::DbError;
+use crate::kernel::{Classified, FailureClass};
+
+/// Key of the advisory lock under which migrations run; any number, as long as it stays the same ("purse" in ASCII).
+const LOCK_KEY: i64 = 0x70_75_72_73_65;
+/// Longest wait for another process's migrations.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a role's database needs.
+#[derive(Clone, Copy)]
+pub struct Migrations {
+    /// The scripts, in order.
+    pub runner: fn() -> refinery::Runner,
+    /// What the runtime user may do, each a `GRANT … TO` without the user. All else is taken away first.
+    pub grants: &'static [&'static str],
+}
+
+/// A script that was applied just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// `V1`, `V2`, …
+    pub version: String,
+    /// The name in its file name.
+    pub name: String,
+}
+
+/// Why a database is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database could not be reached or broke off.
+    #[error("migration database")]
+    Database(#[source] DbError),
+    /// A script failed, or one that was applied before has changed since.
+    #[error("migration")]
+    Script(#[source] Box<refinery::Error>),
+}
+
+impl Classified for MigrateError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Database(e) => e.class(),
+            Self::Script(_) => FailureClass::Permanent,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(e: tokio_postgres::Error) -> Self {
+        Self::Database(DbError::Postgres(e))
+    }
+}
+
+/// Applies what is missing, as the owner, and grants the runtime user its rights where it is another one.
+///
+/// # Errors
+/// [`MigrateError`]; a script that failed left nothing behind.
+pub async fn migrate(
+    config: &DatabaseConfig,
+    migrations: Migrations,
+    io: &Handle,
+) -> Result<Vec<Migration>, MigrateError> {
+    let config = config.clone();
+    let task = io.spawn(async move { migrate_here(&config, migrations).await });
+    task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
+}
+
+async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result<Vec<Migration>, MigrateError> {
+    // No session limits: a migration may take long. The lock's wait is bounded below.
+    let owner = driver_config(&config.migration_url, "purse migrations", None)?;
+    let runtime: tokio_postgres::Config = config.url.expose().parse()?;
+    let (mut client, connection) = match tls(&owner) {
+        Some(tls) => {
+            let (client, connection) = owner.connect(tls).await?;
+            (client, tokio::spawn(async move { drop(connection.await) }))
+        }
+        None => {
+            let (client, connection) = owner.connect(NoTls).await?;
+            (client, tokio::spawn(async move { drop(connection.await) }))
+        }
+    };
+    // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
+    client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+    let report = (migrations.runner)()
+        .set_abort_missing(false) // an older binary beside a newer one, while both are rolled out
+        .run_async(&mut client)
+        .await
+        .map_err(|e| MigrateError::Script(Box::new(e)))?;
+    if let (Some(user), true) = (runtime.get_user(), runtime.get_user() != owner.get_user()) {
+        grant(&mut client, user, migrations.grants).await?;
+    }
+    // Dropping the client ends the session, and with it the lock.
+    drop(client);
+    let _ = connection.await;
+    Ok(report
+        .applied_migrations()
+        .iter()
+        .map(|m| Migration { version: format!("V{}", m.version()), name: m.name().to_owned() })
+        .collect())
+}
+
+/// Gives `user` exactly `grants`, in one transaction.
+async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
+    let user = format!("\"{}\"", user.replace('"', "\"\""));
+    let tx = client.transaction().await?;
+    tx.batch_execute(&format!(
+        "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {user}; REVOKE CREATE ON SCHEMA public FROM {user}, PUBLIC;
+         GRANT USAGE ON SCHEMA public TO {user};"
+    ))
+    .await?;
+    for grant in grants {
+        tx.batch_execute(&format!("{grant} TO {user}")).await?;
+    }
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_lock_key_is_the_products_name() {
+        assert_eq!(&super::LOCK_KEY.to_be_bytes()[3..], b"purse");
+    }
+}
