@@ -8,11 +8,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::getuid;
 
 use super::error::DevStackError;
 use super::processes::Record;
+
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// A folder that this process holds the lock of.
 #[derive(Debug)]
@@ -56,15 +61,8 @@ impl StateFolder {
             .write(true)
             .open(&lock_path)
             .map_err(|e| DevStackError::file(&lock_path, e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _unreadable = lock.read_to_string(&mut holder);
-                let holder = Some(holder.trim()).filter(|text| !text.is_empty()).unwrap_or("?").to_owned();
-                return Err(DevStackError::Busy { holder });
-            }
-            Err(TryLockError::Error(error)) => return Err(DevStackError::file(lock_path, error)),
+        if !taken_within(&lock_path, LOCK_PATIENCE, || lock.try_lock())? {
+            return Err(DevStackError::Busy { holder: written_in(&mut lock) });
         }
         lock.set_len(0)
             .and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()))
@@ -90,14 +88,37 @@ impl StateFolder {
 
 /// Who holds the lock of the folder, `None` when nobody does or there is no folder.
 pub(super) fn holder(path: &Path) -> Result<Option<String>, DevStackError> {
-    if !path.join("lock").exists() {
-        return Ok(None);
+    let lock_path = path.join("lock");
+    let mut lock = match File::open(&lock_path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DevStackError::file(lock_path, error)),
+    };
+    let free = taken_within(&lock_path, Duration::ZERO, || lock.try_lock_shared())?;
+    Ok((!free).then(|| written_in(&mut lock)))
+}
+
+/// Tries for the lock; somebody who only looks at it holds it for a moment, which is waited for.
+fn taken_within(
+    path: &Path,
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<bool, DevStackError> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => return Ok(false),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_POLL),
+            Err(TryLockError::Error(error)) => return Err(DevStackError::file(path, error)),
+        }
     }
-    match StateFolder::open(path) {
-        Ok(_) => Ok(None),
-        Err(DevStackError::Busy { holder }) => Ok(Some(holder)),
-        Err(error) => Err(error),
-    }
+}
+
+fn written_in(lock: &mut File) -> String {
+    let mut holder = String::new();
+    let _unreadable = lock.read_to_string(&mut holder);
+    Some(holder.trim()).filter(|text| !text.is_empty()).unwrap_or("?").to_owned()
 }
 
 /// A real folder, not a link, of this user: the names under /var/tmp can be guessed by anybody.

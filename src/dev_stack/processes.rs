@@ -128,8 +128,8 @@ pub(super) fn left_over(records: &[Record], table: &[Process]) -> Vec<Record> {
     records.iter().filter(runs).cloned().collect()
 }
 
-/// Ends what an earlier run left: in an orderly way within the bound, then at once. Returns what it found.
-pub(super) fn end_left_over(records: &[Record], bound: Duration, interrupt: &Interrupt) -> Vec<Record> {
+/// Ends what an earlier run left: in an orderly way within the bound, then at once.
+pub(super) fn end_left_over(records: &[Record], bound: Duration, interrupt: &Interrupt) {
     let found = left_over(records, &all());
     // The port mapper goes last: a node that leaves in an orderly way says so to it.
     let (mappers, servers): (Vec<Record>, Vec<Record>) =
@@ -147,7 +147,6 @@ pub(super) fn end_left_over(records: &[Record], bound: Duration, interrupt: &Int
     for record in running.iter().chain(&mappers) {
         signal_all(&family(record.pid, &table), Signal::KILL);
     }
-    found
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -26,6 +27,8 @@ use super::servers::Lifetime;
 const READY_BOUND: Duration = Duration::from_mins(2);
 const EPMD_BOUND: Duration = Duration::from_secs(10);
 const STOP_BOUND: Duration = Duration::from_secs(30);
+const CLOSED_BOUND: Duration = Duration::from_secs(5);
+const CLOSED_POLL: Duration = Duration::from_millis(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The name decides the data folder; the private port mapper keeps it apart from every other node of the machine.
 const NODE: &str = "purse@localhost";
@@ -91,10 +94,10 @@ impl RabbitMq {
     }
 
     /// Ends node and port mapper: in an orderly way when the data is kept, at once when it is thrown away.
-    pub(super) fn stop(&mut self, interrupt: &Interrupt) {
+    pub(super) fn stop(&mut self, addresses: &ServerAddresses, interrupt: &Interrupt) {
         match self.lifetime {
             Lifetime::Kept => self.stop_node(interrupt),
-            Lifetime::ThrowAway => self.kill(),
+            Lifetime::ThrowAway => self.kill(addresses),
         }
         self.epmd = None;
     }
@@ -107,9 +110,14 @@ impl RabbitMq {
         }
     }
 
-    /// Ends the node as a power cut would.
-    pub(super) fn kill(&mut self) {
+    /// Ends the node as a power cut would, and returns when nothing answers any more.
+    pub(super) fn kill(&mut self, addresses: &ServerAddresses) {
         self.child = None;
+        // The node is a grandchild with many threads: its listeners outlive the process's entry by a moment.
+        let begun = Instant::now();
+        while connect(addresses.amqp_port).is_some() && begun.elapsed() < CLOSED_BOUND {
+            thread::sleep(CLOSED_POLL);
+        }
     }
 
     pub(super) fn signal_family(&self, signal: Signal) {

@@ -125,7 +125,7 @@ impl Servers {
 
     /// Ends RabbitMQ, PostgreSQL and the port mapper; at once when the interrupt is urgent.
     pub fn stop(&mut self) {
-        self.rabbitmq.stop(&self.interrupt);
+        self.rabbitmq.stop(&self.addresses, &self.interrupt);
         self.postgres.stop(&self.interrupt);
     }
 
@@ -145,7 +145,7 @@ impl Servers {
                 self.rabbitmq.wait_ready(&self.addresses, &self.interrupt, &mut |_| {})?;
             }
             (Server::RabbitMq, Action::Stop) => self.rabbitmq.stop_node(&self.interrupt),
-            (Server::RabbitMq, Action::Kill) => self.rabbitmq.kill(),
+            (Server::RabbitMq, Action::Kill) => self.rabbitmq.kill(&self.addresses),
             (Server::RabbitMq, Action::Pause) => self.rabbitmq.signal_family(Signal::STOP),
             (Server::RabbitMq, Action::Resume) => self.rabbitmq.signal_family(Signal::CONT),
         }

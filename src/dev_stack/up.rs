@@ -13,7 +13,7 @@ use super::error::DevStackError;
 use super::folder::{StateFolder, recorded_processes};
 use super::interrupt::Interrupt;
 use super::logs::show;
-use super::processes::{Record, end_left_over};
+use super::processes::{Record, all, end_left_over, left_over};
 use super::roles::{HttpPorts, Roles};
 use super::servers::{Durability, Lifetime, PreferredPorts, Servers, StartOptions};
 use super::walkthrough;
@@ -35,8 +35,10 @@ pub(super) fn run() -> Result<(), DevStackError> {
     http.check_free()?;
     let mut stack = Stack { servers: None, roles: None };
     let outcome = stack.run(&folder, http, &interrupt, &say);
-    if !matches!(outcome, Ok(()) | Err(DevStackError::Interrupted)) {
-        show("");
+    match &outcome {
+        Ok(()) | Err(DevStackError::Interrupted) => {}
+        // The whole of it stands last, where it is found; an orderly end takes seconds until then.
+        Err(error) => say.line(error.to_string().lines().next().unwrap_or_default()),
     }
     stack.stop(&interrupt, &say);
     folder.forget_processes();
@@ -45,10 +47,11 @@ pub(super) fn run() -> Result<(), DevStackError> {
 
 /// Ends what an `up` that was killed has left behind.
 pub(super) fn clear_left_over(folder: &StateFolder, interrupt: &Interrupt, mut say: impl FnMut(&str)) {
-    let found = end_left_over(&recorded_processes(folder.path()), LEFT_OVER_BOUND, interrupt);
+    let found = left_over(&recorded_processes(folder.path()), &all());
     if !found.is_empty() {
         let names: Vec<String> = found.iter().map(|Record { name, pid, .. }| format!("{name} ({pid})")).collect();
-        say(&format!("ended what an earlier run left behind: {}", names.join(", ")));
+        say(&format!("an earlier run was killed; ending what it left behind: {}", names.join(", ")));
+        end_left_over(&found, LEFT_OVER_BOUND, interrupt);
     }
     folder.forget_processes();
 }

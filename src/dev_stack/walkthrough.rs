@@ -22,7 +22,7 @@ pub(super) fn table(http: HttpPorts, addresses: &ServerAddresses, databases: &Ro
     let widest = rows.iter().map(|(_, place)| place.len()).max().unwrap_or_default();
     let rule = format!("  {}\n", "-".repeat(widest + 18));
     let body = rows.map(|(what, place)| format!("  {what:<16}  {place}\n")).concat();
-    format!("\n{rule}{body}{rule}")
+    format!("\n{rule}{body}{rule}").trim_end().to_owned()
 }
 
 /// A registration, a wallet, a credit, a debit, the balance and the history.
