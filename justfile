@@ -13,7 +13,8 @@ default:
 [group('run')]
 up: servers
     cargo build --release --locked
-    @exec {{ quote(purse) }} dev up
+    @# On a terminal Ctrl-C is meant for `dev up` alone: in a job of its own, so that an orderly end is no error of `just`.
+    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse) }} dev up; else exec {{ quote(purse) }} dev up; fi
 
 # End an `up` that runs in another terminal
 [group('run')]

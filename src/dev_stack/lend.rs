@@ -5,7 +5,7 @@
 //! What an earlier lender left, because it was killed itself, is cleared away first.
 
 use std::fs;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -18,6 +18,9 @@ use super::processes::{all, end_left_over};
 use super::servers::{Action, Durability, Lifetime, Server, Servers, StartOptions};
 
 const LEFT_OVER_BOUND: Duration = Duration::from_secs(2);
+const COMMAND_BYTES_MAX: u64 = 256;
+/// Commands that wait for the one before them.
+const COMMANDS_WAITING_MAX: usize = 16;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Lends servers until standard input ends or a signal comes.
@@ -82,7 +85,8 @@ fn serve(servers: &mut Servers, commands: &mpsc::Receiver<String>, interrupt: &I
         let done = match parse_command(&line) {
             Some((server, action)) => servers.act(server, action).map_err(|error| error.chain()),
             None => Err(format!(
-                "unknown command `{line}`; use start, stop, kill, pause or resume with postgres or rabbitmq"
+                "unknown command `{}`; use start, stop, kill, pause or resume with postgres or rabbitmq",
+                line.trim()
             )),
         };
         match done {
@@ -93,11 +97,13 @@ fn serve(servers: &mut Servers, commands: &mpsc::Receiver<String>, interrupt: &I
 }
 
 fn read_commands(interrupt: Interrupt) -> io::Result<mpsc::Receiver<String>> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(COMMANDS_WAITING_MAX);
     thread::Builder::new().name("dev-commands".into()).spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            if sender.send(line).is_err() {
+        let mut input = io::stdin().lock();
+        let mut line = String::new();
+        // A line past the bound is not ours to understand and comes out as an unknown command.
+        while let Ok(1..) = input.by_ref().take(COMMAND_BYTES_MAX).read_line(&mut line) {
+            if sender.send(std::mem::take(&mut line)).is_err() {
                 break;
             }
         }

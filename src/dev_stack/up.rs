@@ -36,9 +36,12 @@ pub(super) fn run() -> Result<(), DevStackError> {
     let mut stack = Stack { servers: None, roles: None };
     let outcome = stack.run(&folder, http, &interrupt, &say);
     match &outcome {
+        Err(DevStackError::Interrupted) if stack.servers.is_none() => {
+            say.line("stopped on request; nothing is left running")
+        }
         Ok(()) | Err(DevStackError::Interrupted) => {}
         // The whole of it stands last, where it is found; an orderly end takes seconds until then.
-        Err(error) => say.line(error.to_string().lines().next().unwrap_or_default()),
+        Err(error) => say.line(error.to_string().split(';').next().unwrap_or_default()),
     }
     stack.stop(&interrupt, &say);
     folder.forget_processes();
