@@ -22,7 +22,12 @@ pub fn command() -> Command {
         .after_help(after)
         .subcommand_negates_reqs(true)
         .args_conflicts_with_subcommands(true)
-        .arg(Arg::new("check-config").long("check-config").action(ArgAction::SetTrue).help("Check the configuration and exit"))
+        .arg(
+            Arg::new("check-config")
+                .long("check-config")
+                .action(ArgAction::SetTrue)
+                .help("Check the configuration and exit"),
+        )
         .arg(
             Arg::new("migrate-only")
                 .long("migrate-only")
@@ -33,7 +38,8 @@ pub fn command() -> Command {
         .subcommand(with_settings(Command::new("check-config").about("Check the configuration of a role and exit")))
         .subcommand(with_settings(Command::new("migrate").about("Apply the migrations of a role and exit")))
         .subcommand(with_settings(
-            Command::new("healthcheck").about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
+            Command::new("healthcheck")
+                .about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
         ))
         .subcommand(purse::dev_stack::command())
 }

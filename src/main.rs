@@ -40,7 +40,9 @@ fn main() -> ExitCode {
         Some(("dev", arguments)) => purse::dev_stack::run(arguments),
         Some(("healthcheck", arguments)) => with_layers(arguments, healthcheck),
         Some(("check-config", arguments)) => with_layers(arguments, check_config),
-        Some(("migrate", arguments)) => with_layers(arguments, |layers| with_config(layers, |c| ended(roles::migrate(&c)))),
+        Some(("migrate", arguments)) => {
+            with_layers(arguments, |layers| with_config(layers, |c| ended(roles::migrate(&c))))
+        }
         Some((other, _)) => usage(&format!("{other} is not a command of this version")),
         None if matches.get_flag("check-config") => with_layers(&matches, check_config),
         None if matches.get_flag("migrate-only") => {

@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn what_can_never_be_an_event_is_refused_with_its_reason() {
-        for body in [&b""[..], b"null", b"[\"00000000-0000-0000-0000-000000000000\"]", b"{}", b"{\"userId\":7}", b"\xff"] {
+        for body in
+            [&b""[..], b"null", b"[\"00000000-0000-0000-0000-000000000000\"]", b"{}", b"{\"userId\":7}", b"\xff"]
+        {
             assert_eq!(UserRegistered::decode(body), Err(EventRefused::NotTheEvent), "{body:?}");
         }
         assert_eq!(UserRegistered::decode(br#"{"userId":"x"}"#), Err(EventRefused::UserIdNotAUuid));

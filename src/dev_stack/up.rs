@@ -37,7 +37,7 @@ pub(super) fn run() -> Result<(), DevStackError> {
     let outcome = stack.run(&folder, http, &interrupt, &say);
     match &outcome {
         Err(DevStackError::Interrupted) if stack.servers.is_none() => {
-            say.line("stopped on request; nothing is left running")
+            say.line("stopped on request; nothing is left running");
         }
         Ok(()) | Err(DevStackError::Interrupted) => {}
         // The whole of it stands last, where it is found; an orderly end takes seconds until then.

@@ -36,7 +36,11 @@ pub struct DependencyError {
 
 impl DependencyError {
     /// A failed `step` of the given class.
-    pub fn new(step: &'static str, class: FailureClass, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn new(
+        step: &'static str,
+        class: FailureClass,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self { step, class, source: source.into() }
     }
 }

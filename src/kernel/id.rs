@@ -170,7 +170,10 @@ mod tests {
     #[test]
     fn a_traceparent_is_kept_only_when_well_formed() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(TraceParent::parse(good).as_ref().map(TraceParent::trace_id), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(
+            TraceParent::parse(good).as_ref().map(TraceParent::trace_id),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
         for refused in [
             "",
             "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",

@@ -1,6 +1,7 @@
 //! The life of a serving process: log, check, migrate, supervise, stop.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor as _;
@@ -8,13 +9,18 @@ use slog::{Logger, crit, error, info, o, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout_at};
 
+use crate::infra::config::ProcessConfig;
 use crate::infra::health::HealthBoard;
-use crate::infra::postgres::{MigrateError, Migration, migrate};
+use crate::infra::http::Sweep;
+use crate::infra::postgres::{Database, MigrateError, Migration, migrate};
 use crate::infra::system::roll;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, chain};
 use crate::roles::{RoleConfig, users, wallet};
-use crate::runtime::{ChildSpec, Signals, Stop, Supervisor, Verdict, bind};
+use crate::runtime::{
+    Application, Child, ChildSpec, DatabaseProbe, Housekeeper, HttpActor, HttpPlan, Signals, Stop, Supervisor, Verdict,
+    bind,
+};
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
@@ -45,6 +51,35 @@ impl Foundation {
     pub(super) fn logger_of(&self, actor: &'static str) -> Logger {
         self.logger.new(o!("actor" => actor))
     }
+}
+
+/// The child that watches the role's database.
+pub(super) fn database_probe(on: &Foundation, database: Database, check: &'static str) -> ChildSpec {
+    let (health, logger) = (on.health.clone(), on.logger_of("database_probe"));
+    let start = move |lifeline| {
+        let (database, health, logger) = (database.clone(), health.clone(), logger.clone());
+        Box::new(DatabaseProbe { database, check, health, logger, failures: 0, lifeline }.start()) as Box<dyn Child>
+    };
+    ChildSpec { name: "database_probe", start: Box::new(start) }
+}
+
+/// The child that sweeps what would grow for ever.
+pub(super) fn housekeeper(chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
+    let start = move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start()) as Box<dyn Child>;
+    ChildSpec { name: "housekeeper", start: Box::new(start) }
+}
+
+/// The child that listens. Made last and stopped first: what answers its requests is there before and after it.
+pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Application) -> ChildSpec {
+    let plan = Arc::new(HttpPlan {
+        workers: process.http.workers,
+        drain: process.shutdown_grace / 2,
+        application,
+        logger: on.logger_of("http"),
+        listener: on.listener,
+    });
+    let start = move |lifeline| Box::new(HttpActor::new(Arc::clone(&plan), lifeline).start()) as Box<dyn Child>;
+    ChildSpec { name: "http", start: Box::new(start) }
 }
 
 /// Checks what must hold before anything is opened.

@@ -11,8 +11,8 @@ use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Timestamp, UserId};
-use crate::roles::boot::Foundation;
-use crate::runtime::{ChildSpec, DatabaseProbe, Handle, Housekeeper, HttpActor, HttpPlan};
+use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{HasherHandle, OutboxPoller, OutboxPollerPlan, RelayWaker, start_hashers};
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
@@ -84,27 +84,9 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
     });
     let argon2 = Arc::new(Argon2id::try_new()?);
     let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (probe_health, probe_logger) = (on.health.clone(), on.logger_of("database_probe"));
-    let http_plan = Arc::new(HttpPlan {
-        workers: process.http.workers,
-        drain: process.shutdown_grace / 2,
-        application: Arc::new(move |routes| api.routes(routes)),
-        logger: on.logger_of("http"),
-        listener: on.listener,
-    });
     Ok(vec![
-        ChildSpec {
-            name: "database_probe",
-            start: Box::new(move |lifeline| {
-                let (database, health, logger) = (probe.clone(), probe_health.clone(), probe_logger.clone());
-                let child = DatabaseProbe { database, check: "users-db", health, logger, failures: 0, lifeline };
-                Box::new(child.start())
-            }),
-        },
-        ChildSpec {
-            name: "housekeeper",
-            start: Box::new(move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start())),
-        },
+        database_probe(&on, probe, "users-db"),
+        housekeeper(chores),
         ChildSpec {
             name: "password_hasher",
             start: Box::new(move |lifeline| {
@@ -121,9 +103,6 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
                 Box::new(child)
             }),
         },
-        ChildSpec {
-            name: "http",
-            start: Box::new(move |lifeline| Box::new(HttpActor::new(Arc::clone(&http_plan), lifeline).start())),
-        },
+        http(on, process, Arc::new(move |routes| api.routes(routes))),
     ])
 }

@@ -12,8 +12,8 @@ use crate::infra::postgres::{Database, PoolOptions};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
-use crate::roles::boot::Foundation;
-use crate::runtime::{ChildSpec, DatabaseProbe, Handle, Housekeeper, HttpActor, HttpPlan};
+use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerWriter, LedgerWriterPlan, ProvisionConsumer, ProvisionConsumerPlan,
     RetryRouter, RetryRouterPlan, RouterHandle,
@@ -93,27 +93,9 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         health: on.health.clone(),
         logger: on.logger_of("provision_consumer"),
     });
-    let (probe_health, probe_logger) = (on.health.clone(), on.logger_of("database_probe"));
-    let http_plan = Arc::new(HttpPlan {
-        workers: process.http.workers,
-        drain: process.shutdown_grace / 2,
-        application: Arc::new(move |routes| api.routes(routes)),
-        logger: on.logger_of("http"),
-        listener: on.listener,
-    });
     Ok(vec![
-        ChildSpec {
-            name: "database_probe",
-            start: Box::new(move |lifeline| {
-                let (database, health, logger) = (probe.clone(), probe_health.clone(), probe_logger.clone());
-                let child = DatabaseProbe { database, check: "wallet-db", health, logger, failures: 0, lifeline };
-                Box::new(child.start())
-            }),
-        },
-        ChildSpec {
-            name: "housekeeper",
-            start: Box::new(move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start())),
-        },
+        database_probe(&on, probe, "wallet-db"),
+        housekeeper(chores),
         ChildSpec {
             name: "ledger_writer",
             start: Box::new(move |lifeline| {
@@ -136,9 +118,6 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
                 Box::new(ProvisionConsumer::new(Arc::clone(&consumer_plan), lifeline).start())
             }),
         },
-        ChildSpec {
-            name: "http",
-            start: Box::new(move |lifeline| Box::new(HttpActor::new(Arc::clone(&http_plan), lifeline).start())),
-        },
+        http(on, process, Arc::new(move |routes| api.routes(routes))),
     ])
 }

@@ -50,9 +50,10 @@ impl Lifeline {
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        let reason = self.reason.take().unwrap_or_else(|| {
-            if std::thread::panicking() { EndReason::Panicked } else { EndReason::Silent }
-        });
+        let reason = self
+            .reason
+            .take()
+            .unwrap_or_else(|| if std::thread::panicking() { EndReason::Panicked } else { EndReason::Silent });
         // Nobody listens any more once the process ends.
         let _ = self.ended.send(Ended { name: self.name, generation: self.generation, reason });
     }

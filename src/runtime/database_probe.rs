@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, WrapFuture as _, ActorFutureExt as _};
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use slog::{Logger, info, warn};
 
 use crate::infra::health::HealthBoard;

@@ -11,7 +11,7 @@ use crate::infra::http::Sweep;
 use crate::runtime::child::{Lifeline, Shutdown};
 
 /// Time between two sweeps.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// Sweeps each of its chores in turn.
 pub struct Housekeeper {

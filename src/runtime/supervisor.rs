@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture, StreamHandler, WrapFuture as _};
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture, StreamHandler,
+    WrapFuture as _,
+};
 use futures_util::stream;
 use slog::{Logger, debug, error, info, warn};
 use tokio::sync::{mpsc, oneshot};
@@ -25,11 +28,11 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// Failures within [`BUDGET_WINDOW`] that are forgiven. An absent dependency is no failure.
 const BUDGET: usize = 5;
 /// The window of [`BUDGET`].
-const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+const BUDGET_WINDOW: Duration = Duration::from_mins(1);
 /// A child that has lived this long begins its back-off anew.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// An absence that goes on is logged again after this long, not at every try.
-const REMIND_EVERY: Duration = Duration::from_secs(60);
+const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 /// How to make a child.
 pub struct ChildSpec {
@@ -309,7 +312,8 @@ mod tests {
             }),
         };
         let health = HealthBoard::default();
-        let (supervisor, verdict) = Supervisor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
+        let (supervisor, verdict) =
+            Supervisor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
         House { supervisor: supervisor.start(), handle, built, health, verdict }
     }
 

@@ -5,9 +5,7 @@ use async_trait::async_trait;
 use crate::contracts::{
     EVENTS_EXCHANGE, REQUEST_ID_HEADER, SIGNATURE_HEADER, TRACEPARENT_HEADER, USER_REGISTERED_KEY, UserRegistered,
 };
-use crate::infra::amqp::{
-    AmqpError, Broker, ConfirmedPublisher, Declaration, HeaderValue, Outgoing, PublishResult,
-};
+use crate::infra::amqp::{AmqpError, Broker, ConfirmedPublisher, Declaration, HeaderValue, Outgoing, PublishResult};
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};

@@ -74,8 +74,12 @@ impl BrokerConnection {
             Declaration::TopicExchange(name) => {
                 const STEP: &str = "declaring an exchange";
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-                let asked =
-                    self.channel().exchange_declare((*name).into(), ExchangeKind::Topic, options, FieldTable::default());
+                let asked = self.channel().exchange_declare(
+                    (*name).into(),
+                    ExchangeKind::Topic,
+                    options,
+                    FieldTable::default(),
+                );
                 match timeout(ANSWER_TIMEOUT, asked).await {
                     Ok(declared) => declared.map_err(|e| AmqpError::declaring(name, STEP, e)),
                     Err(_) => Err(AmqpError::TimedOut { step: STEP, limit: ANSWER_TIMEOUT }),

@@ -28,7 +28,9 @@ pub enum AmqpError {
         limit: Duration,
     },
     /// The broker has something of this name that differs from what we declare; no later try can change it.
-    #[error("{name} exists at the broker with other arguments than purse declares ({reply}). Delete it there once it is empty, or give purse a virtual host of its own")]
+    #[error(
+        "{name} exists at the broker with other arguments than purse declares ({reply}). Delete it there once it is empty, or give purse a virtual host of its own"
+    )]
     Differs {
         /// The exchange or queue.
         name: String,

@@ -43,7 +43,7 @@ pub fn millis(text: &str, least: u64, most: u64) -> Result<Duration, String> {
 }
 
 /// Longest duration that a setting may name: a day.
-const DURATION_MAX: Duration = Duration::from_secs(86_400);
+const DURATION_MAX: Duration = Duration::from_hours(24);
 
 /// `500ms`, `10s`, `1m`, `1h`: a whole number and a unit, above zero, at most a day.
 ///
@@ -107,8 +107,8 @@ mod tests {
     fn durations_are_a_number_and_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration("1m"), Ok(Duration::from_mins(1)));
+        assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
         for refused in ["", "1", "s", "0s", "-1s", "1.5s", "1 s", "1d", "25h", "99999999999999999999s", "10S"] {
             assert!(duration(refused).is_err(), "{refused:?}");
         }

@@ -250,7 +250,9 @@ impl WalletConfig {
         let production = app_env(l) == AppEnv::Production;
         let config = process.map(|mut process| {
             if production && require_signed_events == Some(false) {
-                process.warnings.push("REQUIRE_SIGNED_EVENTS is false in production: unsigned events make wallets".into());
+                process
+                    .warnings
+                    .push("REQUIRE_SIGNED_EVENTS is false in production: unsigned events make wallets".into());
             }
             Self {
                 process,
@@ -284,15 +286,14 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let database = database_config(l);
     let amqp = l
         .optional(&setting::RABBITMQ_URL, |text| {
-            amqp::check_url(text).map(|()| Secret::new(text)).map_err(|()| {
-                "must be a RabbitMQ URL like amqp://user:password@host:5672/%2f; its value is not shown because it is a secret"
-            })
+            amqp::is_broker_url(text).then(|| Secret::new(text)).ok_or(
+                "must be a RabbitMQ URL like amqp://user:password@host:5672/%2f; its value is not shown because it is a secret",
+            )
         })
         .map(|url| AmqpConfig { url });
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
-    let shutdown_grace =
-        l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
+    let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
     Some(ProcessConfig {
         role,
         log,
@@ -349,9 +350,9 @@ fn database_config(l: &mut Layers) -> Option<DatabaseConfig> {
         Role::Wallet => (setting::WALLET_DATABASE_URL, setting::WALLET_MIGRATION_DATABASE_URL),
     };
     let read = |text: &str| {
-        postgres::check_url(text).map(|()| DatabaseUrl(Secret::new(text))).map_err(|()| {
-            "must be a PostgreSQL URL like postgres://user:password@host:5432/database; its value is not shown because it is a secret"
-        })
+        postgres::is_database_url(text).then(|| DatabaseUrl(Secret::new(text))).ok_or(
+            "must be a PostgreSQL URL like postgres://user:password@host:5432/database; its value is not shown because it is a secret",
+        )
     };
     let url = l.optional(&url, read);
     let migration_url = l.optional(&migration_url, read);
@@ -434,7 +435,7 @@ mod tests {
     fn the_defaults_are_the_contract() {
         let users = UsersConfig::build(layers(Role::Users, &[], &[])).expect("sound");
         assert_eq!(users.process.http.listen.to_string(), "0.0.0.0:3002");
-        assert_eq!(users.access_token_ttl, Duration::from_secs(3600));
+        assert_eq!(users.access_token_ttl, Duration::from_hours(1));
         assert_eq!((users.register_limit.max.get(), users.login_limit.max.get()), (5, 10));
         assert_eq!(users.outbox_poll_interval, Duration::from_secs(1));
         let wallet = WalletConfig::build(layers(Role::Wallet, &[], &[])).expect("sound");
@@ -474,8 +475,10 @@ mod tests {
     #[test]
     fn what_is_required_and_missing_is_told() {
         let missing = Layers::new(Role::Wallet, Path::new("/nonexistent"), [], BTreeMap::new());
-        let names: Vec<String> =
-            problems(WalletConfig::build(missing)).iter().filter_map(|p| p.split(':').next().map(str::to_owned)).collect();
+        let names: Vec<String> = problems(WalletConfig::build(missing))
+            .iter()
+            .filter_map(|p| p.split(':').next().map(str::to_owned))
+            .collect();
         assert_eq!(names, ["WALLET_DATABASE_URL", "RABBITMQ_URL", "JWT_PRIVATE_KEY", "INTERNAL_JWT_PRIVATE_KEY"]);
     }
 
@@ -508,9 +511,11 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("purse-config-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("folder");
         std::fs::write(folder.join("base.toml"), "log_level = \"debug\"\nusers_port = 4000\n").expect("base");
-        std::fs::write(folder.join("users.toml"), "users_port = 4001\nusers_prot = 1\njwt_private_key = \"x\"\n").expect("role");
+        std::fs::write(folder.join("users.toml"), "users_port = 4001\nusers_prot = 1\njwt_private_key = \"x\"\n")
+            .expect("role");
         let environment: Vec<_> = SOUND.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let told = problems(UsersConfig::build(Layers::new(Role::Users, &folder, environment.clone(), BTreeMap::new())));
+        let told =
+            problems(UsersConfig::build(Layers::new(Role::Users, &folder, environment.clone(), BTreeMap::new())));
         assert!(told.iter().any(|p| p.contains("unknown key `users_prot`")), "{told:?}");
         assert!(told.iter().any(|p| p.contains("`jwt_private_key` is a secret")), "{told:?}");
         std::fs::write(folder.join("users.toml"), "users_port = 4001\n").expect("role");

@@ -126,6 +126,9 @@ mod tests {
 
     #[test]
     fn key_and_flag_follow_from_the_variable() {
-        assert_eq!((RETRY_TTL_1_MS.key().as_str(), RETRY_TTL_1_MS.flag().as_str()), ("retry_ttl_1_ms", "retry-ttl-1-ms"));
+        assert_eq!(
+            (RETRY_TTL_1_MS.key().as_str(), RETRY_TTL_1_MS.flag().as_str()),
+            ("retry_ttl_1_ms", "retry-ttl-1-ms")
+        );
     }
 }

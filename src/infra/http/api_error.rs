@@ -122,6 +122,11 @@ impl ApiError {
         self
     }
 
+    /// What is wrong, field by field.
+    pub fn details(&self) -> &[Detail] {
+        &self.details
+    }
+
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

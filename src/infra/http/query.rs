@@ -32,11 +32,7 @@ impl QueryFields {
     }
 
     /// A parameter that may be absent, read by `parse`.
-    pub fn optional<T, E: fmt::Display>(
-        &mut self,
-        field: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    pub fn optional<T, E: fmt::Display>(&mut self, field: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match parse(&self.values.remove(field)?) {
             Ok(value) => Some(value),
             Err(e) => {

@@ -48,10 +48,7 @@ impl Database {
     /// # Errors
     /// A URL that the driver does not take, which the configuration has ruled out.
     pub fn new(config: &DatabaseConfig, options: PoolOptions, io: Handle) -> Result<Self, anyhow::Error> {
-        let limits = SessionLimits {
-            statement_timeout: config.statement_timeout,
-            lock_timeout: config.lock_timeout,
-        };
+        let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
         let driver = driver_config(&config.url, options.application_name, Some(limits))?;
         // Fast: a closed connection is noticed, an open one is trusted; there is no round trip to find out.
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };

@@ -13,7 +13,7 @@ use crate::kernel::{Classified, FailureClass};
 /// Key of the advisory lock under which migrations run; any number, as long as it stays the same ("purse" in ASCII).
 const LOCK_KEY: i64 = 0x70_75_72_73_65;
 /// Longest wait for another process's migrations.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(60);
+const LOCK_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// What a role's database needs.
 #[derive(Clone, Copy)]
@@ -77,15 +77,12 @@ async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result
     // No session limits: a migration may take long. The lock's wait is bounded below.
     let owner = driver_config(&config.migration_url, "purse migrations", None)?;
     let runtime: tokio_postgres::Config = config.url.expose().parse()?;
-    let (mut client, connection) = match tls(&owner) {
-        Some(tls) => {
-            let (client, connection) = owner.connect(tls).await?;
-            (client, tokio::spawn(async move { drop(connection.await) }))
-        }
-        None => {
-            let (client, connection) = owner.connect(NoTls).await?;
-            (client, tokio::spawn(async move { drop(connection.await) }))
-        }
+    let (mut client, connection) = if let Some(tls) = tls(&owner) {
+        let (client, connection) = owner.connect(tls).await?;
+        (client, tokio::spawn(async move { drop(connection.await) }))
+    } else {
+        let (client, connection) = owner.connect(NoTls).await?;
+        (client, tokio::spawn(async move { drop(connection.await) }))
     };
     // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
     client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;

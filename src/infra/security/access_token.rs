@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_token_of_ours_is_taken_and_says_who() {
-        let signer = TokenSigner::new(&config(None), Duration::from_secs(3600));
+        let signer = TokenSigner::new(&config(None), Duration::from_hours(1));
         let token = signer.sign(SUB.parse().expect("id"), Timestamp::now()).expect("signed");
         assert_eq!(verify(token.expose()), Ok(SUB.to_owned()));
     }

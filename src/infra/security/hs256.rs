@@ -50,11 +50,13 @@ fn refuse_other(algorithm: Algorithm, family: AlgorithmFamily) -> Result<(), Err
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's table wants this signature")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     refuse_other(*algorithm, key.family())?;
     Ok(Box::new(Hs256::new(key.as_bytes())))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's table wants this signature")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     refuse_other(*algorithm, key.family())?;
     Ok(Box::new(Hs256::new(key.try_get_as_bytes()?)))
@@ -87,7 +89,10 @@ pub fn self_test() -> Result<(), &'static str> {
         jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, Algorithm::HS256)
             .map_err(|_| "the token self-test could not run: the wrong cryptography provider is installed")
     };
-    match (verifies("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")?, verifies("dBjgtJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")?) {
+    match (
+        verifies("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")?,
+        verifies("dBjgtJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")?,
+    ) {
         (true, false) => Ok(()),
         _ => Err("the token self-test failed: this build cannot tell a genuine token from a forged one"),
     }

@@ -44,7 +44,8 @@ impl Argon2id {
     /// [`HashingFailed`] if the parameters are refused.
     pub fn try_new() -> Result<Self, HashingFailed> {
         let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| HashingFailed(e.to_string()))?;
-        let mut hasher = Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), nobody: String::new() };
+        let mut hasher =
+            Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), nobody: String::new() };
         hasher.nobody = hasher.hash("nobody has this password")?;
         Ok(hasher)
     }

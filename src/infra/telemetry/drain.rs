@@ -6,8 +6,8 @@ use slog::{Drain, FnValue, Level, Logger, Never, PushFnValue, Record, o};
 use slog_async::OverflowStrategy;
 
 use crate::infra::config::{LogConfig, LogFormat};
-use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::infra::system::System;
+use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::kernel::{Clock, Role};
 
 /// Records that may wait for the writing thread. Past it the logging thread waits: no record is dropped.
@@ -26,9 +26,8 @@ type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never> + Send>;
 /// # Errors
 /// When a logger was installed before.
 pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), log::SetLoggerError> {
-    let format = config.format.unwrap_or_else(|| {
-        if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json }
-    });
+    let format =
+        config.format.unwrap_or_else(|| if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json });
     let sink: BoxedDrain = match format {
         LogFormat::Json => json(),
         LogFormat::Pretty => {

@@ -52,9 +52,8 @@ pub(super) fn target<'r>(record: &'r Record<'_>) -> &'r str {
 
 /// The lower of the configured level and the longest matching ceiling.
 fn most_verbose(target: &str, configured: Level) -> Level {
-    let within = |prefix: &str| {
-        target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-    };
+    let within =
+        |prefix: &str| target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     let ceiling =
         CEILINGS.iter().filter(|(prefix, _)| within(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, c)| *c);
     ceiling.map_or(configured, |ceiling| if ceiling.is_at_least(configured) { ceiling } else { configured })

@@ -89,7 +89,7 @@ impl OutboxPoller {
                 info!(self.plan.logger, "connected to the broker");
                 self.plan.health.set(CHECK, Ok(()));
                 self.publisher = Some(Arc::new(publisher));
-                ctx.run_interval(self.plan.poll_interval, |poller, ctx| poller.tick(ctx));
+                ctx.run_interval(self.plan.poll_interval, Self::tick);
                 self.relay(ctx);
             }
             Err(e) if e.class() == FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
@@ -123,14 +123,14 @@ impl OutboxPoller {
         };
         let batch = self.plan.broker.io().spawn(async move { relay.execute(roll()).await });
         ctx.spawn(batch.into_actor(self).map(|ended, poller, ctx| match ended {
-            Ok(ended) => poller.batch_ended(ended, ctx),
+            Ok(ended) => poller.batch_ended(&ended, ctx),
             Err(_) => poller.end(EndReason::Panicked, ctx),
         }));
     }
 
-    fn batch_ended(&mut self, ended: BatchEnd, ctx: &mut Context<Self>) {
+    fn batch_ended(&mut self, ended: &BatchEnd, ctx: &mut Context<Self>) {
         self.relaying = false;
-        let again = match &ended {
+        let again = match ended {
             Ok(relayed) => {
                 self.log(relayed);
                 if relayed.unanswered > 0 {

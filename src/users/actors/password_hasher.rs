@@ -75,8 +75,7 @@ impl Handler<Job<Compare>> for HasherThread {
 
     fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
         let (argon2, Compare { candidate, against }) = (&self.argon2, &job.work);
-        let compared =
-            guarded(|| argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose)))?;
+        let compared = guarded(|| argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose)))?;
         Ok(match compared {
             Compared::Different => Verdict::Wrong,
             Compared::Same => Verdict::Right,

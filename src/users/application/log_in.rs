@@ -82,7 +82,9 @@ impl LogIn {
         };
         let user_id = credentials.user_id;
         let renewal_failed = match renewed {
-            Some(new) => self.users.renew_password_hash(HashRenewal { user_id, old: credentials.password_hash, new }).await.err(),
+            Some(new) => {
+                self.users.renew_password_hash(HashRenewal { user_id, old: credentials.password_hash, new }).await.err()
+            }
             None => None,
         };
         let access_token = self.tokens.issue(user_id, self.clock.now()).map_err(LogInError::Token)?;

@@ -125,7 +125,11 @@ pub trait PasswordHasher: Send + Sync {
     async fn hash(&self, password: Password) -> Result<PasswordHash, HashError>;
     /// Compares with `against`; `None` costs as much as a comparison and is always [`Verdict::Wrong`], so that an
     /// unknown address cannot be told from a wrong password by the time it takes.
-    async fn verify(&self, candidate: crate::kernel::Secret, against: Option<PasswordHash>) -> Result<Verdict, HashError>;
+    async fn verify(
+        &self,
+        candidate: crate::kernel::Secret,
+        against: Option<PasswordHash>,
+    ) -> Result<Verdict, HashError>;
 }
 
 /// One outbox row that this process has claimed.

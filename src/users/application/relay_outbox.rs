@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kernel::{Backoff, DependencyError};
-use crate::users::application::ports::{
-    Claim, EventPublisher, Outbox, PublishOutcome, RefusedEvent, Settlement,
-};
+use crate::users::application::ports::{Claim, EventPublisher, Outbox, PublishOutcome, RefusedEvent, Settlement};
 
 /// How long a refused event is left alone: the broker is there, but nobody listens for this event yet.
 const REFUSED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));

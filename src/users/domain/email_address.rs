@@ -63,9 +63,22 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         for text in [
-            "", "ada", "@example.com", "ada@", "ada@localhost", "a b@example.com", " ada@example.com", "ada@example.com ",
-            "ada@exa mple.com", "ada@[127.0.0.1]", "Ada <ada@example.com>", "ada@@example.com", "ada@example.com\n",
-            "ada\0@example.com", "\"a\u{1}b\"@example.com", "ada@example..com",
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@localhost",
+            "a b@example.com",
+            " ada@example.com",
+            "ada@example.com ",
+            "ada@exa mple.com",
+            "ada@[127.0.0.1]",
+            "Ada <ada@example.com>",
+            "ada@@example.com",
+            "ada@example.com\n",
+            "ada\0@example.com",
+            "\"a\u{1}b\"@example.com",
+            "ada@example..com",
         ] {
             assert_eq!(EmailAddress::parse(text), Err(EmailRefused::NotAnAddress), "{text:?}");
         }

@@ -53,8 +53,7 @@ impl UsersApi {
                     .route(web::post().to(log_in::handle).wrap(self.login_limit.middleware())),
             )
             .service(
-                web::resource("/v1/users/me")
-                    .route(web::get().to(get_profile::handle).wrap(from_fn(authenticate))),
+                web::resource("/v1/users/me").route(web::get().to(get_profile::handle).wrap(from_fn(authenticate))),
             )
             .service(web::resource("/health/live").route(web::get().to(live)))
             .service(web::resource("/health/ready").route(web::get().to(ready)));

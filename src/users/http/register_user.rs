@@ -30,8 +30,7 @@ pub(super) async fn handle(
     let new = parse(read_json(&request, payload).await?)?;
     let RequestContext { request_id, traceparent } = context.into_inner();
     let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(refusal)?;
-    Ok(HttpResponse::Created()
-        .json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
+    Ok(HttpResponse::Created().json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
 }
 
 fn parse(mut fields: JsonFields) -> Result<NewUser, ApiError> {

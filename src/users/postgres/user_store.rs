@@ -6,9 +6,7 @@ use tokio_postgres::Row;
 use crate::contracts::UserRegistered;
 use crate::infra::postgres::{Database, DbError, violated_constraint};
 use crate::kernel::{DependencyError, UserId};
-use crate::users::application::ports::{
-    AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore,
-};
+use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
 use crate::users::domain::{EmailAddress, PersonName, User};
 
 /// The constraint that says an address is taken.

@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
+};
 use async_trait::async_trait;
 use slog::{Logger, error, warn};
 use tokio::runtime;
@@ -111,14 +113,13 @@ impl LedgerWriter {
     ) {
         let plan = Arc::clone(&self.plan);
         let batch = self.plan.io.spawn(async move { run_batch(&plan, posts, patience).await });
-        ctx.spawn(batch.into_actor(self).map(move |held, writer, ctx| match held {
-            Ok(held) => {
+        ctx.spawn(batch.into_actor(self).map(move |held, writer, ctx| {
+            if let Ok(held) = held {
                 ended(writer, held);
                 writer.write(ctx);
                 writer.stop_if_done();
-            }
-            // Those in the batch are told that their outcome is unknown, by the loss of their answer's sender.
-            Err(_) => {
+            } else {
+                // Those in the batch are told that their outcome is unknown, by the loss of their answer's sender.
                 writer.lifeline.end(EndReason::Panicked);
                 ctx.stop();
             }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _,
 };
-use futures_util::stream::LocalBoxStream;
 use futures_util::StreamExt as _;
+use futures_util::stream::LocalBoxStream;
 use slog::{Logger, error, info, warn};
 use tokio::sync::oneshot;
 
@@ -82,7 +82,16 @@ enum NotSubscribed {
 impl ProvisionConsumer {
     /// A consumer without a connection; it connects when it starts.
     pub const fn new(plan: Arc<ProvisionConsumerPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, consumer: None, waiting: Vec::new(), working: false, paused: None, routing: 0, stopping: None, lifeline }
+        Self {
+            plan,
+            consumer: None,
+            waiting: Vec::new(),
+            working: false,
+            paused: None,
+            routing: 0,
+            stopping: None,
+            lifeline,
+        }
     }
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {

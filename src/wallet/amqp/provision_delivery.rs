@@ -92,7 +92,9 @@ impl ProvisionDelivery {
 
     /// `x-signature`, if there is one of whatever type: what is no text is no valid signature either.
     pub fn signature(&self) -> Option<String> {
-        self.incoming.has_header(SIGNATURE_HEADER).then(|| self.incoming.header_text(SIGNATURE_HEADER).unwrap_or_default())
+        self.incoming
+            .has_header(SIGNATURE_HEADER)
+            .then(|| self.incoming.header_text(SIGNATURE_HEADER).unwrap_or_default())
     }
 
     /// `type`.

@@ -118,7 +118,19 @@ mod tests {
     fn what_we_did_not_encode_is_no_cursor() {
         use base64::Engine as _;
         let of = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-        for text in ["", "x", "!!", &of("v1."), &of("v1.0"), &of("v1.-4"), &of("v1.+4"), &of("v1.04"), &of("v2.4"), &of("v1.99999999999999999999"), &format!("{}=", of("v1.44"))] {
+        for text in [
+            "",
+            "x",
+            "!!",
+            &of("v1."),
+            &of("v1.0"),
+            &of("v1.-4"),
+            &of("v1.+4"),
+            &of("v1.04"),
+            &of("v2.4"),
+            &of("v1.99999999999999999999"),
+            &format!("{}=", of("v1.44")),
+        ] {
             assert_eq!(HistoryCursor::decode(text), Err(CursorRefused), "{text:?}");
         }
     }

@@ -39,10 +39,9 @@ impl PostBatch {
             Err(JournalError::NotDone(e)) if drafts.len() > 1 && may_pass_alone(&e) => {
                 self.one_by_one(drafts, patience, JournalError::NotDone(e)).await
             }
-            Err(e) => BatchResult {
-                results: vec![DraftResult::Answer(Err(answer(&e))); drafts.len()],
-                failures: vec![e],
-            },
+            Err(e) => {
+                BatchResult { results: vec![DraftResult::Answer(Err(answer(&e))); drafts.len()], failures: vec![e] }
+            }
         }
     }
 

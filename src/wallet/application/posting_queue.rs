@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(queue.take_common(9), [21], "the free wallet goes on");
         assert_eq!(queue.take_set_aside(2), Some((user(1), vec![10, 11])));
         queue.push(user(1), 13);
-        assert_eq!(queue.take_common(9), [], "while it is served nothing of it enters a common batch");
+        assert_eq!(queue.take_common(9), Vec::<i32>::new(), "while it is served nothing of it enters a common batch");
         assert_eq!(queue.take_set_aside(2), None, "and it is not served twice at once");
         queue.served(user(1));
         assert_eq!(queue.take_set_aside(9), Some((user(1), vec![12, 13])));

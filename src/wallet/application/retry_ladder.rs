@@ -100,7 +100,10 @@ mod tests {
             climbed.push(tier.queue());
             attempt = next;
         }
-        assert_eq!(climbed, ["wallet.provision.retry.10s", "wallet.provision.retry.30s", "wallet.provision.retry.120s"]);
+        assert_eq!(
+            climbed,
+            ["wallet.provision.retry.10s", "wallet.provision.retry.30s", "wallet.provision.retry.120s"]
+        );
         assert_eq!((attempt.count(), ladder.next(attempt)), (3, Step::DeadLetter));
     }
 

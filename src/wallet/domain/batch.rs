@@ -21,6 +21,9 @@ impl WalletState {
     }
 }
 
+/// The locked wallets of a batch, by their users.
+pub type WalletStates = HashMap<UserId, WalletState>;
+
 /// What one post comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -36,7 +39,7 @@ pub enum Decision {
 
 /// Decides `drafts` in order. `wallets` is carried forward, so a later post sees what an earlier one of the same
 /// batch did: its balance, its place and its key.
-pub fn decide_batch(wallets: &mut HashMap<UserId, WalletState>, drafts: &[Draft], now: Timestamp) -> Vec<Decision> {
+pub fn decide_batch(wallets: &mut WalletStates, drafts: &[Draft], now: Timestamp) -> Vec<Decision> {
     drafts
         .iter()
         .map(|draft| wallets.get_mut(&draft.user_id).map_or(Decision::NoWallet, |wallet| decide(wallet, draft, now)))
@@ -114,7 +117,11 @@ mod tests {
         assert_eq!(refused, &Decision::Refuse(EntryRefused::InsufficientFunds));
         assert_eq!(again, first);
         assert_eq!(reused, &Decision::Refuse(EntryRefused::IdempotencyKeyReused));
-        assert_eq!((debit.seq, debit.balance_after), (2, Balance::ZERO), "a refused post consumed neither key nor place");
+        assert_eq!(
+            (debit.seq, debit.balance_after),
+            (2, Balance::ZERO),
+            "a refused post consumed neither key nor place"
+        );
         assert_eq!(elsewhere, &Decision::NoWallet);
     }
 

@@ -7,7 +7,7 @@ mod entry;
 mod idempotency_key;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
-pub use batch::{Decision, WalletState, decide_batch};
+pub use batch::{Decision, WalletState, WalletStates, decide_batch};
 pub use description::{Description, DescriptionRefused};
 pub use entry::{Direction, Draft, Entry, EntryRefused, Head};
 pub use idempotency_key::{IdempotencyKey, KeyRefused};

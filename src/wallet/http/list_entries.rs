@@ -47,8 +47,7 @@ fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiEr
         limit.ok_or("must be a whole number from 1 to 100")
     });
     let cursor = fields.optional("cursor", HistoryCursor::decode);
-    let direction =
-        fields.optional("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\""));
+    let direction = fields.optional("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\""));
     let from = fields.optional("from", time::parse);
     let to = fields.optional("to", time::parse);
     if from.zip(to).is_some_and(|(from, to)| from > to) {

@@ -62,7 +62,7 @@ async fn post(
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(request, payload).await?;
     let parsed = parse(fields, idempotency_key(request)?, direction)?;
-    match post_entry.execute(wallet.user_id, parsed).await.map_err(refusal)? {
+    match post_entry.execute(wallet.user_id, parsed).await.map_err(|e| refusal(&e))? {
         Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
         Posted::Replayed(entry) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
@@ -79,9 +79,8 @@ fn parse(
         .or_else(|| fields.text("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")));
     let amount = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
     let description = fields.optional_text("description", Description::parse);
-    let request = || {
-        Some(PostRequest { direction: direction?, amount: amount?, description: description?, idempotency_key })
-    };
+    let request =
+        || Some(PostRequest { direction: direction?, amount: amount?, description: description?, idempotency_key });
     fields.finish(request())
 }
 
@@ -97,7 +96,7 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
     IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
 }
 
-fn refusal(error: PostError) -> ApiError {
+fn refusal(error: &PostError) -> ApiError {
     let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
     match error {
         PostError::Refused(EntryRefused::InsufficientFunds) => {
@@ -115,7 +114,8 @@ fn refusal(error: PostError) -> ApiError {
         // The writer has logged the cause, once for the whole batch.
         PostError::NotDone => ApiError::dependency_unavailable(),
         PostError::OutcomeUnknown => {
-            let message = "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
+            let message =
+                "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
         }
         PostError::Bug => ApiError::internal(),

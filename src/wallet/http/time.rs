@@ -24,7 +24,16 @@ mod tests {
     fn a_time_needs_a_date_a_time_and_an_offset() {
         assert_eq!(parse("2026-01-31T12:00:00+02:00").map(|t| t.to_string()), Ok("2026-01-31T10:00:00Z".to_owned()));
         assert!(parse("2026-01-31T12:00:00.123456Z").is_ok());
-        for refused in ["", "now", "2026-01-31", "2026-01-31T12:00:00", "2026-13-31T12:00:00Z", "-004713-01-01T00:00:00Z", "1", "2026-01-31 12:00:00Z"] {
+        for refused in [
+            "",
+            "now",
+            "2026-01-31",
+            "2026-01-31T12:00:00",
+            "2026-13-31T12:00:00Z",
+            "-004713-01-01T00:00:00Z",
+            "1",
+            "2026-01-31 12:00:00Z",
+        ] {
             assert!(parse(refused).is_err(), "{refused:?}");
         }
     }

@@ -183,9 +183,7 @@ async fn read(
         )
         .await?;
     // Both in one round trip: the driver pipelines what is awaited together. Without keys the second is not sent.
-    let key_rows = async {
-        if keys.is_empty() { Ok(Vec::new()) } else { tx.query(&used, &[&key_users, &keys]).await }
-    };
+    let key_rows = async { if keys.is_empty() { Ok(Vec::new()) } else { tx.query(&used, &[&key_users, &keys]).await } };
     let (head_rows, key_rows) = try_join(tx.query(&heads, &[&locked]), key_rows).await?;
 
     let mut wallets = HashMap::with_capacity(head_rows.len());
