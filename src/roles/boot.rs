@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::infra::config::ProcessConfig;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::Sweep;
-use crate::infra::postgres::{Database, MigrateError, Migration, migrate};
+use crate::infra::postgres::{Database, MigrateError, Migrated, migrate};
 use crate::infra::system::roll;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, chain};
@@ -130,8 +130,8 @@ pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
     logged(config, |logger, io| {
         let migrated = io.block_on(migrate(&config.process().database, config.migrations(), io.handle()));
         match migrated {
-            Ok(applied) => {
-                log_migrations(logger, &applied);
+            Ok(migrated) => {
+                log_migrations(logger, &migrated);
                 Ending::Requested
             }
             Err(e) => refused_migration(&e),
@@ -219,8 +219,8 @@ async fn migrate_patiently(config: &RoleConfig, logger: &Logger, io: &tokio::run
     let mut tries = 0;
     loop {
         match migrate(&config.process().database, config.migrations(), io).await {
-            Ok(applied) => {
-                log_migrations(logger, &applied);
+            Ok(migrated) => {
+                log_migrations(logger, &migrated);
                 return Ok(());
             }
             Err(e) if e.class() == FailureClass::Unavailable || e.class() == FailureClass::Transient => {
@@ -244,11 +244,14 @@ fn refused_migration(e: &MigrateError) -> Ending {
     }
 }
 
-fn log_migrations(logger: &Logger, applied: &[Migration]) {
-    for migration in applied {
+fn log_migrations(logger: &Logger, migrated: &Migrated) {
+    for setting in &migrated.not_durable {
+        warn!(logger, "unsafe setting of PostgreSQL: a commit that was answered may be lost in a crash"; "error" => format!("{setting} is off"));
+    }
+    for migration in &migrated.applied {
         info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));
     }
-    if applied.is_empty() {
+    if migrated.applied.is_empty() {
         info!(logger, "database is up to date");
     }
 }

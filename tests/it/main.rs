@@ -1,8 +1,17 @@
 //! All integration tests, in one crate: against real servers that the crate starts itself, with a database and a
 //! virtual host a test.
-#![expect(missing_docs, reason = "a test's name is its documentation")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "in a test a panic is how it fails"
+)]
 
 mod support;
 
 mod concurrency;
+mod lifecycle;
 mod main_job;
+mod outages;
+mod provisioning;

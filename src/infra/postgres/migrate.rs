@@ -59,21 +59,26 @@ impl From<tokio_postgres::Error> for MigrateError {
     }
 }
 
+/// What a migration has done, and what it has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// The scripts that were applied just now.
+    pub applied: Vec<Migration>,
+    /// Settings of the server under which a commit that was answered may be lost.
+    pub not_durable: Vec<&'static str>,
+}
+
 /// Applies what is missing, as the owner, and grants the runtime user its rights where it is another one.
 ///
 /// # Errors
 /// [`MigrateError`]; a script that failed left nothing behind.
-pub async fn migrate(
-    config: &DatabaseConfig,
-    migrations: Migrations,
-    io: &Handle,
-) -> Result<Vec<Migration>, MigrateError> {
+pub async fn migrate(config: &DatabaseConfig, migrations: Migrations, io: &Handle) -> Result<Migrated, MigrateError> {
     let config = config.clone();
     let task = io.spawn(async move { migrate_here(&config, migrations).await });
     task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
 }
 
-async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result<Vec<Migration>, MigrateError> {
+async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result<Migrated, MigrateError> {
     // No session limits: a migration may take long. The lock's wait is bounded below.
     let owner = driver_config(&config.migration_url, "purse migrations", None)?;
     let runtime: tokio_postgres::Config = config.url.expose().parse()?;
@@ -95,14 +100,28 @@ async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result
     if let (Some(user), true) = (runtime.get_user(), runtime.get_user() != owner.get_user()) {
         grant(&mut client, user, migrations.grants).await?;
     }
+    let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = connection.await;
-    Ok(report
+    let applied = report
         .applied_migrations()
         .iter()
         .map(|m| Migration { version: format!("V{}", m.version()), name: m.name().to_owned() })
-        .collect())
+        .collect();
+    Ok(Migrated { applied, not_durable })
+}
+
+/// The settings that PostgreSQL needs for a commit to survive a crash, as far as they are off.
+async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+    let mut off = Vec::new();
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
+        if row.try_get::<_, &str>(0)? == "off" {
+            off.push(setting);
+        }
+    }
+    Ok(off)
 }
 
 /// Gives `user` exactly `grants`, in one transaction.

@@ -8,4 +8,4 @@ mod migrate;
 pub use connect::is_database_url;
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
-pub use migrate::{MigrateError, Migration, Migrations, migrate};
+pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};

@@ -19,7 +19,7 @@ pub struct Broker {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub body: Vec<u8>,
-    pub message_id: Option<String>,
+    pub id: Option<String>,
     pub headers: BTreeMap<String, String>,
 }
 
@@ -74,7 +74,7 @@ impl Broker {
         let headers = got.properties.headers().clone().unwrap_or_default();
         Some(Message {
             body: got.data.clone(),
-            message_id: got.properties.message_id().as_ref().map(ToString::to_string),
+            id: got.properties.message_id().as_ref().map(ToString::to_string),
             headers: headers.inner().iter().map(|(k, v)| (k.to_string(), text(v))).collect(),
         })
     }

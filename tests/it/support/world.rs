@@ -16,13 +16,13 @@ pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
 /// The servers of this run. They end when this process does, however it does.
 static SHARED: OnceLock<LentServers> = OnceLock::new();
-/// Servers for the tests that stop them, one such test at a time.
+/// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
 static OUTAGES: OnceLock<LentServers> = OnceLock::new();
 static OUTAGE_TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-fn lend(servers: &'static OnceLock<LentServers>) -> &'static LentServers {
-    servers.get_or_init(|| match LentServers::start(Path::new(PURSE), false) {
+fn lend(servers: &'static OnceLock<LentServers>, durable: bool) -> &'static LentServers {
+    servers.get_or_init(|| match LentServers::start(Path::new(PURSE), durable) {
         Ok(lent) => lent,
         // The message holds the command to install what is missing.
         Err(e) => panic!("the tests need PostgreSQL and RabbitMQ: {}", e.chain()),
@@ -39,7 +39,7 @@ impl Outages {
     /// Waits for the turn, with both servers running.
     pub async fn begin() -> Self {
         let turn = OUTAGE_TURN.lock().await;
-        let servers = tokio::task::spawn_blocking(|| lend(&OUTAGES)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| lend(&OUTAGES, true)).await.expect("servers");
         Self { servers, _turn: turn }
     }
 
@@ -61,7 +61,7 @@ pub struct World {
 impl World {
     /// On the servers that all tests share.
     pub async fn new() -> Self {
-        let servers = tokio::task::spawn_blocking(|| lend(&SHARED)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| lend(&SHARED, false)).await.expect("servers");
         Self::on(servers).await
     }
 
