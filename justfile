@@ -111,6 +111,11 @@ test: servers lint
         if (passed == 0) { print "no test was executed, and that is a failure"; exit 1 }
       }' "$results"
 
+# Measure how soon after a registration the wallet is ready, and print the distribution
+[group('measure')]
+bench-latency: servers
+    cargo bench --locked --bench latency
+
 [private]
 _built:
     @[ -x {{ quote(purse) }} ] || cargo build --release --locked
