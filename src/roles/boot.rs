@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::infra::config::ProcessConfig;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::Sweep;
-use crate::infra::postgres::{Database, MigrateError, Migrated, migrate};
+use crate::infra::postgres::{Connector, Database, MigrateError, Migrated, Migrations, migrate};
 use crate::infra::system::roll;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, chain};
@@ -43,6 +43,7 @@ pub(super) struct Foundation {
     pub(super) logger: Logger,
     pub(super) health: HealthBoard,
     pub(super) io: tokio::runtime::Handle,
+    pub(super) connector: Connector,
     pub(super) listener: TcpListener,
 }
 
@@ -128,8 +129,11 @@ fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> Ending) -
 /// Migrates, and ends.
 pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
     logged(config, |logger, io| {
-        let migrated = io.block_on(migrate(&config.process().database, config.migrations(), io.handle()));
-        match migrated {
+        let connector = match Connector::new(&config.process().database, io.handle().clone()) {
+            Ok(connector) => connector,
+            Err(e) => return no_tls(&e),
+        };
+        match io.block_on(migrate(&connector, config.migrations())) {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 Ending::Requested
@@ -168,20 +172,24 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         }
     };
     let address = listener.local_addr().unwrap_or(listen);
+    let connector = match Connector::new(&process.database, io.clone()) {
+        Ok(connector) => connector,
+        Err(e) => return no_tls(&e),
+    };
     tokio::select! {
-        ended = migrate_patiently(&config, &logger, &io) => if let Err(ending) = ended { return ending },
+        ended = migrate_patiently(&connector, config.migrations(), &logger) => if let Err(ending) = ended { return ending },
         signal = signals.stop_requested() => {
             info!(logger, "asked to stop before the database was reached"; "signal" => signal);
             return Ending::Requested;
         }
     }
     let health = HealthBoard::default();
-    let foundation = Foundation { logger: logger.clone(), health: health.clone(), io, listener };
+    let foundation = Foundation { logger: logger.clone(), health: health.clone(), io, connector, listener };
     let specs = match assemble(&config, foundation) {
         Ok(specs) => specs,
         Err(e) => return Ending::OwnFault(format!("{e:#}")),
     };
-    let (supervisor, mut verdict) = Supervisor::new(specs, health.clone(), logger.new(o!("actor" => "supervisor")));
+    let (supervisor, mut verdict) = Supervisor::new(specs, health.clone(), logger.clone());
     let supervisor = supervisor.start();
     info!(logger, "listening"; "address" => address.to_string());
 
@@ -215,10 +223,10 @@ fn assemble(config: &RoleConfig, foundation: Foundation) -> anyhow::Result<Vec<C
 }
 
 /// Migrates as soon as the database can be reached, however long that takes.
-async fn migrate_patiently(config: &RoleConfig, logger: &Logger, io: &tokio::runtime::Handle) -> Result<(), Ending> {
+async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger: &Logger) -> Result<(), Ending> {
     let mut tries = 0;
     loop {
-        match migrate(&config.process().database, config.migrations(), io).await {
+        match migrate(connector, migrations).await {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 return Ok(());
@@ -233,6 +241,10 @@ async fn migrate_patiently(config: &RoleConfig, logger: &Logger, io: &tokio::run
             Err(e) => return Err(refused_migration(&e)),
         }
     }
+}
+
+fn no_tls(e: &rustls::Error) -> Ending {
+    Ending::OwnFault(format!("TLS cannot be set up: {e}"))
 }
 
 fn refused_migration(e: &MigrateError) -> Ending {

@@ -38,7 +38,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
     on.health.expect("wallet-db", true);
     on.health.expect("rabbitmq", false);
     let pool = |application_name, connections_max| {
-        Database::new(&process.database, PoolOptions { application_name, connections_max }, on.io.clone())
+        Database::new(&on.connector, PoolOptions { application_name, connections_max })
     };
     let requests = pool("purse wallet", process.database.pool_max)?;
     let probe = pool("purse wallet: probe", 1)?;

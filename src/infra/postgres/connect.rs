@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::infra::config::DatabaseUrl;
+use crate::infra::config::{DatabaseConfig, DatabaseUrl};
 
 /// Longest wait for a TCP connection and its handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,22 +57,37 @@ pub(super) fn driver_config(
     Ok(config)
 }
 
-/// TLS with the system's roots where the URL allows it at all; `None` under `sslmode=disable`.
-///
-/// Certificates are always verified where TLS is spoken, also under `require`.
-pub(super) fn tls(config: &tokio_postgres::Config) -> Option<MakeRustlsConnect> {
-    if config.get_ssl_mode() == SslMode::Disable {
-        return None;
+/// How the connections of a process are opened.
+#[derive(Clone)]
+pub struct Connector {
+    pub(super) config: DatabaseConfig,
+    pub(super) tls: MakeRustlsConnect,
+    pub(super) io: Handle,
+}
+
+impl Connector {
+    /// Reads the system's certificates, once for all pools, unless no URL speaks TLS. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// When the cryptography provider cannot do TLS at all.
+    pub fn new(config: &DatabaseConfig, io: Handle) -> Result<Self, rustls::Error> {
+        let plain = [&config.url, &config.migration_url].into_iter().all(speaks_no_tls);
+        let mut roots = rustls::RootCertStore::empty();
+        if !plain {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // Certificates are always verified where TLS is spoken, also under `sslmode=require`.
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { config: config.clone(), tls: MakeRustlsConnect::new(tls), io })
     }
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(MakeRustlsConnect::new(config))
+}
+
+fn speaks_no_tls(url: &DatabaseUrl) -> bool {
+    url.expose().parse::<tokio_postgres::Config>().is_ok_and(|config| config.get_ssl_mode() == SslMode::Disable)
 }
 
 #[cfg(test)]

@@ -7,10 +7,8 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::NoTls;
 
-use crate::infra::config::DatabaseConfig;
-use crate::infra::postgres::connect::{CONNECT_TIMEOUT, SessionLimits, driver_config, tls};
+use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
 use crate::infra::postgres::error::DbError;
 
 /// A pooled connection, with `prepare_cached` and `transaction`.
@@ -47,15 +45,13 @@ impl Database {
     ///
     /// # Errors
     /// A URL that the driver does not take, which the configuration has ruled out.
-    pub fn new(config: &DatabaseConfig, options: PoolOptions, io: Handle) -> Result<Self, anyhow::Error> {
+    pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, anyhow::Error> {
+        let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
         let driver = driver_config(&config.url, options.application_name, Some(limits))?;
         // Fast: a closed connection is noticed, an open one is trusted; there is no round trip to find out.
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match tls(&driver) {
-            Some(tls) => Manager::from_config(driver, tls, manager_config),
-            None => Manager::from_config(driver, NoTls, manager_config),
-        };
+        let manager = Manager::from_config(driver, connector.tls.clone(), manager_config);
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
             .runtime(Runtime::Tokio1) // the timeouts below need it
@@ -63,7 +59,7 @@ impl Database {
             .create_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
             .recycle_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
             .build()?;
-        Ok(Self { pool, io, deadline: config.statement_timeout + DEADLINE_MARGIN })
+        Ok(Self { pool, io: connector.io.clone(), deadline: config.statement_timeout + DEADLINE_MARGIN })
     }
 
     /// Runs `work` on a connection of its own, within the deadline, to its end whatever becomes of the caller.

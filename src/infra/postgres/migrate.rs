@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use crate::infra::config::DatabaseConfig;
-use crate::infra::postgres::connect::{driver_config, tls};
+use crate::infra::postgres::connect::{Connector, driver_config};
 use crate::infra::postgres::error::DbError;
 use crate::kernel::{Classified, FailureClass};
 
@@ -72,23 +70,19 @@ pub struct Migrated {
 ///
 /// # Errors
 /// [`MigrateError`]; a script that failed left nothing behind.
-pub async fn migrate(config: &DatabaseConfig, migrations: Migrations, io: &Handle) -> Result<Migrated, MigrateError> {
-    let config = config.clone();
-    let task = io.spawn(async move { migrate_here(&config, migrations).await });
+pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
+    let here = connector.clone();
+    let task = connector.io.spawn(async move { migrate_here(&here, migrations).await });
     task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
 }
 
-async fn migrate_here(config: &DatabaseConfig, migrations: Migrations) -> Result<Migrated, MigrateError> {
+async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
     // No session limits: a migration may take long. The lock's wait is bounded below.
+    let config = &connector.config;
     let owner = driver_config(&config.migration_url, "purse migrations", None)?;
     let runtime: tokio_postgres::Config = config.url.expose().parse()?;
-    let (mut client, connection) = if let Some(tls) = tls(&owner) {
-        let (client, connection) = owner.connect(tls).await?;
-        (client, tokio::spawn(async move { drop(connection.await) }))
-    } else {
-        let (client, connection) = owner.connect(NoTls).await?;
-        (client, tokio::spawn(async move { drop(connection.await) }))
-    };
+    let (mut client, connection) = owner.connect(connector.tls.clone()).await?;
+    let connection = tokio::spawn(async move { drop(connection.await) });
     // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
     client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;

@@ -5,7 +5,7 @@ mod database;
 mod error;
 mod migrate;
 
-pub use connect::is_database_url;
+pub use connect::{Connector, is_database_url};
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
@@ -12,7 +13,9 @@ use crate::wallet::application::ports::WalletStore;
 
 /// Wallets that are remembered. Only their existence is: a wallet is never removed, so this cannot grow stale, and an
 /// absent one is always looked up.
-const REMEMBERED_MAX: usize = 50_000;
+const REMEMBERED_MAX: u64 = 50_000;
+/// Wallets that there is room for from the start.
+const REMEMBERED_EXPECTED: usize = 1_000;
 
 /// [`WalletStore`] over the wallet database.
 pub struct PgWalletStore {
@@ -24,7 +27,9 @@ pub struct PgWalletStore {
 impl PgWalletStore {
     /// Over this pool; wallet ids come from `ids`.
     pub fn new(database: Database, ids: Arc<dyn IdSource>) -> Self {
-        Self { database, ids, remembered: Cache::new(REMEMBERED_MAX) }
+        // Room is made as it is needed, not for all of them at once.
+        let remembered = Cache::with_weighter(REMEMBERED_EXPECTED, REMEMBERED_MAX, UnitWeighter);
+        Self { database, ids, remembered }
     }
 }
 

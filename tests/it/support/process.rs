@@ -44,11 +44,6 @@ impl RoleProcess {
         Self { child, lines, errors, address: None }
     }
 
-    /// Takes it as listening on a port that was chosen for it, where its log is too quiet to say so.
-    pub fn known_to_listen_on(&mut self, port: u16) {
-        self.address = Some(format!("127.0.0.1:{port}"));
-    }
-
     /// Waits until it listens, and remembers where.
     pub async fn listening(&mut self) {
         let deadline = std::time::Instant::now() + PATIENCE;

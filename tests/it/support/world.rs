@@ -109,19 +109,6 @@ impl World {
         process
     }
 
-    /// Starts a role that does not log that it listens, on a port that was free a moment ago.
-    pub async fn start_quiet(&self, role: Role, changed: &[(&str, &str)]) -> RoleProcess {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("address").port();
-        drop(free);
-        let mut settings = self.settings(role);
-        settings.extend(changed.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        let mut process = RoleProcess::spawn(&["--role", role.as_str(), "--port", &port.to_string()], &settings);
-        process.known_to_listen_on(port);
-        process.ready().await;
-        process
-    }
-
     /// Starts a role and waits until it listens.
     pub async fn spawn(&self, role: Role, changed: &[(&str, &str)]) -> RoleProcess {
         let mut settings = self.settings(role);
