@@ -209,9 +209,9 @@ coverage: servers
 changelog: _git-cliff
     #!/usr/bin/env bash
     set -euo pipefail
-    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }}
-    echo "next version: $(git-cliff --offline --bumped-version 2>/dev/null)"
-    git-cliff --offline --unreleased --bump 2>/dev/null
+    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
+    echo "next version: $(git-cliff --offline --bumped-version)"
+    git-cliff --offline --unreleased --bump
 
 # Make a release of what main has: version by the commits, CHANGELOG.md, a commit and a tag; nothing is pushed
 [group('release')]
@@ -219,7 +219,7 @@ changelog: _git-cliff
 release: _git-cliff
     #!/usr/bin/env bash
     set -euo pipefail
-    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }}
+    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
     refuse() { echo "release: $1" >&2; exit 64; }
 
     branch=$(git symbolic-ref --short --quiet HEAD) || refuse "HEAD is on no branch. Check main out first: git switch main"
