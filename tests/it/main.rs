@@ -11,6 +11,8 @@
 mod support;
 
 mod concurrency;
+mod docs;
+mod floors;
 mod lifecycle;
 mod main_job;
 mod outages;
