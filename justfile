@@ -237,15 +237,15 @@ release: _git-cliff
     fi
 
     # From here on a failure puts the files back: a release is whole or not there.
-    trap 'git checkout --quiet -- Cargo.toml Cargo.lock CHANGELOG.md; echo "release: $tag was not made; the files are as before." >&2' ERR
+    trap 'git checkout --quiet HEAD -- Cargo.toml Cargo.lock CHANGELOG.md; echo "release: $tag was not made; the files are as before." >&2' ERR
     manifest=$(awk -v version="${tag#v}" '!done && /^version = / { print "version = \"" version "\""; done = 1; next } { print }' Cargo.toml)
     printf '%s\n' "$manifest" >Cargo.toml
     cargo update --workspace --offline --quiet
     git-cliff --offline --tag "$tag" --output CHANGELOG.md
     git add Cargo.toml Cargo.lock CHANGELOG.md
     git commit --quiet --message "chore(release): $tag" --message "Made by just release out of the commits since ${last:-the beginning}."
-    git tag --annotate "$tag" --message "$tag"
     trap - ERR
+    git tag --annotate "$tag" --message "$tag" || refuse "$tag is committed, but git could not tag it. Tag it by hand: git tag -a $tag -m $tag"
     echo "release: $tag is committed and tagged. Publish it with: git push --follow-tags"
 
 # git-cliff, fetched once into the tools folder where the machine has none
