@@ -6,6 +6,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::source::{Token, named_paths, tokens};
+
 /// A room, its floor, and what it may import beside itself.
 struct Room {
     name: &'static str,
@@ -72,89 +74,6 @@ impl fmt::Display for Broken {
     }
 }
 
-/// A word or a mark of the source, and its line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Token {
-    text: String,
-    line: usize,
-}
-
-/// The code of a source text, without comments, texts and characters.
-fn tokens(source: &str) -> Vec<Token> {
-    let bytes: Vec<char> = source.chars().collect();
-    let at = |index: usize| bytes.get(index).copied().unwrap_or('\0');
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let (mut tokens, mut index, mut line) = (Vec::new(), 0, 1);
-    while index < bytes.len() {
-        let begin = index;
-        match at(index) {
-            '/' if at(index + 1) == '/' => {
-                while index < bytes.len() && at(index) != '\n' {
-                    index += 1;
-                }
-            }
-            '/' if at(index + 1) == '*' => {
-                let mut depth = 0;
-                loop {
-                    match (at(index), at(index + 1)) {
-                        ('/', '*') => (depth, index) = (depth + 1, index + 2),
-                        ('*', '/') => (depth, index) = (depth - 1, index + 2),
-                        _ => index += 1,
-                    }
-                    if depth == 0 || index >= bytes.len() {
-                        break;
-                    }
-                }
-            }
-            '"' => {
-                index += 1;
-                while index < bytes.len() && at(index) != '"' {
-                    index += if at(index) == '\\' { 2 } else { 1 };
-                }
-                index += 1;
-            }
-            // A character, unless it is a lifetime: 'a' or '\n' against 'a.
-            '\'' if at(index + 1) == '\\' || at(index + 2) == '\'' => {
-                index += if at(index + 1) == '\\' { 3 } else { 2 };
-                while index < bytes.len() && at(index) != '\'' {
-                    index += 1;
-                }
-                index += 1;
-            }
-            c if is_word(c) => {
-                while is_word(at(index)) {
-                    index += 1;
-                }
-                let word: String = bytes[begin..index].iter().collect();
-                let hashes = bytes[index..].iter().take_while(|c| **c == '#').count();
-                if matches!(word.as_str(), "r" | "br" | "cr") && at(index + hashes) == '"' {
-                    let end: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
-                    index += hashes + 1;
-                    while index < bytes.len() && !bytes[index..].starts_with(&end) {
-                        index += 1;
-                    }
-                    index += end.len();
-                } else {
-                    tokens.push(Token { text: word, line });
-                }
-            }
-            ':' if at(index + 1) == ':' => {
-                tokens.push(Token { text: "::".to_owned(), line });
-                index += 2;
-            }
-            c => {
-                if !c.is_whitespace() {
-                    tokens.push(Token { text: c.to_string(), line });
-                }
-                index += 1;
-            }
-        }
-        index = index.min(bytes.len());
-        line += bytes[begin..index].iter().filter(|c| **c == '\n').count();
-    }
-    tokens
-}
-
 /// The module that a file of `src/` is: `users/http/mod.rs` is `users::http`.
 fn module_of(file: &str) -> Vec<String> {
     let path = file.trim_end_matches(".rs");
@@ -168,70 +87,6 @@ fn is_inside(module: &str, room: &str) -> bool {
 
 fn room_of(module: &str) -> Option<&'static Room> {
     HOUSE.iter().find(|room| is_inside(module, room.name))
-}
-
-/// Every path of the package that the code names, from the root on, with its line: `crate::…`, `purse::…`, and
-/// `super::…` resolved; groups are taken apart.
-fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
-    let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
-    let (mut paths, mut inline, mut depth, mut index) = (Vec::new(), Vec::new(), 0_usize, 0);
-    while index < tokens.len() {
-        match text(index) {
-            "{" => depth += 1,
-            "}" => {
-                depth = depth.saturating_sub(1);
-                inline.retain(|opened| *opened < depth);
-            }
-            "mod" if text(index + 2) == "{" => inline.push(depth),
-            "crate" | "purse" if text(index + 1) == "::" && (index == 0 || text(index - 1) != "::") => {
-                expand(tokens, index + 2, &[], &mut paths);
-            }
-            "super" if text(index + 1) == "::" && (index == 0 || text(index - 1) != "::") => {
-                let mut supers = 1;
-                while text(index + 2 * supers) == "super" {
-                    supers += 1;
-                }
-                let outside = supers.saturating_sub(inline.len());
-                if outside > 0 {
-                    let base = &module[..module.len().saturating_sub(outside)];
-                    expand(tokens, index + 2 * supers, base, &mut paths);
-                }
-                index += 2 * supers - 2;
-            }
-            _ => {}
-        }
-        index += 1;
-    }
-    paths
-}
-
-/// Reads the path that begins at `index`, under `base`; returns where it ends.
-fn expand(tokens: &[Token], mut index: usize, base: &[String], paths: &mut Vec<(String, usize)>) -> usize {
-    let mut path = base.to_vec();
-    while let Some(token) = tokens.get(index) {
-        if token.text == "{" {
-            index += 1;
-            while tokens.get(index).is_some_and(|token| token.text != "}") {
-                index = expand(tokens, index, &path, paths);
-                while tokens.get(index).is_some_and(|token| !matches!(token.text.as_str(), "," | "}")) {
-                    index += 1; // `as name`
-                }
-                index += usize::from(tokens.get(index).is_some_and(|token| token.text == ","));
-            }
-            return index + 1;
-        }
-        if token.text != "self" {
-            path.push(token.text.clone());
-        }
-        let goes_on = tokens.get(index + 1).is_some_and(|next| next.text == "::")
-            && tokens.get(index + 2).is_some_and(|next| next.text != "<");
-        if !goes_on {
-            paths.push((path.join("::"), token.line));
-            return index + 1;
-        }
-        index += 2;
-    }
-    index
 }
 
 /// Where a technology may be named, and the rule in words.

@@ -17,3 +17,4 @@ mod lifecycle;
 mod main_job;
 mod outages;
 mod provisioning;
+mod use_cases;

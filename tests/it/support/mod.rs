@@ -3,6 +3,7 @@
 mod broker;
 mod client;
 mod process;
+pub mod source;
 mod world;
 
 use std::future::Future;
