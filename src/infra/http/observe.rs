@@ -169,18 +169,14 @@ mod tests {
     use actix_web::middleware::from_fn;
     use actix_web::{App, HttpResponse, test};
 
+    async fn panics() -> HttpResponse {
+        panic!("on purpose")
+    }
+
     #[actix_web::test]
     async fn a_panicking_handler_is_a_500_in_our_form_and_the_next_request_is_served() {
         let app = App::new()
-            .route(
-                "/panics",
-                web::get().to(|| async {
-                    if true {
-                        panic!("on purpose")
-                    }
-                    HttpResponse::Ok()
-                }),
-            )
+            .route("/panics", web::get().to(panics))
             .route("/works", web::get().to(HttpResponse::Ok))
             .wrap(from_fn(observe));
         let app = test::init_service(app).await;
