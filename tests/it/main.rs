@@ -11,7 +11,17 @@
 mod support;
 
 mod concurrency;
+mod http_bodies;
+mod http_contract;
+mod http_headers;
+mod http_posts;
+mod http_queries;
+mod http_raw;
+mod http_refusals;
+mod http_shutdown;
 mod lifecycle;
 mod main_job;
 mod outages;
 mod provisioning;
+mod rate_limits;
+mod tokens_http;
