@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use crate::contracts::{
     EVENTS_EXCHANGE, REQUEST_ID_HEADER, SIGNATURE_HEADER, TRACEPARENT_HEADER, USER_REGISTERED_KEY, UserRegistered,
 };
-use crate::infra::amqp::{AmqpError, Broker, ConfirmedPublisher, Declaration, HeaderValue, Outgoing, PublishResult};
+use crate::infra::amqp::{
+    AmqpError, Broker, ConfirmedPublisher, Declaration, Frames, HeaderValue, Outgoing, PublishResult,
+};
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};
@@ -27,7 +29,7 @@ impl OutboxPublisher {
     /// # Errors
     /// [`AmqpError`].
     pub async fn connect(broker: &Broker, signatures: Arc<EventSignatures>) -> Result<Self, AmqpError> {
-        let connection = broker.connect(CONNECTION_NAME).await?;
+        let connection = broker.connect(CONNECTION_NAME, Frames::Small).await?;
         connection.declare(&[Declaration::TopicExchange(EVENTS_EXCHANGE)]).await?;
         Ok(Self { publisher: ConfirmedPublisher::open(connection).await?, signatures })
     }

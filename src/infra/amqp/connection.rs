@@ -19,6 +19,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Agreed with the broker; a silent peer is given up after twice this.
 const HEARTBEAT_S: u16 = 10;
 
+/// For connections that publish our own small messages; RabbitMQ 4.1 refuses less than 8 KiB.
+const SMALL_FRAME_BYTES: u32 = 16 * 1024;
+
+/// How large a frame may be. The client keeps buffers of 64 frames a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// What the server proposes (128 KiB): for consuming, since a message's headers must fit into one frame, and
+    /// somebody else chose them.
+    OfTheServer,
+    /// 16 KiB: for publishing.
+    Small,
+}
+
 /// Whether `url` can be a broker's URL. Why not is not told on purpose: the parser's message may quote the password.
 pub fn is_broker_url(url: &str) -> bool {
     url.parse::<AMQPUri>().is_ok()
@@ -52,10 +65,14 @@ impl Broker {
     ///
     /// # Errors
     /// [`AmqpError`]; a refused password looks like any other absence.
-    pub async fn connect(&self, name: &str) -> Result<BrokerConnection, AmqpError> {
+    pub async fn connect(&self, name: &str, frames: Frames) -> Result<BrokerConnection, AmqpError> {
         const STEP: &str = "connecting to RabbitMQ";
         let mut uri: AMQPUri = self.url.expose().parse().map_err(|_| AmqpError::Closed { step: STEP })?;
         uri.query.heartbeat = Some(HEARTBEAT_S); // default: the server's 60 s
+        uri.query.frame_max = match frames {
+            Frames::OfTheServer => None,
+            Frames::Small => Some(SMALL_FRAME_BYTES),
+        };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         // The shared IO runtime, not the thread that happens to ask: heartbeats must not wait for its other work.
         let runtime = async_rs::Runtime::tokio_with_handle(self.io.clone());

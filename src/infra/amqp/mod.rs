@@ -9,7 +9,7 @@ mod declare;
 mod error;
 mod publisher;
 
-pub use connection::{Broker, BrokerConnection, is_broker_url};
+pub use connection::{Broker, BrokerConnection, Frames, is_broker_url};
 pub use consumer::{Consumer, Incoming};
 pub use declare::{DeadLettering, Declaration, QueueKind, RetryHold};
 pub use error::AmqpError;

@@ -162,3 +162,47 @@ impl Line<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, HttpResponse, test};
+
+    async fn panics() -> HttpResponse {
+        panic!("on purpose")
+    }
+
+    #[actix_web::test]
+    async fn a_panicking_handler_is_a_500_in_our_form_and_the_next_request_is_served() {
+        let app = App::new()
+            .route("/panics", web::get().to(panics))
+            .route("/works", web::get().to(HttpResponse::Ok))
+            .wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        let request = test::TestRequest::get().uri("/panics").insert_header(("x-request-id", "r-1")).to_request();
+        let response = match test::try_call_service(&app, request).await {
+            Ok(response) => response.into_parts().1.map_into_boxed_body(),
+            Err(error) => error.error_response(),
+        };
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers().get("x-request-id").map(HeaderValue::as_bytes), Some(&b"r-1"[..]));
+        let body = actix_web::body::to_bytes(response.into_body()).await.expect("body");
+        assert!(body.starts_with(br#"{"code":"INTERNAL_ERROR","message":"#), "{body:?}");
+        let works = test::call_service(&app, test::TestRequest::get().uri("/works").to_request()).await;
+        assert_eq!(works.status(), StatusCode::OK);
+    }
+
+    #[actix_web::test]
+    async fn what_the_router_refuses_has_our_form_and_keeps_its_allow_header() {
+        let app =
+            App::new().service(web::resource("/here").route(web::get().to(HttpResponse::Ok))).wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        let nowhere = test::call_service(&app, test::TestRequest::get().uri("/nowhere").to_request()).await;
+        assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
+        assert!(test::read_body(nowhere).await.starts_with(br#"{"code":"NOT_FOUND""#));
+        let wrong = test::call_service(&app, test::TestRequest::post().uri("/here").to_request()).await;
+        assert_eq!(wrong.headers().get("allow").map(HeaderValue::as_bytes), Some(&b"GET"[..]));
+        assert!(test::read_body(wrong).await.starts_with(br#"{"code":"METHOD_NOT_ALLOWED""#));
+    }
+}

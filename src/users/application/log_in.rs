@@ -91,3 +91,103 @@ impl LogIn {
         Ok(LoggedIn { access_token, renewal_failed })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Timestamp, UserId};
+    use crate::users::application::ports::{AddUserError, Credentials, PasswordHash, Registration};
+    use crate::users::domain::{Password, User};
+    use async_trait::async_trait;
+    use uuid::Uuid;
+
+    /// A store with one person, which refuses to be written to.
+    struct ReadOnly;
+
+    #[async_trait]
+    impl UserStore for ReadOnly {
+        async fn add(&self, _: Registration) -> Result<(), AddUserError> {
+            Err(AddUserError::EmailExists)
+        }
+        async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
+            let known = email.as_str() == "ada@example.com";
+            let user_id = UserId::from_uuid(Uuid::nil());
+            Ok(known.then(|| Credentials { user_id, password_hash: PasswordHash::new("old".to_owned()) }))
+        }
+        async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
+            Ok(None)
+        }
+        async fn renew_password_hash(&self, _: HashRenewal) -> Result<(), DependencyError> {
+            Err(DependencyError::new("test", FailureClass::Unavailable, "on purpose"))
+        }
+    }
+
+    /// A hasher that gives the answer it is told, and notes whether it was asked at all.
+    struct Told(Result<Verdict, ()>, std::sync::atomic::AtomicUsize);
+
+    #[async_trait]
+    impl PasswordHasher for Told {
+        async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
+            Err(HashError::Overloaded)
+        }
+        async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<Verdict, HashError> {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            self.0.clone().map_err(|()| HashError::Failed("on purpose".into()))
+        }
+    }
+
+    struct Tokens(bool);
+
+    impl TokenIssuer for Tokens {
+        fn issue(&self, _: UserId, _: Timestamp) -> Result<AccessToken, TokenError> {
+            let token = AccessToken { token: Secret::new("token"), expires_in_s: 60 };
+            if self.0 { Ok(token) } else { Err(TokenError("on purpose".into())) }
+        }
+    }
+
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+    }
+
+    async fn log_in(email: &str, verdict: Result<Verdict, ()>, signs: bool) -> (Result<LoggedIn, LogInError>, usize) {
+        let hasher = Arc::new(Told(verdict, 0.into()));
+        let log_in = LogIn {
+            users: Arc::new(ReadOnly),
+            hasher: hasher.clone(),
+            tokens: Arc::new(Tokens(signs)),
+            clock: Arc::new(Noon),
+        };
+        let result = log_in.execute(EmailAddress::parse(email).ok(), Secret::new("x")).await;
+        (result, hasher.1.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_cannot_be_renewed_does_not_fail_the_login() {
+        let outdated = Verdict::RightButOutdated(PasswordHash::new("new".to_owned()));
+        let (result, _) = log_in("ada@example.com", Ok(outdated), true).await;
+        assert!(result.expect("logged in").renewal_failed.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_address_is_hashed_for_too_and_ends_like_a_wrong_password() {
+        for (email, verdict) in
+            [("ada@example.com", Verdict::Wrong), ("eve@example.com", Verdict::Right), ("no address", Verdict::Wrong)]
+        {
+            let (result, asked) = log_in(email, Ok(verdict), true).await;
+            assert!(matches!(result, Err(LogInError::InvalidCredentials)), "{email}");
+            assert_eq!(asked, 1, "{email}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_breaks_down_on_our_side_is_a_bug_and_not_a_wrong_password() {
+        let (hash, _) = log_in("ada@example.com", Err(()), true).await;
+        let (token, _) = log_in("ada@example.com", Ok(Verdict::Right), false).await;
+        assert!(matches!(&hash, Err(e @ LogInError::Hash(_)) if e.class() == FailureClass::Bug));
+        assert!(matches!(&token, Err(e @ LogInError::Token(_)) if e.class() == FailureClass::Bug));
+    }
+}

@@ -21,7 +21,7 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::oneshot;
 
 use crate::contracts::PROVISION_QUEUE;
-use crate::infra::amqp::{AmqpError, Broker, Consumer, Incoming};
+use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
 use crate::infra::health::HealthBoard;
 use crate::infra::system::{System, roll};
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain};
@@ -229,7 +229,7 @@ async fn subscribe(plan: Arc<ProvisionConsumerPlan>) -> Result<Subscription, Not
     // A delivery that cannot be handled would only be counted: first the database, then the queue.
     plan.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
     let subscribing = async {
-        let connection = plan.broker.connect(CONNECTION_NAME).await?;
+        let connection = plan.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
         connection.declare(&topology(&plan.reader.ladder)).await?;
         Consumer::subscribe(connection, PROVISION_QUEUE, plan.prefetch).await
     };

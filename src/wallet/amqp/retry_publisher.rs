@@ -5,7 +5,7 @@ use crate::contracts::{
     ATTEMPT_HEADER, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, ERROR_HEADER, REQUEST_ID_HEADER, SIGNATURE_HEADER,
     TRACEPARENT_HEADER,
 };
-use crate::infra::amqp::{AmqpError, Broker, ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};
+use crate::infra::amqp::{AmqpError, Broker, ConfirmedPublisher, Frames, HeaderValue, Outgoing, PublishResult};
 use crate::wallet::amqp::provision_delivery::ProvisionDelivery;
 use crate::wallet::amqp::topology::topology;
 use crate::wallet::application::retry_ladder::{Attempt, RetryLadder, Step};
@@ -14,6 +14,9 @@ use crate::wallet::application::retry_ladder::{Attempt, RetryLadder, Step};
 const CONNECTION_NAME: &str = "purse wallet: retries";
 /// Longest reason that travels with a message, in characters.
 const ERROR_CHARS_MAX: usize = 500;
+
+/// Longest signature that travels on, in bytes; ours have some 400. Headers must fit into one frame.
+const SIGNATURE_BYTES_MAX: usize = 4096;
 
 /// Where a failed delivery goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl FailedDelivery {
         let carried = [
             (REQUEST_ID_HEADER, delivery.request_id.as_ref().map(ToString::to_string)),
             (TRACEPARENT_HEADER, delivery.traceparent.as_ref().map(|t| t.as_str().to_owned())),
-            (SIGNATURE_HEADER, delivery.signature()),
+            (SIGNATURE_HEADER, delivery.signature().filter(|s| s.len() <= SIGNATURE_BYTES_MAX)),
         ];
         headers.extend(carried.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::Text(text?)))));
         Self(Outgoing {
@@ -95,7 +98,7 @@ impl RetryPublisher {
     /// # Errors
     /// [`AmqpError`].
     pub async fn connect(broker: &Broker, ladder: &RetryLadder) -> Result<Self, AmqpError> {
-        let connection = broker.connect(CONNECTION_NAME).await?;
+        let connection = broker.connect(CONNECTION_NAME, Frames::Small).await?;
         connection.declare(&topology(ladder)).await?;
         Ok(Self { publisher: ConfirmedPublisher::open(connection).await? })
     }

@@ -3,15 +3,21 @@
 mod broker;
 mod client;
 mod process;
+mod raw;
+mod refusal;
 pub mod source;
+mod token;
 mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
-pub use client::{Client, PASSWORD};
+pub use client::{Answer, Client, PASSWORD, User};
 pub use process::RoleProcess;
+pub use raw::Raw;
+pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
+pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, stranger, token_of};
 pub use world::{Outages, World};
 
 /// Waits until `probe` has something to show, and fails with `what` after `deadline`.
