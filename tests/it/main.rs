@@ -11,6 +11,8 @@
 mod support;
 
 mod concurrency;
+mod docs;
+mod floors;
 mod http_bodies;
 mod http_contract;
 mod http_headers;
@@ -25,3 +27,4 @@ mod outages;
 mod provisioning;
 mod rate_limits;
 mod tokens_http;
+mod use_cases;

@@ -5,6 +5,7 @@ mod client;
 mod process;
 mod raw;
 mod refusal;
+pub mod source;
 mod token;
 mod world;
 
