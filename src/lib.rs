@@ -13,7 +13,7 @@
 //! | 3 | [`infra`] | kernel, contracts |
 //! | 4 | `{users,wallet}::{http,postgres,amqp}` | floors 0–3, of their own context |
 //! | 5 | [`runtime`] | kernel, infra |
-//! | 5 | `{users,wallet}::actors` | own application and amqp, infra, runtime, kernel, contracts |
+//! | 5 | `{users,wallet}::actors` | own domain, application and amqp, infra, runtime, kernel, contracts |
 //! | 6 | [`roles`], [`dev_stack`] | everything below |
 //! | 7 | `main`, `cli` | roles, `dev_stack`, infra, kernel |
 //!

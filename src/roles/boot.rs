@@ -235,7 +235,7 @@ async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger
                 let delay = BACKOFF.delay(tries, roll());
                 tries = tries.saturating_add(1);
                 let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                warn!(logger, "the database cannot be reached; trying again until it can"; "error" => chain(&e), "again_in_ms" => again_in_ms);
+                warn!(logger, "the database cannot be used yet; trying again until it can"; "error" => chain(&e), "again_in_ms" => again_in_ms);
                 tokio::time::sleep(delay).await;
             }
             Err(e) => return Err(refused_migration(&e)),

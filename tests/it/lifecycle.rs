@@ -126,7 +126,7 @@ async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() 
     settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
     let mut process = RoleProcess::spawn(&["--role", "users"], &settings);
     eventually(PATIENCE, "it waits for the database", || async {
-        process.everything().contains("the database cannot be reached").then_some(())
+        process.everything().contains("the database cannot be used yet").then_some(())
     })
     .await;
     process.signal(Signal::HUP);

@@ -92,11 +92,6 @@ impl BrokerConnection {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// Whether the broker has stopped reading from it (memory or disk alarm).
-    pub fn is_blocked(&self) -> bool {
-        self.connection.status().blocked()
-    }
-
     /// Says goodbye, within a second.
     pub async fn close(self) {
         let goodbye = self.connection.close(200, "purse is done".into());

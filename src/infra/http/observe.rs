@@ -157,7 +157,7 @@ impl Line<'_> {
             (Some(error), _) => slog::warn!(logger, "request could not be served"; "error" => error),
             (None, 500) => slog::error!(logger, "request failed"),
             // Probes come every second.
-            (None, 200) if route.starts_with("/health") => slog::debug!(logger, "request"),
+            (None, 200 | 503) if route.starts_with("/health") => slog::debug!(logger, "request"),
             (None, _) => slog::info!(logger, "request"),
         }
     }

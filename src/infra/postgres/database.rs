@@ -45,7 +45,7 @@ impl Database {
     ///
     /// # Errors
     /// A URL that the driver does not take, which the configuration has ruled out.
-    pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, anyhow::Error> {
+    pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
         let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
         let driver = driver_config(&config.url, options.application_name, Some(limits))?;
@@ -58,7 +58,8 @@ impl Database {
             .wait_timeout(Some(config.acquire_timeout)) // default: for ever
             .create_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
             .recycle_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
-            .build()?;
+            .build()
+            .map_err(|e| DbError::NoPool(Box::new(e)))?;
         Ok(Self { pool, io: connector.io.clone(), deadline: config.statement_timeout + DEADLINE_MARGIN })
     }
 
@@ -82,11 +83,6 @@ impl Database {
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
-    }
-
-    /// Closes the pool; connections in use end when their work does.
-    pub fn close(&self) {
-        self.pool.close();
     }
 }
 

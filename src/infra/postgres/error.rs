@@ -20,6 +20,9 @@ pub enum DbError {
     /// It panicked; its connection was thrown away.
     #[error("unit of work panicked")]
     Panicked,
+    /// A pool cannot be built like this, whatever the database does.
+    #[error("database pool")]
+    NoPool(#[source] Box<deadpool_postgres::BuildError>),
     /// The store holds what our own rules forbid.
     #[error("stored value breaks a rule: {0}")]
     Corrupt(&'static str),
@@ -32,7 +35,7 @@ impl Classified for DbError {
             // Every connection is busy: this request waited long enough, the next one may not have to.
             Self::Pool(PoolError::Timeout(TimeoutType::Wait)) => FailureClass::Transient,
             Self::Pool(_) | Self::Deadline => FailureClass::Unavailable,
-            Self::Panicked | Self::Corrupt(_) => FailureClass::Bug,
+            Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
 }
@@ -48,13 +51,13 @@ impl DbError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => e.as_db_error().is_some(),
-            Self::Pool(_) | Self::Corrupt(_) => true,
+            Self::Pool(_) | Self::NoPool(_) | Self::Corrupt(_) => true,
             Self::Deadline | Self::Panicked => false,
         }
     }
 }
 
-fn class_of(error: &tokio_postgres::Error) -> FailureClass {
+pub(super) fn class_of(error: &tokio_postgres::Error) -> FailureClass {
     let Some(state) = error.code() else {
         // No SQLSTATE: the connection broke, or never was.
         return FailureClass::Unavailable;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::infra::postgres::connect::{Connector, driver_config};
-use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::error::{DbError, class_of};
 use crate::kernel::{Classified, FailureClass};
 
 /// Key of the advisory lock under which migrations run; any number, as long as it stays the same ("purse" in ASCII).
@@ -46,9 +46,18 @@ impl Classified for MigrateError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Database(e) => e.class(),
+            // A connection that broke in the middle rolled the script back: the next try may go through.
+            Self::Script(e) if broken_connection(e.as_ref()) => FailureClass::Unavailable,
             Self::Script(_) => FailureClass::Permanent,
         }
     }
+}
+
+/// Whether the driver's error under this one says that the database is away.
+fn broken_connection(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source())
+        .filter_map(|e| e.downcast_ref::<tokio_postgres::Error>())
+        .any(|e| class_of(e) == FailureClass::Unavailable)
 }
 
 impl From<tokio_postgres::Error> for MigrateError {

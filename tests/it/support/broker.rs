@@ -62,6 +62,16 @@ impl Broker {
         Some(declared.message_count())
     }
 
+    /// How many deliveries of a queue were acked so far. The broker renews this count every few seconds.
+    pub async fn acked(&self, queue: &str) -> u64 {
+        let base = self.addresses.management_url();
+        let url = format!("{}/api/queues/{}/{queue}", base.trim_end_matches('/'), self.virtual_host);
+        let asked =
+            reqwest::Client::new().get(&url).basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password));
+        let answer: serde_json::Value = asked.send().await.expect("management API").json().await.expect("JSON");
+        answer["message_stats"]["ack"].as_u64().unwrap_or_default()
+    }
+
     /// Takes the next message out of a queue.
     pub async fn take(&self, queue: &str) -> Option<Message> {
         let (_connection, channel) = self.channel().await;
