@@ -72,14 +72,25 @@ make_secrets() {
   echo "Made .env from config/.env.example, with passwords of its own"
 }
 
+# Prints the flags under which the build trusts what this machine trusts beyond the public authorities, such as a
+# company's proxy: the toolchain image with those certificates added. Prints nothing where there are none.
+trust_flags() {
+  added=/usr/local/share/ca-certificates
+  [ -n "$(find "$added" -name '*.crt' 2>/dev/null)" ] || return 0
+  printf 'FROM rust:1-bookworm\nCOPY . %s/\nRUN update-ca-certificates\n' "$added" |
+    docker build --quiet --tag purse-toolchain:local --file - "$added" >/dev/null
+  echo '--build-arg RUST_IMAGE=purse-toolchain:local'
+}
+
 build() {
   PURSE_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
   export PURSE_VERSION
   echo "Building the image (some minutes the first time: every dependency is compiled)"
-  # By `docker build`, not by Compose, which would not take the extra flags; they are several words on purpose.
+  trust=$(trust_flags)
+  # By `docker build`, not by Compose, which would not take extra flags; they are several words on purpose.
   # shellcheck disable=SC2086
-  docker build ${PURSE_DOCKER_BUILD_FLAGS:-} --tag purse:local --file "$root/docker/Dockerfile" \
-    --build-arg "VERSION=$PURSE_VERSION" "$root"
+  docker build --tag purse:local --file "$root/docker/Dockerfile" --build-arg "VERSION=$PURSE_VERSION" \
+    $trust ${PURSE_DOCKER_BUILD_FLAGS:-} "$root"
 }
 
 # One line a service: its name and how it is.
@@ -113,7 +124,7 @@ start() {
     waited=$(($(date +%s) - begin))
     # Asked before the states are: what Compose may still replace is not ready yet.
     if [ -n "$starting" ] && ! kill -0 "$starting" 2>/dev/null; then
-      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, more of it in: just compose-logs"
+      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, more of it in just compose-logs. Ports that are taken can be changed in .env"
       starting=
     fi
     now=$(states)
