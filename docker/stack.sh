@@ -34,14 +34,14 @@ need_compose() {
   fi
 }
 
-# Compose with the files of this project.
+# Becomes Compose, with the files of this project.
 compose() {
   environment=$secrets
   # Only what starts something needs the real passwords; the others just have to be able to read compose.yaml.
   [ -f "$environment" ] || environment=$example
   # Two words on purpose, where it is the plugin.
   # shellcheck disable=SC2086
-  $compose --project-name "$project" --file "$root/docker/compose.yaml" --env-file "$environment" "$@"
+  exec $compose --project-name "$project" --file "$root/docker/compose.yaml" --env-file "$environment" "$@"
 }
 
 # The value that the shell or `.env` gives a variable, as Compose sees it, or else $2.
@@ -111,6 +111,12 @@ is_ready() {
   printf '%s\n' "$now" | grep -qx "$1 ready"
 }
 
+# give_up <why>: shows what both roles said last, and why that is the end.
+give_up() {
+  (compose logs --tail=10 users wallet) >&2 || true
+  fail $unavailable "$1; the last lines of both roles are above, all of them in: just compose-logs"
+}
+
 # Starts everything and shows each change until both roles are ready.
 start() {
   compose up --detach --no-build --remove-orphans &
@@ -133,10 +139,9 @@ start() {
       shown=$now
     fi
     [ -z "$starting" ] && is_ready users && is_ready wallet && return
-    if [ "$waited" -ge "$limit" ]; then
-      compose logs --tail=20 users wallet >&2 || true
-      fail $unavailable "not ready after $limit s; the last lines of both roles are above, all of them in: just compose-logs"
-    fi
+    # A role that is told wrong or refused for good says so by its exit code; waiting would not change that.
+    printf '%s\n' "$now" | grep -qE "^(users|wallet) Restarting \(($bad_usage|$unavailable)\)" && give_up 'a role cannot start'
+    [ "$waited" -lt "$limit" ] || give_up "not ready after $limit s"
     sleep 1
   done
 }
