@@ -183,6 +183,22 @@ async fn migrate_only_migrates_and_ends_and_healthcheck_tells_readiness() {
 }
 
 #[tokio::test]
+async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
+    let world = World::new().await;
+    let name = world.databases.users.database.clone();
+    world
+        .sql(Role::Wallet, &format!("CREATE DATABASE {name}_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"))
+        .await;
+    let mut settings = world.settings(Role::Users);
+    for variable in ["USERS_DATABASE_URL", "USERS_MIGRATION_DATABASE_URL"] {
+        settings.insert(variable.to_owned(), world.addresses.superuser_url(&format!("{name}_ascii")));
+    }
+    let (code, told) = run(&["migrate", "--role", "users"], &settings).await;
+    assert_eq!(code, Some(69), "{told}");
+    assert!(told.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{told}");
+}
+
+#[tokio::test]
 async fn the_runtime_user_cannot_change_the_ledger_and_neither_can_the_owner() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;

@@ -37,6 +37,9 @@ pub enum MigrateError {
     /// The database could not be reached or broke off.
     #[error("migration database")]
     Database(#[source] DbError),
+    /// Lengths would be counted in bytes, and texts kept that are none.
+    #[error("the database is encoded in {0}; make it anew with ENCODING 'UTF8'")]
+    NotUtf8(String),
     /// A script failed, or one that was applied before has changed since.
     #[error("migration")]
     Script(#[source] Box<refinery::Error>),
@@ -48,7 +51,7 @@ impl Classified for MigrateError {
             Self::Database(e) => e.class(),
             // A connection that broke in the middle rolled the script back: the next try may go through.
             Self::Script(e) if broken_connection(e.as_ref()) => FailureClass::Unavailable,
-            Self::Script(_) => FailureClass::Permanent,
+            Self::Script(_) | Self::NotUtf8(_) => FailureClass::Permanent,
         }
     }
 }
@@ -95,6 +98,10 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
     client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+    let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.try_get(0)?;
+    if encoding != "UTF8" {
+        return Err(MigrateError::NotUtf8(encoding));
+    }
     let report = (migrations.runner)()
         .set_abort_missing(false) // an older binary beside a newer one, while both are rolled out
         .run_async(&mut client)
