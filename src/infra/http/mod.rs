@@ -1,0 +1,17 @@
+//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, and what wraps every request.
+
+mod api_error;
+mod authenticate;
+mod health_routes;
+mod json_body;
+mod observe;
+mod query;
+mod rate_limit;
+
+pub use api_error::{ApiError, Detail};
+pub use authenticate::{Authenticated, authenticate};
+pub use health_routes::{live, ready};
+pub use json_body::{JsonFields, read_json};
+pub use observe::{RequestContext, observe};
+pub use query::QueryFields;
+pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};

@@ -1,0 +1,208 @@
+//! What wraps every request: its id and trace, one log line, safe headers, our form for what the router says, and a
+//! net under a panic.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, web};
+use futures_util::FutureExt as _;
+use slog::Logger;
+
+use crate::infra::http::{ApiError, Authenticated};
+use crate::infra::system::System;
+use crate::kernel::{IdSource as _, RequestId, TraceParent};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The id and the trace of the request at hand.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// As the client sent it, or ours.
+    pub request_id: RequestId,
+    /// As the client sent it, or ours.
+    pub traceparent: TraceParent,
+}
+
+impl RequestContext {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            request_id: text(X_REQUEST_ID)
+                .and_then(RequestId::parse)
+                .unwrap_or_else(|| RequestId::from_uuid(System.next_id())),
+            traceparent: text(TRACEPARENT).and_then(TraceParent::parse).unwrap_or_else(|| TraceParent::begin(&System)),
+        }
+    }
+}
+
+/// The outermost middleware.
+///
+/// # Errors
+/// A panic below, as a 500 in our form.
+pub async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let began = Instant::now();
+    let context = RequestContext::of(request.headers());
+    let method = request.method().clone();
+    let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
+    request.extensions_mut().insert(context.clone());
+
+    let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let line = Line { began, method: method.as_str(), context: &context, logger };
+    match answered {
+        Ok(Ok(response)) => {
+            let mut response = in_our_form(response.map_into_boxed_body());
+            dress(response.headers_mut(), &context);
+            line.write(&response);
+            Ok(response)
+        }
+        Ok(Err(error)) => Err(line.write_error(error)),
+        // The panic hook has logged where and why.
+        Err(_) => Err(line.write_error(ApiError::internal().into())),
+    }
+}
+
+/// Gives the router's own bare 404 and 405 a body.
+fn in_our_form(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let bare = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
+    let error = match response.status() {
+        StatusCode::NOT_FOUND if bare => ApiError::no_route(),
+        StatusCode::METHOD_NOT_ALLOWED if bare => ApiError::no_method(),
+        _ => return response,
+    };
+    let mut response = response.map_body(|_, _| BoxBody::new(error.body()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Headers that every answer has.
+fn dress(headers: &mut HeaderMap, context: &RequestContext) {
+    if let Ok(id) = context.request_id.as_str().parse() {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if let Ok(traceparent) = context.traceparent.as_str().parse() {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // actix-governor's own names, where it counted a request: the field's common ones instead.
+    for (theirs, ours) in [("x-ratelimit-limit", "ratelimit-limit"), ("x-ratelimit-remaining", "ratelimit-remaining")] {
+        if let Some(value) = headers.remove(theirs).next() {
+            headers.insert(HeaderName::from_static(ours), value);
+        }
+    }
+}
+
+/// The one log line of a request.
+struct Line<'a> {
+    began: Instant,
+    method: &'a str,
+    context: &'a RequestContext,
+    logger: Option<Logger>,
+}
+
+impl Line<'_> {
+    fn write(&self, response: &ServiceResponse<BoxBody>) {
+        let request = response.request();
+        // The pattern, not the path: ids and queries do not belong into every log line.
+        let route = request.match_pattern().unwrap_or_else(|| "(none)".to_owned());
+        let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
+        let cause = response
+            .response()
+            .error()
+            .and_then(|e| e.as_error::<ApiError>())
+            .and_then(|e| e.cause().map(str::to_owned));
+        self.log(&route, response.status(), user, cause);
+    }
+
+    fn write_error(&self, mut error: Error) -> Error {
+        let status = error.as_response_error().status_code();
+        self.log("(none)", status, None, None);
+        let context = self.context.clone();
+        error.add_response_mapper(move |mut response| {
+            dress(response.headers_mut(), &context);
+            response
+        });
+        error
+    }
+
+    fn log(&self, route: &str, status: StatusCode, user_id: Option<String>, error: Option<String>) {
+        let Some(logger) = &self.logger else { return };
+        let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // A thousand times as long, in seconds: milliseconds, to the microsecond.
+        let duration_ms = Duration::from_micros(elapsed_us).saturating_mul(1000).as_secs_f64();
+        let values = slog::o!(
+            "request_id" => self.context.request_id.as_str().to_owned(),
+            "trace_id" => self.context.traceparent.trace_id().to_owned(),
+            "method" => self.method.to_owned(),
+            "route" => route.to_owned(),
+            "status" => status.as_u16(),
+            "duration_ms" => duration_ms,
+        );
+        let logger = logger.new(values);
+        let logger = match user_id {
+            Some(user_id) => logger.new(slog::o!("user_id" => user_id)),
+            None => logger,
+        };
+        match (error, status.as_u16()) {
+            (Some(error), 500) => slog::error!(logger, "request failed"; "error" => error),
+            (Some(error), _) => slog::warn!(logger, "request could not be served"; "error" => error),
+            (None, 500) => slog::error!(logger, "request failed"),
+            // Probes come every second.
+            (None, 200 | 503) if route.starts_with("/health") => slog::debug!(logger, "request"),
+            (None, _) => slog::info!(logger, "request"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, HttpResponse, test};
+
+    async fn panics() -> HttpResponse {
+        panic!("on purpose")
+    }
+
+    #[actix_web::test]
+    async fn a_panicking_handler_is_a_500_in_our_form_and_the_next_request_is_served() {
+        let app = App::new()
+            .route("/panics", web::get().to(panics))
+            .route("/works", web::get().to(HttpResponse::Ok))
+            .wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        let request = test::TestRequest::get().uri("/panics").insert_header(("x-request-id", "r-1")).to_request();
+        let response = match test::try_call_service(&app, request).await {
+            Ok(response) => response.into_parts().1.map_into_boxed_body(),
+            Err(error) => error.error_response(),
+        };
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers().get("x-request-id").map(HeaderValue::as_bytes), Some(&b"r-1"[..]));
+        let body = actix_web::body::to_bytes(response.into_body()).await.expect("body");
+        assert!(body.starts_with(br#"{"code":"INTERNAL_ERROR","message":"#), "{body:?}");
+        let works = test::call_service(&app, test::TestRequest::get().uri("/works").to_request()).await;
+        assert_eq!(works.status(), StatusCode::OK);
+    }
+
+    #[actix_web::test]
+    async fn what_the_router_refuses_has_our_form_and_keeps_its_allow_header() {
+        let app =
+            App::new().service(web::resource("/here").route(web::get().to(HttpResponse::Ok))).wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        let nowhere = test::call_service(&app, test::TestRequest::get().uri("/nowhere").to_request()).await;
+        assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
+        assert!(test::read_body(nowhere).await.starts_with(br#"{"code":"NOT_FOUND""#));
+        let wrong = test::call_service(&app, test::TestRequest::post().uri("/here").to_request()).await;
+        assert_eq!(wrong.headers().get("allow").map(HeaderValue::as_bytes), Some(&b"GET"[..]));
+        assert!(test::read_body(wrong).await.starts_with(br#"{"code":"METHOD_NOT_ALLOWED""#));
+    }
+}

@@ -1,0 +1,229 @@
+//! Limits of requests: by client address before anything is known of a caller, by user after.
+//!
+//! GCRA: `max` at once, then one more every `window / max`. The counts are this process's own.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use actix_governor::governor::NotUntil;
+use actix_governor::governor::clock::{Clock as _, DefaultClock, QuantaInstant};
+use actix_governor::governor::middleware::StateInformationMiddleware;
+use actix_governor::{Governor, GovernorConfig, GovernorConfigBuilder, KeyExtractor};
+use actix_web::dev::ServiceRequest;
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderName;
+use actix_web::{HttpMessage as _, HttpResponse, HttpResponseBuilder, ResponseError};
+use ipnet::IpNet;
+
+use crate::infra::config::RateLimit;
+use crate::infra::http::{ApiError, Authenticated};
+use crate::kernel::UserId;
+
+/// Who is counted.
+pub trait Throttle: Clone + 'static {
+    /// What a count is kept by.
+    type Key: Clone + Hash + Eq + fmt::Debug;
+
+    /// The key of a request.
+    fn key(&self, request: &ServiceRequest) -> Self::Key;
+}
+
+/// Counts by client address, as far as the trusted proxies tell it.
+#[derive(Clone)]
+pub struct ByClient {
+    trusted: Arc<[IpNet]>,
+}
+
+impl ByClient {
+    /// Believes `X-Forwarded-For` of these networks alone.
+    pub fn new(trusted: &[IpNet]) -> Self {
+        Self { trusted: trusted.into() }
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+
+    /// The client: the peer, or behind trusted proxies the nearest forwarded address that is no such proxy.
+    fn client(&self, peer: IpAddr, forwarded: &[&str]) -> IpAddr {
+        let mut client = peer.to_canonical();
+        // Nearest hop last, across all headers of that name.
+        let hops = forwarded.iter().flat_map(|line| line.split(',')).map(str::trim).collect::<Vec<_>>();
+        for hop in hops.into_iter().rev() {
+            if !self.is_trusted(client) {
+                break;
+            }
+            match hop.parse::<IpAddr>() {
+                Ok(address) => client = address.to_canonical(),
+                // What a trusted proxy did not write cannot be believed, nor what stands before it.
+                Err(_) => break,
+            }
+        }
+        client
+    }
+}
+
+/// One IPv6 customer has a /64 at least: counted whole, or changing the low half would be a way around the limit.
+fn bucket(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+impl Throttle for ByClient {
+    type Key = IpAddr;
+
+    fn key(&self, request: &ServiceRequest) -> IpAddr {
+        let peer = request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip());
+        let name = HeaderName::from_static("x-forwarded-for");
+        let forwarded: Vec<&str> = request.headers().get_all(name).filter_map(|v| v.to_str().ok()).collect();
+        bucket(self.client(peer, &forwarded))
+    }
+}
+
+/// Counts by the token's subject; stands inside the middleware that checks the token.
+#[derive(Clone, Copy)]
+pub struct BySubject;
+
+impl Throttle for BySubject {
+    type Key = Option<UserId>;
+
+    fn key(&self, request: &ServiceRequest) -> Option<UserId> {
+        request.extensions().get::<Authenticated>().map(|user| user.user_id())
+    }
+}
+
+/// A limit and its counts, shared by all threads of the process.
+pub struct Limiter<T: Throttle>(GovernorConfig<Extractor<T>, StateInformationMiddleware>);
+
+impl<T: Throttle> Clone for Limiter<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// Forgets counts that no longer limit anybody.
+pub trait Sweep: Send + Sync {
+    /// To be called now and then: counts are kept for ever otherwise.
+    fn sweep(&self);
+}
+
+impl<T: Throttle + Send + Sync> Sweep for Limiter<T>
+where
+    T::Key: Send + Sync,
+{
+    fn sweep(&self) {
+        let limiter = self.0.limiter();
+        limiter.retain_recent();
+        limiter.shrink_to_fit();
+    }
+}
+
+impl<T: Throttle> Limiter<T> {
+    /// `enabled` false counts and never refuses. `None` for a limit that cannot be, which [`RateLimit`] rules out.
+    pub fn new(throttle: T, limit: RateLimit, enabled: bool) -> Option<Self> {
+        GovernorConfigBuilder::default()
+            .key_extractor(Extractor { throttle, limit })
+            .period(limit.window / limit.max.get())
+            .burst_size(limit.max.get())
+            .permissive(!enabled)
+            .use_headers()
+            .finish()
+            .map(Self)
+    }
+
+    /// The middleware for one route.
+    pub fn middleware(&self) -> Governor<Extractor<T>, StateInformationMiddleware> {
+        Governor::new(&self.0)
+    }
+}
+
+/// What actix-governor asks for: the key, and the answer in our form.
+#[derive(Clone)]
+pub struct Extractor<T> {
+    throttle: T,
+    limit: RateLimit,
+}
+
+/// A key is always found.
+#[derive(Debug)]
+pub struct NoKey(Infallible);
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+}
+
+impl ResponseError for NoKey {
+    fn status_code(&self) -> StatusCode {
+        match self.0 {}
+    }
+}
+
+impl<T: Throttle> KeyExtractor for Extractor<T> {
+    type Key = T::Key;
+    type KeyExtractionError = NoKey;
+
+    fn extract(&self, request: &ServiceRequest) -> Result<T::Key, NoKey> {
+        Ok(self.throttle.key(request))
+    }
+
+    fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
+        let wait = until.wait_time_from(DefaultClock::default().now());
+        // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
+        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        let (max, window_s) = (self.limit.max.get(), self.limit.window.as_secs().max(1));
+        let message = format!("Too many requests. Retry in {wait_s} s.");
+        let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message)
+            .retry_after_s(wait_s)
+            .error_response();
+        for (name, value) in [
+            ("ratelimit-limit", max.to_string()),
+            ("ratelimit-remaining", "0".to_owned()),
+            ("ratelimit-reset", wait_s.to_string()),
+            ("ratelimit-policy", format!("{max};w={window_s}")),
+        ] {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &str, peer: &str, forwarded: &[&str]) -> String {
+        let trusted = crate::infra::config::parse::networks(trusted).expect("networks");
+        ByClient::new(&trusted).client(peer.parse().expect("peer"), forwarded).to_string()
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_of_a_trusted_proxy_alone() {
+        assert_eq!(client("", "1.2.3.4", &["9.9.9.9"]), "1.2.3.4");
+        assert_eq!(client("10.0.0.0/8", "1.2.3.4", &["9.9.9.9"]), "1.2.3.4");
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["9.9.9.9"]), "9.9.9.9");
+    }
+
+    #[test]
+    fn what_the_client_wrote_itself_before_the_proxy_is_not_believed() {
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.2"]), "9.9.9.9");
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6", "9.9.9.9"]), "9.9.9.9");
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6, nonsense"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn an_ipv4_client_on_an_ipv6_listener_has_a_bucket_of_its_own() {
+        let of = |peer: &str| bucket(peer.parse::<IpAddr>().expect("peer").to_canonical()).to_string();
+        assert_eq!(of("::ffff:1.2.3.4"), "1.2.3.4");
+        assert_ne!(of("::ffff:1.2.3.4"), of("::ffff:1.2.3.5"));
+        assert_eq!(of("2001:db8:1:2:aaaa::1"), of("2001:db8:1:2:bbbb::2"));
+    }
+}

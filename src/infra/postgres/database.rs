@@ -1,0 +1,105 @@
+//! Units of work on pooled connections.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
+use crate::infra::postgres::error::DbError;
+
+/// A pooled connection, with `prepare_cached` and `transaction`.
+pub type Client = deadpool_postgres::ClientWrapper;
+
+/// What a unit of work returns: a future that borrows its connection.
+pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, DbError>> + Send + 'c>>;
+
+/// How long a unit of work may outlast the server's own limit on a statement.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
+
+/// Who a pool is for.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolOptions {
+    /// Shown in `pg_stat_activity`.
+    pub application_name: &'static str,
+    /// Connections at most.
+    pub connections_max: usize,
+}
+
+/// A pool whose connections live on the IO runtime, and the way to use it.
+///
+/// Work runs as a task of that runtime, so neither a request that is hung up nor a busy HTTP thread ever leaves a
+/// transaction open or a connection half read.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    io: Handle,
+    deadline: Duration,
+}
+
+impl Database {
+    /// Prepares a pool; nothing is opened yet.
+    ///
+    /// # Errors
+    /// A URL that the driver does not take, which the configuration has ruled out.
+    pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
+        let config = &connector.config;
+        let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
+        let driver = driver_config(&config.url, options.application_name, Some(limits))?;
+        // Fast: a closed connection is noticed, an open one is trusted; there is no round trip to find out.
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(driver, connector.tls.clone(), manager_config);
+        let pool = Pool::builder(manager)
+            .max_size(options.connections_max)
+            .runtime(Runtime::Tokio1) // the timeouts below need it
+            .wait_timeout(Some(config.acquire_timeout)) // default: for ever
+            .create_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
+            .recycle_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
+            .build()
+            .map_err(|e| DbError::NoPool(Box::new(e)))?;
+        Ok(Self { pool, io: connector.io.clone(), deadline: config.statement_timeout + DEADLINE_MARGIN })
+    }
+
+    /// Runs `work` on a connection of its own, within the deadline, to its end whatever becomes of the caller.
+    ///
+    /// # Errors
+    /// [`DbError`]. After `Deadline` or `Panicked` the connection is closed, not given back.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Client) -> Work<'c, T> + Send + 'static,
+    {
+        let (pool, deadline) = (self.pool.clone(), self.deadline);
+        let task = self.io.spawn(async move {
+            let mut connection = Borrowed(Some(pool.get().await?));
+            let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
+            let result = timeout_at(Instant::now() + deadline, work(object)).await.unwrap_or(Err(DbError::Deadline));
+            if !matches!(result, Err(DbError::Deadline)) {
+                connection.give_back();
+            }
+            result
+        });
+        task.await.unwrap_or(Err(DbError::Panicked))
+    }
+}
+
+/// A pooled connection that is closed when dropped, unless it is given back: a panic or a deadline leaves statements
+/// behind that the next borrower would have to wait for.
+struct Borrowed(Option<Object>);
+
+impl Borrowed {
+    fn give_back(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Migrations: forward only, on a connection of their own, one process at a time.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::infra::postgres::connect::{Connector, driver_config};
+use crate::infra::postgres::error::{DbError, class_of};
+use crate::kernel::{Classified, FailureClass};
+
+/// Key of the advisory lock under which migrations run; any number, as long as it stays the same ("purse" in ASCII).
+const LOCK_KEY: i64 = 0x70_75_72_73_65;
+/// Longest wait for another process's migrations.
+const LOCK_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// What a role's database needs.
+#[derive(Clone, Copy)]
+pub struct Migrations {
+    /// The scripts, in order.
+    pub runner: fn() -> refinery::Runner,
+    /// What the runtime user may do, each a `GRANT … TO` without the user. All else is taken away first.
+    pub grants: &'static [&'static str],
+}
+
+/// A script that was applied just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// `V1`, `V2`, …
+    pub version: String,
+    /// The name in its file name.
+    pub name: String,
+}
+
+/// Why a database is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database could not be reached or broke off.
+    #[error("migration database")]
+    Database(#[source] DbError),
+    /// Lengths would be counted in bytes, and texts kept that are none.
+    #[error("the database is encoded in {0}; make it anew with ENCODING 'UTF8'")]
+    NotUtf8(String),
+    /// A script failed, or one that was applied before has changed since.
+    #[error("migration")]
+    Script(#[source] Box<refinery::Error>),
+}
+
+impl Classified for MigrateError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::Database(e) => e.class(),
+            // A connection that broke in the middle rolled the script back: the next try may go through.
+            Self::Script(e) if broken_connection(e.as_ref()) => FailureClass::Unavailable,
+            Self::Script(_) | Self::NotUtf8(_) => FailureClass::Permanent,
+        }
+    }
+}
+
+/// Whether the driver's error under this one says that the database is away.
+fn broken_connection(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source())
+        .filter_map(|e| e.downcast_ref::<tokio_postgres::Error>())
+        .any(|e| class_of(e) == FailureClass::Unavailable)
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(e: tokio_postgres::Error) -> Self {
+        Self::Database(DbError::Postgres(e))
+    }
+}
+
+/// What a migration has done, and what it has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// The scripts that were applied just now.
+    pub applied: Vec<Migration>,
+    /// Settings of the server under which a commit that was answered may be lost.
+    pub not_durable: Vec<&'static str>,
+}
+
+/// Applies what is missing, as the owner, and grants the runtime user its rights where it is another one.
+///
+/// # Errors
+/// [`MigrateError`]; a script that failed left nothing behind.
+pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
+    let here = connector.clone();
+    let task = connector.io.spawn(async move { migrate_here(&here, migrations).await });
+    task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
+}
+
+async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
+    // No session limits: a migration may take long. The lock's wait is bounded below.
+    let config = &connector.config;
+    let owner = driver_config(&config.migration_url, "purse migrations", None)?;
+    let runtime: tokio_postgres::Config = config.url.expose().parse()?;
+    let (mut client, connection) = owner.connect(connector.tls.clone()).await?;
+    let connection = tokio::spawn(async move { drop(connection.await) });
+    // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
+    client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+    let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.try_get(0)?;
+    if encoding != "UTF8" {
+        return Err(MigrateError::NotUtf8(encoding));
+    }
+    let report = (migrations.runner)()
+        .set_abort_missing(false) // an older binary beside a newer one, while both are rolled out
+        .run_async(&mut client)
+        .await
+        .map_err(|e| MigrateError::Script(Box::new(e)))?;
+    if let (Some(user), true) = (runtime.get_user(), runtime.get_user() != owner.get_user()) {
+        grant(&mut client, user, migrations.grants).await?;
+    }
+    let not_durable = not_durable(&client).await?;
+    // Dropping the client ends the session, and with it the lock.
+    drop(client);
+    let _ = connection.await;
+    let applied = report
+        .applied_migrations()
+        .iter()
+        .map(|m| Migration { version: format!("V{}", m.version()), name: m.name().to_owned() })
+        .collect();
+    Ok(Migrated { applied, not_durable })
+}
+
+/// The settings that PostgreSQL needs for a commit to survive a crash, as far as they are off.
+async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+    let mut off = Vec::new();
+    for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
+        let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
+        if row.try_get::<_, &str>(0)? == "off" {
+            off.push(setting);
+        }
+    }
+    Ok(off)
+}
+
+/// Gives `user` exactly `grants`, in one transaction.
+async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
+    let user = format!("\"{}\"", user.replace('"', "\"\""));
+    let tx = client.transaction().await?;
+    tx.batch_execute(&format!(
+        "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {user}; REVOKE CREATE ON SCHEMA public FROM {user}, PUBLIC;
+         GRANT USAGE ON SCHEMA public TO {user};"
+    ))
+    .await?;
+    for grant in grants {
+        tx.batch_execute(&format!("{grant} TO {user}")).await?;
+    }
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_lock_key_is_the_products_name() {
+        assert_eq!(&super::LOCK_KEY.to_be_bytes()[3..], b"purse");
+    }
+}

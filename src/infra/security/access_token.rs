@@ -1,0 +1,221 @@
+//! Access tokens: compact JWS, HS256, `sub` the user's id.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use crate::infra::config::TokenConfig;
+use crate::infra::security::hs256;
+use crate::kernel::{Secret, Timestamp, UserId};
+
+/// How far the clocks of two machines may differ, in seconds.
+const LEEWAY_S: u64 = 5;
+/// Longest token that is looked at, in bytes: ours have some 200.
+const TOKEN_BYTES_MAX: usize = 4096;
+/// Who a token may be meant for, if it says so at all.
+const AUDIENCES: [&str; 3] = ["users", "wallet", "purse"];
+
+#[derive(Serialize)]
+struct Issued {
+    sub: String,
+    iat: i64,
+    exp: i64,
+}
+
+#[derive(Deserialize)]
+struct Presented {
+    sub: String,
+}
+
+/// A token that is not taken. Which rule it broke is for the log; the bearer is told nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefused {
+    /// Wrong shape, algorithm, signature, time or audience.
+    #[error("token is not valid")]
+    Invalid,
+    /// `crit` names an extension, and we understand none.
+    #[error("token has a critical extension")]
+    Critical,
+    /// Signed by us, but `sub` is no user id.
+    #[error("token has no user id as its subject")]
+    Subject,
+}
+
+/// The token could not be signed: our own fault.
+#[derive(Debug, thiserror::Error)]
+#[error("token could not be signed")]
+pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
+
+/// Makes access tokens.
+pub struct TokenSigner {
+    key: EncodingKey,
+    ttl: Duration,
+}
+
+impl TokenSigner {
+    /// Signs with the current key; `ttl` is in whole seconds.
+    pub fn new(config: &TokenConfig, ttl: Duration) -> Self {
+        hs256::install();
+        Self { key: EncodingKey::from_secret(config.access_key.expose().as_bytes()), ttl }
+    }
+
+    /// Lifetime of its tokens, in seconds.
+    pub fn ttl_s(&self) -> i64 {
+        i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// A token for `user` from `now` on.
+    ///
+    /// # Errors
+    /// [`SigningFailed`].
+    pub fn sign(&self, user: UserId, now: Timestamp) -> Result<Secret, SigningFailed> {
+        let iat = now.as_second();
+        let claims = Issued { sub: user.to_string(), iat, exp: iat.saturating_add(self.ttl_s()) };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key).map(Secret::new).map_err(SigningFailed)
+    }
+}
+
+/// Checks access tokens.
+pub struct TokenVerifier {
+    keys: Vec<DecodingKey>,
+    validation: Validation,
+}
+
+impl TokenVerifier {
+    /// Takes tokens of the current key, and of the previous one while keys change.
+    pub fn new(config: &TokenConfig) -> Self {
+        hs256::install();
+        let keys = std::iter::once(&config.access_key)
+            .chain(&config.previous_access_key)
+            .map(|key| DecodingKey::from_secret(key.expose().as_bytes()))
+            .collect();
+        let mut validation = Validation::new(Algorithm::HS256); // no other algorithm, whatever the header says
+        validation.leeway = LEEWAY_S; // the crate's default is a minute
+        validation.validate_exp = true;
+        validation.validate_nbf = true; // off by default
+        validation.validate_aud = true;
+        validation.set_audience(&AUDIENCES); // a token for somebody else is refused (RFC 7519 §4.1.3)
+        validation.set_required_spec_claims(&["exp", "sub"]);
+        Self { keys, validation }
+    }
+
+    /// Whose token it is.
+    ///
+    /// # Errors
+    /// [`TokenRefused`].
+    ///
+    /// # Source
+    /// RFC 8725 §3.1–3.11; RFC 7515 §4.1.11 for `crit`.
+    pub fn verify(&self, token: &str) -> Result<UserId, TokenRefused> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenRefused::Invalid);
+        }
+        let decoded = self
+            .keys
+            .iter()
+            .find_map(|key| jsonwebtoken::decode::<Presented>(token, key, &self.validation).ok())
+            .ok_or(TokenRefused::Invalid)?;
+        if decoded.header.crit.is_some() {
+            return Err(TokenRefused::Critical);
+        }
+        decoded.claims.sub.parse().map_err(|_| TokenRefused::Subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use serde_json::{Value, json};
+
+    const SUB: &str = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
+
+    fn config(previous: Option<&str>) -> TokenConfig {
+        TokenConfig {
+            access_key: Secret::new("ILIACHALLENGE"),
+            previous_access_key: previous.map(Secret::new),
+            internal_key: Secret::new("ILIACHALLENGE_INTERNAL"),
+        }
+    }
+
+    fn mint(header: &Value, claims: &Value, key: &str) -> String {
+        let part = |v: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(v.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_bytes()), message.as_bytes());
+        format!("{message}.{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    fn verify(token: &str) -> Result<String, TokenRefused> {
+        TokenVerifier::new(&config(None)).verify(token).map(|id| id.to_string())
+    }
+
+    fn now() -> i64 {
+        Timestamp::now().as_second()
+    }
+
+    #[test]
+    fn a_token_of_ours_is_taken_and_says_who() {
+        let signer = TokenSigner::new(&config(None), Duration::from_hours(1));
+        let token = signer.sign(SUB.parse().expect("id"), Timestamp::now()).expect("signed");
+        assert_eq!(verify(token.expose()), Ok(SUB.to_owned()));
+    }
+
+    #[test]
+    fn the_smallest_token_of_another_minter_is_taken() {
+        let token = mint(&json!({"alg": "HS256"}), &json!({"sub": SUB, "exp": now() + 60}), "ILIACHALLENGE");
+        assert_eq!(verify(&token), Ok(SUB.to_owned()));
+    }
+
+    #[test]
+    fn every_other_shape_is_refused() {
+        let hs256 = json!({"alg": "HS256", "typ": "JWT"});
+        let good = json!({"sub": SUB, "exp": now() + 60});
+        let with = |key: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[key] = value;
+            claims
+        };
+        let genuine = mint(&hs256, &good, "ILIACHALLENGE");
+        let shapes: Vec<(&str, String)> = vec![
+            ("empty", String::new()),
+            ("two segments", "a.b".into()),
+            ("four segments", format!("{genuine}.x")),
+            ("padded", format!("{genuine}=")),
+            ("cut signature", genuine[..genuine.len() - 2].to_owned()),
+            ("no signature", format!("{}.", genuine.rsplit_once('.').expect("dots").0)),
+            ("alg none", mint(&json!({"alg": "none"}), &good, "ILIACHALLENGE")),
+            ("alg None", mint(&json!({"alg": "None"}), &good, "ILIACHALLENGE")),
+            ("alg HS512", mint(&json!({"alg": "HS512"}), &good, "ILIACHALLENGE")),
+            ("alg RS256", mint(&json!({"alg": "RS256"}), &good, "ILIACHALLENGE")),
+            ("no alg", mint(&json!({"typ": "JWT"}), &good, "ILIACHALLENGE")),
+            ("crit", mint(&json!({"alg": "HS256", "crit": ["exp"]}), &good, "ILIACHALLENGE")),
+            ("internal key", mint(&hs256, &good, "ILIACHALLENGE_INTERNAL")),
+            ("empty key", mint(&hs256, &good, "")),
+            ("expired", mint(&hs256, &with("exp", json!(now() - 6)), "ILIACHALLENGE")),
+            ("no exp", mint(&hs256, &json!({"sub": SUB}), "ILIACHALLENGE")),
+            ("exp a text", mint(&hs256, &with("exp", json!("soon")), "ILIACHALLENGE")),
+            ("not yet", mint(&hs256, &with("nbf", json!(now() + 60)), "ILIACHALLENGE")),
+            ("no sub", mint(&hs256, &json!({"exp": now() + 60}), "ILIACHALLENGE")),
+            ("sub empty", mint(&hs256, &with("sub", json!("")), "ILIACHALLENGE")),
+            ("sub a path", mint(&hs256, &with("sub", json!("../../x")), "ILIACHALLENGE")),
+            ("sub a number", mint(&hs256, &with("sub", json!(7)), "ILIACHALLENGE")),
+            ("sub a list", mint(&hs256, &with("sub", json!([SUB])), "ILIACHALLENGE")),
+            ("another audience", mint(&hs256, &with("aud", json!("bank")), "ILIACHALLENGE")),
+            ("claims a list", mint(&hs256, &json!([SUB]), "ILIACHALLENGE")),
+            ("too long", mint(&hs256, &with("pad", json!("x".repeat(5000))), "ILIACHALLENGE")),
+        ];
+        for (shape, token) in shapes {
+            assert!(verify(&token).is_err(), "{shape}");
+        }
+        assert_eq!(verify(&genuine), Ok(SUB.to_owned()), "the shapes above differ from this one alone");
+    }
+
+    #[test]
+    fn the_previous_key_verifies_while_keys_change() {
+        let token = mint(&json!({"alg": "HS256"}), &json!({"sub": SUB, "exp": now() + 60}), "the old one");
+        assert_eq!(verify(&token), Err(TokenRefused::Invalid));
+        let both = TokenVerifier::new(&config(Some("the old one")));
+        assert_eq!(both.verify(&token).map(|id| id.to_string()), Ok(SUB.to_owned()));
+    }
+}

@@ -1,0 +1,135 @@
+//! Signatures of events between the roles: whoever can publish to the broker can still not make wallets.
+//!
+//! A compact JWS, HS256 with the internal key, over `{iss, aud, jti, sub, bh}`. It has no `exp` on purpose: a message
+//! may wait in a queue for as long as an outage lasts.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::digest;
+use serde::{Deserialize, Serialize};
+
+use crate::infra::security::hs256;
+use crate::kernel::Secret;
+
+const ISSUER: &str = "users";
+const AUDIENCE: &str = "wallet";
+
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+struct Claims {
+    iss: String,
+    aud: String,
+    jti: String,
+    sub: String,
+    bh: String,
+}
+
+/// What a signature binds together.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedEvent<'a> {
+    /// `message_id` of the message.
+    pub message_id: &'a str,
+    /// Whom the event is about.
+    pub subject: &'a str,
+    /// Body, byte for byte.
+    pub body: &'a [u8],
+}
+
+impl SignedEvent<'_> {
+    fn claims(&self) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            jti: self.message_id.to_owned(),
+            sub: self.subject.to_owned(),
+            bh: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, self.body)),
+        }
+    }
+}
+
+/// A signature that is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureRefused {
+    /// No JWS of the internal key.
+    #[error("signature is not valid")]
+    Invalid,
+    /// Genuine, but made for another message, user or body.
+    #[error("signature belongs to another event")]
+    OtherEvent,
+}
+
+/// The event could not be signed: our own fault.
+#[derive(Debug, thiserror::Error)]
+#[error("event could not be signed")]
+pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
+
+/// Signs and verifies events.
+pub struct EventSignatures {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+}
+
+impl EventSignatures {
+    /// Under the internal key.
+    pub fn new(internal_key: &Secret) -> Self {
+        hs256::install();
+        let key = internal_key.expose().as_bytes();
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false; // see the page
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["iss", "aud", "sub"]);
+        Self { signing: EncodingKey::from_secret(key), verifying: DecodingKey::from_secret(key), validation }
+    }
+
+    /// The value of the `x-signature` header.
+    ///
+    /// # Errors
+    /// [`SigningFailed`].
+    pub fn sign(&self, event: &SignedEvent<'_>) -> Result<String, SigningFailed> {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &event.claims(), &self.signing).map_err(SigningFailed)
+    }
+
+    /// Checks that `signature` was made for exactly this event.
+    ///
+    /// # Errors
+    /// [`SignatureRefused`].
+    pub fn verify(&self, signature: &str, event: &SignedEvent<'_>) -> Result<(), SignatureRefused> {
+        let decoded = jsonwebtoken::decode::<Claims>(signature, &self.verifying, &self.validation)
+            .map_err(|_| SignatureRefused::Invalid)?;
+        if decoded.header.crit.is_some() {
+            return Err(SignatureRefused::Invalid);
+        }
+        if decoded.claims == event.claims() { Ok(()) } else { Err(SignatureRefused::OtherEvent) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: SignedEvent<'_> = SignedEvent { message_id: "m1", subject: "u1", body: b"{}" };
+
+    #[test]
+    fn a_signature_holds_for_its_own_event_alone() {
+        let signatures = EventSignatures::new(&Secret::new("internal"));
+        let signature = signatures.sign(&EVENT).expect("signed");
+        assert_eq!(signatures.verify(&signature, &EVENT), Ok(()));
+        for other in [
+            SignedEvent { message_id: "m2", ..EVENT },
+            SignedEvent { subject: "u2", ..EVENT },
+            SignedEvent { body: b"{ }", ..EVENT },
+        ] {
+            assert_eq!(signatures.verify(&signature, &other), Err(SignatureRefused::OtherEvent), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn another_key_or_a_token_is_no_signature() {
+        let ours = EventSignatures::new(&Secret::new("internal"));
+        let theirs = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
+        assert_eq!(ours.verify(&theirs, &EVENT), Err(SignatureRefused::Invalid));
+        assert_eq!(ours.verify("", &EVENT), Err(SignatureRefused::Invalid));
+    }
+}

@@ -1,0 +1,28 @@
+//! The one home of time, ids and randomness.
+
+use uuid::Uuid;
+
+use crate::kernel::{Clock, IdSource, Timestamp};
+
+/// The machine's clock and random numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Clock for System {
+    fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        // PostgreSQL keeps microseconds: rounding here makes what is answered what is stored.
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+}
+
+impl IdSource for System {
+    fn next_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+}
+
+/// A random number in `0.0..1.0`, for jitter; not for secrets.
+pub fn roll() -> f64 {
+    fastrand::f64()
+}

@@ -1,0 +1,195 @@
+//! Ids as types, so that a user's id cannot be handed where an entry's is wanted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// Makes a newtype over [`Uuid`] with exactly the conversions that the edges need.
+macro_rules! typed_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Wraps a UUID that is known to name this kind of thing.
+            pub const fn from_uuid(id: Uuid) -> Self {
+                Self(id)
+            }
+
+            /// The bare UUID, for a database parameter or a message.
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            /// Accepts the hyphenated form alone (36 characters), as the API writes it.
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse::<uuid::fmt::Hyphenated>().map(|id| Self(id.into_uuid()))
+            }
+        }
+    };
+}
+
+typed_id! {
+    /// A registered person, and the owner of one wallet.
+    UserId
+}
+typed_id! {
+    /// One row of the ledger: what the API calls a transaction.
+    EntryId
+}
+typed_id! {
+    /// One row of the outbox, and the `message_id` of the message made from it.
+    EventId
+}
+
+/// Where new ids come from: UUID version 7, so that they sort by the time they were made.
+pub trait IdSource: Send + Sync {
+    /// A new id that no other call returns.
+    fn next_id(&self) -> Uuid;
+}
+
+/// The longest request id that is kept as the client sent it, in characters.
+const REQUEST_ID_CHARS_MAX: usize = 64;
+
+/// The id that follows one request through both roles' answers, messages and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Keeps `text` if it is 1 to 64 of `A-Z a-z 0-9 . _ -`; anything else could forge a log line or a header.
+    pub fn parse(text: &str) -> Option<Self> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        (!text.is_empty() && text.len() <= REQUEST_ID_CHARS_MAX && text.bytes().all(allowed))
+            .then(|| Self(text.to_owned()))
+    }
+
+    /// An id of our own, for a request that brought none that can be kept.
+    pub fn from_uuid(id: Uuid) -> Self {
+        Self(id.to_string())
+    }
+
+    /// The id as it stands in headers and logs.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A W3C trace context: `00-<32 hex: trace>-<16 hex: parent>-<2 hex: flags>`.
+///
+/// # Source
+/// W3C Trace Context, §3.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent(String);
+
+/// Length of a version-00 `traceparent`, in characters.
+const TRACEPARENT_CHARS: usize = 55;
+
+impl TraceParent {
+    /// Keeps `text` if it is a well-formed version-00 value whose trace and parent ids are not all zero.
+    pub fn parse(text: &str) -> Option<Self> {
+        let lower_hex = |s: &str| s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let not_zero = |s: &str| s.bytes().any(|b| b != b'0');
+        let mut parts = text.split('-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let shaped = text.len() == TRACEPARENT_CHARS
+            && version == "00"
+            && trace.len() == 32
+            && parent.len() == 16
+            && flags.len() == 2
+            && parts.next().is_none();
+        (shaped && [trace, parent, flags].into_iter().all(lower_hex) && not_zero(trace) && not_zero(parent))
+            .then(|| Self(text.to_owned()))
+    }
+
+    /// A new trace, sampled, for a request that brought none: the ids are cut from two fresh UUIDs.
+    pub fn begin(ids: &dyn IdSource) -> Self {
+        let trace = ids.next_id().simple().to_string();
+        // The last 16 digits of a v7 UUID are the random ones; the first are the time.
+        let parent = ids.next_id().simple().to_string().split_off(16);
+        Self(format!("00-{trace}-{parent}-01"))
+    }
+
+    /// The whole header value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The 32 hex digits that name the trace.
+    pub fn trace_id(&self) -> &str {
+        self.0.split('-').nth(1).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Uuid);
+    impl IdSource for Fixed {
+        fn next_id(&self) -> Uuid {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_user_id_is_read_in_the_hyphenated_form_alone() {
+        let text = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
+        assert_eq!(text.parse::<UserId>().map(|id| id.to_string()).as_deref(), Ok(text));
+        for refused in ["", "0190a5d43c1e7a619d7b3f2a1b4c5d6e", "{0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e}", "../../x"] {
+            assert!(refused.parse::<UserId>().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_of_other_characters_or_over_64_is_not_kept() {
+        assert_eq!(RequestId::parse("aZ9._-").map(|id| id.to_string()).as_deref(), Some("aZ9._-"));
+        assert!(RequestId::parse(&"a".repeat(64)).is_some());
+        for refused in ["", "a b", "a\nb", "ü", "a\"b", &"a".repeat(65)] {
+            assert_eq!(RequestId::parse(refused), None, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_kept_only_when_well_formed() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(
+            TraceParent::parse(good).as_ref().map(TraceParent::trace_id),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        for refused in [
+            "",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "00-4bf92f3577b34da6a3ce929d0e0e47361-0f067aa0ba902b7-01",
+        ] {
+            assert_eq!(TraceParent::parse(refused), None, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_begins_here_is_well_formed() {
+        let begun = TraceParent::begin(&Fixed(Uuid::from_u128(0x0190_a5d4_3c1e_7a61_9d7b_3f2a_1b4c_5d6e)));
+        assert_eq!(TraceParent::parse(begun.as_str()), Some(begun));
+    }
+}

@@ -1,0 +1,269 @@
+//! The life of a serving process: log, check, migrate, supervise, stop.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor as _;
+use slog::{Logger, crit, error, info, o, warn};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, timeout_at};
+
+use crate::infra::config::ProcessConfig;
+use crate::infra::health::HealthBoard;
+use crate::infra::http::Sweep;
+use crate::infra::postgres::{Connector, Database, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::system::roll;
+use crate::infra::{security, telemetry};
+use crate::kernel::{Backoff, Classified as _, FailureClass, chain};
+use crate::roles::{RoleConfig, users, wallet};
+use crate::runtime::{
+    Application, Child, ChildSpec, DatabaseProbe, Housekeeper, HttpActor, HttpPlan, Signals, Stop, Supervisor, Verdict,
+    bind,
+};
+
+/// Threads that drive database and broker connections.
+const IO_THREADS: usize = 2;
+/// Waits between tries to reach the database at boot.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to, or had nothing more to do.
+    Requested,
+    /// A dependency refuses for good, or the address is taken: a person has to do something.
+    Refused(String),
+    /// Our own fault.
+    OwnFault(String),
+}
+
+/// What the parts of a role are built with.
+pub(super) struct Foundation {
+    pub(super) logger: Logger,
+    pub(super) health: HealthBoard,
+    pub(super) io: tokio::runtime::Handle,
+    pub(super) connector: Connector,
+    pub(super) listener: TcpListener,
+}
+
+impl Foundation {
+    /// The logger of one actor.
+    pub(super) fn logger_of(&self, actor: &'static str) -> Logger {
+        self.logger.new(o!("actor" => actor))
+    }
+}
+
+/// The child that watches the role's database.
+pub(super) fn database_probe(on: &Foundation, database: Database, check: &'static str) -> ChildSpec {
+    let (health, logger) = (on.health.clone(), on.logger_of("database_probe"));
+    let start = move |lifeline| {
+        let (database, health, logger) = (database.clone(), health.clone(), logger.clone());
+        Box::new(DatabaseProbe { database, check, health, logger, failures: 0, lifeline }.start()) as Box<dyn Child>
+    };
+    ChildSpec { name: "database_probe", start: Box::new(start) }
+}
+
+/// The child that sweeps what would grow for ever.
+pub(super) fn housekeeper(chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
+    let start = move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start()) as Box<dyn Child>;
+    ChildSpec { name: "housekeeper", start: Box::new(start) }
+}
+
+/// The child that listens. Made last and stopped first: what answers its requests is there before and after it.
+pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Application) -> ChildSpec {
+    let plan = Arc::new(HttpPlan {
+        workers: process.http.workers,
+        drain: process.shutdown_grace / 2,
+        application,
+        logger: on.logger_of("http"),
+        listener: on.listener,
+    });
+    let start = move |lifeline| Box::new(HttpActor::new(Arc::clone(&plan), lifeline).start()) as Box<dyn Child>;
+    ChildSpec { name: "http", start: Box::new(start) }
+}
+
+/// Checks what must hold before anything is opened.
+///
+/// # Errors
+/// A sentence.
+pub fn self_test() -> Result<(), &'static str> {
+    // An error says that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    security::self_test()
+}
+
+fn io_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("io").enable_all().build()
+}
+
+/// Begins to log, to the end of `body`; whatever was logged by then is written.
+fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> Ending) -> Ending {
+    if let Err(e) = self_test() {
+        return Ending::OwnFault(e.to_owned());
+    }
+    let process = config.process();
+    let (logger, guard) = match telemetry::init(&process.log, process.role) {
+        Ok(log) => log,
+        Err(e) => return Ending::OwnFault(e.to_string()),
+    };
+    let ending = match io_runtime() {
+        Ok(io) => {
+            let ending = body(&logger, &io);
+            // What still runs there has been given its time.
+            io.shutdown_background();
+            ending
+        }
+        Err(e) => Ending::OwnFault(format!("the IO threads could not be started: {e}")),
+    };
+    match &ending {
+        Ending::Requested => info!(logger, "stopped"),
+        Ending::Refused(why) => error!(logger, "stopped: a person has to do something"; "error" => why),
+        Ending::OwnFault(why) => crit!(logger, "stopped by our own fault"; "error" => why),
+    }
+    drop(logger);
+    drop(guard);
+    ending
+}
+
+/// Migrates, and ends.
+pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
+    logged(config, |logger, io| {
+        let connector = match Connector::new(&config.process().database, io.handle().clone()) {
+            Ok(connector) => connector,
+            Err(e) => return no_tls(&e),
+        };
+        match io.block_on(migrate(&connector, config.migrations())) {
+            Ok(migrated) => {
+                log_migrations(logger, &migrated);
+                Ending::Requested
+            }
+            Err(e) => refused_migration(&e),
+        }
+    })
+}
+
+/// Serves until asked to stop.
+pub(super) fn run(config: RoleConfig) -> Ending {
+    let again = config.clone();
+    logged(&again, |logger, io| {
+        let (logger, io) = (logger.clone(), io.handle().clone());
+        actix::System::new().block_on(async move { live(config, logger, io).await })
+    })
+}
+
+async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) -> Ending {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return Ending::OwnFault(format!("signals cannot be listened to: {e}")),
+    };
+    let process = config.process();
+    let (grace, listen) = (process.shutdown_grace, process.http.listen);
+    info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
+    for warning in &process.warnings {
+        warn!(logger, "unsafe setting"; "error" => warning);
+    }
+    let listener = match bind(listen) {
+        Ok(listener) => listener,
+        Err(e) => {
+            return Ending::Refused(format!(
+                "cannot listen on {listen}: {e}. Stop whatever uses that port, or choose another one with --port"
+            ));
+        }
+    };
+    let address = listener.local_addr().unwrap_or(listen);
+    let connector = match Connector::new(&process.database, io.clone()) {
+        Ok(connector) => connector,
+        Err(e) => return no_tls(&e),
+    };
+    tokio::select! {
+        ended = migrate_patiently(&connector, config.migrations(), &logger) => if let Err(ending) = ended { return ending },
+        signal = signals.stop_requested() => {
+            info!(logger, "asked to stop before the database was reached"; "signal" => signal);
+            return Ending::Requested;
+        }
+    }
+    let health = HealthBoard::default();
+    let foundation = Foundation { logger: logger.clone(), health: health.clone(), io, connector, listener };
+    let specs = match assemble(&config, foundation) {
+        Ok(specs) => specs,
+        Err(e) => return Ending::OwnFault(format!("{e:#}")),
+    };
+    let (supervisor, mut verdict) = Supervisor::new(specs, health.clone(), logger.clone());
+    let supervisor = supervisor.start();
+    info!(logger, "listening"; "address" => address.to_string());
+
+    let ending = tokio::select! {
+        signal = signals.stop_requested() => {
+            info!(logger, "stopping"; "signal" => signal, "grace_ms" => u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+            Ending::Requested
+        }
+        verdict = &mut verdict => match verdict {
+            Ok(Verdict::GivenUp { child }) => Ending::OwnFault(format!("actor {child} ended too often")),
+            Ok(Verdict::Refused { message }) => Ending::Refused(message),
+            Err(_) => Ending::OwnFault("the supervisor ended".to_owned()),
+        },
+    };
+    health.change(|health| health.stopping = true);
+    let deadline = Instant::now() + grace;
+    tokio::select! {
+        stopped = timeout_at(deadline, supervisor.send(Stop { grace })) => if stopped.is_err() {
+            warn!(logger, "the shutdown took longer than its grace; what was not finished is redelivered or rolled back");
+        },
+        signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
+    }
+    ending
+}
+
+fn assemble(config: &RoleConfig, foundation: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+    match config {
+        RoleConfig::Users(config) => users::assemble(config, foundation),
+        RoleConfig::Wallet(config) => wallet::assemble(config, foundation),
+    }
+}
+
+/// Migrates as soon as the database can be reached, however long that takes.
+async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger: &Logger) -> Result<(), Ending> {
+    let mut tries = 0;
+    loop {
+        match migrate(connector, migrations).await {
+            Ok(migrated) => {
+                log_migrations(logger, &migrated);
+                return Ok(());
+            }
+            Err(e) if e.class() == FailureClass::Unavailable || e.class() == FailureClass::Transient => {
+                let delay = BACKOFF.delay(tries, roll());
+                tries = tries.saturating_add(1);
+                let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                warn!(logger, "the database cannot be used yet; trying again until it can"; "error" => chain(&e), "again_in_ms" => again_in_ms);
+                tokio::time::sleep(delay).await;
+            }
+            Err(e) => return Err(refused_migration(&e)),
+        }
+    }
+}
+
+fn no_tls(e: &rustls::Error) -> Ending {
+    Ending::OwnFault(format!("TLS cannot be set up: {e}"))
+}
+
+fn refused_migration(e: &MigrateError) -> Ending {
+    match e.class() {
+        FailureClass::Bug => Ending::OwnFault(chain(e)),
+        FailureClass::Refused | FailureClass::Unavailable | FailureClass::Transient | FailureClass::Permanent => {
+            Ending::Refused(format!("the database is not up to date: {}", chain(e)))
+        }
+    }
+}
+
+fn log_migrations(logger: &Logger, migrated: &Migrated) {
+    for setting in &migrated.not_durable {
+        warn!(logger, "unsafe setting of PostgreSQL: a commit that was answered may be lost in a crash"; "error" => format!("{setting} is off"));
+    }
+    for migration in &migrated.applied {
+        info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));
+    }
+    if migrated.applied.is_empty() {
+        info!(logger, "database is up to date");
+    }
+}

@@ -1,0 +1,108 @@
+//! What the users role is made of.
+
+use std::sync::Arc;
+
+use crate::infra::amqp::Broker;
+use crate::infra::config::UsersConfig;
+use crate::infra::http::{ByClient, Limiter, Sweep};
+use crate::infra::postgres::{Database, PoolOptions};
+use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
+use crate::infra::security::event_signature::EventSignatures;
+use crate::infra::security::password_hash::Argon2id;
+use crate::infra::system::System;
+use crate::kernel::{Timestamp, UserId};
+use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::runtime::{ChildSpec, Handle};
+use crate::users::actors::{HasherHandle, OutboxPoller, OutboxPollerPlan, RelayWaker, start_hashers};
+use crate::users::application::get_profile::GetProfile;
+use crate::users::application::log_in::LogIn;
+use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::register_user::RegisterUser;
+use crate::users::http::UsersApi;
+use crate::users::postgres::{PgOutbox, PgUserStore};
+use actix::Actor as _;
+
+/// [`TokenIssuer`] by the process's keys.
+struct Issuer(TokenSigner);
+
+impl TokenIssuer for Issuer {
+    fn issue(&self, user: UserId, now: Timestamp) -> Result<AccessToken, TokenError> {
+        let token = self.0.sign(user, now).map_err(|e| TokenError(Box::new(e)))?;
+        Ok(AccessToken { token, expires_in_s: self.0.ttl_s() })
+    }
+}
+
+/// The children of the role, in the order in which they are made; they are stopped in the reverse.
+pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+    let process = &config.process;
+    on.health.expect("users-db", true);
+    on.health.expect("rabbitmq", false);
+    let pool = |application_name, connections_max| {
+        Database::new(&on.connector, PoolOptions { application_name, connections_max })
+    };
+    let requests = pool("purse users", process.database.pool_max)?;
+    let probe = pool("purse users: probe", 1)?;
+    // Its own, so that a flood of requests never keeps events from leaving.
+    let relay = pool("purse users: outbox", 1)?;
+
+    let (poller, hashers) = (Handle::default(), Handle::default());
+    let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests));
+    let hasher: Arc<dyn PasswordHasher> = Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max));
+    let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
+    let (system, clock) = (Arc::new(System), Arc::new(System));
+    let limiter = |limit| {
+        Limiter::new(ByClient::new(&process.http.trusted_proxies), limit, process.rate_limit_enabled)
+            .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))
+    };
+    let api = UsersApi {
+        register_user: Arc::new(RegisterUser {
+            users: Arc::clone(&users),
+            hasher: Arc::clone(&hasher),
+            tokens: Arc::clone(&tokens),
+            relay: Arc::new(RelayWaker(poller.clone())),
+            clock: clock.clone(),
+            ids: system.clone(),
+        }),
+        log_in: Arc::new(LogIn { users: Arc::clone(&users), hasher, tokens, clock }),
+        get_profile: Arc::new(GetProfile { users }),
+        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        register_limit: limiter(config.register_limit)?,
+        login_limit: limiter(config.login_limit)?,
+        health: on.health.clone(),
+    };
+    let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone())];
+
+    let poller_plan = Arc::new(OutboxPollerPlan {
+        broker: Broker::new(&process.amqp, on.io.clone()),
+        signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
+        outbox: Arc::new(PgOutbox::new(relay, system)),
+        poll_interval: config.outbox_poll_interval,
+        batch_max: config.outbox_batch_max,
+        lease: config.outbox_lease,
+        health: on.health.clone(),
+        logger: on.logger_of("outbox_poller"),
+    });
+    let argon2 = Arc::new(Argon2id::try_new()?);
+    let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(vec![
+        database_probe(&on, probe, "users-db"),
+        housekeeper(chores),
+        ChildSpec {
+            name: "password_hasher",
+            start: Box::new(move |lifeline| {
+                let threads = start_hashers(&argon2, hash_threads, lifeline);
+                hashers.point_to(threads.clone());
+                Box::new(threads)
+            }),
+        },
+        ChildSpec {
+            name: "outbox_poller",
+            start: Box::new(move |lifeline| {
+                let child = OutboxPoller::new(Arc::clone(&poller_plan), lifeline).start();
+                poller.point_to(child.clone());
+                Box::new(child)
+            }),
+        },
+        http(on, process, Arc::new(move |routes| api.routes(routes))),
+    ])
+}

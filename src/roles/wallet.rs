@@ -1,0 +1,123 @@
+//! What the wallet role is made of.
+
+use std::sync::Arc;
+
+use actix::Actor as _;
+
+use crate::contracts::RetryTier;
+use crate::infra::amqp::Broker;
+use crate::infra::config::WalletConfig;
+use crate::infra::http::{BySubject, Limiter, Sweep};
+use crate::infra::postgres::{Database, PoolOptions};
+use crate::infra::security::access_token::TokenVerifier;
+use crate::infra::security::event_signature::EventSignatures;
+use crate::infra::system::System;
+use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::runtime::{ChildSpec, Handle};
+use crate::wallet::actors::{
+    LEDGER_CONNECTIONS, LedgerHandle, LedgerWriter, LedgerWriterPlan, ProvisionConsumer, ProvisionConsumerPlan,
+    RetryRouter, RetryRouterPlan, RouterHandle,
+};
+use crate::wallet::amqp::DeliveryReader;
+use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::wallet::application::get_balance::GetBalance;
+use crate::wallet::application::get_entry::GetEntry;
+use crate::wallet::application::list_entries::ListEntries;
+use crate::wallet::application::ports::{LedgerReader, WalletStore};
+use crate::wallet::application::post_batch::PostBatch;
+use crate::wallet::application::post_entry::PostEntry;
+use crate::wallet::application::provision_wallets::ProvisionWallets;
+use crate::wallet::application::retry_ladder::RetryLadder;
+use crate::wallet::http::WalletApi;
+use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
+
+/// The children of the role, in the order in which they are made; they are stopped in the reverse.
+pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+    let process = &config.process;
+    on.health.expect("wallet-db", true);
+    on.health.expect("rabbitmq", false);
+    let pool = |application_name, connections_max| {
+        Database::new(&on.connector, PoolOptions { application_name, connections_max })
+    };
+    let requests = pool("purse wallet", process.database.pool_max)?;
+    let probe = pool("purse wallet: probe", 1)?;
+    // Their own, so that neither a flood of reads nor a held wallet keeps the writer or the provisioning waiting.
+    let writing = pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
+
+    let (system, arrivals) = (Arc::new(System), Arrivals::default());
+    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), system.clone()));
+    let ledger: Arc<dyn LedgerReader> = Arc::new(PgLedgerReader::new(requests));
+    let (writer, router) = (Handle::default(), RouterHandle::default());
+    let post_limit = Limiter::new(BySubject, config.post_limit, process.rate_limit_enabled)
+        .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
+    let api = WalletApi {
+        post_entry: Arc::new(PostEntry {
+            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max)),
+            ids: system,
+        }),
+        list_entries: Arc::new(ListEntries { ledger: Arc::clone(&ledger) }),
+        get_entry: Arc::new(GetEntry { ledger: Arc::clone(&ledger) }),
+        get_balance: Arc::new(GetBalance { ledger }),
+        await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&wallets), arrivals: arrivals.clone() }),
+        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        post_limit,
+        health: on.health.clone(),
+    };
+    let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+
+    let broker = Broker::new(&process.amqp, on.io.clone());
+    let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
+    let writer_plan = Arc::new(LedgerWriterPlan {
+        post_batch: PostBatch { journal: Arc::new(PgJournal::new(writing)) },
+        batch_max: config.ledger_batch_max,
+        queue_max: config.ledger_queue_max,
+        io: on.io.clone(),
+        logger: on.logger_of("ledger_writer"),
+    });
+    let router_plan = Arc::new(RetryRouterPlan {
+        broker: broker.clone(),
+        ladder: Arc::clone(&ladder),
+        logger: on.logger_of("retry_router"),
+    });
+    let consumer_plan = Arc::new(ProvisionConsumerPlan {
+        broker,
+        reader: DeliveryReader {
+            signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
+            require_signed: config.require_signed_events,
+            ladder,
+        },
+        provision: Arc::new(ProvisionWallets { wallets, arrivals }),
+        router: router.clone(),
+        prefetch: config.prefetch,
+        health: on.health.clone(),
+        logger: on.logger_of("provision_consumer"),
+    });
+    Ok(vec![
+        database_probe(&on, probe, "wallet-db"),
+        housekeeper(chores),
+        ChildSpec {
+            name: "ledger_writer",
+            start: Box::new(move |lifeline| {
+                let child = LedgerWriter::new(Arc::clone(&writer_plan), lifeline).start();
+                writer.point_to(child.clone());
+                Box::new(child)
+            }),
+        },
+        ChildSpec {
+            name: "retry_router",
+            start: Box::new(move |lifeline| {
+                let child = RetryRouter::new(Arc::clone(&router_plan), lifeline).start();
+                router.0.point_to(child.clone());
+                Box::new(child)
+            }),
+        },
+        ChildSpec {
+            name: "provision_consumer",
+            start: Box::new(move |lifeline| {
+                Box::new(ProvisionConsumer::new(Arc::clone(&consumer_plan), lifeline).start())
+            }),
+        },
+        http(on, process, Arc::new(move |routes| api.routes(routes))),
+    ])
+}

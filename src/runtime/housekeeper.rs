@@ -1,0 +1,38 @@
+//! Sweeps what would grow for ever: the counts of the rate limits.
+//!
+//! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages alone. Ends: on shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler};
+
+use crate::infra::http::Sweep;
+use crate::runtime::child::{Lifeline, Shutdown};
+
+/// Time between two sweeps.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Sweeps each of its chores in turn.
+pub struct Housekeeper {
+    /// What is swept.
+    pub chores: Vec<Arc<dyn Sweep>>,
+    /// Tells the supervisor of the end.
+    pub lifeline: Lifeline,
+}
+
+impl Actor for Housekeeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(EVERY, |keeper, _| keeper.chores.iter().for_each(|chore| chore.sweep()));
+    }
+}
+
+impl Handler<Shutdown> for Housekeeper {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

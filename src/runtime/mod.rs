@@ -1,0 +1,18 @@
+//! Actor machinery without a context: the supervisor and its children, the HTTP listener, signals.
+//!
+//! actix's own supervisor does not survive a panic and restarts without delay, so ours makes each child from a factory,
+//! learns of its end by a drop guard, and rebuilds it with back-off and a budget.
+
+mod child;
+mod database_probe;
+mod housekeeper;
+mod http_actor;
+mod signals;
+mod supervisor;
+
+pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
+pub use database_probe::DatabaseProbe;
+pub use housekeeper::Housekeeper;
+pub use http_actor::{Application, HttpActor, HttpPlan, bind};
+pub use signals::Signals;
+pub use supervisor::{ChildSpec, Stop, Supervisor, Verdict};

@@ -1,0 +1,143 @@
+//! Hashes passwords on threads of their own.
+//!
+//! Owns: one argon2 a thread.
+//! Receives: hash, verify.
+//! Sends: nothing.
+//! Mailbox: as many jobs as the queue bound allows; past it requests are turned away.
+//! Ends: with the process; a job that panics fails alone.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, ready};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
+use crate::kernel::Secret;
+use crate::runtime::{Child, Handle, Lifeline};
+use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
+use crate::users::domain::Password;
+
+/// One hashing thread.
+pub struct HasherThread {
+    argon2: Arc<Argon2id>,
+    _lifeline: Arc<Lifeline>,
+}
+
+/// A job, and its place in the queue, which is free again when the job is done.
+struct Job<T> {
+    work: T,
+    _place: OwnedSemaphorePermit,
+}
+
+struct Hash(Password);
+
+struct Compare {
+    candidate: Secret,
+    against: Option<PasswordHash>,
+}
+
+impl Message for Job<Hash> {
+    type Result = Result<PasswordHash, HashError>;
+}
+
+impl Message for Job<Compare> {
+    type Result = Result<Verdict, HashError>;
+}
+
+impl Actor for HasherThread {
+    type Context = SyncContext<Self>;
+}
+
+/// A panic must not take the thread with it: the others' jobs wait for it too.
+fn guarded<T>(work: impl FnOnce() -> Result<T, HashingFailed>) -> Result<T, HashError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|e| HashError::Failed(Box::new(e))),
+        Err(_) => Err(HashError::Failed("hashing panicked".into())),
+    }
+}
+
+impl Handler<Job<Hash>> for HasherThread {
+    type Result = Result<PasswordHash, HashError>;
+
+    fn handle(&mut self, job: Job<Hash>, _: &mut Self::Context) -> Self::Result {
+        let argon2 = &self.argon2;
+        guarded(|| argon2.hash(job.work.0.expose()).map(PasswordHash::new))
+    }
+}
+
+impl Handler<Job<Compare>> for HasherThread {
+    type Result = Result<Verdict, HashError>;
+
+    fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
+        let (argon2, Compare { candidate, against }) = (&self.argon2, &job.work);
+        let compared = guarded(|| argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose)))?;
+        Ok(match compared {
+            Compared::Different => Verdict::Wrong,
+            Compared::Same => Verdict::Right,
+            Compared::SameRehashed(hash) => Verdict::RightButOutdated(PasswordHash::new(hash)),
+        })
+    }
+}
+
+impl Child for Addr<HasherThread> {
+    fn shut_down(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
+        // Every request has been answered before; a thread ends when nobody can send to it any more.
+        ready(()).boxed_local()
+    }
+}
+
+/// Starts `threads` hashing threads behind one address.
+pub fn start_hashers(argon2: &Arc<Argon2id>, threads: usize, lifeline: Lifeline) -> Addr<HasherThread> {
+    let (argon2, lifeline) = (Arc::clone(argon2), Arc::new(lifeline));
+    SyncArbiter::start(threads, move || HasherThread { argon2: Arc::clone(&argon2), _lifeline: Arc::clone(&lifeline) })
+}
+
+/// [`PasswordHasher`] to whichever threads there are at the moment, with a bound on what may wait for them.
+pub struct HasherHandle {
+    threads: Handle<HasherThread>,
+    places: Arc<Semaphore>,
+}
+
+impl HasherHandle {
+    /// At most `queue_max` jobs wait or run at once.
+    pub fn new(threads: Handle<HasherThread>, queue_max: usize) -> Self {
+        Self { threads, places: Arc::new(Semaphore::new(queue_max)) }
+    }
+
+    async fn ask<T>(&self, work: T) -> <Job<T> as Message>::Result
+    where
+        Job<T>: Message + Send,
+        HasherThread: Handler<Job<T>>,
+        T: Send + 'static,
+        <Job<T> as Message>::Result: Send + From<HashError>,
+    {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let (Ok(place), Some(threads)) = (place, self.threads.get()) else { return HashError::Overloaded.into() };
+        match threads.send(Job { work, _place: place }).await {
+            Ok(done) => done,
+            Err(e) => HashError::Failed(Box::new(e)).into(),
+        }
+    }
+}
+
+impl<T> From<HashError> for Result<T, HashError> {
+    fn from(e: HashError) -> Self {
+        Err(e)
+    }
+}
+
+#[async_trait]
+impl PasswordHasher for HasherHandle {
+    async fn hash(&self, password: Password) -> Result<PasswordHash, HashError> {
+        self.ask(Hash(password)).await
+    }
+
+    async fn verify(&self, candidate: Secret, against: Option<PasswordHash>) -> Result<Verdict, HashError> {
+        self.ask(Compare { candidate, against }).await
+    }
+}

@@ -1,0 +1,108 @@
+//! The address a person logs in with.
+
+use email_address::{EmailAddress as Syntax, Options};
+
+/// Longest address, in bytes.
+///
+/// # Source
+/// RFC 5321 §4.5.3.1.3 (a path of 256 octets, less the angle brackets).
+const BYTES_MAX: usize = 254;
+
+/// A syntactically valid address, folded to lower case: two spellings that differ in case are one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmailAddress(String);
+
+/// Why a text is no [`EmailAddress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmailRefused {
+    /// Over 254 bytes, before or after folding.
+    #[error("must be at most 254 bytes long")]
+    TooLong,
+    /// Not `local@domain.tld`.
+    #[error("must be an email address like name@example.com")]
+    NotAnAddress,
+}
+
+impl EmailAddress {
+    /// Reads an address as a client sends it. Nothing is trimmed: a blank at either end is refused.
+    ///
+    /// # Errors
+    /// [`EmailRefused`] with the rule that was broken.
+    pub fn parse(text: &str) -> Result<Self, EmailRefused> {
+        let folded = text.to_lowercase();
+        if text.len() > BYTES_MAX || folded.len() > BYTES_MAX {
+            return Err(EmailRefused::TooLong);
+        }
+        let options = Options::default()
+            .with_required_tld() // `root@localhost` is nobody's account here
+            .without_domain_literal() // nor is `a@[127.0.0.1]`
+            .without_display_text(); // nor `Ada <ada@example.com>`
+        let plain = !folded.chars().any(|c| c.is_whitespace() || c.is_control());
+        match Syntax::parse_with_options(&folded, options) {
+            Ok(_) if plain => Ok(Self(folded)),
+            _ => Err(EmailRefused::NotAnAddress),
+        }
+    }
+
+    /// The folded address.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn two_spellings_that_differ_in_case_are_one_address() {
+        assert_eq!(EmailAddress::parse("Ada.Lovelace@Example.COM"), EmailAddress::parse("ada.lovelace@example.com"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@localhost",
+            "a b@example.com",
+            " ada@example.com",
+            "ada@example.com ",
+            "ada@exa mple.com",
+            "ada@[127.0.0.1]",
+            "Ada <ada@example.com>",
+            "ada@@example.com",
+            "ada@example.com\n",
+            "ada\0@example.com",
+            "\"a\u{1}b\"@example.com",
+            "ada@example..com",
+        ] {
+            assert_eq!(EmailAddress::parse(text), Err(EmailRefused::NotAnAddress), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_254_bytes_is_taken_and_one_of_255_is_not() {
+        let domain = ["d".repeat(61), "e".repeat(61), "f".repeat(61), "com".to_owned()].join(".");
+        let of = |bytes: usize| format!("{}@{domain}", "a".repeat(bytes - domain.len() - 1));
+        assert_eq!(EmailAddress::parse(&of(254)).map(|e| e.as_str().len()), Ok(254));
+        assert_eq!(EmailAddress::parse(&of(255)), Err(EmailRefused::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn folding_an_address_again_changes_nothing(text in "[a-zA-Z0-9.]{1,20}@[a-zA-Z]{1,10}\\.[a-zA-Z]{2,5}") {
+            if let Ok(once) = EmailAddress::parse(&text) {
+                prop_assert_eq!(EmailAddress::parse(once.as_str()), Ok(once));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>()) {
+            let _ = EmailAddress::parse(&text);
+        }
+    }
+}

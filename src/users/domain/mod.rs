@@ -1,0 +1,11 @@
+//! What a person is here, and the rules that a registration must keep. Pure values, parsed once at the edge.
+
+mod email_address;
+mod password;
+mod person_name;
+mod user;
+
+pub use email_address::{EmailAddress, EmailRefused};
+pub use password::{Password, PasswordRefused};
+pub use person_name::{NameRefused, PersonName};
+pub use user::User;

@@ -1,0 +1,24 @@
+//! The users database: its schema, and the stores over it.
+
+mod outbox_store;
+mod user_store;
+
+pub use outbox_store::PgOutbox;
+pub use user_store::PgUserStore;
+
+use crate::infra::postgres::Migrations;
+
+mod scripts {
+    refinery::embed_migrations!("migrations/users");
+}
+
+/// What this role's database needs.
+pub const MIGRATIONS: Migrations = Migrations {
+    runner: scripts::migrations::runner,
+    grants: &[
+        "GRANT SELECT, INSERT ON users",
+        "GRANT UPDATE (password_hash) ON users",
+        "GRANT SELECT, INSERT ON outbox",
+        "GRANT UPDATE (status, attempts, last_error, published_at, next_attempt_at, claimed_until, claim_token) ON outbox",
+    ],
+};

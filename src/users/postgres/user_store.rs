@@ -1,0 +1,156 @@
+//! People in PostgreSQL.
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use crate::contracts::UserRegistered;
+use crate::infra::postgres::{Database, DbError, violated_constraint};
+use crate::kernel::{DependencyError, UserId};
+use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
+use crate::users::domain::{EmailAddress, PersonName, User};
+
+/// The constraint that says an address is taken.
+const EMAIL_KEY: &str = "users_email_key";
+
+/// [`UserStore`] over the users database.
+pub struct PgUserStore {
+    database: Database,
+}
+
+impl PgUserStore {
+    /// Over this pool.
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+/// The columns of a [`User`] as they stand in a row, checked on the way back in.
+fn read_user(row: &Row) -> Result<User, DbError> {
+    Ok(User {
+        id: UserId::from_uuid(row.try_get("id")?),
+        first_name: PersonName::parse(row.try_get("first_name")?).map_err(|_| DbError::Corrupt("users.first_name"))?,
+        last_name: PersonName::parse(row.try_get("last_name")?).map_err(|_| DbError::Corrupt("users.last_name"))?,
+        email: EmailAddress::parse(row.try_get("email")?).map_err(|_| DbError::Corrupt("users.email"))?,
+        created_at: row.try_get("created_at")?,
+    })
+}
+
+#[async_trait]
+impl UserStore for PgUserStore {
+    async fn add(&self, registration: Registration) -> Result<(), AddUserError> {
+        const STEP: &str = "users.register";
+        let stored = self.database.run(move |client| {
+            Box::pin(async move {
+                let Registration { user, password_hash, event_id, event, origin } = registration;
+                let tx = client.transaction().await?;
+                let add_user = tx
+                    .prepare_cached(
+                        "-- users.register.user
+                         INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
+                         VALUES ($1, $2, $3, $4, $5, $6)",
+                    )
+                    .await?;
+                let inserted = tx
+                    .execute(
+                        &add_user,
+                        &[
+                            &user.id.as_uuid(),
+                            &user.first_name.as_str(),
+                            &user.last_name.as_str(),
+                            &user.email.as_str(),
+                            &password_hash.expose(),
+                            &user.created_at,
+                        ],
+                    )
+                    .await;
+                match inserted {
+                    Ok(_) => {}
+                    // Returning without a commit drops the transaction, which rolls back.
+                    Err(e) if violated_constraint(&e) == Some(EMAIL_KEY) => return Ok(false),
+                    Err(e) => return Err(e.into()),
+                }
+                let add_event = tx
+                    .prepare_cached(
+                        "-- users.register.event
+                         INSERT INTO outbox (id, type, payload_json, request_id, traceparent)
+                         VALUES ($1, $2, $3::text::json, $4, $5)",
+                    )
+                    .await?;
+                tx.execute(
+                    &add_event,
+                    &[
+                        &event_id.as_uuid(),
+                        &UserRegistered::TYPE,
+                        &event.encode(),
+                        &origin.request_id.as_str(),
+                        &origin.traceparent.as_str(),
+                    ],
+                )
+                .await?;
+                tx.commit().await?;
+                Ok(true)
+            })
+        });
+        match stored.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AddUserError::EmailExists),
+            Err(e) => Err(AddUserError::Store(e.at(STEP))),
+        }
+    }
+
+    async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
+        let email = email.clone();
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_email = client
+                    .prepare_cached(
+                        "-- users.credentials
+                         SELECT id, password_hash FROM users WHERE email = $1",
+                    )
+                    .await?;
+                let row = client.query_opt(&by_email, &[&email.as_str()]).await?;
+                row.map(|row| {
+                    Ok(Credentials {
+                        user_id: UserId::from_uuid(row.try_get("id")?),
+                        password_hash: PasswordHash::new(row.try_get("password_hash")?),
+                    })
+                })
+                .transpose()
+            })
+        });
+        found.await.map_err(|e| e.at("users.credentials"))
+    }
+
+    async fn find(&self, id: UserId) -> Result<Option<User>, DependencyError> {
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_id = client
+                    .prepare_cached(
+                        "-- users.find
+                         SELECT id, first_name, last_name, email, created_at FROM users WHERE id = $1",
+                    )
+                    .await?;
+                let row = client.query_opt(&by_id, &[&id.as_uuid()]).await?;
+                row.as_ref().map(read_user).transpose()
+            })
+        });
+        found.await.map_err(|e| e.at("users.find"))
+    }
+
+    async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError> {
+        let renewed = self.database.run(move |client| {
+            Box::pin(async move {
+                let renew = client
+                    .prepare_cached(
+                        "-- users.renew_password_hash
+                         UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+                    )
+                    .await?;
+                let HashRenewal { user_id, old, new } = renewal;
+                client.execute(&renew, &[&user_id.as_uuid(), &old.expose(), &new.expose()]).await?;
+                Ok(())
+            })
+        });
+        renewed.await.map_err(|e| e.at("users.renew_password_hash"))
+    }
+}

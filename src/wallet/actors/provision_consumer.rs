@@ -1,0 +1,287 @@
+//! Consumes registrations and provisions their wallets.
+//!
+//! Owns: the consuming connection, the deliveries in hand, at most one batch in flight.
+//! Receives: deliveries, the end of a batch, the end of a routing, shutdown.
+//! Sends: failed deliveries to the retry router; it calls `provision_wallets`.
+//! Mailbox: control messages; deliveries come by a stream, at most the prefetch.
+//! Ends: when the subscription ends, whatever the cause; it is built again with a new connection.
+//!
+//! While the database is away it pauses: what is in hand stays in hand, no attempt is spent, and with the prefetch full
+//! the broker sends nothing more. It does not even subscribe before the database has answered once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _,
+};
+use futures_util::StreamExt as _;
+use futures_util::stream::LocalBoxStream;
+use slog::{Logger, error, info, warn};
+use tokio::sync::oneshot;
+
+use crate::contracts::PROVISION_QUEUE;
+use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
+use crate::infra::health::HealthBoard;
+use crate::infra::system::{System, roll};
+use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain};
+use crate::runtime::{EndReason, Lifeline, Shutdown};
+use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
+use crate::wallet::actors::retry_router::RouterHandle;
+use crate::wallet::amqp::{DeliveryReader, FailedDelivery, ProvisionDelivery, Route, topology};
+use crate::wallet::application::provision_wallets::ProvisionWallets;
+
+/// Name of the consuming connection in the broker's listings.
+const CONNECTION_NAME: &str = "purse wallet: provisioning";
+/// The check that it sets.
+const CHECK: &str = "rabbitmq";
+/// How often an absent database is asked whether it is back.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
+/// How often a routing is tried again while the router has no connection.
+const ROUTE_AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
+
+/// What a consumer is built from, again and again.
+pub struct ProvisionConsumerPlan {
+    /// The broker.
+    pub broker: Broker,
+    /// Reads deliveries.
+    pub reader: DeliveryReader,
+    /// The use case.
+    pub provision: Arc<ProvisionWallets>,
+    /// Where failures go.
+    pub router: RouterHandle,
+    /// Deliveries in hand at once.
+    pub prefetch: u16,
+    /// Where the broker's state is shown.
+    pub health: HealthBoard,
+    /// For deliveries.
+    pub logger: Logger,
+}
+
+/// The consumer.
+pub struct ProvisionConsumer {
+    plan: Arc<ProvisionConsumerPlan>,
+    consumer: Option<Consumer>,
+    waiting: Vec<ProvisionDelivery>,
+    working: bool,
+    /// Questions to an absent database in a row; `Some` while paused.
+    paused: Option<u32>,
+    routing: usize,
+    stopping: Option<oneshot::Sender<()>>,
+    lifeline: Lifeline,
+}
+
+type Subscription = (Consumer, LocalBoxStream<'static, Result<Incoming, AmqpError>>);
+
+/// Why there is no subscription.
+enum NotSubscribed {
+    Database(String),
+    Broker(AmqpError),
+}
+
+impl ProvisionConsumer {
+    /// A consumer without a connection; it connects when it starts.
+    pub const fn new(plan: Arc<ProvisionConsumerPlan>, lifeline: Lifeline) -> Self {
+        Self {
+            plan,
+            consumer: None,
+            waiting: Vec::new(),
+            working: false,
+            paused: None,
+            routing: 0,
+            stopping: None,
+            lifeline,
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+        if let EndReason::Unavailable(_) = &reason {
+            self.plan.health.set(CHECK, Err("not connected".to_owned()));
+        }
+        self.lifeline.end(reason);
+        ctx.stop();
+    }
+
+    fn subscribed(&mut self, subscribed: Result<Subscription, NotSubscribed>, ctx: &mut Context<Self>) {
+        match subscribed {
+            Ok((consumer, deliveries)) => {
+                info!(self.plan.logger, "connected to the broker and consuming"; "prefetch" => self.plan.prefetch);
+                self.plan.health.set(CHECK, Ok(()));
+                self.consumer = Some(consumer);
+                ctx.add_stream(deliveries);
+            }
+            Err(NotSubscribed::Broker(e)) if e.class() == FailureClass::Permanent => {
+                self.end(EndReason::Refused(e.to_string()), ctx);
+            }
+            Err(NotSubscribed::Broker(e)) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+            Err(NotSubscribed::Database(why)) => {
+                // Nothing is known of the broker, and nothing is wrong with it.
+                self.lifeline.end(EndReason::Unavailable(why));
+                ctx.stop();
+            }
+        }
+    }
+
+    /// Begins a batch of all that waits, unless one is in flight or the database is away.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        if self.working || self.paused.is_some() || self.waiting.is_empty() || self.stopping.is_some() {
+            return;
+        }
+        self.working = true;
+        let batch = ProvisionBatch {
+            provision: Arc::clone(&self.plan.provision),
+            reader: self.plan.reader.clone(),
+            logger: self.plan.logger.clone(),
+        };
+        let deliveries = std::mem::take(&mut self.waiting);
+        let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
+        ctx.spawn(working.into_actor(self).map(|ended, consumer, ctx| match ended {
+            Ok(ended) => consumer.batch_ended(ended, ctx),
+            Err(_) => consumer.end(EndReason::Panicked, ctx),
+        }));
+    }
+
+    fn batch_ended(&mut self, ended: BatchEnd, ctx: &mut Context<Self>) {
+        self.working = false;
+        if let Some(e) = ended.broken {
+            return self.end(EndReason::Unavailable(chain(&e)), ctx);
+        }
+        for failed in ended.failed {
+            self.route(failed, ctx);
+        }
+        if !ended.held.is_empty() {
+            let why = ended.away.unwrap_or_default();
+            warn!(self.plan.logger, "the database is away; provisioning pauses until it is back"; "error" => why);
+            // In front: they came first.
+            self.waiting.splice(0..0, ended.held);
+            self.pause(0, ctx);
+        }
+        self.work(ctx);
+        self.stop_if_done();
+    }
+
+    /// Asks the database again later, until it answers.
+    fn pause(&mut self, questions: u32, ctx: &mut Context<Self>) {
+        self.paused = Some(questions);
+        let provision = Arc::clone(&self.plan.provision);
+        let asked = async move {
+            tokio::time::sleep(PAUSE.delay(questions, roll())).await;
+            // Nothing to make: only whether it answers.
+            provision.execute(Vec::new()).await.is_ok()
+        };
+        ctx.spawn(asked.into_actor(self).map(move |back, consumer, ctx| {
+            if back {
+                consumer.paused = None;
+                info!(consumer.plan.logger, "the database is back; provisioning goes on");
+                consumer.work(ctx);
+            } else {
+                consumer.pause(questions.saturating_add(1), ctx);
+            }
+        }));
+    }
+
+    /// Has a copy published, and acks the original only when the broker has confirmed the copy. Until then the
+    /// delivery stays in hand; the others go on without it.
+    fn route(&mut self, failed: Failed, ctx: &mut Context<Self>) {
+        self.routing = self.routing.saturating_add(1);
+        let Failed { delivery, route, reason } = failed;
+        let logger = describe(&self.plan.logger, &delivery);
+        let copy = FailedDelivery::copy(&delivery, &route, &reason, System.next_id());
+        let router = self.plan.router.clone();
+        let routing = async move {
+            let mut tries = 0;
+            while let Err(e) = router.route(copy.clone()).await {
+                warn!(logger, "a failed delivery could not be routed yet"; "error" => e.to_string());
+                tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
+                tries = tries.saturating_add(1);
+            }
+            match &route {
+                Route::Tier { number, .. } => {
+                    warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);
+                }
+                Route::DeadLetter => {
+                    error!(logger, "provisioning was given up; the event is a dead letter"; "error" => reason);
+                }
+            }
+            delivery.ack().await
+        };
+        ctx.spawn(routing.into_actor(self).map(|acked, consumer, ctx| {
+            consumer.routing = consumer.routing.saturating_sub(1);
+            match acked {
+                Ok(()) => consumer.stop_if_done(),
+                Err(e) => consumer.end(EndReason::Unavailable(chain(&e)), ctx),
+            }
+        }));
+    }
+
+    fn stop_if_done(&mut self) {
+        if self.working || self.routing > 0 {
+            return;
+        }
+        if let Some(done) = self.stopping.take() {
+            // Who asked may have given up waiting.
+            let _ = done.send(());
+        }
+    }
+}
+
+async fn subscribe(plan: Arc<ProvisionConsumerPlan>) -> Result<Subscription, NotSubscribed> {
+    // A delivery that cannot be handled would only be counted: first the database, then the queue.
+    plan.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
+    let subscribing = async {
+        let connection = plan.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
+        connection.declare(&topology(&plan.reader.ladder)).await?;
+        Consumer::subscribe(connection, PROVISION_QUEUE, plan.prefetch).await
+    };
+    let (consumer, deliveries) = subscribing.await.map_err(NotSubscribed::Broker)?;
+    Ok((consumer, deliveries.boxed_local()))
+}
+
+impl Actor for ProvisionConsumer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let subscribing = subscribe(Arc::clone(&self.plan));
+        ctx.spawn(subscribing.into_actor(self).map(|subscribed, consumer, ctx| consumer.subscribed(subscribed, ctx)));
+    }
+}
+
+impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
+    fn handle(&mut self, delivery: Result<Incoming, AmqpError>, ctx: &mut Self::Context) {
+        match delivery {
+            Ok(incoming) => {
+                self.waiting.push(self.plan.reader.open(incoming));
+                self.work(ctx);
+            }
+            Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        // Cancelled by us on shutdown, or by the broker: the queue was deleted.
+        if self.stopping.is_none() && self.consumer.is_some() {
+            self.end(EndReason::Unavailable("the subscription ended".to_owned()), ctx);
+        }
+    }
+}
+
+impl Handler<Shutdown> for ProvisionConsumer {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
+        let consumer = self.consumer.take();
+        let (done, all_done) = oneshot::channel();
+        self.stopping = Some(done);
+        self.stop_if_done();
+        Box::pin(async move {
+            if let Some(consumer) = &consumer {
+                // A connection that does not hear it is closed below all the same.
+                let _ = consumer.cancel().await;
+            }
+            let _ = all_done.await;
+            if let Some(consumer) = consumer {
+                consumer.close().await;
+            }
+        })
+    }
+}

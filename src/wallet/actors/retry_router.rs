@@ -1,0 +1,159 @@
+//! Takes failed deliveries to the retry ladder or the dead letters.
+//!
+//! Owns: the publishing connection, the copies that wait, at most one batch in flight.
+//! Receives: a copy to publish, the end of a batch, shutdown.
+//! Sends: the broker's answer, to whoever asked.
+//! Mailbox: bounded by the prefetch, since each waiting delivery asks once at a time.
+//! Ends: when the broker is away or stops answering; it is built again with a new connection and fresh declarations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
+};
+use slog::{Logger, info};
+use tokio::sync::oneshot;
+
+use crate::infra::amqp::{AmqpError, Broker};
+use crate::kernel::{Classified, FailureClass, chain};
+use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
+use crate::wallet::amqp::{FailedDelivery, RetryPublisher, RouteError};
+use crate::wallet::application::retry_ladder::RetryLadder;
+
+/// How often an idle connection is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a router is built from, again and again.
+pub struct RetryRouterPlan {
+    /// The broker.
+    pub broker: Broker,
+    /// The tiers.
+    pub ladder: Arc<RetryLadder>,
+    /// For connections.
+    pub logger: Logger,
+}
+
+/// The router.
+pub struct RetryRouter {
+    plan: Arc<RetryRouterPlan>,
+    publisher: Option<Arc<RetryPublisher>>,
+    waiting: Vec<Publish>,
+    publishing: bool,
+    lifeline: Lifeline,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Publish {
+    copy: FailedDelivery,
+    answer: oneshot::Sender<Result<(), RouteError>>,
+}
+
+impl RetryRouter {
+    /// A router without a connection; it connects when it starts.
+    pub const fn new(plan: Arc<RetryRouterPlan>, lifeline: Lifeline) -> Self {
+        Self { plan, publisher: None, waiting: Vec::new(), publishing: false, lifeline }
+    }
+
+    fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+        self.lifeline.end(reason);
+        ctx.stop();
+    }
+
+    fn connected(&mut self, connected: Result<RetryPublisher, AmqpError>, ctx: &mut Context<Self>) {
+        match connected {
+            Ok(publisher) => {
+                info!(self.plan.logger, "connected to the broker");
+                self.publisher = Some(Arc::new(publisher));
+                ctx.run_interval(LOOK_EVERY, |router, ctx| {
+                    if router.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
+                        router.end(EndReason::Unavailable("the connection to the broker was lost".to_owned()), ctx);
+                    }
+                });
+                self.publish(ctx);
+            }
+            Err(e) if e.class() == FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
+            Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+        }
+    }
+
+    /// Publishes all that waits, unless a batch is in flight.
+    fn publish(&mut self, ctx: &mut Context<Self>) {
+        let Some(publisher) = self.publisher.clone() else { return };
+        if self.publishing || self.waiting.is_empty() {
+            return;
+        }
+        self.publishing = true;
+        let (copies, answers): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().map(|p| (p.copy, p.answer)).unzip();
+        let batch = self.plan.broker.io().spawn(async move {
+            let results = publisher.publish(copies).await;
+            let failure = results.iter().find_map(|result| result.clone().err());
+            for (answer, result) in answers.into_iter().zip(results) {
+                // Who asked may be gone; the original is delivered again then.
+                let _ = answer.send(result);
+            }
+            failure
+        });
+        ctx.spawn(batch.into_actor(self).map(|ended, router, ctx| {
+            router.publishing = false;
+            match ended {
+                Ok(None) => router.publish(ctx),
+                // A new connection declares its queues anew: the cure for a deleted one too.
+                Ok(Some(failure)) => router.end(EndReason::Unavailable(failure.to_string()), ctx),
+                Err(_) => router.end(EndReason::Panicked, ctx),
+            }
+        }));
+    }
+}
+
+impl Actor for RetryRouter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let plan = Arc::clone(&self.plan);
+        let connecting = async move { RetryPublisher::connect(&plan.broker, &plan.ladder).await };
+        ctx.spawn(connecting.into_actor(self).map(|connected, router, ctx| router.connected(connected, ctx)));
+    }
+}
+
+impl Handler<Publish> for RetryRouter {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
+        self.waiting.push(publish);
+        self.publish(ctx);
+    }
+}
+
+impl Handler<Shutdown> for RetryRouter {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
+        // The consumer, which alone asks, has been stopped before.
+        let publisher = self.publisher.take();
+        Box::pin(async move {
+            if let Some(publisher) = publisher.and_then(Arc::into_inner) {
+                publisher.close().await;
+            }
+        })
+    }
+}
+
+/// The way to whichever router there is at the moment.
+#[derive(Clone, Default)]
+pub struct RouterHandle(pub Handle<RetryRouter>);
+
+impl RouterHandle {
+    /// Publishes a copy, and returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the copy may have arrived all the same if there was no answer.
+    pub async fn route(&self, copy: FailedDelivery) -> Result<(), RouteError> {
+        let router = self.0.get().ok_or(RouteError::Unanswered)?;
+        let (answer, answered) = oneshot::channel();
+        router.send(Publish { copy, answer }).await.map_err(|_| RouteError::Unanswered)?;
+        answered.await.unwrap_or(Err(RouteError::Unanswered))
+    }
+}

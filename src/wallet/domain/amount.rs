@@ -1,0 +1,127 @@
+//! Money: whole US cents in a type, with checked arithmetic.
+
+use crate::wallet::domain::{Direction, EntryRefused};
+
+/// The largest amount and the largest balance, in cents: 2⁵³−1, the last integer that every JSON reader keeps exact.
+///
+/// # Source
+/// RFC 8259 §6 (interoperable range of numbers).
+pub const MINOR_MAX: i64 = 9_007_199_254_740_991;
+
+/// What a post moves, in cents: 1 to [`MINOR_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AmountMinor(i64);
+
+/// A number that is no [`AmountMinor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be an integer from 1 to 9007199254740991")]
+pub struct AmountRefused;
+
+impl AmountMinor {
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// [`AmountRefused`] below 1 and above [`MINOR_MAX`].
+    pub const fn try_new(cents: i64) -> Result<Self, AmountRefused> {
+        if cents >= 1 && cents <= MINOR_MAX { Ok(Self(cents)) } else { Err(AmountRefused) }
+    }
+
+    /// The number of cents.
+    pub const fn cents(self) -> i64 {
+        self.0
+    }
+}
+
+/// What a wallet holds, in cents: 0 to [`MINOR_MAX`], never below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Balance(i64);
+
+impl Balance {
+    /// A wallet without entries.
+    pub const ZERO: Self = Self(0);
+
+    /// Takes a stored balance; `None` if the store holds what the ledger forbids.
+    pub const fn from_stored(cents: i64) -> Option<Self> {
+        if cents >= 0 && cents <= MINOR_MAX { Some(Self(cents)) } else { None }
+    }
+
+    /// The number of cents.
+    pub const fn cents(self) -> i64 {
+        self.0
+    }
+
+    /// The balance after `amount` has moved in `direction`.
+    ///
+    /// # Errors
+    /// [`EntryRefused::InsufficientFunds`] below zero, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
+    pub fn after(self, direction: Direction, amount: AmountMinor) -> Result<Self, EntryRefused> {
+        match direction {
+            Direction::Credit => {
+                self.0.checked_add(amount.0).filter(|b| *b <= MINOR_MAX).map(Self).ok_or(EntryRefused::BalanceLimit)
+            }
+            Direction::Debit => {
+                self.0.checked_sub(amount.0).filter(|b| *b >= 0).map(Self).ok_or(EntryRefused::InsufficientFunds)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn amount(cents: i64) -> AmountMinor {
+        AmountMinor::try_new(cents).expect("amount in range")
+    }
+
+    #[test]
+    fn an_amount_lies_between_one_cent_and_the_last_exact_integer() {
+        for cents in [i64::MIN, -1, 0, MINOR_MAX + 1, i64::MAX] {
+            assert_eq!(AmountMinor::try_new(cents), Err(AmountRefused), "{cents}");
+        }
+        assert_eq!(AmountMinor::try_new(1).map(AmountMinor::cents), Ok(1));
+        assert_eq!(AmountMinor::try_new(MINOR_MAX).map(AmountMinor::cents), Ok(MINOR_MAX));
+    }
+
+    #[test]
+    fn a_debit_equal_to_the_balance_empties_the_wallet() {
+        assert_eq!(Balance(100).after(Direction::Debit, amount(100)), Ok(Balance::ZERO));
+    }
+
+    #[test]
+    fn a_debit_of_one_cent_more_is_refused() {
+        assert_eq!(Balance(100).after(Direction::Debit, amount(101)), Err(EntryRefused::InsufficientFunds));
+    }
+
+    #[test]
+    fn a_balance_never_passes_the_last_exact_integer() {
+        assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1)), Ok(Balance(MINOR_MAX)));
+        assert_eq!(Balance(MINOR_MAX).after(Direction::Credit, amount(1)), Err(EntryRefused::BalanceLimit));
+    }
+
+    #[test]
+    fn a_stored_balance_outside_the_law_is_not_taken() {
+        assert_eq!(Balance::from_stored(-1), None);
+        assert_eq!(Balance::from_stored(MINOR_MAX + 1), None);
+        assert_eq!(Balance::from_stored(MINOR_MAX), Some(Balance(MINOR_MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_posted_the_balance_stays_in_its_range(
+            posts in proptest::collection::vec((any::<bool>(), 1..=MINOR_MAX), 0..60),
+        ) {
+            let mut balance = Balance::ZERO;
+            for (credit, cents) in posts {
+                let direction = if credit { Direction::Credit } else { Direction::Debit };
+                if let Ok(next) = balance.after(direction, amount(cents)) {
+                    let moved = i128::from(next.cents()) - i128::from(balance.cents());
+                    prop_assert_eq!(moved, if credit { i128::from(cents) } else { -i128::from(cents) });
+                    balance = next;
+                }
+                prop_assert!((0..=MINOR_MAX).contains(&balance.cents()));
+            }
+        }
+    }
+}

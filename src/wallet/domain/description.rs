@@ -1,0 +1,57 @@
+//! A client's note on an entry.
+
+/// Most characters of a note.
+const CHARS_MAX: usize = 255;
+
+/// Up to 255 characters, kept exactly as sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description(String);
+
+/// Why a text is no [`Description`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescriptionRefused {
+    /// Over 255 characters.
+    #[error("must be at most 255 characters long")]
+    TooLong,
+    /// Holds U+0000, which the database cannot keep.
+    #[error("must not contain the NUL character")]
+    ContainsNul,
+}
+
+impl Description {
+    /// Takes a note.
+    ///
+    /// # Errors
+    /// [`DescriptionRefused`] with the rule that was broken.
+    pub fn parse(text: &str) -> Result<Self, DescriptionRefused> {
+        if text.contains('\0') {
+            return Err(DescriptionRefused::ContainsNul);
+        }
+        if text.chars().count() > CHARS_MAX {
+            return Err(DescriptionRefused::TooLong);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The note itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_counted_in_characters_not_bytes() {
+        assert!(Description::parse(&"ü".repeat(255)).is_ok());
+        assert_eq!(Description::parse(&"ü".repeat(256)), Err(DescriptionRefused::TooLong));
+    }
+
+    #[test]
+    fn nul_is_refused_and_an_empty_note_is_a_note() {
+        assert_eq!(Description::parse("a\0b"), Err(DescriptionRefused::ContainsNul));
+        assert_eq!(Description::parse("").map(|d| d.as_str().len()), Ok(0));
+    }
+}

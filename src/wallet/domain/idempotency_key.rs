@@ -1,0 +1,43 @@
+//! The client's name for one attempt to post.
+
+/// Most characters of a key.
+const CHARS_MAX: usize = 128;
+
+/// 1 to 128 visible ASCII characters. Its scope is one user: two users may use the same key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(String);
+
+/// A text that is no [`IdempotencyKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 128 visible ASCII characters")]
+pub struct KeyRefused;
+
+impl IdempotencyKey {
+    /// Takes a key exactly as sent.
+    ///
+    /// # Errors
+    /// [`KeyRefused`] when empty, too long, or holding a blank, a control character or anything beyond ASCII.
+    pub fn parse(text: &str) -> Result<Self, KeyRefused> {
+        let fits = (1..=CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if fits { Ok(Self(text.to_owned())) } else { Err(KeyRefused) }
+    }
+
+    /// The key itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_to_128_visible_ascii_characters() {
+        assert!(IdempotencyKey::parse("!~").is_ok());
+        assert!(IdempotencyKey::parse(&"k".repeat(128)).is_ok());
+        for refused in ["", " ", "a b", "a\tb", "ü", "a\u{7f}", &"k".repeat(129)] {
+            assert_eq!(IdempotencyKey::parse(refused), Err(KeyRefused), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The ledger's words and laws: amounts, balances, entries, and how a batch of posts is decided. Pure values.
+
+mod amount;
+mod batch;
+mod description;
+mod entry;
+mod idempotency_key;
+
+pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
+pub use batch::{Decision, WalletState, WalletStates, decide_batch};
+pub use description::{Description, DescriptionRefused};
+pub use entry::{Direction, Draft, Entry, EntryRefused, Head};
+pub use idempotency_key::{IdempotencyKey, KeyRefused};

@@ -1,0 +1,30 @@
+//! `GET /v1/transactions/{id}`.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, web};
+
+use crate::infra::http::ApiError;
+use crate::wallet::application::get_entry::{GetEntry, GetEntryError};
+use crate::wallet::http::ready_wallet::ReadyWallet;
+use crate::wallet::http::wire::EntryBody;
+
+/// 200 with the entry.
+///
+/// # Errors
+/// 404 `TRANSACTION_NOT_FOUND`, also for another user's and for what is no id; 503; 401 and the gate stand before it.
+pub(super) async fn handle(
+    wallet: ReadyWallet,
+    id: web::Path<String>,
+    get_entry: web::Data<GetEntry>,
+) -> Result<HttpResponse, ApiError> {
+    let id = id.parse().map_err(|_| not_found())?;
+    let entry = get_entry.execute(wallet.user_id, id).await.map_err(|e| match e {
+        GetEntryError::NotFound => not_found(),
+        GetEntryError::Store(e) => ApiError::from_failure(&e),
+    })?;
+    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
+}
+
+fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "There is no such transaction in your wallet.")
+}

@@ -1,0 +1,65 @@
+//! `GET /v1/transactions`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use crate::infra::http::{ApiError, QueryFields};
+use crate::kernel::UserId;
+use crate::wallet::application::list_entries::{HistoryCursor, ListEntries};
+use crate::wallet::application::ports::HistoryQuery;
+use crate::wallet::domain::Direction;
+use crate::wallet::http::ready_wallet::ReadyWallet;
+use crate::wallet::http::time;
+use crate::wallet::http::wire::EntryBody;
+
+/// Entries of a page where the client does not say.
+const LIMIT_DEFAULT: u16 = 20;
+/// Most entries of a page.
+const LIMIT_MAX: u16 = 100;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    items: Vec<EntryBody>,
+    next_cursor: Option<String>,
+}
+
+/// 200 with a page, newest first.
+///
+/// # Errors
+/// 400, 503; 401 and the gate stand before it.
+pub(super) async fn handle(
+    wallet: ReadyWallet,
+    request: HttpRequest,
+    list_entries: web::Data<ListEntries>,
+) -> Result<HttpResponse, ApiError> {
+    let query = parse(wallet.user_id, QueryFields::of(&request)?)?;
+    let page = list_entries.execute(query).await.map_err(|e| ApiError::from_failure(&e))?;
+    Ok(HttpResponse::Ok().json(Body {
+        items: page.entries.iter().map(EntryBody::from).collect(),
+        next_cursor: page.next.map(HistoryCursor::encode),
+    }))
+}
+
+fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiError> {
+    let limit = fields.optional("limit", |text| {
+        let limit = text.parse::<u16>().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
+        limit.ok_or("must be a whole number from 1 to 100")
+    });
+    let cursor = fields.optional("cursor", HistoryCursor::decode);
+    let direction = fields.optional("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\""));
+    let from = fields.optional("from", time::parse);
+    let to = fields.optional("to", time::parse);
+    if from.zip(to).is_some_and(|(from, to)| from > to) {
+        fields.refuse("to", "must not be before from");
+    }
+    fields.finish()?;
+    Ok(HistoryQuery {
+        user_id,
+        before_seq: cursor.map(|cursor| cursor.before_seq),
+        direction,
+        from,
+        to,
+        limit: limit.unwrap_or(LIMIT_DEFAULT),
+    })
+}

@@ -1,0 +1,123 @@
+//! `POST /v1/transactions/credit`, `/debit`, and `POST /v1/transactions` for either.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use crate::infra::http::{ApiError, JsonFields, read_json};
+use crate::wallet::application::ports::{PostError, Posted};
+use crate::wallet::application::post_entry::{PostEntry, PostRequest};
+use crate::wallet::domain::{AmountMinor, AmountRefused, Description, Direction, EntryRefused, IdempotencyKey};
+use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::wire::EntryBody;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// 201 with the new credit, 200 with an earlier one under the same key.
+///
+/// # Errors
+/// 400, 409, 422, 503; 401, 429 and the gate stand before it.
+pub(super) async fn credit(
+    wallet: ReadyWallet,
+    request: HttpRequest,
+    payload: web::Payload,
+    post_entry: web::Data<PostEntry>,
+) -> Result<HttpResponse, ApiError> {
+    post(wallet, &request, payload, &post_entry, Some(Direction::Credit)).await
+}
+
+/// As [`credit`], the other way.
+///
+/// # Errors
+/// As [`credit`].
+pub(super) async fn debit(
+    wallet: ReadyWallet,
+    request: HttpRequest,
+    payload: web::Payload,
+    post_entry: web::Data<PostEntry>,
+) -> Result<HttpResponse, ApiError> {
+    post(wallet, &request, payload, &post_entry, Some(Direction::Debit)).await
+}
+
+/// As [`credit`], with the direction in the body.
+///
+/// # Errors
+/// As [`credit`].
+pub(super) async fn either(
+    wallet: ReadyWallet,
+    request: HttpRequest,
+    payload: web::Payload,
+    post_entry: web::Data<PostEntry>,
+) -> Result<HttpResponse, ApiError> {
+    post(wallet, &request, payload, &post_entry, None).await
+}
+
+async fn post(
+    wallet: ReadyWallet,
+    request: &HttpRequest,
+    payload: web::Payload,
+    post_entry: &PostEntry,
+    direction: Option<Direction>,
+) -> Result<HttpResponse, ApiError> {
+    let fields = read_json(request, payload).await?;
+    let parsed = parse(fields, idempotency_key(request)?, direction)?;
+    match post_entry.execute(wallet.user_id, parsed).await.map_err(|e| refusal(&e))? {
+        Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
+        Posted::Replayed(entry) => Ok(HttpResponse::Ok()
+            .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
+            .json(EntryBody::from(&entry))),
+    }
+}
+
+fn parse(
+    mut fields: JsonFields,
+    idempotency_key: Option<IdempotencyKey>,
+    direction: Option<Direction>,
+) -> Result<PostRequest, ApiError> {
+    let direction = direction
+        .or_else(|| fields.text("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")));
+    let amount = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
+    let description = fields.optional_text("description", Description::parse);
+    let request =
+        || Some(PostRequest { direction: direction?, amount: amount?, description: description?, idempotency_key });
+    fields.finish(request())
+}
+
+/// The one `Idempotency-Key` header, if it was sent.
+fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
+    let refused = |message: &str| ApiError::invalid("Idempotency-Key", message);
+    let mut sent = request.headers().get_all(IDEMPOTENCY_KEY);
+    let (Some(key), more) = (sent.next(), sent.next()) else { return Ok(None) };
+    if more.is_some() {
+        return Err(refused("stands twice"));
+    }
+    let text = key.to_str().map_err(|_| refused("must be 1 to 128 visible ASCII characters"))?;
+    IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
+}
+
+fn refusal(error: &PostError) -> ApiError {
+    let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
+    match error {
+        PostError::Refused(EntryRefused::InsufficientFunds) => {
+            conflict("INSUFFICIENT_FUNDS", "The balance is smaller than the debit.")
+        }
+        PostError::Refused(EntryRefused::BalanceLimit) => {
+            conflict("BALANCE_LIMIT", "The credit would lift the balance over 9007199254740991.")
+        }
+        PostError::Refused(EntryRefused::IdempotencyKeyReused) => {
+            let message = "This Idempotency-Key was used for another request. Choose a new one.";
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
+        }
+        PostError::NoWallet => provisioning(),
+        PostError::Overloaded => ApiError::overloaded(),
+        // The writer has logged the cause, once for the whole batch.
+        PostError::NotDone => ApiError::dependency_unavailable(),
+        PostError::OutcomeUnknown => {
+            let message =
+                "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
+        }
+        PostError::Bug => ApiError::internal(),
+    }
+}

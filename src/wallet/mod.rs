@@ -1,0 +1,8 @@
+//! Wallets: provisioning from registrations, and the append-only ledger of credits and debits.
+
+pub mod actors;
+pub mod amqp;
+pub mod application;
+pub mod domain;
+pub mod http;
+pub mod postgres;

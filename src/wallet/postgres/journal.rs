@@ -1,0 +1,275 @@
+//! Writes batches of posts: one database transaction each, three round trips whatever its size.
+//!
+//! The order of the statements is the law here. The wallets are locked by a statement of their own; only the next
+//! statement, with a snapshot taken after the locks were had (READ COMMITTED), reads the last entries and the keys
+//! already used. A lock in the same statement, or a snapshot from before it, loses money.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+use futures_util::future::try_join;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::infra::postgres::{Database, DbError};
+use crate::kernel::{EntryId, Timestamp, UserId};
+use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience};
+use crate::wallet::domain::{Decision, Draft, Entry, Head, IdempotencyKey, WalletState, decide_batch};
+use crate::wallet::postgres::rows;
+
+/// How long an outcome in doubt is looked up before it is given up as unknown, and the pause between two tries.
+const LOOK_UP_MAX: Duration = Duration::from_secs(2);
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
+
+const STEP: &str = "wallet.ledger.post";
+
+/// [`Journal`] over the wallet database.
+pub struct PgJournal {
+    database: Database,
+}
+
+/// What a batch will have come to if its commit succeeds; set just before the commit is sent.
+type Pending = Arc<OnceLock<Vec<DraftOutcome>>>;
+
+impl PgJournal {
+    /// Over a pool of its own, so that requests that read never keep the writer waiting.
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// Finds out whether a commit whose answer was lost has happened.
+    async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
+        let posted = outcomes.iter().zip(drafts).find_map(|(outcome, draft)| match outcome {
+            DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
+            _ => None,
+        });
+        // Nothing was to be written: it makes no difference.
+        let Some((user, id)) = posted else { return Ok(true) };
+        let give_up = Instant::now() + LOOK_UP_MAX;
+        loop {
+            match self.look_up(user, id).await {
+                Err(_) if Instant::now() < give_up => tokio::time::sleep(LOOK_UP_PAUSE).await,
+                known => return known,
+            }
+        }
+    }
+
+    /// Looks for one entry of the batch, on another connection, under the wallet's lock: a server process that is
+    /// still committing holds that lock and is waited for, so absence is proof.
+    async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
+        let there = self.database.run(move |client| {
+            Box::pin(async move {
+                let tx = client.transaction().await?;
+                tx.query(
+                    "-- wallet.ledger.find_out.lock
+                     SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
+                    &[&user.as_uuid()],
+                )
+                .await?;
+                let found = tx
+                    .query_opt(
+                        "-- wallet.ledger.find_out
+                         SELECT seq FROM transactions WHERE user_id = $1 AND id = $2",
+                        &[&user.as_uuid(), &id.as_uuid()],
+                    )
+                    .await?;
+                tx.rollback().await?;
+                Ok(found.is_some())
+            })
+        });
+        there.await
+    }
+}
+
+#[async_trait]
+impl Journal for PgJournal {
+    async fn commit(&self, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+        let batch = drafts.to_vec();
+        let pending = Pending::default();
+        let sent = Arc::clone(&pending);
+        let committed = self.database.run(move |client| {
+            Box::pin(async move {
+                let tx = client.transaction().await?;
+                let outcomes = write(&tx, &batch, patience).await?;
+                let _ = sent.set(outcomes);
+                tx.commit().await?;
+                Ok(())
+            })
+        });
+        match (committed.await, pending.get()) {
+            (Ok(()), Some(outcomes)) => Ok(outcomes.clone()),
+            // Before the commit is sent nothing can be written; and a server that answers with an error has not.
+            (Err(e), None) => Err(JournalError::NotDone(e.at(STEP))),
+            (Err(e), Some(_)) if e.is_definite() => Err(JournalError::NotDone(e.at(STEP))),
+            (Err(e), Some(outcomes)) => match self.find_out(outcomes, drafts).await {
+                Ok(true) => Ok(outcomes.clone()),
+                Ok(false) => Err(JournalError::NotDone(e.at(STEP))),
+                Err(unreachable) => Err(JournalError::Unknown(unreachable.at(STEP))),
+            },
+            (Ok(()), None) => Err(JournalError::NotDone(DbError::Corrupt("commit without outcomes").at(STEP))),
+        }
+    }
+}
+
+/// Locks, reads, decides, inserts.
+async fn write(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, DbError> {
+    let locked = lock(tx, drafts, patience).await?;
+    let (mut wallets, now) = if locked.is_empty() { (HashMap::new(), None) } else { read(tx, &locked, drafts).await? };
+    let decisions = decide_batch(&mut wallets, drafts, now.unwrap_or(Timestamp::UNIX_EPOCH));
+    insert(tx, drafts, &decisions).await?;
+    Ok(decisions
+        .into_iter()
+        .map(|decision| match decision {
+            Decision::Post(entry) => DraftOutcome::Posted(entry),
+            Decision::Replay(entry) => DraftOutcome::Replayed(entry),
+            Decision::Refuse(refused) => DraftOutcome::Refused(refused),
+            Decision::NoWallet => DraftOutcome::NotLocked,
+        })
+        .collect())
+}
+
+/// Locks the wallets of the batch, in the order of their keys, and returns those whose lock is ours.
+async fn lock(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Result<Vec<Uuid>, DbError> {
+    let mut users: Vec<Uuid> = drafts.iter().map(|draft| draft.user_id.as_uuid()).collect();
+    users.sort_unstable();
+    users.dedup();
+    let statement = match patience {
+        Patience::SkipHeld => {
+            "-- wallet.ledger.lock_free
+             SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
+        }
+        Patience::Wait => {
+            "-- wallet.ledger.lock
+             SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
+        }
+    };
+    let lock = tx.prepare_cached(statement).await?;
+    let rows = tx.query(&lock, &[&users]).await?;
+    rows.iter().map(|row| Ok(row.try_get("user_id")?)).collect()
+}
+
+/// The last entry of each locked wallet, the entries behind the batch's keys, and the database's time.
+async fn read(
+    tx: &Transaction<'_>,
+    locked: &[Uuid],
+    drafts: &[Draft],
+) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
+    let heads = tx
+        .prepare_cached(
+            "-- wallet.ledger.heads ($1 users)
+             SELECT wallet.user_id, last.seq, last.balance_after_minor, last.created_at, clock_timestamp() AS now
+             FROM unnest($1::uuid[]) AS wallet (user_id)
+             LEFT JOIN LATERAL (
+                 SELECT seq, balance_after_minor, created_at FROM transactions
+                 WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
+             ) AS last ON true",
+        )
+        .await?;
+    let with_key = || drafts.iter().filter_map(|d| Some((d.user_id.as_uuid(), d.idempotency_key.as_ref()?.as_str())));
+    let (key_users, keys): (Vec<Uuid>, Vec<&str>) = with_key().unzip();
+    let used = tx
+        .prepare_cached(
+            "-- wallet.ledger.used_keys ($1 users, $2 keys)
+             SELECT asked.user_id, asked.key, entry.*
+             FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
+             CROSS JOIN LATERAL (
+                 SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
+                 FROM transactions
+                 WHERE transactions.user_id = asked.user_id AND transactions.idempotency_key = asked.key
+             ) AS entry",
+        )
+        .await?;
+    // Both in one round trip: the driver pipelines what is awaited together. Without keys the second is not sent.
+    let key_rows = async { if keys.is_empty() { Ok(Vec::new()) } else { tx.query(&used, &[&key_users, &keys]).await } };
+    let (head_rows, key_rows) = try_join(tx.query(&heads, &[&locked]), key_rows).await?;
+
+    let mut wallets = HashMap::with_capacity(head_rows.len());
+    let mut now = None;
+    for row in &head_rows {
+        let head = match row.try_get::<_, Option<i64>>("seq")? {
+            None => Head::EMPTY,
+            Some(seq) => Head {
+                seq,
+                balance: rows::balance(row, "balance_after_minor")?,
+                created_at: Some(row.try_get("created_at")?),
+            },
+        };
+        now = Some(row.try_get("now")?).max(now);
+        wallets.insert(UserId::from_uuid(row.try_get("user_id")?), WalletState::new(head));
+    }
+    for row in &key_rows {
+        let key = IdempotencyKey::parse(row.try_get("key")?).map_err(|_| DbError::Corrupt("idempotency_key"))?;
+        if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
+            wallet.used_keys.insert(key, rows::entry(row)?);
+        }
+    }
+    Ok((wallets, now))
+}
+
+/// The new entries as columns, for one statement whatever their number.
+#[derive(Default)]
+struct Columns<'a> {
+    user_id: Vec<Uuid>,
+    seq: Vec<i64>,
+    id: Vec<Uuid>,
+    kind: Vec<&'static str>,
+    amount: Vec<i64>,
+    balance: Vec<i64>,
+    description: Vec<Option<&'a str>>,
+    key: Vec<Option<&'a str>>,
+    created_at: Vec<Timestamp>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, draft: &'a Draft, entry: &'a Entry) {
+        self.user_id.push(draft.user_id.as_uuid());
+        self.seq.push(entry.seq);
+        self.id.push(entry.id.as_uuid());
+        self.kind.push(entry.direction.as_str());
+        self.amount.push(entry.amount.cents());
+        self.balance.push(entry.balance_after.cents());
+        self.description.push(entry.description.as_ref().map(crate::wallet::domain::Description::as_str));
+        self.key.push(draft.idempotency_key.as_ref().map(IdempotencyKey::as_str));
+        self.created_at.push(entry.created_at);
+    }
+}
+
+async fn insert(tx: &Transaction<'_>, drafts: &[Draft], decisions: &[Decision]) -> Result<(), DbError> {
+    let mut new = Columns::default();
+    for (draft, decision) in drafts.iter().zip(decisions) {
+        if let Decision::Post(entry) = decision {
+            new.push(draft, entry);
+        }
+    }
+    if new.id.is_empty() {
+        return Ok(());
+    }
+    let insert = tx
+        .prepare_cached(
+            "-- wallet.ledger.insert
+             INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description,
+                                       idempotency_key, created_at)
+             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
+                                  $7::text[], $8::text[], $9::timestamptz[])",
+        )
+        .await?;
+    tx.execute(
+        &insert,
+        &[
+            &new.user_id,
+            &new.seq,
+            &new.id,
+            &new.kind,
+            &new.amount,
+            &new.balance,
+            &new.description,
+            &new.key,
+            &new.created_at,
+        ],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The wallet database: its schema, and the stores over it.
+
+mod journal;
+mod ledger_reader;
+mod rows;
+mod wallet_store;
+
+pub use journal::PgJournal;
+pub use ledger_reader::PgLedgerReader;
+pub use wallet_store::PgWalletStore;
+
+use crate::infra::postgres::Migrations;
+
+mod scripts {
+    refinery::embed_migrations!("migrations/wallet");
+}
+
+/// What this role's database needs.
+pub const MIGRATIONS: Migrations = Migrations {
+    runner: scripts::migrations::runner,
+    grants: &[
+        "GRANT SELECT, INSERT ON wallets",
+        // Nothing is ever written there: SELECT … FOR UPDATE asks for the right to update some column.
+        "GRANT UPDATE (lock_anchor) ON wallets",
+        "GRANT SELECT, INSERT ON transactions",
+    ],
+};

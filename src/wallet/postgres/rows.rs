@@ -1,0 +1,30 @@
+//! Reads rows of the ledger, checked on the way back in.
+
+use tokio_postgres::Row;
+
+use crate::infra::postgres::DbError;
+use crate::kernel::EntryId;
+use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, Entry};
+
+/// The balance in column `name`.
+pub(super) fn balance(row: &Row, name: &str) -> Result<Balance, DbError> {
+    Balance::from_stored(row.try_get(name)?).ok_or(DbError::Corrupt("transactions.balance_after_minor"))
+}
+
+/// An entry out of the columns `id, seq, type, amount_minor, balance_after_minor, description, created_at`.
+pub(super) fn entry(row: &Row) -> Result<Entry, DbError> {
+    let description: Option<&str> = row.try_get("description")?;
+    Ok(Entry {
+        id: EntryId::from_uuid(row.try_get("id")?),
+        seq: row.try_get("seq")?,
+        direction: Direction::parse(row.try_get("type")?).ok_or(DbError::Corrupt("transactions.type"))?,
+        amount: AmountMinor::try_new(row.try_get("amount_minor")?)
+            .map_err(|_| DbError::Corrupt("transactions.amount_minor"))?,
+        balance_after: balance(row, "balance_after_minor")?,
+        description: description
+            .map(Description::parse)
+            .transpose()
+            .map_err(|_| DbError::Corrupt("transactions.description"))?,
+        created_at: row.try_get("created_at")?,
+    })
+}

@@ -1,0 +1,124 @@
+//! Many at once: the ledger stays right, one wins where one may.
+
+use futures_util::future::join_all;
+use purse::kernel::Role;
+
+use crate::support::{Client, World};
+
+/// What must hold of every wallet at any time: places without a gap, the balance the sum, never below zero.
+async fn the_ledger_is_right(world: &World) {
+    let broken = world
+        .sql(
+            Role::Wallet,
+            "SELECT count(*) FROM (
+                 SELECT seq, row_number() OVER w AS place, balance_after_minor, created_at,
+                        sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER w AS balance,
+                        lag(created_at) OVER w AS before
+                 FROM transactions WINDOW w AS (PARTITION BY user_id ORDER BY seq)
+             ) AS entry
+             WHERE seq <> place OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
+        )
+        .await;
+    assert_eq!(broken, "0");
+}
+
+#[tokio::test]
+async fn a_thousand_debits_of_one_on_a_balance_of_a_hundred_are_a_hundred() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 100, None).await;
+    let answers = join_all((0..1000).map(|_| client.post(&user, "debit", 1, None))).await;
+    let count = |status: u16, code: &str| answers.iter().filter(|a| a.status == status && a.code() == code).count();
+    assert_eq!((count(201, ""), count(409, "INSUFFICIENT_FUNDS")), (100, 900));
+    assert_eq!(client.balance(&user).await, 0);
+    the_ledger_is_right(&world).await;
+}
+
+#[tokio::test]
+async fn sixty_four_posts_under_one_key_are_one_entry() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let answers = join_all((0..64).map(|_| client.post(&user, "credit", 7, Some("once")))).await;
+    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 1);
+    assert_eq!(answers.iter().filter(|a| a.status == 200 && a.header("idempotent-replayed") == "true").count(), 63);
+    assert!(answers.iter().all(|a| a.body == answers[0].body));
+    assert_eq!(client.balance(&user).await, 7);
+
+    let mixed = join_all((0..64).map(|n| client.post(&user, "credit", 1 + n % 2, Some("either")))).await;
+    let (won, lost): (Vec<_>, Vec<_>) = mixed.into_iter().partition(|a| a.status.is_success());
+    assert_eq!((won.len(), lost.len()), (32, 32));
+    assert!(lost.iter().all(|a| a.code() == "IDEMPOTENCY_KEY_REUSED"));
+    the_ledger_is_right(&world).await;
+}
+
+#[tokio::test]
+async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything() {
+    let world = World::new().await;
+    let (_users, _first, client) = world.both().await;
+    let second = world.start(Role::Wallet).await;
+    let beside = Client::new(&client.users, &second.url());
+    let mut people = Vec::new();
+    for _ in 0..4 {
+        people.push(client.ready_user().await);
+    }
+    // Half of the posts go to one hot wallet, through both processes, with a key each, and each is sent twice.
+    let sent = (0..400).flat_map(|n| {
+        let user = if n % 2 == 0 { &people[0] } else { &people[1 + n % 3] };
+        let via = if n % 4 < 2 { [&client, &beside] } else { [&beside, &client] };
+        via.map(|client| async move {
+            let key = format!("k{n}");
+            loop {
+                let answer = client.post(user, "credit", 1, Some(&key)).await;
+                // A wallet that the other process holds for too long is an honest 503; the key makes a retry safe.
+                if answer.status != 503 {
+                    return answer.status.as_u16();
+                }
+            }
+        })
+    });
+    let statuses = join_all(sent).await;
+    assert_eq!(
+        (statuses.iter().filter(|s| **s == 201).count(), statuses.iter().filter(|s| **s == 200).count()),
+        (400, 400)
+    );
+    let mut total = 0;
+    for user in &people {
+        total += client.balance(user).await;
+    }
+    assert_eq!(total, 400);
+    the_ledger_is_right(&world).await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(world.sql(Role::Wallet, deadlocks).await, "0");
+}
+
+#[tokio::test]
+async fn forty_registrations_of_one_address_are_one_person() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let email = Client::fresh_email();
+    let spellings = [email.clone(), email.to_uppercase(), email.replace("example", "Example")];
+    let answers = join_all((0..40).map(|n| client.register(&spellings[n % 3]))).await;
+    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 1);
+    assert_eq!(answers.iter().filter(|a| a.status == 409 && a.code() == "EMAIL_EXISTS").count(), 39);
+    assert_eq!(
+        world.sql(Role::Users, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM outbox)").await,
+        "1|1"
+    );
+}
+
+#[tokio::test]
+async fn two_processes_of_each_role_boot_together_on_empty_databases() {
+    let world = World::new().await;
+    let roles = [Role::Users, Role::Wallet, Role::Users, Role::Wallet, Role::Users, Role::Wallet];
+    let processes = join_all(roles.map(|role| world.start(role))).await;
+    assert_eq!(processes.len(), 6);
+    let applied = "SELECT count(*) = count(DISTINCT version) FROM refinery_schema_history";
+    assert_eq!(
+        (world.sql(Role::Users, applied).await, world.sql(Role::Wallet, applied).await),
+        ("t".into(), "t".into())
+    );
+    let client = Client::new(&processes[2].url(), &processes[3].url());
+    client.ready_user().await;
+}

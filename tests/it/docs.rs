@@ -1,0 +1,309 @@
+//! What the pages say is true: the table of settings, the walk-through, the recipes, the links.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use purse::infra::config::setting::{ALL, Fallback};
+use purse::kernel::Role;
+use serde_json::Value;
+
+use crate::support::World;
+
+/// Stands in an answer for what is different each time.
+const ELLIPSIS: char = '…';
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// What stands between two marks of a page.
+fn between<'a>(text: &'a str, mark: &str) -> &'a str {
+    let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
+    let inside = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
+    inside.unwrap_or_else(|| panic!("the page has no marks {begin} and {end}")).0.trim()
+}
+
+/// The fenced blocks of a text, with their language.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open.as_mut()) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(language), None) => open = Some((language.trim().to_owned(), String::new())),
+            (None, Some((_, body))) => {
+                body.push_str(line);
+                body.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert_eq!(open, None, "a block is not closed");
+    blocks
+}
+
+/// The table that the README has to show.
+fn settings_table() -> String {
+    let row = |setting: &purse::infra::config::Setting| {
+        let role = setting.role.map_or("both", purse::kernel::Role::as_str);
+        let default = match setting.default {
+            Fallback::Text(text) => format!("`{text}`"),
+            Fallback::Absent => "none".to_owned(),
+            Fallback::RequiredSecret => "required; a secret".to_owned(),
+            Fallback::OptionalSecret => "none; a secret".to_owned(),
+        };
+        format!("| `{}` | {role} | {default} | {} |", setting.env, setting.help)
+    };
+    let head = "| setting | role | default | meaning |\n|---|---|---|---|".to_owned();
+    std::iter::once(head).chain(ALL.iter().map(row)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_settings_of_the_readme_are_the_settings_of_the_binary() {
+    let (expected, page) = (settings_table(), page("README.md"));
+    let shown = between(&page, "settings");
+    assert!(
+        shown == expected,
+        "put this between the marks settings:begin and settings:end of README.md:\n\n{expected}\n"
+    );
+}
+
+/// One step of the walk-through.
+struct Step {
+    commands: String,
+    answer: Option<Value>,
+}
+
+#[test]
+fn the_configuration_files_show_every_setting_that_has_a_file_with_its_default() {
+    for setting in ALL.iter().filter(|setting| !setting.is_secret()) {
+        let name = setting.role.map_or("base", Role::as_str);
+        let file = page(&format!("config/{name}.toml"));
+        let start = format!("# {} = ", setting.key());
+        let shown = file.lines().find_map(|line| line.strip_prefix(&start));
+        let shown = shown.unwrap_or_else(|| panic!("config/{name}.toml does not show {}", setting.key()));
+        if let Fallback::Text(default) = setting.default {
+            assert_eq!(shown.trim_matches('"'), default, "{} in config/{name}.toml", setting.key());
+        }
+    }
+}
+
+#[test]
+fn the_container_stack_hands_every_setting_on() {
+    let stack = page("docker/compose.yaml");
+    // The stack itself decides where a role listens.
+    for setting in ALL.iter().filter(|setting| setting.env != "HOST") {
+        assert!(
+            stack.contains(&format!("      {}:", setting.env)) || stack.contains(&format!("  {}:", setting.env)),
+            "{}",
+            setting.env
+        );
+    }
+}
+
+fn walk() -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (language, body) in blocks(between(&page("README.md"), "walk")) {
+        match (language.as_str(), steps.last_mut()) {
+            ("sh", _) => steps.push(Step { commands: body, answer: None }),
+            ("json", Some(step)) if step.answer.is_none() => {
+                step.answer = Some(serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")));
+            }
+            (other, _) => panic!("a block `{other}` stands where none belongs:\n{body}"),
+        }
+    }
+    steps
+}
+
+/// Runs the steps one after the other in one shell, and returns what each printed.
+fn run(steps: &[Step], users: &str, wallet: &str) -> Vec<String> {
+    const BREAK: &str = "-- end of the step --";
+    let commands: Vec<&str> = steps.iter().map(|step| step.commands.as_str()).chain([""]).collect();
+    let script = commands.join(&format!("\nprintf '\\n{BREAK}\\n'\n"));
+    for address in ["http://localhost:3002", "http://localhost:3001"] {
+        assert!(script.contains(address), "the walk-through does not name {address}");
+    }
+    let script = script.replace("http://localhost:3002", users).replace("http://localhost:3001", wallet);
+    let ran = Command::new("sh").args(["-u", "-c", &script]).env("no_proxy", "*").output().expect("sh");
+    let (printed, complaints) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(complaints.is_empty(), "the walk-through needs sh, curl, sed and date, and the shell says:\n{complaints}");
+    let printed: Vec<String> = printed.split(BREAK).map(|part| part.trim().to_owned()).collect();
+    printed.into_iter().take(steps.len()).collect()
+}
+
+/// Whether an answer is the one that the page shows; what is different each time needs only to be a text.
+fn differs(place: &str, shown: &Value, got: &Value) -> Option<String> {
+    match (shown, got) {
+        (Value::String(text), Value::String(_)) if text.contains(ELLIPSIS) => None,
+        (Value::Object(shown), Value::Object(got)) => {
+            let names = |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+            if names(shown) != names(got) {
+                return Some(format!("{place}: the page has {:?}, the answer has {:?}", names(shown), names(got)));
+            }
+            shown.iter().find_map(|(name, value)| differs(&format!("{place}.{name}"), value, &got[name]))
+        }
+        (Value::Array(shown), Value::Array(got)) if shown.len() == got.len() => {
+            let mut pairs = shown.iter().zip(got).enumerate();
+            pairs.find_map(|(index, (shown, got))| differs(&format!("{place}[{index}]"), shown, got))
+        }
+        _ if shown == got => None,
+        _ => Some(format!("{place}: the page has {shown}, the answer has {got}")),
+    }
+}
+
+#[tokio::test]
+async fn the_walk_through_of_the_readme_gives_the_answers_that_the_readme_shows() {
+    let steps = walk();
+    assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 8, "the walk-through has become short");
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let ran = tokio::task::spawn_blocking(move || {
+        let printed = run(&steps, &client.users, &client.wallet);
+        steps.into_iter().zip(printed).collect::<Vec<_>>()
+    });
+    for (step, printed) in ran.await.expect("thread") {
+        match &step.answer {
+            None => assert_eq!(printed, "", "the page shows no answer to:\n{}", step.commands),
+            Some(shown) => {
+                let got: Value = serde_json::from_str(&printed)
+                    .unwrap_or_else(|e| panic!("{e}: {printed}\nafter\n{}", step.commands));
+                assert_eq!(differs("answer", shown, &got), None, "after\n{}", step.commands);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_differs_from_the_page_is_told() {
+    let shown = serde_json::json!({"id": "01a…", "items": [{"cents": 5}]});
+    let got = |text: &str| differs("answer", &shown, &serde_json::from_str(text).expect("json"));
+    assert_eq!(got(r#"{"id": "77", "items": [{"cents": 5}]}"#), None);
+    assert!(got(r#"{"id": 77, "items": [{"cents": 5}]}"#).is_some_and(|told| told.starts_with("answer.id:")));
+    assert!(
+        got(r#"{"id": "77", "items": [{"cents": 6}]}"#).is_some_and(|told| told.starts_with("answer.items[0].cents:"))
+    );
+    assert!(got(r#"{"id": "77", "items": []}"#).is_some());
+    assert!(got(r#"{"id": "77", "items": [{"cents": 5}], "more": 1}"#).is_some());
+}
+
+#[test]
+fn every_shell_block_of_the_readme_is_one_that_a_shell_can_read() {
+    for (_, body) in blocks(&page("README.md")).iter().filter(|(language, _)| language == "sh") {
+        let read = Command::new("sh").args(["-n", "-c", body]).output().expect("sh");
+        assert!(read.status.success(), "{}\n{body}", String::from_utf8_lossy(&read.stderr));
+    }
+}
+
+/// The recipes that a page names in code: `just up`, `./justw test`.
+fn recipes_named(text: &str) -> BTreeSet<String> {
+    let fenced: Vec<String> = blocks(text).into_iter().map(|(_, body)| body).collect();
+    let prose: String = {
+        let mut inside = false;
+        let outside = text.lines().filter(|line| {
+            let fence = line.starts_with("```");
+            inside ^= fence;
+            !inside && !fence
+        });
+        outside.collect::<Vec<_>>().join("\n")
+    };
+    let spans = prose.split('`').skip(1).step_by(2).map(str::to_owned);
+    let is_name = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
+    let mut named = BTreeSet::new();
+    for code in fenced.into_iter().chain(spans) {
+        for line in code.lines() {
+            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+            let calls = words.windows(2).filter(|pair| matches!(pair[0], "just" | "./justw"));
+            named.extend(calls.map(|pair| pair[1]).filter(is_name).map(str::to_owned));
+        }
+    }
+    named
+}
+
+/// The recipes of a justfile, without asking `just`.
+fn recipes_of(text: &str) -> BTreeSet<String> {
+    let name = |line: &str| {
+        let (head, rest) = line.split_once(':')?;
+        let name = head.trim_start_matches('@').split_whitespace().next()?;
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        (plain && !rest.starts_with('=') && line.starts_with(|c: char| c.is_ascii_alphabetic() || c == '@'))
+            .then(|| name.to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
+/// The files that the justfile takes in where they are there.
+fn optional_imports(text: &str) -> Vec<PathBuf> {
+    let path = |line: &str| line.strip_prefix("import? ").map(|path| root().join(path.trim_matches('\'')));
+    text.lines().filter_map(path).collect()
+}
+
+#[test]
+fn every_recipe_that_a_page_names_exists() {
+    let justfile = page("justfile");
+    let (present, absent): (Vec<_>, Vec<_>) = optional_imports(&justfile).into_iter().partition(|path| path.exists());
+    let mut recipes = recipes_of(&justfile);
+    recipes.extend(present.iter().flat_map(|path| recipes_of(&fs::read_to_string(path).expect("import"))));
+    // Where `just` is installed it has the last word.
+    let asked = Command::new("just").arg("--summary").current_dir(root()).output();
+    if let Some(answer) = asked.ok().filter(|answer| answer.status.success()) {
+        let known: BTreeSet<String> =
+            String::from_utf8_lossy(&answer.stdout).split_whitespace().map(str::to_owned).collect();
+        recipes.retain(|recipe| known.contains(recipe));
+    }
+    assert!(recipes.contains("up") && recipes.contains("test"), "{recipes:?}");
+    // Recipes of a file that is not in this checkout begin with its name.
+    let elsewhere = |recipe: &String| {
+        absent.iter().any(|path| path.file_stem().is_some_and(|stem| recipe.starts_with(&*stem.to_string_lossy())))
+    };
+    for name in ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/decisions.md"] {
+        let named = recipes_named(&page(name));
+        let missing: Vec<_> = named.iter().filter(|r| !recipes.contains(*r) && !elsewhere(r)).collect();
+        assert!(missing.is_empty(), "{name} names recipes that the justfile does not have: {missing:?}");
+    }
+    assert!(recipes_named(&page("README.md")).len() >= 4);
+}
+
+#[test]
+fn recipes_are_read_out_of_code_alone() {
+    let text = "It is just right. Type `just up`, or:\n\n```console\n$ ./justw test   # just because\n```\n";
+    assert_eq!(recipes_named(text).into_iter().collect::<Vec<_>>(), ["test", "up"]);
+    let justfile = "purse := \"x\"\n[group('a')]\nup: servers\n    echo: no\n@status:\n_built:\nrun name='x':\n";
+    assert_eq!(recipes_of(justfile).into_iter().collect::<Vec<_>>(), ["run", "status", "up"]);
+}
+
+fn markdown(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            markdown(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_link_from_page_to_page_leads_somewhere() {
+    let mut pages = Vec::new();
+    markdown(root(), &mut pages);
+    assert!(pages.len() >= 5, "{pages:?}");
+    let mut dead = Vec::new();
+    for path in pages {
+        let text = fs::read_to_string(&path).expect("page");
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|t| !t.contains("://") && !t.starts_with('#') && !t.starts_with("mailto:")) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !path.parent().unwrap_or(root()).join(file).exists() {
+                dead.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
+}

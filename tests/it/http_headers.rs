@@ -1,0 +1,164 @@
+//! Headers: the request's id and trace, what every answer carries, how a token is presented.
+
+use purse::kernel::Role;
+use reqwest::Method;
+use reqwest::header::HeaderValue;
+use serde_json::json;
+
+use crate::support::{Answer, Client, RoleProcess, World, assert_dressed, assert_refused, stranger, token_of};
+
+async fn users() -> (World, RoleProcess, Client) {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    (world, users, client)
+}
+
+/// An answer of the cheapest route to a request with these headers.
+async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Answer {
+    let mut request = client.request(Method::GET, &format!("{}/health/live", client.users));
+    for (name, value) in headers {
+        request = request.header(*name, HeaderValue::from_bytes(value).expect("a header value"));
+    }
+    client.send(request).await
+}
+
+#[tokio::test]
+async fn a_request_id_of_64_plain_characters_is_kept_and_any_other_is_replaced() {
+    let (_world, _users, client) = users().await;
+    let (longest, too_long) = ("r".repeat(64), "r".repeat(65));
+    for kept in ["a", "A-z_0.9", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", "...", longest.as_str()] {
+        assert_eq!(live(&client, &[("x-request-id", kept.as_bytes())]).await.header("x-request-id"), kept);
+    }
+    let replaced: [&[u8]; 12] = [
+        too_long.as_bytes(),
+        b"",
+        b"a b",
+        b"a\tb",
+        b"a/b",
+        b"a\"b",
+        b"a,b",
+        b"<x>",
+        b"{}",
+        b"%0a",
+        "\u{fc}".as_bytes(),
+        b"\xff",
+    ];
+    for sent in replaced {
+        let answer = live(&client, &[("x-request-id", sent)]).await;
+        assert_eq!(answer.status, 200, "{sent:?}");
+        assert!(answer.header("x-request-id").parse::<uuid::Uuid>().is_ok(), "{sent:?}: {answer:?}");
+    }
+    let (first, second) = (live(&client, &[]).await, live(&client, &[]).await);
+    assert!(first.header("x-request-id").parse::<uuid::Uuid>().is_ok());
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn a_well_formed_traceparent_is_kept_and_any_other_is_replaced() {
+    let (_world, _users, client) = users().await;
+    let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(live(&client, &[("traceparent", sound.as_bytes())]).await.header("traceparent"), sound);
+    for bad in [
+        "",
+        "x",
+        &sound.to_uppercase(),
+        &sound.replacen("00-", "ff-", 1),
+        &sound.replacen("00-", "01-", 1),
+        &format!("{sound}-more"),
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e473-600f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
+    ] {
+        let answer = live(&client, &[("traceparent", bad.as_bytes())]).await;
+        let ours = answer.header("traceparent");
+        assert!(ours != bad && ours.len() == 55 && ours.starts_with("00-") && ours.ends_with("-01"), "{bad}: {ours}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
+    let (_world, _users, client) = users().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    for (method, path, status) in [
+        (Method::GET, "/nothing", 404),
+        (Method::DELETE, "/v1/auth/login", 405),
+        (Method::GET, "/v1/users/me", 401),
+        (Method::POST, "/v1/auth/login", 415),
+    ] {
+        let request = client.request(method, &format!("{}{path}", client.users));
+        let answer = client.send(request.header("x-request-id", "walk-9").header("traceparent", trace)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (status, "walk-9"), "{path}");
+        assert_eq!(answer.header("traceparent"), trace, "{path}");
+        assert_dressed(&answer, path);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way() {
+    let world = World::new().await;
+    let wallet = world.start(Role::Wallet).await;
+    let client = Client::new(&wallet.url(), &wallet.url());
+    let token = token_of(&stranger());
+    let url = format!("{}/v1/balance", client.wallet);
+    let asked = |values: Vec<String>| {
+        let request = client.request(Method::GET, &url);
+        let request = values.into_iter().fold(request, |request, value| request.header("authorization", value));
+        client.send(request)
+    };
+    // Whoever gets as far as the gate has been recognised.
+    for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+        let answer = asked(vec![format!("{scheme} {token}")]).await;
+        assert_refused(&answer, 503, "WALLET_PROVISIONING", scheme);
+    }
+    assert_refused(&asked(vec![format!("Bearer   {token}")]).await, 503, "WALLET_PROVISIONING", "1*SP");
+    let genuine = format!("Bearer {token}");
+    for values in [
+        vec![],
+        vec![String::new()],
+        vec!["Bearer".into()],
+        vec!["Bearer ".into()],
+        vec![token.clone()],
+        vec![format!("Basic {token}")],
+        vec![format!("Bearer{token}")],
+        vec![format!("Bearer\t{token}")],
+        vec![format!("Token {token}")],
+        vec![format!("Bearer {token} {token}")],
+        vec![format!("Bearer {token}, Bearer {token}")],
+        vec![format!("Bearer \"{token}\"")],
+        vec![format!("Bearer token={token}")],
+        vec![genuine.clone(), genuine.clone()],
+        vec!["Basic eDp5".into(), genuine.clone()],
+        vec![genuine.clone(), "Basic eDp5".into()],
+    ] {
+        let about = format!("{values:?}");
+        let answer = asked(values).await;
+        assert_refused(&answer, 401, "UNAUTHORIZED", &about);
+        assert_eq!(answer.header("www-authenticate"), "Bearer", "{about}");
+    }
+    for query in [format!("access_token={token}"), format!("token={token}")] {
+        let answer = client.send(client.request(Method::GET, &format!("{url}?{query}"))).await;
+        assert_refused(&answer, 401, "UNAUTHORIZED", "a token in the query is none");
+    }
+    let cookie = client.request(Method::GET, &url).header("cookie", format!("accessToken={token}"));
+    assert_refused(&client.send(cookie).await, 401, "UNAUTHORIZED", "nor is one in a cookie");
+}
+
+#[tokio::test]
+async fn no_answer_lets_another_site_in() {
+    let (_world, _users, client) = users().await;
+    let login = client
+        .request(Method::POST, &format!("{}/v1/auth/login", client.users))
+        .header("origin", "https://evil.example")
+        .json(&json!({"email": "nobody@example.com", "password": "12345678"}));
+    let preflight = client
+        .request(Method::OPTIONS, &format!("{}/v1/auth/login", client.users))
+        .header("origin", "https://evil.example")
+        .header("access-control-request-method", "POST");
+    for request in [login, preflight] {
+        let answer = client.send(request).await;
+        assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control")), "{answer:?}");
+        assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
+    }
+}

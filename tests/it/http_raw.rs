@@ -1,0 +1,250 @@
+//! What no proper client sends: slow, cut, doubled and smuggled requests, byte by byte.
+
+use std::time::{Duration, Instant};
+
+use purse::kernel::Role;
+use serde_json::Value;
+
+use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_dressed, assert_invalid, assert_refused};
+
+async fn users() -> (World, RoleProcess, Client) {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    (world, users, client)
+}
+
+fn login_head(length: usize) -> String {
+    format!(
+        "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_too_slowly_is_cut_off() {
+    let (_world, _users, client) = users().await;
+    // At once, because each of them waits.
+    tokio::join!(a_body_that_stops(&client), a_body_that_drips(&client), a_head_that_stops(&client));
+}
+
+/// A 408 after ten seconds, and the end.
+async fn a_body_that_stops(client: &Client) {
+    let mut raw = Raw::connect(&client.users).await;
+    let began = Instant::now();
+    raw.send(login_head(100)).await;
+    raw.send(b"{\"email\":").await;
+    let answer = raw.answer().await.expect("an answer");
+    assert_refused(&answer, 408, "REQUEST_TIMEOUT", "a slow body");
+    assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
+    // Nothing that comes later on this connection is taken for another request.
+    raw.send("x".repeat(92)).await;
+    assert!(raw.ends().await);
+}
+
+/// A byte now and then keeps no connection: the deadline is for the whole body.
+async fn a_body_that_drips(client: &Client) {
+    let mut raw = Raw::connect(&client.users).await;
+    raw.send(login_head(10_000)).await;
+    let (mut sent, began) = (0, Instant::now());
+    while raw.stays_open(Duration::from_millis(200)).await {
+        assert!(began.elapsed() < Duration::from_secs(40), "still taken after {sent} bytes");
+        raw.send(b" ").await;
+        sent += 1;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9), "{sent} bytes");
+}
+
+/// After five seconds the end, with a 408 or without.
+async fn a_head_that_stops(client: &Client) {
+    let mut raw = Raw::connect(&client.users).await;
+    let began = Instant::now();
+    raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
+    let answer = raw.answer().await;
+    assert!(answer.is_none_or(|answer| answer.status == 408));
+    assert!(raw.ends().await);
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let (_world, _users, client) = users().await;
+    let user = client.user().await;
+    let mut raw = Raw::connect(&client.users).await;
+    let me = format!("GET /v1/users/me HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n", user.token);
+    let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        // The slow one first: a login costs a hash.
+        let login = login_head(body.len()).replacen("host: x", &format!("host: x\r\nx-request-id: l{n}"), 1);
+        let nothing = format!("GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: n{n}\r\n\r\n");
+        sent.extend([login, body.clone(), format!("{me}x-request-id: m{n}\r\n\r\n"), nothing]);
+    }
+    raw.send(sent.concat()).await;
+    for n in 0..5 {
+        for (name, status) in [("l", 200), ("m", 200), ("n", 404)] {
+            let answer = raw.answer().await.expect("an answer");
+            assert_eq!((answer.header("x-request-id"), answer.status.as_u16()), (&*format!("{name}{n}"), status));
+            assert_dressed(&answer, name);
+        }
+    }
+    assert!(raw.stays_open(Duration::from_millis(50)).await);
+}
+
+#[tokio::test]
+async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() {
+    let (_world, _users, client) = users().await;
+    let hidden = "GET /health/live HTTP/1.1\r\nhost: x\r\nx-request-id: hidden\r\n\r\n";
+    for (head, status) in [
+        // Turned away before a byte of the body was looked at.
+        (format!("POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 404),
+        (format!("PUT /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 405),
+        (format!("POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 415),
+        (format!("GET /v1/users/me HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 401),
+        (login_head(hidden.len()), 400),
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(format!("{head}{hidden}GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n")).await;
+        let first = raw.answer().await.expect("an answer");
+        assert_eq!(first.status.as_u16(), status, "{head}");
+        // Either the connection ends there or the next request is the next one.
+        if let Some(second) = raw.answer().await {
+            assert_eq!(second.header("x-request-id"), "next", "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_connection() {
+    let (_world, users, client) = users().await;
+    let hidden = "GET /health/ready HTTP/1.1\r\nhost: x\r\nx-request-id: smuggled\r\n\r\n";
+    let heads = [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: 5\r\ncontent-length: 5",
+        "content-length: 5, 5",
+        "content-length: +5",
+        "content-length: -5",
+        "content-length: 0x5",
+        "content-length: 5 5",
+        "content-length: 99999999999999999999",
+        "content-length : 5",
+        " content-length: 5",
+        "transfer-encoding: identity, chunked, identity",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "x-folded: a\r\n b",
+        "x-control: a\u{1}b",
+        "x-nul: a\0b",
+        "no colon here",
+        ": no name",
+        "host: y",
+    ];
+    for head in heads {
+        for request_line in ["POST /v1/auth/login HTTP/1.1\r\nhost: x", "GET /health/live HTTP/1.1\r\nhost: x"] {
+            let mut raw = Raw::connect(&client.users).await;
+            raw.send(format!("{request_line}\r\nx-request-id: outer\r\n{head}\r\n\r\n0\r\n\r\n{hidden}")).await;
+            refused_by_the_parser(raw, &format!("{request_line} {head}")).await;
+        }
+    }
+    let reached = |id: &str| users.log().iter().any(|line| line["request_id"] == *id);
+    let marked = client.request(reqwest::Method::GET, &format!("{}/nothing", client.users));
+    client.send(marked.header("x-request-id", "after-all-of-them")).await;
+    crate::support::eventually(crate::support::PATIENCE, "the log is written", || async {
+        reached("after-all-of-them").then_some(())
+    })
+    .await;
+    assert!(!reached("smuggled") && !reached("outer"), "no handler saw them");
+}
+
+#[tokio::test]
+async fn a_malformed_request_line_is_a_400_and_the_end_of_the_connection() {
+    let (_world, _users, client) = users().await;
+    for line in [
+        "GET",
+        "GET /health/live",
+        "GET  /health/live HTTP/1.1",
+        "GET /health/live HTTP/9.9",
+        "GET /health/live HTTP/1.1 x",
+        "GET /health live HTTP/1.1",
+        "GET \u{1}/ HTTP/1.1",
+        "G\u{0}T /health/live HTTP/1.1",
+        "(GET) /health/live HTTP/1.1",
+        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", // the beginning of TLS
+        "PRI * HTTP/2.0",
+        "hello",
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(format!("{line}\r\nhost: x\r\n\r\n")).await;
+        refused_by_the_parser(raw, line).await;
+    }
+    // No `Host` at all.
+    let mut raw = Raw::connect(&client.users).await;
+    raw.send("GET /health/live HTTP/1.1\r\n\r\n").await;
+    refused_by_the_parser(raw, "no host").await;
+    let live = client.send(client.request(reqwest::Method::GET, &format!("{}/health/live", client.users))).await;
+    assert_eq!(live.status, 200, "the process has lived through it");
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused_and_ends_the_connection() {
+    let (_world, _users, client) = users().await;
+    let long = "x".repeat(300_000);
+    let many = (0..2000).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
+    for (head, about) in [
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-long: {long}"), "a header without end"),
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "2,000 headers"),
+        (format!("GET /{long}"), "a path without end"),
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(head).await;
+        if let Some(answer) = raw.answer().await {
+            assert!([400, 413, 414, 431].contains(&answer.status.as_u16()), "{about}: {answer:?}");
+        }
+        assert!(raw.ends().await, "{about}");
+    }
+}
+
+/// An empty 400 or nothing, and then the end: what cannot be parsed reaches no handler.
+async fn refused_by_the_parser(mut raw: Raw, about: &str) {
+    if let Some(answer) = raw.answer().await {
+        assert_eq!((answer.status.as_u16(), &answer.body), (400, &Value::Null), "{about}: {answer:?}");
+    }
+    assert!(raw.ends().await, "{about}: the connection ends after one answer");
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
+    let (world, _users, client) = users().await;
+    let body = r#"{"firstName":"A","lastName":"L","email":"cut@example.com","password":"12345678"}"#;
+    let head = "POST /v1/auth/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let more = body.len() + 1;
+    for request in [
+        format!("{head}content-length: {more}\r\n\r\n{body}"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len()),
+        format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n{body}\r\n0\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{more:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"),
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(&request).await;
+        raw.finish().await;
+        if let Some(answer) = raw.answer().await.filter(|answer| !answer.body.is_null()) {
+            assert_invalid(&answer, &["body"], &request);
+        }
+        assert!(raw.ends().await, "{request}");
+    }
+    assert_eq!(world.sql(Role::Users, "SELECT count(*) FROM users").await, "0");
+}
+
+#[tokio::test]
+async fn an_expectation_of_100_continue_is_met() {
+    let (_world, _users, client) = users().await;
+    let user = client.user().await;
+    let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);
+    let mut raw = Raw::connect(&client.users).await;
+    raw.send(login_head(body.len()).replacen("host: x", "host: x\r\nexpect: 100-continue", 1)).await;
+    assert_eq!(raw.answer().await.expect("leave to go on").status, 100);
+    raw.send(&body).await;
+    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+}

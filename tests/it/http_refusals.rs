@@ -1,0 +1,175 @@
+//! Which refusal comes first: 404/405, then 401, then 429, then the gate, then 415/413/400.
+
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{
+    Answer, Client, Raw, World, assert_dressed, assert_dressed_without_body, assert_refused, stranger, token_of,
+};
+
+/// Every route: its role, its path, the methods it has.
+const ROUTES: [(Role, &str, &[&str]); 13] = [
+    (Role::Users, "/v1/auth/register", &["POST"]),
+    (Role::Users, "/v1/auth/login", &["POST"]),
+    (Role::Users, "/v1/users/me", &["GET"]),
+    (Role::Users, "/health/live", &["GET"]),
+    (Role::Users, "/health/ready", &["GET"]),
+    (Role::Wallet, "/v1/transactions", &["GET", "POST"]),
+    (Role::Wallet, "/v1/transactions/credit", &["POST"]),
+    (Role::Wallet, "/v1/transactions/debit", &["POST"]),
+    (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", &["GET"]),
+    (Role::Wallet, "/v1/balance", &["GET"]),
+    (Role::Wallet, "/v1/wallet/status", &["GET"]),
+    (Role::Wallet, "/health/live", &["GET"]),
+    (Role::Wallet, "/health/ready", &["GET"]),
+];
+
+/// One request without a token, by hand, so that no client tidies the path or the method up.
+async fn bare(client: &Client, role: Role, method: &str, path: &str) -> Answer {
+    let url = if role == Role::Users { &client.users } else { &client.wallet };
+    let mut raw = Raw::connect(url).await;
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    raw.send(request).await;
+    raw.answer().await.unwrap_or_else(|| panic!("{method} {path}: no answer"))
+}
+
+#[tokio::test]
+async fn a_method_that_a_resource_does_not_have_is_a_405_with_those_it_has_before_anything_else() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for (role, path, has) in ROUTES {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", "BREW"] {
+            if has.contains(&method) {
+                continue;
+            }
+            let about = format!("{method} {path}");
+            let answer = bare(&client, role, method, path).await;
+            assert_refused(&answer, 405, "METHOD_NOT_ALLOWED", &about);
+            let mut allowed: Vec<_> = answer.header("allow").split(", ").collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed, has, "{about}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_is_refused_like_any_other_and_has_no_body() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for (role, path, has) in ROUTES {
+        let url = if role == Role::Users { &client.users } else { &client.wallet };
+        let head = client.request(Method::HEAD, &format!("{url}{path}")).send().await.expect("an answer");
+        let (status, headers) = (head.status(), head.headers().clone());
+        let answer = Answer { status, headers, body: json!(null) };
+        assert_eq!((status.as_u16(), answer.header("allow").split(", ").count()), (405, has.len()), "{path}");
+        assert_dressed_without_body(&answer, path);
+        assert!(head.bytes().await.expect("read").is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for path in ["/", "/v1", "/v1/", "/v2/balance", "/v1/accounts", "/favicon.ico", "/.env", "/health", "/*", "/v1/%00"]
+    {
+        for (role, method) in
+            [(Role::Users, "GET"), (Role::Users, "POST"), (Role::Wallet, "GET"), (Role::Wallet, "TRACE")]
+        {
+            assert_refused(&bare(&client, role, method, path).await, 404, "NOT_FOUND", &format!("{method} {path}"));
+        }
+    }
+    for (role, path, has) in ROUTES {
+        let variants = [
+            format!("{path}/"),
+            format!("{path}//"),
+            format!("/{path}"),
+            path.replacen("/v1/", "/v1//", 1).replacen("/health/", "/health//", 1),
+            path.replacen("/v1", "/V1", 1).replacen("/health", "/Health", 1),
+            path.replacen("/v1/", "/v1%2f", 1).replacen("/health/", "/health%2F", 1),
+            path.replacen("/v1/", "/v1/./", 1).replacen("/health/", "/health/./", 1),
+            path.replacen("/v1/", "/v1/x/../", 1).replacen("/health/", "/health/x/../", 1),
+            format!("{path}/more/of/it"),
+            format!("{path};x=1/"),
+        ];
+        for variant in variants {
+            let about = format!("{} {variant}", has[0]);
+            assert_refused(&bare(&client, role, has[0], &variant).await, 404, "NOT_FOUND", &about);
+        }
+        // The other role's routes are nobody's here.
+        if !path.starts_with("/health") {
+            let other = if role == Role::Users { Role::Wallet } else { Role::Users };
+            assert_refused(&bare(&client, other, has[0], path).await, 404, "NOT_FOUND", path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_every_wallet_route_and_the_profile_are_a_401() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for (role, path, has) in ROUTES {
+        if path.starts_with("/health") || path.starts_with("/v1/auth") {
+            continue;
+        }
+        for method in has {
+            // The body has no media type and is none either: the token comes first.
+            let answer = bare(&client, role, method, path).await;
+            assert_refused(&answer, 401, "UNAUTHORIZED", &format!("{method} {path}"));
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+        }
+    }
+    for (role, url) in [(Role::Users, &client.users), (Role::Wallet, &client.wallet)] {
+        for path in ["/health/live", "/health/ready"] {
+            let answer = client.send(client.request(Method::GET, &format!("{url}{path}"))).await;
+            assert_eq!((answer.status.as_u16(), &answer.body["status"]), (200, &json!("ok")), "{role:?} {path}");
+            assert_dressed(&answer, path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_comes_before_the_limit_and_the_limit_before_the_gate() {
+    let world = World::new().await;
+    let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "2"), ("RL_TX_WINDOW", "1h")];
+    let wallet = world.start_with(Role::Wallet, &limited).await;
+    let client = Client::new(&wallet.url(), &wallet.url());
+    let token = token_of(&stranger());
+    let url = format!("{}/v1/transactions/credit", client.wallet);
+    let post = |token: &str| client.request(Method::POST, &url).bearer_auth(token);
+    for n in 1..=2 {
+        // Nothing of the body is looked at: no media type, no body.
+        let gate = client.send(post(&token)).await;
+        assert_refused(&gate, 503, "WALLET_PROVISIONING", &format!("request {n}"));
+    }
+    assert_refused(&client.send(post(&token)).await, 429, "RATE_LIMITED", "the limit stands before the gate");
+    assert_refused(&client.send(post("x")).await, 401, "UNAUTHORIZED", "the token stands before the limit");
+    let delete = client.send(client.request(Method::DELETE, &url)).await;
+    assert_refused(&delete, 405, "METHOD_NOT_ALLOWED", "the method stands before all");
+}
+
+#[tokio::test]
+async fn the_gate_says_exactly_its_sentence_whatever_else_is_wrong() {
+    let world = World::new().await;
+    let wallet = world.start(Role::Wallet).await;
+    let client = Client::new(&wallet.url(), &wallet.url());
+    let token = token_of(&stranger());
+    for (role, path, has) in ROUTES {
+        if role == Role::Users || path.starts_with("/health") {
+            continue;
+        }
+        for (method, query) in has.iter().flat_map(|method| [(method, ""), (method, "?limit=x&wait=x&at=x&unknown=x")])
+        {
+            let about = format!("{method} {path}{query}");
+            let method = method.parse::<Method>().expect("method");
+            let request = client.request(method, &format!("{}{path}{query}", client.wallet)).bearer_auth(&token);
+            let bad = request.header("content-type", "text/plain").header("idempotency-key", "").body("[");
+            let answer = client.send(bad).await;
+            assert_refused(&answer, 503, "WALLET_PROVISIONING", &about);
+            assert_eq!(answer.header("retry-after"), "2", "{about}");
+            let body = json!({"code": "WALLET_PROVISIONING", "message": "Wallet is being provisioned. Retry shortly."});
+            assert_eq!(answer.body, body, "{about}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The life of a process: how it starts, what it refuses, how it ends.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use purse::kernel::Role;
+use rustix::process::Signal;
+
+use crate::support::{Client, PATIENCE, RoleProcess, World, eventually};
+
+fn sound(role: Role) -> BTreeMap<String, String> {
+    [
+        (format!("{}_DATABASE_URL", role.as_str().to_uppercase()), "postgres://u:hunter22@127.0.0.1:1/db".to_owned()),
+        ("RABBITMQ_URL".to_owned(), "amqp://u:hunter22@127.0.0.1:1/%2f".to_owned()),
+        ("JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE".to_owned()),
+        ("INTERNAL_JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE_INTERNAL".to_owned()),
+    ]
+    .into()
+}
+
+async fn run(arguments: &[&str], settings: &BTreeMap<String, String>) -> (Option<i32>, String) {
+    let mut process = RoleProcess::spawn(arguments, settings);
+    let status = process.ended().await;
+    (status.code(), process.everything())
+}
+
+#[tokio::test]
+async fn a_sound_configuration_is_checked_without_opening_anything() {
+    for role in Role::ALL {
+        for arguments in [["check-config", "--role", role.as_str()], ["--role", role.as_str(), "--check-config"]] {
+            let (code, told) = run(&arguments, &sound(role)).await;
+            assert_eq!(code, Some(0), "{told}");
+            assert!(told.contains(&format!("The configuration of the {role} role is sound.")), "{told}");
+            assert!(told.contains("JWT_PRIVATE_KEY has 13 bytes"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_problem_of_a_configuration_is_told_at_once_with_exit_code_64() {
+    let mut settings = sound(Role::Users);
+    settings.remove("JWT_PRIVATE_KEY");
+    settings.extend([("USERS_PORT".to_owned(), "x".to_owned()), ("LOG_LEVEL".to_owned(), "loud".to_owned())]);
+    for arguments in [&["--role", "users"][..], &["--role", "users", "--check-config"]] {
+        let (code, told) = run(arguments, &settings).await;
+        assert_eq!(code, Some(64), "{told}");
+        for problem in [
+            "the configuration has 3 problems",
+            "JWT_PRIVATE_KEY: is required",
+            "USERS_PORT: `x` must be a port",
+            "LOG_LEVEL: `loud` must be",
+        ] {
+            assert!(told.contains(problem), "{problem}\n{told}");
+        }
+        assert!(!told.contains("hunter22"));
+    }
+}
+
+#[tokio::test]
+async fn bad_usage_ends_with_64_and_help_with_0() {
+    let nothing = BTreeMap::new();
+    for arguments in [
+        &[][..],
+        &["--role", "bank"],
+        &["--role", "users", "--prefetch", "3"],
+        &["--role", "wallet", "--outbox-batch-max", "3"],
+        &["--role", "wallet", "--retry-ttl-ms", "1,2"],
+        &["--role", "users", "--frobnicate"],
+        &["frobnicate"],
+        &["--role", "users", "--config-dir", "/nonexistent"],
+    ] {
+        let (code, told) = run(arguments, &nothing).await;
+        assert_eq!(code, Some(64), "{arguments:?}\n{told}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["migrate", "--help"]] {
+        assert_eq!(run(arguments, &nothing).await.0, Some(0), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn production_refuses_the_unsafe_defaults() {
+    let mut settings = sound(Role::Wallet);
+    settings.insert("APP_ENV".to_owned(), "production".to_owned());
+    let (code, told) = run(&["check-config", "--role", "wallet"], &settings).await;
+    assert_eq!(code, Some(64));
+    assert!(told.contains("JWT_PRIVATE_KEY: has 13 bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = taken.local_addr().expect("address").port().to_string();
+    let (code, told) = run(&["--role", "users", "--host", "127.0.0.1", "--port", &port], &sound(Role::Users)).await;
+    assert_eq!(code, Some(69), "{told}");
+    assert!(told.contains(&format!("cannot listen on 127.0.0.1:{port}")) && told.contains("--port"), "{told}");
+}
+
+#[tokio::test]
+async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_code_69() {
+    let world = World::new().await;
+    world.broker.declare_plain("wallet.provision").await;
+    let mut wallet = world.spawn(Role::Wallet, &[]).await;
+    assert_eq!(wallet.ended().await.code(), Some(69), "{}", wallet.everything());
+    let told = wallet.told();
+    assert!(told.contains("wallet.provision exists at the broker with other arguments"), "{told}");
+}
+
+#[tokio::test]
+async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written() {
+    let world = World::new().await;
+    for (role, signal) in [(Role::Users, Signal::TERM), (Role::Wallet, Signal::INT)] {
+        let mut process = world.start(role).await;
+        process.signal(signal);
+        assert_eq!(process.ended().await.code(), Some(0), "{}", process.everything());
+        let log = process.log();
+        assert_eq!(log.last().map(|line| line["msg"].clone()), Some("stopped".into()), "{}", process.everything());
+        assert!(log.iter().any(|line| line["msg"] == "actor stopped" && line["actor"] == "http"));
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() {
+    let mut settings = sound(Role::Users);
+    settings.extend([("USERS_PORT".to_owned(), "0".to_owned()), ("HOST".to_owned(), "127.0.0.1".to_owned())]);
+    settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
+    let mut process = RoleProcess::spawn(&["--role", "users"], &settings);
+    eventually(PATIENCE, "it waits for the database", || async {
+        process.everything().contains("the database cannot be used yet").then_some(())
+    })
+    .await;
+    process.signal(Signal::HUP);
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().await.code(), Some(0), "{}", process.everything());
+    assert!(!process.everything().contains("hunter22"));
+}
+
+#[tokio::test]
+async fn posts_in_hand_are_answered_when_a_stop_comes_and_what_was_answered_is_there() {
+    let world = World::new().await;
+    let (_users, mut wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let posts = (0..200).map(|n| {
+        let client = client.clone();
+        let user = user.clone();
+        tokio::spawn(async move {
+            let request =
+                client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), Some(&format!("k{n}")));
+            client.try_send(request).await.is_some_and(|answer| answer.status == 201)
+        })
+    });
+    let posts: Vec<_> = posts.collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    wallet.signal(Signal::TERM);
+    assert_eq!(wallet.ended().await.code(), Some(0), "{}", wallet.everything());
+    let mut answered = 0;
+    for post in posts {
+        answered += i64::from(post.await.expect("post"));
+    }
+    let stored: i64 = world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await.parse().expect("number");
+    assert!(stored >= answered, "{stored} entries for {answered} answers");
+    let again = world.start(Role::Wallet).await;
+    let client = Client::new(&client.users, &again.url());
+    assert_eq!(client.balance(&user).await, stored);
+}
+
+#[tokio::test]
+async fn migrate_only_migrates_and_ends_and_healthcheck_tells_readiness() {
+    let world = World::new().await;
+    for role in Role::ALL {
+        let settings = world.settings(role);
+        let first = run(&["migrate", "--role", role.as_str()], &settings).await;
+        assert_eq!(first.0, Some(0), "{}", first.1);
+        let second = run(&["--role", role.as_str(), "--migrate-only"], &settings).await;
+        assert!(second.0 == Some(0) && second.1.contains("database is up to date"), "{}", second.1);
+    }
+    let users = world.start(Role::Users).await;
+    let port = users.url().rsplit_once(':').expect("port").1.to_owned();
+    let healthcheck = ["healthcheck", "--role", "users", "--port", &port];
+    assert_eq!(run(&healthcheck, &BTreeMap::new()).await.0, Some(0));
+    drop(users);
+    assert_eq!(run(&healthcheck, &BTreeMap::new()).await.0, Some(1));
+}
+
+#[tokio::test]
+async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
+    let world = World::new().await;
+    let name = world.databases.users.database.clone();
+    world
+        .sql(Role::Wallet, &format!("CREATE DATABASE {name}_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"))
+        .await;
+    let mut settings = world.settings(Role::Users);
+    for variable in ["USERS_DATABASE_URL", "USERS_MIGRATION_DATABASE_URL"] {
+        settings.insert(variable.to_owned(), world.addresses.superuser_url(&format!("{name}_ascii")));
+    }
+    let (code, told) = run(&["migrate", "--role", "users"], &settings).await;
+    assert_eq!(code, Some(69), "{told}");
+    assert!(told.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{told}");
+}
+
+#[tokio::test]
+async fn the_runtime_user_cannot_change_the_ledger_and_neither_can_the_owner() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 5, None).await;
+    let changes = [
+        "UPDATE transactions SET amount_minor = 1",
+        "DELETE FROM transactions",
+        "TRUNCATE transactions",
+        "ALTER TABLE transactions ADD COLUMN x int",
+        "CREATE TABLE mine (x int)",
+        "DELETE FROM wallets",
+    ];
+    for (url, allowed) in [(&world.databases.wallet.runtime_url, 0), (&world.databases.wallet.migration_url, 2)] {
+        let (database, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connected");
+        tokio::spawn(connection);
+        let mut done = Vec::new();
+        for change in changes {
+            let undone = format!("BEGIN; {change}; ROLLBACK");
+            if database.batch_execute(&undone).await.is_ok() {
+                done.push(change);
+            }
+            let _ = database.batch_execute("ROLLBACK").await;
+        }
+        assert_eq!(done.len(), allowed, "{done:?}");
+        assert!(done.iter().all(|change| change.starts_with("ALTER") || change.starts_with("CREATE")), "{done:?}");
+    }
+    let other = world.databases.wallet.runtime_url.replace("_wallet?", "_users?");
+    assert!(
+        other == world.databases.wallet.runtime_url
+            || tokio_postgres::connect(&other, tokio_postgres::NoTls).await.is_err()
+    );
+}
+
+#[tokio::test]
+async fn no_secret_stands_in_the_logs_even_at_trace() {
+    let world = World::new().await;
+    let trace = [("LOG_LEVEL", "trace")];
+    let (users, wallet) = (world.start_with(Role::Users, &trace).await, world.start_with(Role::Wallet, &trace).await);
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    client.log_in(&user.email, "a wrong password").await;
+    client
+        .post_request(
+            &user,
+            "credit",
+            &serde_json::json!({"amountMinor": 5, "description": "rent for the attic"}),
+            None,
+        )
+        .send()
+        .await
+        .expect("sent");
+    let logs = format!("{}{}", users.everything(), wallet.everything());
+    assert!(logs.contains("\"level\":\"debug\""), "trace must be on for this to mean anything");
+    let url_password =
+        world.databases.users.runtime_url.split(':').nth(2).and_then(|p| p.split('@').next()).expect("password");
+    for secret in [
+        &user.email,
+        &user.token,
+        crate::support::PASSWORD,
+        "a wrong password",
+        "Lovelace",
+        "$argon2id",
+        "ILIACHALLENGE",
+        "rent for the attic",
+        &format!(":{url_password}@"),
+    ] {
+        assert!(!logs.contains(secret), "{secret:?} stands in the logs");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let world = World::new().await;
+    let (_users, mut wallet, client) = world.both().await;
+    let stranger = client.user().await;
+    // Keeps one request in hand, which a shutdown would wait for.
+    let held = std::net::TcpStream::connect(wallet.url().trim_start_matches("http://")).expect("connected");
+    write!(&held, "POST /v1/transactions/credit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{{", stranger.token).expect("sent");
+    client.get(&stranger, "/v1/wallet/status?wait=30").await;
+    let began = Instant::now();
+    wallet.signal(Signal::TERM);
+    eventually(PATIENCE, "stopping", || async { wallet.everything().contains("\"stopping\"").then_some(()) }).await;
+    wallet.signal(Signal::TERM);
+    assert_eq!(wallet.ended().await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(7), "the first signal alone would wait for the request");
+}

@@ -1,0 +1,139 @@
+//! A role as a process of its own, with its log.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::world::PURSE;
+use super::{PATIENCE, eventually};
+
+/// A running `purse`.
+pub struct RoleProcess {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    errors: Arc<Mutex<Vec<String>>>,
+    address: Option<String>,
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            kept.lock().expect("lines").push(line);
+        }
+    });
+    lines
+}
+
+impl RoleProcess {
+    /// Starts the binary with these arguments and no other environment than `settings`.
+    pub fn spawn(arguments: &[&str], settings: &BTreeMap<String, String>) -> Self {
+        let mut command = Command::new(PURSE);
+        command.args(arguments).env_clear().envs(settings).stdin(Stdio::null());
+        // Coverage is written where the run that measures it says.
+        command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        let lines = collect(child.stdout.take().expect("stdout"));
+        let errors = collect(child.stderr.take().expect("stderr"));
+        Self { child, lines, errors, address: None }
+    }
+
+    /// Waits until it listens, and remembers where.
+    pub async fn listening(&mut self) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().iter().find(|line| line["msg"] == "listening") {
+                self.address = line["address"].as_str().map(str::to_owned);
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("waited") {
+                panic!("ended with {status} instead of listening:\n{}", self.everything());
+            }
+            assert!(std::time::Instant::now() < deadline, "does not listen:\n{}", self.everything());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until everything that it depends on is there.
+    pub async fn ready(&self) {
+        let url = format!("{}/health/ready", self.url());
+        eventually(PATIENCE, &format!("{url} says ok\n{}", self.everything()), || async {
+            let body: Value = reqwest::get(&url).await.ok()?.json().await.ok()?;
+            (body["status"] == "ok").then_some(())
+        })
+        .await;
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address.as_deref().expect("listening"))
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Every line of its log so far, as JSON. A line that is none fails the test.
+    pub fn log(&self) -> Vec<Value> {
+        let lines = self.lines.lock().expect("lines");
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// All that it has printed, on both streams.
+    pub fn everything(&self) -> String {
+        let (lines, errors) = (self.lines.lock().expect("lines"), self.errors.lock().expect("errors"));
+        format!("{}\n{}", lines.join("\n"), errors.join("\n"))
+    }
+
+    /// What it has told a person on stderr.
+    pub fn told(&self) -> String {
+        self.errors.lock().expect("errors").join("\n")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("signalled");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("waited") {
+                // The readers see the end of their streams a moment later.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return status;
+            }
+            assert!(std::time::Instant::now() < deadline, "does not end:\n{}", self.everything());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends it without a warning, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.signal(Signal::KILL);
+        self.ended().await;
+    }
+}
+
+impl Drop for RoleProcess {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // In order where it goes fast: coverage is written at an orderly end.
+            let _ = kill_process(self.pid(), Signal::TERM);
+            for _ in 0..300 {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! HTTP by hand, for what no proper client sends.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Answer, PATIENCE};
+
+/// One connection.
+pub struct Raw {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn connect(url: &str) -> Self {
+        let address = url.trim_start_matches("http://");
+        Self { stream: TcpStream::connect(address).await.expect("connected"), received: Vec::new() }
+    }
+
+    /// Sends all of it; `false` where the other side no longer takes it.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let sent = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("the other side reads").is_ok()
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("half closed");
+    }
+
+    /// More bytes; `false` at the end, in whatever way it ended.
+    async fn more(&mut self) -> bool {
+        let mut chunk = [0; 4096];
+        match timeout(PATIENCE, self.stream.read(&mut chunk)).await.expect("an answer or an end") {
+            Ok(0) | Err(_) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&chunk[..count]);
+                true
+            }
+        }
+    }
+
+    /// The next answer, with `Null` for an empty body; `None` where the connection ended instead.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.received[..end].to_vec()).expect("ASCII");
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+        let headers: HeaderMap = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| {
+                (name.parse::<HeaderName>().expect("name"), HeaderValue::from_str(value).expect("value"))
+            })
+            .collect();
+        let length = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0_usize);
+        while self.received.len() < end + length {
+            assert!(self.more().await, "the body is cut short:\n{head}");
+        }
+        let text = &self.received[end..end + length];
+        let body = if text.is_empty() { Value::Null } else { serde_json::from_slice(text).expect("JSON") };
+        self.received.drain(..end + length);
+        Some(Answer { status: status.parse::<StatusCode>().expect("a status"), headers, body })
+    }
+
+    /// Waits for the end of the connection; `true` if nothing came before it.
+    pub async fn ends(&mut self) -> bool {
+        while self.more().await {}
+        self.received.is_empty()
+    }
+
+    /// Whether the connection is still open and silent after this long.
+    pub async fn stays_open(&mut self, span: Duration) -> bool {
+        timeout(span, self.stream.read(&mut [0; 1])).await.is_err()
+    }
+}

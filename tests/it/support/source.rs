@@ -1,0 +1,146 @@
+//! Reads Rust source just far enough to see which paths its code names.
+
+/// A word or a mark of the code, and its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub text: String,
+    pub line: usize,
+}
+
+/// The code of a source text, without comments, texts and characters.
+pub fn tokens(source: &str) -> Vec<Token> {
+    let chars: Vec<char> = source.chars().collect();
+    let (mut tokens, mut begin, mut line) = (Vec::new(), 0, 1);
+    while begin < chars.len() {
+        let rest = &chars[begin..];
+        let (length, is_code) = next(rest);
+        let part = &rest[..length.clamp(1, rest.len())];
+        if is_code && !part[0].is_whitespace() {
+            tokens.push(Token { text: part.iter().collect(), line });
+        }
+        line += part.iter().filter(|c| **c == '\n').count();
+        begin += part.len();
+    }
+    tokens
+}
+
+const fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
+/// How long the first part of `rest` is, and whether it is code.
+fn next(rest: &[char]) -> (usize, bool) {
+    match rest {
+        ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), false),
+        ['/', '*', ..] => (block_comment(rest), false),
+        ['"', ..] => (quoted(rest, '"'), false),
+        // A character, unless it is a lifetime: 'a' or '\n' against 'a.
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), false),
+        [':', ':', ..] => (2, true),
+        [first, ..] if is_word(*first) => {
+            let length = rest.iter().take_while(|c| is_word(**c)).count();
+            raw_text(rest, length).map_or((length, true), |length| (length, false))
+        }
+        _ => (1, true),
+    }
+}
+
+fn block_comment(rest: &[char]) -> usize {
+    let (mut depth, mut index) = (0_usize, 0);
+    loop {
+        match &rest[index..] {
+            ['/', '*', ..] => (depth, index) = (depth + 1, index + 2),
+            ['*', '/', ..] => (depth, index) = (depth - 1, index + 2),
+            [] => return index,
+            _ => index += 1,
+        }
+        if depth == 0 {
+            return index;
+        }
+    }
+}
+
+fn quoted(rest: &[char], mark: char) -> usize {
+    let mut index = 1;
+    while let Some(c) = rest.get(index).filter(|c| **c != mark) {
+        index += if *c == '\\' { 2 } else { 1 };
+    }
+    index + 1
+}
+
+/// The length of `r"…"` or `r#"…"#`, if the word that `rest` begins with opens one.
+fn raw_text(rest: &[char], word: usize) -> Option<usize> {
+    let prefix: String = rest[..word].iter().collect();
+    let hashes = rest[word..].iter().take_while(|c| **c == '#').count();
+    let opens = matches!(prefix.as_str(), "r" | "br" | "cr") && rest.get(word + hashes) == Some(&'"');
+    let body = word + hashes + 1;
+    let end: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+    opens.then(|| {
+        let inside = rest[body..].windows(end.len()).position(|window| window == end);
+        inside.map_or(rest.len(), |inside| body + inside + end.len())
+    })
+}
+
+/// Every path of the package that the code names, from the root on, with its line: `crate::…`, `purse::…`, and
+/// `super::…` resolved; groups are taken apart.
+pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
+    let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
+    let (mut paths, mut inline, mut depth, mut index) = (Vec::new(), Vec::new(), 0_usize, 0);
+    while index < tokens.len() {
+        match text(index) {
+            "{" => depth += 1,
+            "}" => {
+                depth = depth.saturating_sub(1);
+                inline.retain(|opened| *opened < depth);
+            }
+            "mod" if text(index + 2) == "{" => inline.push(depth),
+            "crate" | "purse" if text(index + 1) == "::" && (index == 0 || text(index - 1) != "::") => {
+                expand(tokens, index + 2, &[], &mut paths);
+            }
+            "super" if text(index + 1) == "::" && (index == 0 || text(index - 1) != "::") => {
+                let mut supers = 1;
+                while text(index + 2 * supers) == "super" {
+                    supers += 1;
+                }
+                let outside = supers.saturating_sub(inline.len());
+                if outside > 0 {
+                    let base = &module[..module.len().saturating_sub(outside)];
+                    expand(tokens, index + 2 * supers, base, &mut paths);
+                }
+                index += 2 * supers - 2;
+            }
+            _ => {}
+        }
+        index += 1;
+    }
+    paths
+}
+
+/// Reads the path that begins at `index`, under `base`; returns where it ends.
+fn expand(tokens: &[Token], mut index: usize, base: &[String], paths: &mut Vec<(String, usize)>) -> usize {
+    let mut path = base.to_vec();
+    while let Some(token) = tokens.get(index) {
+        if token.text == "{" {
+            index += 1;
+            while tokens.get(index).is_some_and(|token| token.text != "}") {
+                index = expand(tokens, index, &path, paths);
+                while tokens.get(index).is_some_and(|token| !matches!(token.text.as_str(), "," | "}")) {
+                    index += 1; // `as name`
+                }
+                index += usize::from(tokens.get(index).is_some_and(|token| token.text == ","));
+            }
+            return index + 1;
+        }
+        if token.text != "self" {
+            path.push(token.text.clone());
+        }
+        let goes_on = tokens.get(index + 1).is_some_and(|next| next.text == "::")
+            && tokens.get(index + 2).is_some_and(|next| next.text != "<");
+        if !goes_on {
+            paths.push((path.join("::"), token.line));
+            return index + 1;
+        }
+        index += 2;
+    }
+    index
+}

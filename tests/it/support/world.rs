@@ -1,0 +1,138 @@
+//! A world of a test's own: two databases and a virtual host on the servers that all tests share.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use purse::dev_stack::{LentServers, RoleDatabases, Server, ServerAddresses};
+use purse::kernel::Role;
+
+use super::process::RoleProcess;
+use super::{Broker, Client};
+
+/// The binary under test.
+pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
+
+/// The servers of this run. They end when this process does, however it does.
+static SHARED: OnceLock<LentServers> = OnceLock::new();
+/// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
+static OUTAGES: OnceLock<LentServers> = OnceLock::new();
+static OUTAGE_TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+fn lend(servers: &'static OnceLock<LentServers>, durable: bool) -> &'static LentServers {
+    servers.get_or_init(|| match LentServers::start(Path::new(PURSE), durable) {
+        Ok(lent) => lent,
+        // The message holds the command to install what is missing.
+        Err(e) => panic!("the tests need PostgreSQL and RabbitMQ: {}", e.chain()),
+    })
+}
+
+/// The turn of a test that stops servers; while it is held no other such test runs.
+pub struct Outages {
+    pub servers: &'static LentServers,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Outages {
+    /// Waits for the turn, with both servers running.
+    pub async fn begin() -> Self {
+        let turn = OUTAGE_TURN.lock().await;
+        let servers = tokio::task::spawn_blocking(|| lend(&OUTAGES, true)).await.expect("servers");
+        Self { servers, _turn: turn }
+    }
+
+    /// Does something to a server.
+    pub async fn act(&self, server: Server, action: purse::dev_stack::Action) {
+        let servers = self.servers;
+        let done = tokio::task::spawn_blocking(move || servers.command(server, action)).await.expect("thread");
+        done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {}", e.chain()));
+    }
+}
+
+/// What one test has for itself.
+pub struct World {
+    pub addresses: ServerAddresses,
+    pub databases: RoleDatabases,
+    pub broker: Broker,
+}
+
+impl World {
+    /// On the servers that all tests share.
+    pub async fn new() -> Self {
+        let servers = tokio::task::spawn_blocking(|| lend(&SHARED, false)).await.expect("servers");
+        Self::on(servers).await
+    }
+
+    /// On servers that the test may stop.
+    pub async fn on(servers: &'static LentServers) -> Self {
+        let name = format!("t{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let addresses = servers.addresses().clone();
+        let (for_databases, prefix) = (addresses.clone(), name.clone());
+        let databases = tokio::task::spawn_blocking(move || for_databases.create_role_databases(&prefix));
+        let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {}", e.chain()));
+        let broker = Broker::with_virtual_host(&addresses, &name).await;
+        Self { addresses, databases, broker }
+    }
+
+    /// The settings under which a role runs here. Limits are off: they have tests of their own.
+    pub fn settings(&self, role: Role) -> BTreeMap<String, String> {
+        let database = match role {
+            Role::Users => &self.databases.users,
+            Role::Wallet => &self.databases.wallet,
+        };
+        let prefix = role.as_str().to_uppercase();
+        [
+            (format!("{prefix}_DATABASE_URL"), database.runtime_url.clone()),
+            (format!("{prefix}_MIGRATION_DATABASE_URL"), database.migration_url.clone()),
+            (format!("{prefix}_PORT"), "0".to_owned()),
+            ("HOST".to_owned(), "127.0.0.1".to_owned()),
+            ("RABBITMQ_URL".to_owned(), self.broker.url()),
+            ("JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE".to_owned()),
+            ("INTERNAL_JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE_INTERNAL".to_owned()),
+            ("RATE_LIMIT_ENABLED".to_owned(), "false".to_owned()),
+            ("LOG_FORMAT".to_owned(), "json".to_owned()),
+        ]
+        .into()
+    }
+
+    /// Starts a role and waits until it is ready.
+    pub async fn start(&self, role: Role) -> RoleProcess {
+        self.start_with(role, &[]).await
+    }
+
+    /// The same, with some settings changed.
+    pub async fn start_with(&self, role: Role, changed: &[(&str, &str)]) -> RoleProcess {
+        let process = self.spawn(role, changed).await;
+        process.ready().await;
+        process
+    }
+
+    /// Starts a role and waits until it listens.
+    pub async fn spawn(&self, role: Role, changed: &[(&str, &str)]) -> RoleProcess {
+        let mut settings = self.settings(role);
+        settings.extend(changed.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        let mut process = RoleProcess::spawn(&["--role", role.as_str()], &settings);
+        process.listening().await;
+        process
+    }
+
+    /// Starts both roles, and a client of them.
+    pub async fn both(&self) -> (RoleProcess, RoleProcess, Client) {
+        let (users, wallet) = tokio::join!(self.start(Role::Users), self.start(Role::Wallet));
+        let client = Client::new(&users.url(), &wallet.url());
+        (users, wallet, client)
+    }
+
+    /// Runs SQL on a role's database as the superuser, and returns what it prints, without decoration.
+    pub async fn sql(&self, role: Role, script: &str) -> String {
+        let database = match role {
+            Role::Users => self.databases.users.database.clone(),
+            Role::Wallet => self.databases.wallet.database.clone(),
+        };
+        let (addresses, script) = (self.addresses.clone(), script.to_owned());
+        let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
+        printed.unwrap_or_else(|e| panic!("psql: {}", e.chain())).trim().to_owned()
+    }
+}

@@ -1,0 +1,235 @@
+//! What use cases do when a port fails in a way that real servers do not on demand.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use purse::infra::system::System;
+use purse::kernel::{
+    Classified as _, DependencyError, EntryId, FailureClass, IdSource as _, RequestId, Secret, Timestamp, TraceParent,
+    UserId,
+};
+use purse::users::application::log_in::{LogIn, LogInError};
+use purse::users::application::ports::{
+    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordHash, PasswordHasher, Registration,
+    RelayWake, TokenError, TokenIssuer, UserStore, Verdict,
+};
+use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
+use purse::users::domain::{EmailAddress, Password, PersonName, User};
+use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience, PostError};
+use purse::wallet::application::post_batch::{DraftResult, PostBatch};
+use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused};
+
+fn failed(class: FailureClass) -> DependencyError {
+    DependencyError::new("a step", class, "broken for a test")
+}
+
+/// A store with one person in it, which counts what is asked of it.
+#[derive(Default)]
+struct OnePerson {
+    added: AtomicUsize,
+    renewed: Mutex<Vec<HashRenewal>>,
+}
+
+#[async_trait]
+impl UserStore for OnePerson {
+    async fn add(&self, _: Registration) -> Result<(), AddUserError> {
+        self.added.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn credentials(&self, _: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
+        let password_hash = PasswordHash::new("old".to_owned());
+        Ok(Some(Credentials { user_id: UserId::from_uuid(System.next_id()), password_hash }))
+    }
+
+    async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
+        Ok(None)
+    }
+
+    async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError> {
+        self.renewed.lock().expect("renewals").push(renewal);
+        Err(failed(FailureClass::Unavailable))
+    }
+}
+
+/// How the hasher and the signer behave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Outdated,
+    Busy,
+    Broken,
+    NoToken,
+}
+
+impl Mood {
+    fn refusal(self) -> Option<HashError> {
+        match self {
+            Self::Busy => Some(HashError::Overloaded),
+            Self::Broken => Some(HashError::Failed("broken for a test".into())),
+            Self::Outdated | Self::NoToken => None,
+        }
+    }
+}
+
+#[async_trait]
+impl PasswordHasher for Mood {
+    async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
+        self.refusal().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
+    }
+
+    async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<Verdict, HashError> {
+        self.refusal().map_or_else(|| Ok(Verdict::RightButOutdated(PasswordHash::new("new".to_owned()))), Err)
+    }
+}
+
+impl TokenIssuer for Mood {
+    fn issue(&self, _: UserId, _: Timestamp) -> Result<AccessToken, TokenError> {
+        match self {
+            Self::NoToken => Err(TokenError("broken for a test".into())),
+            _ => Ok(AccessToken { token: Secret::new("token"), expires_in_s: 3600 }),
+        }
+    }
+}
+
+struct Asleep;
+
+impl RelayWake for Asleep {
+    fn wake(&self) {}
+}
+
+fn email() -> EmailAddress {
+    EmailAddress::parse("ada@example.com").expect("address")
+}
+
+async fn log_in(users: &Arc<OnePerson>, mood: Mood) -> Result<Option<DependencyError>, LogInError> {
+    let users: Arc<dyn UserStore> = users.clone();
+    let use_case = LogIn { users, hasher: Arc::new(mood), tokens: Arc::new(mood), clock: Arc::new(System) };
+    use_case.execute(Some(email()), Secret::new("12345678")).await.map(|logged_in| logged_in.renewal_failed)
+}
+
+async fn register(users: &Arc<OnePerson>, mood: Mood) -> Result<(), RegisterError> {
+    let name = || PersonName::parse("Ada").expect("name");
+    let password = Password::parse("12345678").expect("password");
+    let new = NewUser { first_name: name(), last_name: name(), email: email(), password };
+    let origin =
+        Origin { request_id: RequestId::from_uuid(System.next_id()), traceparent: TraceParent::begin(&System) };
+    let use_case = RegisterUser {
+        users: users.clone(),
+        hasher: Arc::new(mood),
+        tokens: Arc::new(mood),
+        relay: Arc::new(Asleep),
+        clock: Arc::new(System),
+        ids: Arc::new(System),
+    };
+    use_case.execute(new, origin).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_login_stands_although_its_outdated_hash_could_not_be_renewed() {
+    let users = Arc::new(OnePerson::default());
+    let renewal = log_in(&users, Mood::Outdated).await.expect("logged in").expect("a failure to report");
+    assert_eq!(renewal.class(), FailureClass::Unavailable);
+    let renewed = users.renewed.lock().expect("renewals");
+    assert_eq!(renewed.iter().map(|r| (r.old.expose(), r.new.expose())).collect::<Vec<_>>(), [("old", "new")]);
+}
+
+#[tokio::test]
+async fn a_busy_hasher_is_no_fault_and_a_broken_one_is_ours() {
+    let users = Arc::new(OnePerson::default());
+    let refused = |result: Result<_, LogInError>| result.expect_err("refused");
+    let busy = refused(log_in(&users, Mood::Busy).await);
+    assert!(matches!(busy, LogInError::Overloaded) && busy.class() == FailureClass::Transient);
+    let broken = refused(log_in(&users, Mood::Broken).await);
+    assert!(matches!(broken, LogInError::Hash(_)) && broken.class() == FailureClass::Bug);
+    let no_token = refused(log_in(&users, Mood::NoToken).await);
+    assert!(matches!(no_token, LogInError::Token(_)) && no_token.class() == FailureClass::Bug);
+    assert_eq!(LogInError::InvalidCredentials.class(), FailureClass::Refused);
+}
+
+#[tokio::test]
+async fn without_a_hash_nobody_is_stored_and_without_a_token_somebody_is() {
+    let users = Arc::new(OnePerson::default());
+    let refused = |result: Result<(), RegisterError>| result.expect_err("refused");
+    let busy = refused(register(&users, Mood::Busy).await);
+    assert!(matches!(busy, RegisterError::Overloaded) && busy.class() == FailureClass::Transient);
+    let broken = refused(register(&users, Mood::Broken).await);
+    assert!(matches!(broken, RegisterError::Hash(_)) && broken.class() == FailureClass::Bug);
+    assert_eq!(users.added.load(Ordering::Relaxed), 0);
+    let no_token = refused(register(&users, Mood::NoToken).await);
+    assert!(matches!(no_token, RegisterError::Token(_)) && no_token.class() == FailureClass::Bug);
+    assert_eq!(users.added.load(Ordering::Relaxed), 1);
+    assert_eq!(RegisterError::EmailExists.class(), FailureClass::Refused);
+}
+
+/// A journal that fails whenever one draft is in the batch, and refuses the others.
+struct Picky {
+    guilty: EntryId,
+    class: FailureClass,
+    commits: AtomicUsize,
+}
+
+#[async_trait]
+impl Journal for Picky {
+    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        if drafts.iter().any(|draft| draft.id == self.guilty) {
+            return Err(JournalError::NotDone(failed(self.class)));
+        }
+        Ok(drafts.iter().map(|_| DraftOutcome::Refused(EntryRefused::InsufficientFunds)).collect())
+    }
+}
+
+fn drafts() -> Vec<Draft> {
+    let draft = |_| Draft {
+        id: EntryId::from_uuid(System.next_id()),
+        user_id: UserId::from_uuid(System.next_id()),
+        direction: Direction::Debit,
+        amount: AmountMinor::try_new(1).expect("amount"),
+        description: None,
+        idempotency_key: None,
+    };
+    (0..3).map(draft).collect()
+}
+
+async fn post(class: FailureClass) -> (Vec<DraftResult>, usize, usize) {
+    let drafts = drafts();
+    let journal = Arc::new(Picky { guilty: drafts[1].id, class, commits: AtomicUsize::new(0) });
+    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, Patience::SkipHeld).await;
+    (batch.results, batch.failures.len(), journal.commits.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_post_that_breaks_its_batch_fails_alone() {
+    let refused = DraftResult::Answer(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
+    let (results, failures, commits) = post(FailureClass::Bug).await;
+    assert_eq!(results, [refused.clone(), DraftResult::Answer(Err(PostError::Bug)), refused]);
+    assert_eq!((failures, commits), (2, 4), "the batch, and then each alone");
+}
+
+#[tokio::test]
+async fn a_batch_that_finds_the_store_away_is_not_taken_apart() {
+    for class in [FailureClass::Unavailable, FailureClass::Transient] {
+        let (results, failures, commits) = post(class).await;
+        assert_eq!(results, vec![DraftResult::Answer(Err(PostError::NotDone)); 3]);
+        assert_eq!((failures, commits), (1, 1));
+    }
+}
+
+/// A journal that locks nothing.
+struct Locked;
+
+#[async_trait]
+impl Journal for Locked {
+    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+        Ok(vec![DraftOutcome::NotLocked; drafts.len()])
+    }
+}
+
+#[tokio::test]
+async fn a_wallet_that_is_not_locked_is_held_by_somebody_or_after_waiting_is_not_there() {
+    let batch = PostBatch { journal: Arc::new(Locked) };
+    assert_eq!(batch.execute(&drafts(), Patience::SkipHeld).await.results, vec![DraftResult::Held; 3]);
+    let gone = DraftResult::Answer(Err(PostError::NoWallet));
+    assert_eq!(batch.execute(&drafts(), Patience::Wait).await.results, vec![gone; 3]);
+}
