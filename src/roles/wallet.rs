@@ -44,9 +44,10 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
     let probe = pool("purse wallet: probe", 1)?;
     // Their own, so that neither a flood of reads nor a held wallet keeps the writer or the provisioning waiting.
     let writing = pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
+    let provisioning = pool("purse wallet: provisioning", 1)?;
 
     let (system, arrivals) = (Arc::new(System), Arrivals::default());
-    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), system.clone()));
+    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system.clone()));
     let ledger: Arc<dyn LedgerReader> = Arc::new(PgLedgerReader::new(requests));
     let (writer, router) = (Handle::default(), RouterHandle::default());
     let post_limit = Limiter::new(BySubject, config.post_limit, process.rate_limit_enabled)

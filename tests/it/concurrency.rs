@@ -94,6 +94,31 @@ async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything(
 }
 
 #[tokio::test]
+async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_waiting() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let (held, free) = (client.ready_user().await, client.ready_user().await);
+    let url = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", held.id);
+    holder.batch_execute(&hold).await.expect("held");
+
+    // The held wallet's post is on its way before and while the others are answered.
+    let (waiting_client, waiting_user) = (client.clone(), held.clone());
+    let waiting = tokio::spawn(async move { waiting_client.post(&waiting_user, "credit", 5, Some("held")).await });
+    for n in 1..=20 {
+        assert_eq!(client.post(&free, "credit", 1, None).await.body["balanceAfterMinor"], n);
+    }
+    let refused = waiting.await.expect("answer");
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{refused:?}");
+    holder.batch_execute("ROLLBACK").await.expect("let go");
+    let made = client.post(&held, "credit", 5, Some("held")).await;
+    assert_eq!((made.status.as_u16(), client.balance(&held).await), (201, 5));
+    the_ledger_is_right(&world).await;
+}
+
+#[tokio::test]
 async fn forty_registrations_of_one_address_are_one_person() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;

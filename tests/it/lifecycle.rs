@@ -1,8 +1,9 @@
 //! The life of a process: how it starts, what it refuses, how it ends.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use purse::kernel::Role;
 use rustix::process::Signal;
@@ -271,18 +272,47 @@ async fn no_secret_stands_in_the_logs_even_at_trace() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_answered_when_a_stop_comes() {
+    let world = World::new().await;
+    let mut users = world.start(Role::Users).await;
+    let mut half = TcpStream::connect(users.url().trim_start_matches("http://")).expect("connected");
+    let head =
+        "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
+    half.write_all(head.as_bytes()).expect("sent");
+    // Answered later: the server has read what was sent before.
+    assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("answer").status(), 200);
+    users.signal(Signal::TERM);
+    assert_eq!(users.ended().await.code(), Some(0), "{}", users.everything());
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is stopping."), "{answer}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let world = World::new().await;
-    let (_users, mut wallet, client) = world.both().await;
-    let stranger = client.user().await;
-    // Keeps one request in hand, which a shutdown would wait for.
-    let held = std::net::TcpStream::connect(wallet.url().trim_start_matches("http://")).expect("connected");
-    write!(&held, "POST /v1/transactions/credit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{{", stranger.token).expect("sent");
-    client.get(&stranger, "/v1/wallet/status?wait=30").await;
-    let began = Instant::now();
+    let users = world.start(Role::Users).await;
+    let patient =
+        [("DB_LOCK_TIMEOUT_MS", "50000"), ("DB_STATEMENT_TIMEOUT_MS", "60000"), ("SHUTDOWN_GRACE_MS", "60000")];
+    let mut wallet = world.start_with(Role::Wallet, &patient).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    // A post that waits for its wallet, which a shutdown waits for in turn.
+    let url = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    holder.batch_execute("BEGIN; SELECT FROM wallets FOR UPDATE").await.expect("held");
+    let post = client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), None);
+    let post = tokio::spawn(async move { post.send().await.is_ok() });
+    let waits =
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    eventually(PATIENCE, "the post waits", || async { (world.sql(Role::Wallet, waits).await == "t").then_some(()) })
+        .await;
+
     wallet.signal(Signal::TERM);
     eventually(PATIENCE, "stopping", || async { wallet.everything().contains("\"stopping\"").then_some(()) }).await;
+    assert!(!post.is_finished(), "the first signal waits for the post");
     wallet.signal(Signal::TERM);
-    assert_eq!(wallet.ended().await.code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(7), "the first signal alone would wait for the request");
+    assert_eq!(wallet.ended().await.code(), Some(0), "{}", wallet.everything());
+    assert!(wallet.everything().contains("stopping at once"), "{}", wallet.everything());
 }

@@ -78,6 +78,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "The service is busy. Retry shortly.").retry_after_s(1)
     }
 
+    /// 503 `OVERLOADED` of a process that stops: nothing was done, and the next one to be asked is another.
+    pub fn stopping() -> Self {
+        let message = "The service is stopping. Retry shortly.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", message).retry_after_s(1)
+    }
+
     /// 503 `DEPENDENCY_UNAVAILABLE`: nothing was done.
     pub fn dependency_unavailable() -> Self {
         let message = "A dependency is unavailable. Retry shortly.";

@@ -9,14 +9,18 @@ use actix_web::{HttpRequest, web};
 use futures_util::StreamExt as _;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::infra::health::{Health, HealthBoard};
 use crate::infra::http::{ApiError, Detail};
 
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Longest time that a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that it may still take once the process stops.
+const BODY_TIMEOUT_STOPPING: Duration = Duration::from_secs(1);
 
 /// The fields of a JSON object, taken out one by one.
 #[derive(Debug)]
@@ -28,7 +32,8 @@ pub struct JsonFields {
 /// Reads the body of a request as a JSON object.
 ///
 /// # Errors
-/// 415 for another content type, 413 over 16 KiB, 408 after 10 s, 400 for what is no JSON object.
+/// 415 for another content type, 413 over 16 KiB, 408 after 10 s, 503 when the process stops meanwhile, 400 for what is
+/// no JSON object.
 pub async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<JsonFields, ApiError> {
     if !is_json(request) {
         let message = "The body must be sent as Content-Type: application/json.";
@@ -42,7 +47,24 @@ pub async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<J
     if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
         return Err(too_large());
     }
-    JsonFields::parse(&collect(payload).await?)
+    let health = request.app_data::<web::Data<HealthBoard>>().map(|board| board.watch());
+    tokio::select! {
+        biased;
+        body = collect(payload) => JsonFields::parse(&body?),
+        () = cut_short(health) => Err(ApiError::stopping()),
+    }
+}
+
+/// Ends a moment after the process has begun to stop: a body that does not come must not hold the stop up.
+async fn cut_short(health: Option<watch::Receiver<Health>>) {
+    match health {
+        Some(mut health) => {
+            // An error says that the process is gone as a whole.
+            let _ = health.wait_for(|health| health.stopping).await;
+            tokio::time::sleep(BODY_TIMEOUT_STOPPING).await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 async fn collect(mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {

@@ -1,7 +1,5 @@
 //! An entry of the ledger, and the post that asks for one.
 
-use std::fmt;
-
 use crate::kernel::{EntryId, Timestamp, UserId};
 use crate::wallet::domain::{AmountMinor, Balance, Description, IdempotencyKey};
 
@@ -26,12 +24,6 @@ impl Direction {
     /// Reads that word.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Credit, Self::Debit].into_iter().find(|d| d.as_str() == text)
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -19,17 +19,19 @@ const REMEMBERED_EXPECTED: usize = 1_000;
 
 /// [`WalletStore`] over the wallet database.
 pub struct PgWalletStore {
-    database: Database,
+    lookups: Database,
+    provisioning: Database,
     ids: Arc<dyn IdSource>,
     remembered: Cache<UserId, Timestamp>,
 }
 
 impl PgWalletStore {
-    /// Over this pool; wallet ids come from `ids`.
-    pub fn new(database: Database, ids: Arc<dyn IdSource>) -> Self {
+    /// Requests look wallets up over one pool, and new ones are made over the other, so that a flood of requests never
+    /// makes an event fail. Wallet ids come from `ids`.
+    pub fn new(lookups: Database, provisioning: Database, ids: Arc<dyn IdSource>) -> Self {
         // Room is made as it is needed, not for all of them at once.
         let remembered = Cache::with_weighter(REMEMBERED_EXPECTED, REMEMBERED_MAX, UnitWeighter);
-        Self { database, ids, remembered }
+        Self { lookups, provisioning, ids, remembered }
     }
 }
 
@@ -41,7 +43,7 @@ impl WalletStore for PgWalletStore {
         users.dedup();
         let owners: Vec<Uuid> = users.iter().map(|user| user.as_uuid()).collect();
         let ids: Vec<Uuid> = users.iter().map(|_| self.ids.next_id()).collect();
-        let made = self.database.run(move |client| {
+        let made = self.provisioning.run(move |client| {
             Box::pin(async move {
                 let provision = client
                     .prepare_cached(
@@ -69,7 +71,7 @@ impl WalletStore for PgWalletStore {
         if let Some(created_at) = self.remembered.get(&user) {
             return Ok(Some(created_at));
         }
-        let found = self.database.run(move |client| {
+        let found = self.lookups.run(move |client| {
             Box::pin(async move {
                 let by_user = client
                     .prepare_cached(
