@@ -35,6 +35,29 @@ pub(super) struct ManagedChild {
     record: Record,
 }
 
+/// The place of a server's program: empty while it does not run.
+#[derive(Debug, Default)]
+pub(super) struct Slot(pub(super) Option<ManagedChild>);
+
+impl Slot {
+    pub(super) fn signal_family(&self, signal: Signal) {
+        if let Some(child) = &self.0 {
+            child.signal_family(signal);
+        }
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|child| child.ended().is_none())
+    }
+
+    /// How it ended, if it ended without being asked; told once.
+    pub(super) fn unasked_end(&mut self) -> Option<ExitStatus> {
+        let status = self.0.as_mut()?.ended()?;
+        self.0 = None;
+        Some(status)
+    }
+}
+
 /// What a program is called, where it is noted, and where it writes.
 pub(super) struct ChildPlace<'a> {
     pub name: &'static str,

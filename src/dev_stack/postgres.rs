@@ -6,14 +6,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::account::Account;
 use super::addresses::{DEV_PASSWORD, ServerAddresses};
-use super::child::{ChildPlace, ManagedChild, Wait};
+use super::child::{ChildPlace, ManagedChild, Slot, Wait};
 use super::databases::clear_environment;
 use super::error::DevStackError;
 use super::interrupt::Interrupt;
@@ -34,13 +34,20 @@ pub(super) struct Postgres {
     account: Option<Account>,
     durability: Durability,
     lifetime: Lifetime,
-    child: Option<ManagedChild>,
+    pub(super) child: Slot,
 }
 
 impl Postgres {
     pub(super) fn new(state: &Path, durability: Durability, lifetime: Lifetime) -> Self {
         let folder = state.join("postgres");
-        Self { state: state.to_path_buf(), folder, account: Account::for_postgres(), durability, lifetime, child: None }
+        Self {
+            state: state.to_path_buf(),
+            folder,
+            account: Account::for_postgres(),
+            durability,
+            lifetime,
+            child: Slot::default(),
+        }
     }
 
     /// Makes the cluster where there is none, and starts the server.
@@ -50,7 +57,7 @@ impl Postgres {
         interrupt: &Interrupt,
         progress: &mut dyn FnMut(&str),
     ) -> Result<(), DevStackError> {
-        if self.is_running() {
+        if self.child.is_running() {
             return Ok(());
         }
         self.prepare_folder()?;
@@ -66,7 +73,7 @@ impl Postgres {
             mark: format!("{}/", self.state.display()),
             log: self.state.join("postgres.log"),
         };
-        let child = self.child.insert(ManagedChild::spawn(&mut command, place)?);
+        let child = self.child.0.insert(ManagedChild::spawn(&mut command, place)?);
         let wait = Wait { what: "PostgreSQL", bound: READY_BOUND, interrupt };
         wait.until_ready(child, progress, || addresses.psql("postgres", "SELECT 1").is_ok())
     }
@@ -75,7 +82,7 @@ impl Postgres {
     pub(super) fn stop(&mut self, interrupt: &Interrupt) {
         // Not SIGKILL for a throw-away server: that would leave its shared memory segments behind.
         let signal = if self.lifetime == Lifetime::Kept { Signal::INT } else { Signal::QUIT };
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.child.0.take() {
             // A server that a test has paused would not hear the request.
             child.signal_family(Signal::CONT);
             child.stop(signal, STOP_BOUND, interrupt);
@@ -84,24 +91,7 @@ impl Postgres {
 
     /// Ends it as a power cut would.
     pub(super) fn kill(&mut self) {
-        self.child = None;
-    }
-
-    pub(super) fn signal_family(&self, signal: Signal) {
-        if let Some(child) = &self.child {
-            child.signal_family(signal);
-        }
-    }
-
-    pub(super) fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.ended().is_none())
-    }
-
-    /// How it ended, if it ended without being asked; told once.
-    pub(super) fn unasked_end(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.ended()?;
-        self.child = None;
-        Some(status)
+        self.child.0 = None;
     }
 
     fn prepare_folder(&self) -> Result<(), DevStackError> {

@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::addresses::ServerAddresses;
-use super::child::{ChildPlace, ManagedChild, Wait};
+use super::child::{ChildPlace, ManagedChild, Slot, Wait};
 use super::databases::clear_environment;
 use super::error::DevStackError;
 use super::health::http_status;
@@ -49,7 +49,7 @@ pub(super) struct RabbitMq {
     epmd_program: PathBuf,
     ports: ErlangPorts,
     lifetime: Lifetime,
-    child: Option<ManagedChild>,
+    pub(super) child: Slot,
     epmd: Option<ManagedChild>,
 }
 
@@ -62,20 +62,20 @@ impl RabbitMq {
             epmd_program: programs.epmd.clone(),
             ports,
             lifetime,
-            child: None,
+            child: Slot::default(),
             epmd: None,
         }
     }
 
     /// Starts the port mapper and the node, without waiting for the node.
     pub(super) fn launch(&mut self, addresses: &ServerAddresses, interrupt: &Interrupt) -> Result<(), DevStackError> {
-        if self.is_running() {
+        if self.child.is_running() {
             return Ok(());
         }
         self.prepare_folder(addresses)?;
         self.start_epmd(interrupt)?;
         let mut command = self.node_command(addresses);
-        self.child = Some(ManagedChild::spawn(&mut command, self.place("rabbitmq"))?);
+        self.child.0 = Some(ManagedChild::spawn(&mut command, self.place("rabbitmq"))?);
         Ok(())
     }
 
@@ -86,7 +86,7 @@ impl RabbitMq {
         interrupt: &Interrupt,
         progress: &mut dyn FnMut(&str),
     ) -> Result<(), DevStackError> {
-        let Some(child) = self.child.as_mut() else { return Ok(()) };
+        let Some(child) = self.child.0.as_mut() else { return Ok(()) };
         let wait = Wait { what: "RabbitMQ", bound: READY_BOUND, interrupt };
         wait.until_ready(child, progress, || {
             greets(addresses.amqp_port) && http_status(addresses.management_port, "/") == Some(200)
@@ -104,7 +104,7 @@ impl RabbitMq {
 
     /// Ends the node in an orderly way; queues and messages reach the disk.
     pub(super) fn stop_node(&mut self, interrupt: &Interrupt) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.child.0.take() {
             child.signal_family(Signal::CONT);
             child.stop(Signal::TERM, STOP_BOUND, interrupt);
         }
@@ -112,29 +112,12 @@ impl RabbitMq {
 
     /// Ends the node as a power cut would, and returns when nothing answers any more.
     pub(super) fn kill(&mut self, addresses: &ServerAddresses) {
-        self.child = None;
+        self.child.0 = None;
         // The node is a grandchild with many threads: its listeners outlive the process's entry by a moment.
         let begun = Instant::now();
         while connect(addresses.amqp_port).is_some() && begun.elapsed() < CLOSED_BOUND {
             thread::sleep(CLOSED_POLL);
         }
-    }
-
-    pub(super) fn signal_family(&self, signal: Signal) {
-        if let Some(child) = &self.child {
-            child.signal_family(signal);
-        }
-    }
-
-    pub(super) fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.ended().is_none())
-    }
-
-    /// How it ended, if it ended without being asked; told once.
-    pub(super) fn unasked_end(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.ended()?;
-        self.child = None;
-        Some(status)
     }
 
     fn place(&self, name: &'static str) -> ChildPlace<'_> {

@@ -138,24 +138,24 @@ impl Servers {
             (Server::Postgres, Action::Start) => self.postgres.start(&self.addresses, &self.interrupt, &mut |_| {})?,
             (Server::Postgres, Action::Stop) => self.postgres.stop(&self.interrupt),
             (Server::Postgres, Action::Kill) => self.postgres.kill(),
-            (Server::Postgres, Action::Pause) => self.postgres.signal_family(Signal::STOP),
-            (Server::Postgres, Action::Resume) => self.postgres.signal_family(Signal::CONT),
+            (Server::Postgres, Action::Pause) => self.postgres.child.signal_family(Signal::STOP),
+            (Server::Postgres, Action::Resume) => self.postgres.child.signal_family(Signal::CONT),
             (Server::RabbitMq, Action::Start) => {
                 self.rabbitmq.launch(&self.addresses, &self.interrupt)?;
                 self.rabbitmq.wait_ready(&self.addresses, &self.interrupt, &mut |_| {})?;
             }
             (Server::RabbitMq, Action::Stop) => self.rabbitmq.stop_node(&self.interrupt),
             (Server::RabbitMq, Action::Kill) => self.rabbitmq.kill(&self.addresses),
-            (Server::RabbitMq, Action::Pause) => self.rabbitmq.signal_family(Signal::STOP),
-            (Server::RabbitMq, Action::Resume) => self.rabbitmq.signal_family(Signal::CONT),
+            (Server::RabbitMq, Action::Pause) => self.rabbitmq.child.signal_family(Signal::STOP),
+            (Server::RabbitMq, Action::Resume) => self.rabbitmq.child.signal_family(Signal::CONT),
         }
         Ok(())
     }
 
     /// A server that ended without being asked, told once each.
     pub fn unasked_end(&mut self) -> Option<(&'static str, ExitStatus)> {
-        let postgres = self.postgres.unasked_end().map(|status| ("PostgreSQL", status));
-        postgres.or_else(|| self.rabbitmq.unasked_end().map(|status| ("RabbitMQ", status)))
+        let postgres = self.postgres.child.unasked_end().map(|status| ("PostgreSQL", status));
+        postgres.or_else(|| self.rabbitmq.child.unasked_end().map(|status| ("RabbitMQ", status)))
     }
 
     fn bring_up(&mut self, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), DevStackError> {

@@ -5,9 +5,8 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use tokio::time::timeout;
 
-use crate::infra::amqp::connection::{ANSWER_TIMEOUT, BrokerConnection, answer};
+use crate::infra::amqp::connection::{BrokerConnection, answer};
 use crate::infra::amqp::error::AmqpError;
 
 /// Where a quorum queue sends what leaves it unhandled.
@@ -72,7 +71,6 @@ impl BrokerConnection {
     async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
         match declaration {
             Declaration::TopicExchange(name) => {
-                const STEP: &str = "declaring an exchange";
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
                 let asked = self.channel().exchange_declare(
                     (*name).into(),
@@ -80,20 +78,13 @@ impl BrokerConnection {
                     options,
                     FieldTable::default(),
                 );
-                match timeout(ANSWER_TIMEOUT, asked).await {
-                    Ok(declared) => declared.map_err(|e| AmqpError::declaring(name, STEP, e)),
-                    Err(_) => Err(AmqpError::TimedOut { step: STEP, limit: ANSWER_TIMEOUT }),
-                }
+                answer("declaring an exchange", asked).await.map_err(|e| e.or_differs(name))
             }
             Declaration::Queue(name, kind) => {
-                const STEP: &str = "declaring a queue";
                 // Not the default, which is transient.
                 let options = QueueDeclareOptions::durable();
                 let asked = self.channel().queue_declare(name.as_str().into(), options, arguments(kind));
-                match timeout(ANSWER_TIMEOUT, asked).await {
-                    Ok(declared) => declared.map(drop).map_err(|e| AmqpError::declaring(name, STEP, e)),
-                    Err(_) => Err(AmqpError::TimedOut { step: STEP, limit: ANSWER_TIMEOUT }),
-                }
+                answer("declaring a queue", asked).await.map(drop).map_err(|e| e.or_differs(name))
             }
             Declaration::Binding { queue, exchange, routing_key } => {
                 let bound = self.channel().queue_bind(

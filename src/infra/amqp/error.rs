@@ -59,8 +59,9 @@ impl AmqpError {
         Self::Failed { step, source: Box::new(source) }
     }
 
-    /// The failure of declaring `name`, told apart from a broken connection.
-    pub(super) fn declaring(name: &str, step: &'static str, source: lapin::Error) -> Self {
+    /// The same failure, after a declaration of `name`: told apart where the broker has it with other arguments.
+    pub(super) fn or_differs(self, name: &str) -> Self {
+        let Self::Failed { source, .. } = &self else { return self };
         match source.kind() {
             ErrorKind::ProtocolError(e)
                 if matches!(
@@ -71,7 +72,7 @@ impl AmqpError {
             {
                 Self::Differs { name: name.to_owned(), reply: e.get_message().to_string() }
             }
-            _ => Self::failed(step, source),
+            _ => self,
         }
     }
 }

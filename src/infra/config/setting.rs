@@ -45,11 +45,6 @@ impl Setting {
     pub const fn is_secret(&self) -> bool {
         matches!(self.default, Fallback::RequiredSecret | Fallback::OptionalSecret)
     }
-
-    /// Whether `role` reads it.
-    pub fn concerns(&self, role: Role) -> bool {
-        self.role.is_none_or(|own| own == role)
-    }
 }
 
 /// Writes the table: a constant a setting, and the list of all.
