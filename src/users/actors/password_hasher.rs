@@ -17,7 +17,7 @@ use futures_util::future::{LocalBoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
-use crate::kernel::Secret;
+use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
 use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
 use crate::users::domain::Password;
@@ -55,6 +55,10 @@ impl Actor for HasherThread {
 
 /// A panic must not take the thread with it: the others' jobs wait for it too.
 fn guarded<T>(work: impl FnOnce() -> Result<T, HashingFailed>) -> Result<T, HashError> {
+    let work = || {
+        fault::point("password_hasher.job");
+        work()
+    };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|e| HashError::Failed(Box::new(e))),
         Err(_) => Err(HashError::Failed("hashing panicked".into())),
