@@ -41,7 +41,8 @@ pub async fn networks(world: World, changed: &[(&str, &str)]) -> Networks {
 #[tokio::test]
 async fn fp_06_a_silent_database_is_a_503_in_time_and_its_return_is_noticed() {
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "300")];
-    let Networks { world, postgres, client, .. } = networks(World::new().await, &quick).await;
+    let Networks { world, postgres, client, rabbitmq: _rabbitmq, users: _users, wallet: _wallet } =
+        networks(World::new().await, &quick).await;
     let history = History::default();
     let user = client.ready_user().await;
     for round in 0..2 {
@@ -61,7 +62,8 @@ async fn fp_06_a_silent_database_is_a_503_in_time_and_its_return_is_noticed() {
 
 #[tokio::test]
 async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_back() {
-    let Networks { world, rabbitmq, client, users, .. } = networks(World::new().await, &[]).await;
+    let Networks { world, rabbitmq, client, users, postgres: _postgres, wallet: _wallet } =
+        networks(World::new().await, &[]).await;
     let history = History::default();
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
@@ -84,7 +86,8 @@ async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_
 
 #[tokio::test]
 async fn fp_08_a_broker_that_hears_and_is_not_heard_makes_duplicates_and_one_wallet_each() {
-    let Networks { world, rabbitmq, client, users, wallet, .. } = networks(World::new().await, &[]).await;
+    let Networks { world, rabbitmq, client, users, wallet, postgres: _postgres } =
+        networks(World::new().await, &[]).await;
     let history = History::default();
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;

@@ -102,7 +102,7 @@ async fn fm_02_a_process_that_dies_while_its_commit_is_under_way_leaves_one_entr
 #[tokio::test]
 async fn fm_05_a_commit_in_doubt_is_looked_up_and_answered_truly() {
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "1000")];
-    let Remote { world, history, network, wallet, client, user, .. } = remote(&quick).await;
+    let Remote { world, history, network, _users, wallet, client, user } = remote(&quick).await;
     // Carried out, and its answer lost or late: the truth is that it is there.
     for (n, commit) in [Commit::LosesItsAnswer, Commit::IsNotAnswered].into_iter().enumerate() {
         network.next_commit(commit);
@@ -124,7 +124,7 @@ async fn fm_05_a_commit_in_doubt_is_looked_up_and_answered_truly() {
 async fn fm_05_a_commit_that_cannot_be_looked_up_is_told_as_unknown_and_its_key_finds_out() {
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "200")];
     for (commit, left) in [(Commit::LosesItsAnswer, "1"), (Commit::IsLost, "0")] {
-        let Remote { world, history, network, client, user, .. } = remote(&quick).await;
+        let Remote { world, history, network, _users, wallet: _wallet, client, user } = remote(&quick).await;
         network.next_commit(commit);
         let (asking, asker, owner) = (history.clone(), client.clone(), user.clone());
         let asked = tokio::spawn(async move { asking.post(&asker, &owner, "credit", 5, "k").await });

@@ -18,8 +18,9 @@ async fn is_live(process: &RoleProcess) -> bool {
 #[tokio::test]
 async fn every_actor_of_the_users_role_is_built_again_wherever_it_panics() {
     let world = World::new().await;
-    // Constructor, handler, timer, unit of work.
-    let points = "outbox_poller=1*panic;outbox_poller.wake=1*panic;outbox_poller.tick=1*panic;users.S5=1*panic;\
+    // Constructor, handler, timer, unit of work on the database, unit of work at the broker. The database's fails its
+    // batch alone.
+    let points = "outbox_poller=1*panic;outbox_poller.wake=1*panic;outbox_poller.tick=1*panic;users.S5=1*panic;amqp.written=1*panic;\
                   database_probe=1*panic;database_probe.ask=1*panic;housekeeper=1*panic;password_hasher=1*panic;http=1*panic";
     let (users, _wallet, client) = with_fragile(&world, Role::Users, points, &[("OUTBOX_LEASE_MS", "6000")]).await;
     eventually(PATIENCE, "the listener is built again", || async { is_live(&users).await.then_some(()) }).await;
@@ -51,12 +52,12 @@ async fn every_actor_of_the_wallet_role_is_built_again_wherever_it_panics() {
                   retry_router=1*panic;retry_router.publish=1*panic;amqp.written=1*panic;\
                   ledger_writer=1*panic;ledger_writer.post=1*panic;ledger_writer.batch=1*panic";
     let (wallet, _users, client) = with_fragile(&world, Role::Wallet, points, FAST_LADDER).await;
-    world.broker.publish("domain.events", "user.registered", b"poison", Some("poison"), &[]).await;
     let user = client.user().await;
     eventually(PATIENCE, "the wallet is there", || async {
         (client.get(&user, "/v1/wallet/status?wait=5").await.status == 200).then_some(())
     })
     .await;
+    world.broker.publish("domain.events", "user.registered", b"poison", Some("poison"), &[]).await;
     eventually(PATIENCE, "the poison is a dead letter", || async {
         (world.broker.depth("wallet.provision.dlq").await? >= 1).then_some(())
     })

@@ -175,6 +175,10 @@ impl RoleProcess {
 
 impl Drop for RoleProcess {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a failed test wants to be read with.
+            eprintln!("{}", self.everything());
+        }
         if let Ok(None) = self.child.try_wait() {
             // In order where it goes fast: coverage is written at an orderly end.
             let _ = kill_process(self.pid(), Signal::TERM);
