@@ -1,4 +1,8 @@
 //! What tests stand on: the servers, a world of their own, the roles as processes, a client.
+#![cfg_attr(
+    not(feature = "failpoints"),
+    allow(dead_code, unused_imports, reason = "the tests of faults use all of it, the others do not")
+)]
 
 mod broker;
 mod client;

@@ -187,7 +187,8 @@ async fn fp_12_deliveries_are_acked_while_publishing_is_blocked() {
         history.register(&client).await;
     }
     eventually(PATIENCE, "they lie in the queue", || async {
-        (world.broker.depth("wallet.provision").await == Some(20)).then_some(())
+        // The one before them may have died with the process before its ack was out.
+        (world.broker.depth("wallet.provision").await >= Some(20)).then_some(())
     })
     .await;
     outages.rabbitmqctl(&["set_disk_free_limit", "1000TB"]).await;
