@@ -191,7 +191,7 @@ async fn fp_12_deliveries_are_acked_while_publishing_is_blocked() {
         (world.broker.depth("wallet.provision").await >= Some(20)).then_some(())
     })
     .await;
-    outages.rabbitmqctl(&["set_disk_free_limit", "1000TB"]).await;
+    outages.rabbitmqctl(&["set_disk_free_limit", "1000000000000000"]).await;
     let wallet = world.start(Role::Wallet).await;
     eventually(PATIENCE, "all of them are acked", || async {
         (world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await == "21"
