@@ -89,15 +89,21 @@ fmt:
 lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --all-targets --locked --features failpoints -- -D warnings
 
-# Everything that has to pass: formatting, clippy, all tests on real servers, and a total
+# Everything that has to pass: formatting, clippy, all tests on real servers, the short faults, and a total
 [group('check')]
 test: servers lint
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
     trap 'rm -f "$results"' EXIT
-    cargo test --locked --no-fail-fast | tee "$results"
+    # The binary that is released, and then the one whose steps can be broken off.
+    {
+      cargo test --locked --no-fail-fast; product=$?
+      cargo test --locked --no-fail-fast --features failpoints --test it -- faults:: --skip faults::long; faults=$?
+      exit $((product ? product : faults))
+    } | tee "$results"
     outcome=$?
     awk -v outcome="$outcome" '
       /^test result:/ {
@@ -113,6 +119,35 @@ test: servers lint
         if (failed > 0) exit 1
         if (passed == 0) { print "no test was executed, and that is a failure"; exit 1 }
       }' "$results"
+
+# Every fault there is (half an hour; Linux, as root): kills, hangs, full disks, wrong clocks; further words go to the tests
+[group('check')]
+test-faults *words: servers _faketime
+    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output {{ words }}
+
+# Random faults under load for five minutes, or so many seconds; the seed is printed, and SEED=… makes the same choices again
+[group('check')]
+soak seconds="300": servers
+    SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
+
+# Break each rule of domain and application in turn and see that a test notices (about an hour; lists the survivors)
+[group('check')]
+test-mutants *words: _cargo-mutants
+    #!/usr/bin/env bash
+    set -uo pipefail
+    export PATH="$PATH":{{ quote(tools / "cargo-mutants" / "bin") }} CARGO_TARGET_DIR={{ quote(CARGO_TARGET_DIR / "mutants") }}
+    mutants=(cargo mutants --output "$CARGO_TARGET_DIR" --timeout 120 --no-shuffle --baseline skip
+      --file 'src/*/domain/*.rs' --file 'src/*/application/*.rs')
+    # The rules' own tests first; those that outlive them meet the tests that break a port.
+    "${mutants[@]}" {{ words }} -- --locked --lib -- domain:: application::
+    "${mutants[@]}" --iterate {{ words }} -- --locked --test it -- use_cases::
+    survivors=$CARGO_TARGET_DIR/mutants.out/missed.txt
+    unexplained=$(grep --invert-match --fixed-strings --file <(sed -n 's/^- `\(.*\)`: .*/\1/p' docs/mutants.md) "$survivors")
+    if [ -n "$unexplained" ]; then
+      printf 'These mutants live, and docs/mutants.md does not say why:\n%s\n' "$unexplained"
+      exit 1
+    fi
+    echo "No mutant lives but those that docs/mutants.md explains."
 
 # Measure how soon after a registration the wallet is ready, and print the distribution
 [group('measure')]
@@ -266,6 +301,29 @@ _git-cliff:
       --target "$into" git-cliff==2.14.2 2>/dev/null ||
       npm install --silent --no-fund --no-audit --global --prefix "$into" git-cliff@2.14.2 2>/dev/null ||
       cargo install --locked --root "$into" git-cliff --version 2.14.2
+
+# libfaketime, for the tests whose clock is wrong
+[private]
+_faketime:
+    #!/bin/sh
+    set -eu
+    for found in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1; do
+      [ -e "$found" ] && exit 0
+    done
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    $as_root apt-get update
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends faketime
+
+# cargo-mutants, built once into the tools folder where the machine has none
+[private]
+_cargo-mutants:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo-mutants") }}
+    PATH="$PATH:$into/bin"
+    command -v cargo-mutants >/dev/null && exit 0
+    cargo install --locked --root "$into" cargo-mutants --version 27.1.0
 
 [private]
 _built:

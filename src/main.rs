@@ -26,6 +26,7 @@ const EX_SOFTWARE: u8 = 70;
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    purse::kernel::fault::set_up();
     let matches = match cli::command().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {

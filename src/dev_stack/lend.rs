@@ -22,6 +22,8 @@ const COMMAND_BYTES_MAX: u64 = 256;
 /// Commands that wait for the one before them.
 const COMMANDS_WAITING_MAX: usize = 16;
 const POLL: Duration = Duration::from_millis(100);
+/// Begins a command for RabbitMQ's own tool; its words follow, separated by blanks.
+pub(super) const CONTROL_PREFIX: &str = "rabbitmqctl ";
 
 /// Lends servers until standard input ends or a signal comes.
 pub(super) fn run(durability: Durability) -> Result<(), DevStackError> {
@@ -82,10 +84,12 @@ fn serve(servers: &mut Servers, commands: &mpsc::Receiver<String>, interrupt: &I
             Err(mpsc::RecvTimeoutError::Timeout) => continue,
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         };
-        let done = match parse_command(&line) {
-            Some((server, action)) => servers.act(server, action).map_err(|error| error.chain()),
-            None => Err(format!(
-                "unknown command `{}`; use start, stop, kill, pause or resume with postgres or rabbitmq",
+        let control = line.strip_prefix(CONTROL_PREFIX).map(|words| words.split_whitespace().collect::<Vec<_>>());
+        let done = match (parse_command(&line), control) {
+            (Some((server, action)), _) => servers.act(server, action).map_err(|error| error.chain()),
+            (None, Some(words)) => servers.rabbitmqctl(&words).map_err(|error| error.chain()),
+            (None, None) => Err(format!(
+                "unknown command `{}`; use start, stop, kill, pause or resume with postgres or rabbitmq, or rabbitmqctl",
                 line.trim()
             )),
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::addresses::ServerAddresses;
 use super::error::DevStackError;
-use super::lend::command_line;
+use super::lend::{CONTROL_PREFIX, command_line};
 use super::servers::{Action, Server};
 
 const END_BOUND: Duration = Duration::from_secs(15);
@@ -41,7 +41,20 @@ impl LentServers {
     /// `Spawn` when the binary does not start; `Lent` with what it wrote, for example the command that installs a
     /// missing server.
     pub fn start(purse_binary: &Path, durable: bool) -> Result<Self, DevStackError> {
+        Self::spawn(Command::new(purse_binary), purse_binary, durable)
+    }
+
+    /// The same, with everything in a folder whose name begins with `folder`, for a file system of one's own.
+    ///
+    /// # Errors
+    /// As those of [`Self::start`].
+    pub fn start_in(purse_binary: &Path, durable: bool, folder: &Path) -> Result<Self, DevStackError> {
         let mut command = Command::new(purse_binary);
+        command.env("PURSE_DEV_DIR", folder);
+        Self::spawn(command, purse_binary, durable)
+    }
+
+    fn spawn(mut command: Command, purse_binary: &Path, durable: bool) -> Result<Self, DevStackError> {
         command.args(["dev", "servers"]);
         if durable {
             command.arg("--durable");
@@ -78,10 +91,23 @@ impl LentServers {
     /// # Errors
     /// `Lent` with the lender's answer, or when it is gone.
     pub fn command(&self, server: Server, action: Action) -> Result<(), DevStackError> {
+        self.ask(&command_line(server, action))
+    }
+
+    /// Runs RabbitMQ's own command-line tool against the node, and returns when it has done so. No argument holds a
+    /// blank. Blocks the thread.
+    ///
+    /// # Errors
+    /// `Lent` with what the tool wrote, or when the lender is gone.
+    pub fn rabbitmqctl(&self, arguments: &[&str]) -> Result<(), DevStackError> {
+        self.ask(&format!("{CONTROL_PREFIX}{}", arguments.join(" ")))
+    }
+
+    fn ask(&self, line: &str) -> Result<(), DevStackError> {
         let gone = || DevStackError::Lent { message: "it has ended".into() };
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Lines { input, output } = lines.as_mut().ok_or_else(gone)?;
-        writeln!(input, "{}", command_line(server, action)).and_then(|()| input.flush()).map_err(|_| gone())?;
+        writeln!(input, "{line}").and_then(|()| input.flush()).map_err(|_| gone())?;
         let mut answer = String::new();
         output.read_line(&mut answer).map_err(|_| gone())?;
         match answer.trim() {

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ const READY_BOUND: Duration = Duration::from_mins(2);
 const EPMD_BOUND: Duration = Duration::from_secs(10);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 const CLOSED_BOUND: Duration = Duration::from_secs(5);
+/// Longest run of the command-line tool.
+const CONTROL_TIMEOUT_S: &str = "30";
 const CLOSED_POLL: Duration = Duration::from_millis(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The name decides the data folder; the private port mapper keeps it apart from every other node of the machine.
@@ -120,6 +122,21 @@ impl RabbitMq {
         }
     }
 
+    /// Runs the node's own command-line tool, `rabbitmqctl`, for what only it can do: alarms, limits.
+    pub(super) fn control(&self, addresses: &ServerAddresses, arguments: &[&str]) -> Result<(), DevStackError> {
+        let program = self.server.with_file_name("rabbitmqctl");
+        let mut command = self.command(&program, addresses);
+        command.args(["--node", NODE, "--timeout", CONTROL_TIMEOUT_S]).args(arguments).stdin(Stdio::null());
+        let spawn = |source| DevStackError::Spawn { program: program.display().to_string(), source };
+        let output = command.output().map_err(spawn)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let log = [output.stdout, output.stderr].concat();
+        let log = String::from_utf8_lossy(&log).trim().to_owned();
+        Err(DevStackError::Server { server: "rabbitmqctl", problem: "refused".into(), log })
+    }
+
     fn place(&self, name: &'static str) -> ChildPlace<'_> {
         let mark = format!("{}/", self.state.display());
         ChildPlace { name, folder: &self.state, mark, log: self.state.join(format!("{name}.log")) }
@@ -158,14 +175,20 @@ impl RabbitMq {
     }
 
     fn node_command(&self, addresses: &ServerAddresses) -> Command {
-        let mut command = Command::new(&self.server);
+        let mut command = self.command(&self.server, addresses);
+        command
+            // Erlang ignores this argument: it marks the command line as ours.
+            .arg("-purse_folder")
+            .arg(self.folder.join("mnesia"));
+        command
+    }
+
+    fn command(&self, program: &Path, addresses: &ServerAddresses) -> Command {
+        let mut command = Command::new(program);
         clear_environment(&mut command, "RABBITMQ_");
         clear_environment(&mut command, "ERL_");
         let data = self.folder.join("mnesia");
         command
-            // Erlang ignores this argument: it marks the command line as ours.
-            .arg("-purse_folder")
-            .arg(self.folder.join("mnesia"))
             .current_dir(&self.folder)
             // The cookie lies in the home folder.
             .env("HOME", &self.folder)

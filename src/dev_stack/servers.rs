@@ -152,6 +152,14 @@ impl Servers {
         Ok(())
     }
 
+    /// Runs RabbitMQ's own command-line tool against the running node.
+    ///
+    /// # Errors
+    /// `Server` with what it wrote.
+    pub fn rabbitmqctl(&self, arguments: &[&str]) -> Result<(), DevStackError> {
+        self.rabbitmq.control(&self.addresses, arguments)
+    }
+
     /// A server that ended without being asked, told once each.
     pub fn unasked_end(&mut self) -> Option<(&'static str, ExitStatus)> {
         let postgres = self.postgres.child.unasked_end().map(|status| ("PostgreSQL", status));

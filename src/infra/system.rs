@@ -22,6 +22,11 @@ impl IdSource for System {
     }
 }
 
+/// One of `0..count`, by lot; not for secrets. `count` is at least 1.
+pub fn draw(count: usize) -> usize {
+    fastrand::usize(..count.max(1))
+}
+
 /// A random number in `0.0..1.0`, for jitter; not for secrets.
 pub fn roll() -> f64 {
     fastrand::f64()

@@ -25,7 +25,7 @@ use crate::runtime::{
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
 /// Waits between tries to reach the database at boot.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,7 +82,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         health: on.health.clone(),
         logger: on.logger_of("outbox_poller"),
     });
-    let argon2 = Arc::new(Argon2id::try_new()?);
+    let argon2 = Argon2id::try_new()?;
     let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(vec![
         database_probe(&on, probe, "users-db"),

@@ -13,7 +13,7 @@ use slog::{Logger, info, warn};
 
 use crate::infra::health::HealthBoard;
 use crate::infra::postgres::{Database, DbError};
-use crate::kernel::chain;
+use crate::kernel::{chain, fault};
 use crate::runtime::child::{Lifeline, Shutdown};
 
 /// Time between two questions.
@@ -39,6 +39,7 @@ pub struct DatabaseProbe {
 
 impl DatabaseProbe {
     fn ask(&mut self, ctx: &mut Context<Self>) {
+        fault::point("database_probe.ask");
         let database = self.database.clone();
         let asked = async move {
             let answer = database.run(|client| {

@@ -20,11 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::infra::health::HealthBoard;
 use crate::infra::system::roll;
-use crate::kernel::Backoff;
+use crate::kernel::{Backoff, fault};
 use crate::runtime::child::{Child, EndReason, Ended, Lifeline};
 
-/// Waits before a child is built again.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+/// Waits before a child is built again. The longest is short beside an outage: a try costs next to nothing, and what
+/// has gathered meanwhile waits for it.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// Failures within [`BUDGET_WINDOW`] that are forgiven. An absent dependency is no failure.
 const BUDGET: usize = 5;
 /// The window of [`BUDGET`].
@@ -127,7 +128,11 @@ impl Supervisor {
             ended: self.ended.clone(),
         };
         // A constructor that panics drops the lifeline on its way out, which is all that is needed.
-        supervised.child = catch_unwind(AssertUnwindSafe(|| (supervised.spec.start)(lifeline))).ok();
+        supervised.child = catch_unwind(AssertUnwindSafe(|| {
+            fault::point(supervised.spec.name);
+            (supervised.spec.start)(lifeline)
+        }))
+        .ok();
     }
 
     fn child_ended(&mut self, ended: &Ended, ctx: &mut Context<Self>) {
@@ -165,7 +170,8 @@ impl Supervisor {
                     error!(logger, "actor ended too often and is given up"; "error" => why, "within_s" => BUDGET_WINDOW.as_secs());
                     return self.pronounce(Verdict::GivenUp { child: ended.name });
                 }
-                error!(logger, "actor ended and is built again"; "error" => why, "again_in_ms" => again_in_ms);
+                let failures = supervised.failures.len();
+                error!(logger, "actor ended and is built again"; "error" => why, "again_in_ms" => again_in_ms, "failures" => failures, "within_s" => BUDGET_WINDOW.as_secs());
             }
         }
         self.health.change(|health| *health.restarts.entry(ended.name).or_default() += 1);

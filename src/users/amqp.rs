@@ -39,6 +39,11 @@ impl OutboxPublisher {
         self.publisher.connection().is_open()
     }
 
+    /// Whether the broker takes nothing at the moment.
+    pub fn is_blocked(&self) -> bool {
+        self.publisher.connection().is_blocked()
+    }
+
     /// Closes the connection.
     pub async fn close(self) {
         self.publisher.into_connection().close().await;

@@ -147,3 +147,109 @@ async fn two_processes_of_each_role_boot_together_on_empty_databases() {
     let client = Client::new(&processes[2].url(), &processes[3].url());
     client.ready_user().await;
 }
+
+#[tokio::test]
+async fn twenty_debits_of_thirty_on_a_balance_of_a_hundred_are_three() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 100, None).await;
+    let answers = join_all((0..20).map(|_| client.post(&user, "debit", 30, None))).await;
+    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 3);
+    assert_eq!(answers.iter().filter(|a| a.status == 409).count(), 17);
+    assert_eq!(client.balance(&user).await, 10);
+    the_ledger_is_right(&world).await;
+}
+
+#[tokio::test]
+async fn a_thousand_mixed_posts_on_one_wallet_add_up() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let mut rng = fastrand::Rng::with_seed(7);
+    let posts: Vec<(&str, i64)> =
+        (0..1000).map(|n| (if n % 2 == 0 { "credit" } else { "debit" }, rng.i64(1..1000))).collect();
+    let answers = join_all(posts.iter().map(|(kind, cents)| client.post(&user, kind, *cents, None))).await;
+    let mut balance = 0;
+    for ((kind, cents), answer) in posts.iter().zip(&answers) {
+        match (answer.status.as_u16(), *kind) {
+            (201, "credit") => balance += cents,
+            (201, _) => balance -= cents,
+            (409, "debit") => {}
+            other => panic!("{other:?}: {answer:?}"),
+        }
+    }
+    assert_eq!(client.balance(&user).await, balance);
+    the_ledger_is_right(&world).await;
+}
+
+#[tokio::test]
+async fn one_key_of_two_users_is_two_keys() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let (one, other) = (client.ready_user().await, client.ready_user().await);
+    let answers = tokio::join!(client.post(&one, "credit", 5, Some("k")), client.post(&other, "credit", 6, Some("k")));
+    assert_eq!((answers.0.status.as_u16(), answers.1.status.as_u16()), (201, 201));
+    assert_eq!((client.balance(&one).await, client.balance(&other).await), (5, 6));
+}
+
+/// All entries of a wallet by pages of seven, newest first, as `(id, type, amount, balance after)`.
+async fn pages_of_seven(client: &Client, user: &crate::support::User) -> Vec<(String, String, i64, i64)> {
+    let (mut entries, mut path) = (Vec::new(), "/v1/transactions?limit=7".to_owned());
+    loop {
+        let page = client.get(user, &path).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        entries.extend(page.body["items"].as_array().expect("items").iter().map(|item| {
+            let text = |name: &str| item[name].as_str().expect("text").to_owned();
+            let number = |name: &str| item[name].as_i64().expect("number");
+            (text("id"), text("type"), number("amountMinor"), number("balanceAfterMinor"))
+        }));
+        let Some(cursor) = page.body["nextCursor"].as_str() else { return entries };
+        path = format!("/v1/transactions?limit=7&cursor={cursor}");
+    }
+}
+
+#[tokio::test]
+async fn pages_and_balances_that_are_read_while_twenty_write_are_all_of_one_history() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    for _ in 0..30 {
+        client.post(&user, "credit", 10, None).await;
+    }
+    let before: Vec<String> = pages_of_seven(&client, &user).await.into_iter().map(|entry| entry.0).collect();
+    let writers: Vec<_> = (0..20)
+        .map(|_| {
+            let (client, user) = (client.clone(), user.clone());
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    client.post(&user, if n % 3 == 0 { "debit" } else { "credit" }, 1 + n, None).await;
+                }
+            })
+        })
+        .collect();
+    let mut newest = before[0].clone();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let entries = pages_of_seven(&client, &user).await;
+        let balance = client.balance(&user).await;
+        let ids: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
+        // Whole, without a repetition, and with everything that an earlier reader saw.
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len(), "no entry stands twice");
+        assert!(ids.ends_with(&before.iter().collect::<Vec<_>>()), "what was there before the first page is there");
+        assert!(ids.contains(&&newest), "no reader goes back in time");
+        // Each entry follows from the one before it, down to the first.
+        for (later, earlier) in entries.iter().zip(&entries[1..]) {
+            let change = if later.1 == "credit" { later.2 } else { -later.2 };
+            assert_eq!(later.3, earlier.3 + change, "{later:?} after {earlier:?}");
+        }
+        assert_eq!(entries.last().map(|first| first.3), Some(10));
+        assert!(balance >= 0);
+        newest.clone_from(&entries[0].0);
+    }
+    for writer in writers {
+        writer.await.expect("a writer");
+    }
+    let entries = pages_of_seven(&client, &user).await;
+    assert_eq!((entries.len(), entries[0].3), (230, client.balance(&user).await));
+    the_ledger_is_right(&world).await;
+}

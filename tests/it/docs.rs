@@ -307,3 +307,44 @@ fn every_link_from_page_to_page_leads_somewhere() {
     }
     assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
 }
+
+/// The words in backticks that are names of tests: `fr_05_a_claim_whose_owner_died_is_free_after_its_lease`.
+fn named_tests(page: &str) -> Vec<&str> {
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    page.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`')).filter(is_name).collect()
+}
+
+#[test]
+fn every_fault_of_the_reliability_page_has_its_test_and_every_fault_test_its_line() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/reliability.md")).expect("the page");
+    let sources = |folder: &str| {
+        let mut texts = String::new();
+        let mut folders = vec![root.join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else {
+                    texts.push_str(&std::fs::read_to_string(entry).expect("a text"));
+                }
+            }
+        }
+        texts
+    };
+    let tests = sources("src") + &sources("tests");
+    let named = named_tests(&page);
+    assert!(named.len() > 60, "only {} tests are named", named.len());
+    for name in &named {
+        let there = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("notices!({name},"));
+        assert!(there, "docs/reliability.md names {name}, and there is no such test");
+    }
+    let faults = sources("tests/it/faults");
+    let all =
+        faults.split("#[tokio::test]").skip(1).filter_map(|text| text.split("async fn ").nth(1)?.split('(').next());
+    for name in all.filter(|name| !matches!(*name, "$name" | "soak")) {
+        assert!(named.contains(&name), "docs/reliability.md has no line for {name}");
+    }
+}

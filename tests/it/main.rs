@@ -12,6 +12,8 @@ mod support;
 
 mod concurrency;
 mod docs;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod floors;
 mod http_bodies;
 mod http_contract;

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use purse::kernel::Role;
 use serde_json::Value;
-use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, RoleProcess, World, eventually};
+use crate::support::{Obstacle, PATIENCE, RoleProcess, World, eventually};
 
 const QUEUE: &str = "wallet.provision";
 const DEAD: &str = "wallet.provision.dlq";
@@ -30,28 +29,6 @@ async fn wallet_of(world: &World, user: Uuid) {
 
 async fn dead_letter(world: &World) -> crate::support::Message {
     eventually(PATIENCE, "a dead letter", || async { world.broker.take(DEAD).await }).await
-}
-
-/// A transaction that has begun to make the user's wallet and does not end: whoever else makes it has to wait, and
-/// gives up at the lock timeout. A failure that may pass, for this one user alone.
-struct Obstacle {
-    client: tokio_postgres::Client,
-    _connection: tokio::task::JoinHandle<()>,
-}
-
-impl Obstacle {
-    async fn before(world: &World, user: Uuid) -> Self {
-        let url = world.addresses.superuser_url(&world.databases.wallet.database);
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
-        let connection = tokio::spawn(async move { drop(connection.await) });
-        let insert = format!("BEGIN; INSERT INTO wallets (user_id, id) VALUES ('{user}', '{user}')");
-        client.batch_execute(&insert).await.expect("begun");
-        Self { client, _connection: connection }
-    }
-
-    async fn vanish(self) {
-        self.client.batch_execute("ROLLBACK").await.expect("rolled back");
-    }
 }
 
 fn tiers(wallet: &RoleProcess, message_id: &str) -> Vec<i64> {

@@ -92,6 +92,13 @@ impl BrokerConnection {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
+    /// Whether the broker takes nothing from this connection at the moment, because it is short of memory or disk.
+    /// Such a connection is kept: a new one would be blocked too, and a blocked broker does not notice that the old one
+    /// has gone.
+    pub fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
     /// Says goodbye, within a second.
     pub async fn close(self) {
         let goodbye = self.connection.close(200, "purse is done".into());

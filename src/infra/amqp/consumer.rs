@@ -108,6 +108,11 @@ impl Incoming {
         }
     }
 
+    /// How often it was delivered before and came back without an answer, as a quorum queue counts it.
+    pub fn unanswered_before(&self) -> u32 {
+        self.header_int("x-delivery-count").map_or(0, |count| u32::try_from(count).unwrap_or(0))
+    }
+
     /// The queue that the broker has most recently dead-lettered it from.
     pub fn last_death_queue(&self) -> Option<String> {
         let AMQPValue::FieldArray(deaths) = self.header("x-death")? else { return None };

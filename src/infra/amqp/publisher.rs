@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::infra::amqp::connection::{BrokerConnection, answer};
 use crate::infra::amqp::error::AmqpError;
+use crate::kernel::fault;
 
 /// Longest wait for the confirms of one batch.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,6 +97,10 @@ impl ConfirmedPublisher {
                 Ok(Err(_)) | Err(_) => break,
             }
         }
+        fault::point("amqp.written");
+        if fault::left_out("amqp.confirm") {
+            return vec![PublishResult::Confirmed; messages.len()];
+        }
         let mut returned = HashMap::new();
         let mut answers = Vec::with_capacity(messages.len());
         for confirm in sent {
@@ -115,6 +120,7 @@ impl ConfirmedPublisher {
         // Returns precede their own confirms, so with one confirm missing a return may still be under way.
         let complete = answers.len() == messages.len() && !answers.contains(&PublishResult::Unanswered);
         answers.resize(messages.len(), PublishResult::Unanswered);
+        fault::point("amqp.confirmed");
         messages
             .iter()
             .zip(answers)
@@ -143,7 +149,7 @@ impl ConfirmedPublisher {
         if let Some(kind) = &message.kind {
             properties = properties.with_type(kind.as_str().into());
         }
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let options = BasicPublishOptions { mandatory: !fault::left_out("amqp.mandatory"), immediate: false };
         self.connection
             .channel()
             .basic_publish(

@@ -95,7 +95,7 @@ settings! {
     PREFETCH = WALLET, Text("64"), "COUNT", "Deliveries in hand at once";
     OUTBOX_POLL_INTERVAL_MS = USERS, Text("1000"), "MS", "Fallback poll of the outbox; a registration wakes the poller at once";
     OUTBOX_BATCH_MAX = USERS, Text("500"), "COUNT", "Events published in one batch";
-    OUTBOX_LEASE_MS = USERS, Text("30000"), "MS", "How long claimed events are left to the process that claimed them";
+    OUTBOX_LEASE_MS = USERS, Text("10000"), "MS", "How long claimed events are left to the process that claimed them";
     HASH_QUEUE_MAX = USERS, Text("64"), "COUNT", "Passwords that may wait to be hashed before requests are turned away";
     LEDGER_QUEUE_MAX = WALLET, Text("4096"), "COUNT", "Posts that may wait before requests are turned away";
     LEDGER_BATCH_MAX = WALLET, Text("512"), "COUNT", "Posts written in one database transaction";

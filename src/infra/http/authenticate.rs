@@ -10,7 +10,7 @@ use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, web};
 
 use crate::infra::http::ApiError;
 use crate::infra::security::access_token::TokenVerifier;
-use crate::kernel::UserId;
+use crate::kernel::{UserId, fault};
 
 /// The user whose token came with the request. Only [`authenticate`] makes one.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ pub async fn authenticate(
     match user {
         Some(user) => {
             request.extensions_mut().insert(Authenticated(user));
+            fault::point("http.handler");
             next.call(request).await.map(ServiceResponse::map_into_left_body)
         }
         None => Ok(request.error_response(ApiError::unauthorized()).map_into_right_body()),

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
 use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::gate::Gate;
 
 /// A pooled connection, with `prepare_cached` and `transaction`.
 pub type Client = deadpool_postgres::ClientWrapper;
@@ -36,6 +38,7 @@ pub struct PoolOptions {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    gate: Arc<Gate>,
     io: Handle,
     deadline: Duration,
 }
@@ -60,7 +63,8 @@ impl Database {
             .recycle_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
             .build()
             .map_err(|e| DbError::NoPool(Box::new(e)))?;
-        Ok(Self { pool, io: connector.io.clone(), deadline: config.statement_timeout + DEADLINE_MARGIN })
+        let deadline = config.statement_timeout + DEADLINE_MARGIN;
+        Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline })
     }
 
     /// Runs `work` on a connection of its own, within the deadline, to its end whatever becomes of the caller.
@@ -72,17 +76,35 @@ impl Database {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Client) -> Work<'c, T> + Send + 'static,
     {
-        let (pool, deadline) = (self.pool.clone(), self.deadline);
+        let database = self.clone();
         let task = self.io.spawn(async move {
-            let mut connection = Borrowed(Some(pool.get().await?));
+            let mut connection = Borrowed(Some(database.connection().await?));
             let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
-            let result = timeout_at(Instant::now() + deadline, work(object)).await.unwrap_or(Err(DbError::Deadline));
+            let result =
+                timeout_at(Instant::now() + database.deadline, work(object)).await.unwrap_or(Err(DbError::Deadline));
             if !matches!(result, Err(DbError::Deadline)) {
                 connection.give_back();
             }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
+    }
+
+    /// An idle connection, or a new one if the last try to open one went well or is long enough ago.
+    async fn connection(&self) -> Result<Object, DbError> {
+        if self.pool.status().available == 0 && !self.gate.lets_through(Instant::now().into_std()) {
+            return Err(DbError::Away);
+        }
+        let connection = self.pool.get().await;
+        match &connection {
+            Ok(_) => self.gate.opened(),
+            Err(PoolError::Backend(_) | PoolError::Timeout(TimeoutType::Create)) => {
+                self.gate.failed(Instant::now().into_std());
+            }
+            // All of them are busy, which says nothing of the database.
+            Err(_) => {}
+        }
+        Ok(connection?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Database errors and their classes, by SQLSTATE, never by text.
 
 use deadpool_postgres::{PoolError, TimeoutType};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::kernel::{Classified, DependencyError, FailureClass};
 
@@ -14,6 +14,9 @@ pub enum DbError {
     /// No connection could be had of the pool.
     #[error("no database connection")]
     Pool(#[from] PoolError),
+    /// No connection could be opened a moment ago, and it is too early to try again.
+    #[error("database was away a moment ago")]
+    Away,
     /// It took longer than any unit of work may; its connection was thrown away.
     #[error("database did not answer in time")]
     Deadline,
@@ -34,7 +37,7 @@ impl Classified for DbError {
             Self::Postgres(e) | Self::Pool(PoolError::Backend(e)) => class_of(e),
             // Every connection is busy: this request waited long enough, the next one may not have to.
             Self::Pool(PoolError::Timeout(TimeoutType::Wait)) => FailureClass::Transient,
-            Self::Pool(_) | Self::Deadline => FailureClass::Unavailable,
+            Self::Pool(_) | Self::Away | Self::Deadline => FailureClass::Unavailable,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
@@ -47,11 +50,12 @@ impl DbError {
     }
 
     /// Whether the server has said that the statement, and with it the transaction, has failed. Without such a word
-    /// after a `COMMIT` its outcome is in doubt.
+    /// after a `COMMIT` its outcome is in doubt. A session that is being ended says `FATAL` whether or not its commit
+    /// was already on disk, so that is no such word.
     pub fn is_definite(&self) -> bool {
         match self {
-            Self::Postgres(e) => e.as_db_error().is_some(),
-            Self::Pool(_) | Self::NoPool(_) | Self::Corrupt(_) => true,
+            Self::Postgres(e) => e.as_db_error().is_some_and(|e| e.parsed_severity() == Some(Severity::Error)),
+            Self::Pool(_) | Self::Away | Self::NoPool(_) | Self::Corrupt(_) => true,
             Self::Deadline | Self::Panicked => false,
         }
     }

@@ -3,6 +3,7 @@
 mod connect;
 mod database;
 mod error;
+mod gate;
 mod migrate;
 
 pub use connect::{Connector, is_database_url};

@@ -1,8 +1,8 @@
 //! Argon2id over passwords. Blocks for tens of milliseconds: only the hasher's own threads call it.
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 /// Memory, in KiB.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -10,15 +10,22 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 /// Lanes.
 const LANES: u32 = 1;
+/// Random bytes of a salt, and bytes of a hash (RFC 9106 §3.1 and §4).
+const SALT_BYTES: usize = 16;
+const HASH_BYTES: usize = 32;
 
 /// Hashes and verifies under today's parameters.
 ///
 /// # Source
 /// OWASP Password Storage Cheat Sheet: Argon2id with m=19456 (19 MiB), t=2, p=1.
+#[derive(Clone)]
 pub struct Argon2id {
     argon2: Argon2<'static>,
     /// Of a password that nobody has: verifying against it costs what a real one costs.
     nobody: String,
+    /// What a hash is made in. Each hash overwrites it from one end to the other; given back after each, the system's
+    /// allocator keeps one for many hashes, and a flood of logins holds hundreds of MiB.
+    memory: Vec<Block>,
 }
 
 /// Argon2 could not run, or the store holds what is no hash.
@@ -37,16 +44,22 @@ pub enum Compared {
     SameRehashed(String),
 }
 
+fn failed(why: impl std::fmt::Display) -> HashingFailed {
+    HashingFailed(why.to_string())
+}
+
 impl Argon2id {
     /// Prepares the parameters and the hash of nobody.
     ///
     /// # Errors
     /// [`HashingFailed`] if the parameters are refused.
     pub fn try_new() -> Result<Self, HashingFailed> {
-        let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| HashingFailed(e.to_string()))?;
-        let mut hasher =
-            Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), nobody: String::new() };
+        let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(failed)?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut hasher = Self { argon2, nobody: String::new(), memory: Vec::new() };
         hasher.nobody = hasher.hash("nobody has this password")?;
+        // Whoever clones this makes hashes, this one does not.
+        hasher.memory = Vec::new();
         Ok(hasher)
     }
 
@@ -54,11 +67,19 @@ impl Argon2id {
     ///
     /// # Errors
     /// [`HashingFailed`].
-    pub fn hash(&self, password: &str) -> Result<String, HashingFailed> {
-        self.argon2
-            .hash_password(password.as_bytes())
-            .map(|hash| hash.to_string())
-            .map_err(|e| HashingFailed(e.to_string()))
+    pub fn hash(&mut self, password: &str) -> Result<String, HashingFailed> {
+        let mut salt = [0; SALT_BYTES];
+        SystemRandom::new().fill(&mut salt).map_err(|_| failed("no random numbers"))?;
+        let salt = Salt::new(&salt).map_err(failed)?;
+        let argon2 = self.argon2.clone();
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(argon2.params()).map_err(failed)?,
+            salt: Some(salt),
+            hash: Some(self.run(&argon2, password, &salt, HASH_BYTES)?),
+        };
+        Ok(hash.to_string())
     }
 
     /// Compares `password` with a stored hash, under the parameters that the hash names. Without one it compares with
@@ -66,14 +87,29 @@ impl Argon2id {
     ///
     /// # Errors
     /// [`HashingFailed`] when `stored` is no hash.
-    pub fn compare(&self, password: &str, stored: Option<&str>) -> Result<Compared, HashingFailed> {
-        let hash = PasswordHash::new(stored.unwrap_or(&self.nobody)).map_err(|e| HashingFailed(e.to_string()))?;
-        match (self.argon2.verify_password(password.as_bytes(), &hash), stored) {
-            (Ok(()), Some(stored)) if self.is_current(stored) => Ok(Compared::Same),
-            (Ok(()), Some(_)) => self.hash(password).map(Compared::SameRehashed),
-            (Ok(()), None) | (Err(argon2::password_hash::Error::PasswordInvalid), _) => Ok(Compared::Different),
-            (Err(e), _) => Err(HashingFailed(e.to_string())),
+    pub fn compare(&mut self, password: &str, stored: Option<&str>) -> Result<Compared, HashingFailed> {
+        let hash = PasswordHash::new(stored.unwrap_or(&self.nobody)).map_err(failed)?;
+        let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else {
+            return Err(failed("salt or hash is missing"));
+        };
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(failed)?;
+        let version = hash.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(failed)?;
+        let argon2 = Argon2::new(algorithm, version, Params::try_from(&hash).map_err(failed)?);
+        // The type compares in constant time.
+        let same = self.run(&argon2, password, &salt, expected.len())? == expected;
+        match stored {
+            Some(stored) if same && self.is_current(stored) => Ok(Compared::Same),
+            Some(_) if same => self.hash(password).map(Compared::SameRehashed),
+            Some(_) | None => Ok(Compared::Different),
         }
+    }
+
+    fn run(&mut self, argon2: &Argon2<'_>, password: &str, salt: &[u8], bytes: usize) -> Result<Output, HashingFailed> {
+        let mut out = [0; Output::MAX_LENGTH];
+        let out = out.get_mut(..bytes).ok_or_else(|| failed("hash is too long"))?;
+        self.memory.resize(argon2.params().block_count(), Block::default());
+        argon2.hash_password_into_with_memory(password.as_bytes(), salt, out, &mut self.memory).map_err(failed)?;
+        Output::new(out).map_err(failed)
     }
 
     fn is_current(&self, stored: &str) -> bool {
@@ -85,16 +121,17 @@ impl Argon2id {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use argon2::password_hash::PasswordHasher as _;
 
     #[test]
     fn the_parameters_are_the_cheat_sheets() {
-        let hash = Argon2id::try_new().and_then(|a| a.hash("12345678")).expect("hash");
+        let hash = Argon2id::try_new().and_then(|mut a| a.hash("12345678")).expect("hash");
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     }
 
     #[test]
     fn a_password_of_100_characters_and_its_first_72_are_two_passwords() {
-        let argon2 = Argon2id::try_new().expect("argon2");
+        let mut argon2 = Argon2id::try_new().expect("argon2");
         let long = "x".repeat(100);
         let hash = argon2.hash(&long).expect("hash");
         assert_eq!(argon2.compare(&long, Some(&hash)).expect("compared"), Compared::Same);
@@ -103,15 +140,16 @@ mod tests {
 
     #[test]
     fn nobody_is_never_anybody() {
-        let argon2 = Argon2id::try_new().expect("argon2");
+        let mut argon2 = Argon2id::try_new().expect("argon2");
         assert_eq!(argon2.compare("nobody has this password", None).expect("compared"), Compared::Different);
     }
 
     #[test]
     fn a_hash_with_smaller_parameters_is_made_again() {
-        let argon2 = Argon2id::try_new().expect("argon2");
+        let mut argon2 = Argon2id::try_new().expect("argon2");
         let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).expect("params"));
         let stored = weak.hash_password(b"12345678").expect("hash").to_string();
+        argon2.hash("another, in the same memory").expect("hash");
         let Compared::SameRehashed(renewed) = argon2.compare("12345678", Some(&stored)).expect("compared") else {
             panic!("an outdated hash was left")
         };

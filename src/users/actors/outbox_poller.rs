@@ -21,7 +21,7 @@ use crate::infra::amqp::{AmqpError, Broker};
 use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::roll;
-use crate::kernel::{Classified, DependencyError, FailureClass, chain};
+use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
@@ -98,6 +98,7 @@ impl OutboxPoller {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        fault::point("outbox_poller.tick");
         if self.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
             self.end(EndReason::Unavailable("the connection to the broker was lost".to_owned()), ctx);
         } else {
@@ -111,6 +112,9 @@ impl OutboxPoller {
         let Some(publisher) = self.publisher.clone().filter(|_| self.stopping.is_none()) else { return };
         if self.relaying {
             self.woken_meanwhile = true;
+            return;
+        }
+        if self.is_blocked(&publisher) {
             return;
         }
         self.relaying = true;
@@ -128,12 +132,28 @@ impl OutboxPoller {
         }));
     }
 
+    /// Whether the broker takes nothing at the moment; the timer comes back to it.
+    fn is_blocked(&self, publisher: &OutboxPublisher) -> bool {
+        if publisher.is_blocked() {
+            if self.plan.health.set(CHECK, Err("takes no messages: short of memory or disk".to_owned())) {
+                warn!(self.plan.logger, "the broker takes no messages; they wait in the outbox until it does");
+            }
+            return true;
+        }
+        if self.plan.health.set(CHECK, Ok(())) {
+            info!(self.plan.logger, "the broker takes messages again");
+        }
+        false
+    }
+
     fn batch_ended(&mut self, ended: &BatchEnd, ctx: &mut Context<Self>) {
         self.relaying = false;
         let again = match ended {
             Ok(relayed) => {
                 self.log(relayed);
-                if relayed.unanswered > 0 {
+                if relayed.unanswered > 0
+                    && !self.publisher.as_ref().is_some_and(|publisher| self.is_blocked(publisher))
+                {
                     return self.end(EndReason::Unavailable("the broker does not confirm".to_owned()), ctx);
                 }
                 relayed.more_likely || self.woken_meanwhile
@@ -184,6 +204,7 @@ impl Handler<Wake> for OutboxPoller {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        fault::point("outbox_poller.wake");
         self.relay(ctx);
     }
 }

@@ -1,6 +1,6 @@
 //! Hashes passwords on threads of their own.
 //!
-//! Owns: one argon2 a thread.
+//! Owns: one argon2 a thread, with the memory that it hashes in.
 //! Receives: hash, verify.
 //! Sends: nothing.
 //! Mailbox: as many jobs as the queue bound allows; past it requests are turned away.
@@ -17,14 +17,14 @@ use futures_util::future::{LocalBoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
-use crate::kernel::Secret;
+use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
 use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
 use crate::users::domain::Password;
 
 /// One hashing thread.
 pub struct HasherThread {
-    argon2: Arc<Argon2id>,
+    argon2: Argon2id,
     _lifeline: Arc<Lifeline>,
 }
 
@@ -55,6 +55,10 @@ impl Actor for HasherThread {
 
 /// A panic must not take the thread with it: the others' jobs wait for it too.
 fn guarded<T>(work: impl FnOnce() -> Result<T, HashingFailed>) -> Result<T, HashError> {
+    let work = || {
+        fault::point("password_hasher.job");
+        work()
+    };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|e| HashError::Failed(Box::new(e))),
         Err(_) => Err(HashError::Failed("hashing panicked".into())),
@@ -65,7 +69,7 @@ impl Handler<Job<Hash>> for HasherThread {
     type Result = Result<PasswordHash, HashError>;
 
     fn handle(&mut self, job: Job<Hash>, _: &mut Self::Context) -> Self::Result {
-        let argon2 = &self.argon2;
+        let argon2 = &mut self.argon2;
         guarded(|| argon2.hash(job.work.0.expose()).map(PasswordHash::new))
     }
 }
@@ -74,7 +78,7 @@ impl Handler<Job<Compare>> for HasherThread {
     type Result = Result<Verdict, HashError>;
 
     fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
-        let (argon2, Compare { candidate, against }) = (&self.argon2, &job.work);
+        let (argon2, Compare { candidate, against }) = (&mut self.argon2, &job.work);
         let compared = guarded(|| argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose)))?;
         Ok(match compared {
             Compared::Different => Verdict::Wrong,
@@ -92,9 +96,9 @@ impl Child for Addr<HasherThread> {
 }
 
 /// Starts `threads` hashing threads behind one address.
-pub fn start_hashers(argon2: &Arc<Argon2id>, threads: usize, lifeline: Lifeline) -> Addr<HasherThread> {
-    let (argon2, lifeline) = (Arc::clone(argon2), Arc::new(lifeline));
-    SyncArbiter::start(threads, move || HasherThread { argon2: Arc::clone(&argon2), _lifeline: Arc::clone(&lifeline) })
+pub fn start_hashers(argon2: &Argon2id, threads: usize, lifeline: Lifeline) -> Addr<HasherThread> {
+    let (argon2, lifeline) = (argon2.clone(), Arc::new(lifeline));
+    SyncArbiter::start(threads, move || HasherThread { argon2: argon2.clone(), _lifeline: Arc::clone(&lifeline) })
 }
 
 /// [`PasswordHasher`] to whichever threads there are at the moment, with a bound on what may wait for them.

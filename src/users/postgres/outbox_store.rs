@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError};
-use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent};
+use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent, fault};
 use crate::users::application::ports::{Claim, ClaimedEvent, Outbox, Settlement};
 
 /// Longest kept word of the broker, in characters.
@@ -72,6 +72,9 @@ impl Outbox for PgOutbox {
                 let rows = client.query(&claim, &[&token, &seconds(lease), &i64::from(batch_max)]).await?;
                 let mut events = rows.iter().map(read_event).collect::<Result<Vec<_>, _>>()?;
                 events.sort_unstable_by_key(|event| event.id);
+                if !events.is_empty() {
+                    fault::point("users.S5");
+                }
                 Ok(Claim { token, events })
             })
         });
@@ -84,6 +87,10 @@ impl Outbox for PgOutbox {
                 let Settlement { confirmed, refused, unanswered } = settlement;
                 let tx = client.transaction().await?;
                 let mut changed = 0;
+                if fault::left_out("outbox.lease_token") {
+                    tx.execute("UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp()", &[&token])
+                        .await?;
+                }
                 if !confirmed.is_empty() {
                     let publish = tx
                         .prepare_cached(
@@ -123,6 +130,7 @@ impl Outbox for PgOutbox {
                     changed += tx.execute(&release, &[&token, &uuids(&unanswered)]).await?;
                 }
                 tx.commit().await?;
+                fault::point("users.S8");
                 Ok(changed)
             })
         });

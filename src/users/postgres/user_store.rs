@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 
 use crate::contracts::UserRegistered;
 use crate::infra::postgres::{Database, DbError, violated_constraint};
-use crate::kernel::{DependencyError, UserId};
+use crate::kernel::{DependencyError, UserId, fault};
 use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
 use crate::users::domain::{EmailAddress, PersonName, User};
 
@@ -69,6 +69,7 @@ impl UserStore for PgUserStore {
                     Err(e) if violated_constraint(&e) == Some(EMAIL_KEY) => return Ok(false),
                     Err(e) => return Err(e.into()),
                 }
+                fault::point("users.S1");
                 let add_event = tx
                     .prepare_cached(
                         "-- users.register.event
@@ -87,7 +88,9 @@ impl UserStore for PgUserStore {
                     ],
                 )
                 .await?;
+                fault::point("users.S2");
                 tx.commit().await?;
+                fault::point("users.S4");
                 Ok(true)
             })
         });

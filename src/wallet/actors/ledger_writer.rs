@@ -19,7 +19,7 @@ use slog::{Logger, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::kernel::{Classified as _, FailureClass, UserId, chain};
+use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
@@ -55,11 +55,36 @@ pub struct LedgerWriter {
     lifeline: Lifeline,
 }
 
-/// A post that waits, and its place in the queue, which is free again when the post is answered.
+/// A post that waits.
 struct Waiting {
     draft: Draft,
-    answer: oneshot::Sender<Result<Posted, PostError>>,
-    place: OwnedSemaphorePermit,
+    asker: Asker,
+}
+
+/// Who waits for a post, and its place in the queue, which is free again when the post is answered.
+struct Asker {
+    answer: Option<oneshot::Sender<Result<Posted, PostError>>>,
+    /// Whether a batch with this post has begun.
+    begun: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Asker {
+    fn tell(mut self, result: Result<Posted, PostError>) {
+        if let Some(answer) = self.answer.take() {
+            // A client that has hung up does not undo what was written.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+impl Drop for Asker {
+    /// Something broke down before there was an answer. What is known all the same is told.
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(Err(if self.begun { PostError::OutcomeUnknown } else { PostError::NotDone }));
+        }
+    }
 }
 
 #[derive(Message)]
@@ -119,7 +144,8 @@ impl LedgerWriter {
                 writer.write(ctx);
                 writer.stop_if_done();
             } else {
-                // Those in the batch are told that their outcome is unknown, by the loss of their answer's sender.
+                // Those in the batch have been told that their outcome is unknown, and those in the queue are told that
+                // nothing was done.
                 writer.lifeline.end(EndReason::Panicked);
                 ctx.stop();
             }
@@ -139,20 +165,26 @@ impl LedgerWriter {
 
 /// Writes a batch, answers its posts, and returns those whose wallet somebody else holds.
 async fn run_batch(plan: &LedgerWriterPlan, posts: Vec<Waiting>, patience: Patience) -> Held {
-    let (drafts, askers): (Vec<_>, Vec<_>) =
-        posts.into_iter().map(|waiting| (waiting.draft, (waiting.answer, waiting.place))).unzip();
+    let (drafts, askers): (Vec<_>, Vec<_>) = posts
+        .into_iter()
+        .map(|Waiting { draft, mut asker }| {
+            asker.begun = true;
+            (draft, asker)
+        })
+        .unzip();
+    fault::point("ledger_writer.batch");
     let BatchResult { results, failures } = plan.post_batch.execute(&drafts, patience).await;
     for failure in &failures {
         log(&plan.logger, failure, drafts.len());
     }
     let mut held = Held::new();
-    for ((draft, (answer, place)), result) in drafts.into_iter().zip(askers).zip(results) {
+    for ((draft, mut asker), result) in drafts.into_iter().zip(askers).zip(results) {
         match result {
-            DraftResult::Answer(result) => {
-                // A client that has hung up does not undo what was written.
-                let _ = answer.send(result);
+            DraftResult::Answer(result) => asker.tell(result),
+            DraftResult::Held => {
+                asker.begun = false;
+                held.push((draft.user_id, Waiting { draft, asker }));
             }
-            DraftResult::Held => held.push((draft.user_id, Waiting { draft, answer, place })),
         }
     }
     held
@@ -186,6 +218,7 @@ impl Handler<Post> for LedgerWriter {
     type Result = ();
 
     fn handle(&mut self, Post(waiting): Post, ctx: &mut Self::Context) {
+        fault::point("ledger_writer.post");
         self.queue.push(waiting.draft.user_id, waiting);
         self.write(ctx);
     }
@@ -221,8 +254,9 @@ impl Ledger for LedgerHandle {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        writer.try_send(Post(Waiting { draft, answer, place })).map_err(|_| PostError::Overloaded)?;
-        // Without an answer the batch broke down somewhere between nothing and all.
+        let asker = Asker { answer: Some(answer), begun: false, _place: place };
+        writer.try_send(Post(Waiting { draft, asker })).map_err(|_| PostError::Overloaded)?;
+        // An asker always tells something before it is gone.
         answered.await.unwrap_or(Err(PostError::OutcomeUnknown))
     }
 }

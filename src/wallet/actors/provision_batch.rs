@@ -1,12 +1,14 @@
 //! One batch of deliveries: wallets for those that can be read, and what is to become of the others. A unit of work,
 //! not an actor.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use slog::{Logger, debug, info};
 
 use crate::infra::amqp::AmqpError;
-use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain};
+use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
@@ -40,15 +42,17 @@ pub(super) struct BatchEnd {
 
 impl ProvisionBatch {
     pub(super) async fn execute(&self, deliveries: Vec<ProvisionDelivery>) -> BatchEnd {
+        fault::point("wallet.S10");
         let mut end = BatchEnd::default();
         let mut readable = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            match self.reader.user(&delivery) {
-                Ok(user) => readable.push((user, delivery)),
+            match catch_unwind(AssertUnwindSafe(|| self.reader.user(&delivery))) {
+                Ok(Ok(user)) => readable.push((user, delivery)),
                 // No later try can make it readable.
-                Err(poison) => {
+                Ok(Err(poison)) => {
                     end.failed.push(Failed { delivery, route: Route::DeadLetter, reason: poison.to_string() });
                 }
+                Err(_) => self.fail(delivery, &panicked(), &mut end),
             }
         }
         if !readable.is_empty() {
@@ -59,13 +63,13 @@ impl ProvisionBatch {
 
     async fn provision(&self, readable: Vec<(UserId, ProvisionDelivery)>, end: &mut BatchEnd) {
         let users = readable.iter().map(|(user, _)| *user).collect();
-        match self.provision.execute(users).await {
+        match self.make(users).await {
             Ok(made) => self.settle(readable, &made, end).await,
             Err(e) if e.class() == FailureClass::Unavailable => Self::hold(readable, &e, end),
             // One of them may be the reason: each alone, so that the others are not held up.
             Err(_) if readable.len() > 1 => {
                 for (user, delivery) in readable {
-                    match self.provision.execute(vec![user]).await {
+                    match self.make(vec![user]).await {
                         Ok(made) => self.settle(vec![(user, delivery)], &made, end).await,
                         Err(e) if e.class() == FailureClass::Unavailable => {
                             Self::hold(vec![(user, delivery)], &e, end);
@@ -80,6 +84,17 @@ impl ProvisionBatch {
                 }
             }
         }
+    }
+
+    /// Makes the wallets. A panic on the way is the failure of this batch and nothing else's.
+    async fn make(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+        let made = async {
+            for user in &users {
+                fault::point_of("wallet.provision", user);
+            }
+            self.provision.execute(users).await
+        };
+        AssertUnwindSafe(made).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
     }
 
     async fn settle(&self, readable: Vec<(UserId, ProvisionDelivery)>, made: &[UserId], end: &mut BatchEnd) {
@@ -98,6 +113,7 @@ impl ProvisionBatch {
                 // It comes again, and then the wallet is there already.
                 end.broken.get_or_insert(e);
             }
+            fault::point("wallet.S13");
         }
     }
 
@@ -110,6 +126,11 @@ impl ProvisionBatch {
         let route = Route::after(&self.reader.ladder, delivery.attempt);
         end.failed.push(Failed { delivery, route, reason: chain(e) });
     }
+}
+
+fn panicked() -> DependencyError {
+    // The panic hook has logged where and why.
+    DependencyError::new("wallet.provision", FailureClass::Bug, "the handler panicked")
 }
 
 /// A logger that names a delivery.

@@ -23,8 +23,8 @@ use tokio::sync::oneshot;
 use crate::contracts::PROVISION_QUEUE;
 use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
 use crate::infra::health::HealthBoard;
-use crate::infra::system::{System, roll};
-use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain};
+use crate::infra::system::{System, draw, roll};
+use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
@@ -39,6 +39,10 @@ const CHECK: &str = "rabbitmq";
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
 /// How often a routing is tried again while the router has no connection.
 const ROUTE_AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
+
+/// From so many unanswered deliveries on a message is under suspicion. One or two of them happen to any message that
+/// was in hand when a process was stopped.
+const SUSPECT_FROM: u32 = 3;
 
 /// What a consumer is built from, again and again.
 pub struct ProvisionConsumerPlan {
@@ -122,7 +126,7 @@ impl ProvisionConsumer {
         }
     }
 
-    /// Begins a batch of all that waits, unless one is in flight or the database is away.
+    /// Begins a batch, unless one is in flight or the database is away.
     fn work(&mut self, ctx: &mut Context<Self>) {
         if self.working || self.paused.is_some() || self.waiting.is_empty() || self.stopping.is_some() {
             return;
@@ -133,7 +137,7 @@ impl ProvisionConsumer {
             reader: self.plan.reader.clone(),
             logger: self.plan.logger.clone(),
         };
-        let deliveries = std::mem::take(&mut self.waiting);
+        let deliveries = take_batch(&mut self.waiting, draw);
         let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
         ctx.spawn(working.into_actor(self).map(|ended, consumer, ctx| match ended {
             Ok(ended) => consumer.batch_ended(ended, ctx),
@@ -225,6 +229,21 @@ impl ProvisionConsumer {
     }
 }
 
+/// All that wait, without those under suspicion; once only those are left, one of them, by lot.
+///
+/// A delivery that ends the process takes all that are in hand with it, and after twenty such ends the broker makes
+/// dead letters of them all. So one that has come back several times is handled alone and after the others; and by lot,
+/// so that an innocent one is not behind the culprit each time.
+fn take_batch(waiting: &mut Vec<ProvisionDelivery>, draw: impl Fn(usize) -> usize) -> Vec<ProvisionDelivery> {
+    let (suspects, batch): (Vec<_>, Vec<_>) =
+        std::mem::take(waiting).into_iter().partition(|delivery| delivery.unanswered_before >= SUSPECT_FROM);
+    *waiting = suspects;
+    if batch.is_empty() && !waiting.is_empty() {
+        return vec![waiting.swap_remove(draw(waiting.len()))];
+    }
+    batch
+}
+
 async fn subscribe(plan: Arc<ProvisionConsumerPlan>) -> Result<Subscription, NotSubscribed> {
     // A delivery that cannot be handled would only be counted: first the database, then the queue.
     plan.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
@@ -248,6 +267,7 @@ impl Actor for ProvisionConsumer {
 
 impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
     fn handle(&mut self, delivery: Result<Incoming, AmqpError>, ctx: &mut Self::Context) {
+        fault::point("provision_consumer.delivery");
         match delivery {
             Ok(incoming) => {
                 self.waiting.push(self.plan.reader.open(incoming));
@@ -268,7 +288,7 @@ impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
 impl Handler<Shutdown> for ProvisionConsumer {
     type Result = actix::ResponseFuture<()>;
 
-    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) -> Self::Result {
         let consumer = self.consumer.take();
         let (done, all_done) = oneshot::channel();
         self.stopping = Some(done);
@@ -278,7 +298,8 @@ impl Handler<Shutdown> for ProvisionConsumer {
                 // A connection that does not hear it is closed below all the same.
                 let _ = consumer.cancel().await;
             }
-            let _ = all_done.await;
+            // What cannot be settled by then, because the database hangs or the broker takes no copies, comes again.
+            let _ = tokio::time::timeout(shutdown.grace / 2, all_done).await;
             if let Some(consumer) = consumer {
                 consumer.close().await;
             }

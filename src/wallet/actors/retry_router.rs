@@ -1,7 +1,7 @@
-//! Takes failed deliveries to the retry ladder or the dead letters.
+//! Takes failed deliveries to the retry ladder or the dead letters, and keeps the broker's topology as it is declared.
 //!
 //! Owns: the publishing connection, the copies that wait, at most one batch in flight.
-//! Receives: a copy to publish, the end of a batch, shutdown.
+//! Receives: a copy to publish, the end of a batch, shutdown; its timer, to look at the connection and the topology.
 //! Sends: the broker's answer, to whoever asked.
 //! Mailbox: bounded by the prefetch, since each waiting delivery asks once at a time.
 //! Ends: when the broker is away or stops answering; it is built again with a new connection and fresh declarations.
@@ -16,13 +16,16 @@ use slog::{Logger, info};
 use tokio::sync::oneshot;
 
 use crate::infra::amqp::{AmqpError, Broker};
-use crate::kernel::{Classified, FailureClass, chain};
+use crate::kernel::{Classified, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::amqp::{FailedDelivery, RetryPublisher, RouteError};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
 /// How often an idle connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the topology is declared again. Who deletes an exchange or a binding leaves both connections alive, and
+/// events would be unroutable until somebody noticed.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 /// What a router is built from, again and again.
 pub struct RetryRouterPlan {
@@ -69,19 +72,43 @@ impl RetryRouter {
                 ctx.run_interval(LOOK_EVERY, |router, ctx| {
                     if router.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
                         router.end(EndReason::Unavailable("the connection to the broker was lost".to_owned()), ctx);
+                    } else {
+                        router.publish(ctx);
                     }
                 });
+                ctx.run_interval(DECLARE_EVERY, Self::declare);
                 self.publish(ctx);
             }
-            Err(e) if e.class() == FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
-            Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+            Err(e) => self.broker_failed(&e, ctx),
         }
     }
 
-    /// Publishes all that waits, unless a batch is in flight.
+    fn broker_failed(&mut self, e: &AmqpError, ctx: &mut Context<Self>) {
+        match e.class() {
+            FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
+            _ => self.end(EndReason::Unavailable(chain(e)), ctx),
+        }
+    }
+
+    fn declare(&mut self, ctx: &mut Context<Self>) {
+        // A batch in flight would lose its answers with the channel if a declaration were refused.
+        let free = |publisher: &Arc<RetryPublisher>| !self.publishing && !publisher.is_blocked();
+        let Some(publisher) = self.publisher.clone().filter(free) else { return };
+        let plan = Arc::clone(&self.plan);
+        let declared = async move { publisher.declare(&plan.ladder).await };
+        ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| {
+            if let Err(e) = declared {
+                router.broker_failed(&e, ctx);
+            }
+        }));
+    }
+
+    /// Publishes all that waits, unless a batch is in flight or the broker takes nothing at the moment.
     fn publish(&mut self, ctx: &mut Context<Self>) {
+        // Whoever no longer waits has lost the delivery, and it comes again.
+        self.waiting.retain(|publish| !publish.answer.is_closed());
         let Some(publisher) = self.publisher.clone() else { return };
-        if self.publishing || self.waiting.is_empty() {
+        if self.publishing || self.waiting.is_empty() || publisher.is_blocked() {
             return;
         }
         self.publishing = true;
@@ -100,6 +127,7 @@ impl RetryRouter {
             router.publishing = false;
             match ended {
                 Ok(None) => router.publish(ctx),
+                Ok(Some(_)) if router.publisher.as_ref().is_some_and(|publisher| publisher.is_blocked()) => {}
                 // A new connection declares its queues anew: the cure for a deleted one too.
                 Ok(Some(failure)) => router.end(EndReason::Unavailable(failure.to_string()), ctx),
                 Err(_) => router.end(EndReason::Panicked, ctx),
@@ -122,6 +150,7 @@ impl Handler<Publish> for RetryRouter {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
+        fault::point("retry_router.publish");
         self.waiting.push(publish);
         self.publish(ctx);
     }

@@ -22,6 +22,8 @@ pub struct ProvisionDelivery {
     pub traceparent: Option<TraceParent>,
     /// Failed attempts so far.
     pub attempt: Attempt,
+    /// How often it was in somebody's hand who died or lost the connection before answering.
+    pub unanswered_before: u32,
 }
 
 /// Why a delivery can never be handled.
@@ -58,6 +60,7 @@ impl DeliveryReader {
             request_id: incoming.header_text(REQUEST_ID_HEADER).as_deref().and_then(RequestId::parse),
             traceparent: incoming.header_text(TRACEPARENT_HEADER).as_deref().and_then(TraceParent::parse),
             attempt: self.ladder.attempt(incoming.header_int(ATTEMPT_HEADER), last_death.as_deref()),
+            unanswered_before: incoming.unanswered_before(),
             incoming,
         }
     }

@@ -118,6 +118,19 @@ impl RetryPublisher {
         results
     }
 
+    /// Declares everything again, so that what somebody has deleted is there again.
+    ///
+    /// # Errors
+    /// [`AmqpError`].
+    pub async fn declare(&self, ladder: &RetryLadder) -> Result<(), AmqpError> {
+        self.publisher.connection().declare(&topology(ladder)).await
+    }
+
+    /// Whether the broker takes nothing at the moment.
+    pub fn is_blocked(&self) -> bool {
+        self.publisher.connection().is_blocked()
+    }
+
     /// Whether its connection is open, as far as this side knows.
     pub fn is_open(&self) -> bool {
         self.publisher.connection().is_open()

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError};
-use crate::kernel::{EntryId, Timestamp, UserId};
+use crate::kernel::{EntryId, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience};
 use crate::wallet::domain::{Decision, Draft, Entry, Head, IdempotencyKey, WalletState, decide_batch};
 use crate::wallet::postgres::rows;
@@ -95,7 +95,9 @@ impl Journal for PgJournal {
                 let tx = client.transaction().await?;
                 let outcomes = write(&tx, &batch, patience).await?;
                 let _ = sent.set(outcomes);
+                fault::point("ledger.inserted");
                 tx.commit().await?;
+                fault::point("ledger.committed");
                 Ok(())
             })
         });
@@ -116,7 +118,9 @@ impl Journal for PgJournal {
 
 /// Locks, reads, decides, inserts.
 async fn write(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, DbError> {
+    fault::point("ledger.begun");
     let locked = lock(tx, drafts, patience).await?;
+    fault::point("ledger.locked");
     let (mut wallets, now) = if locked.is_empty() { (HashMap::new(), None) } else { read(tx, &locked, drafts).await? };
     let decisions = decide_batch(&mut wallets, drafts, now.unwrap_or(Timestamp::UNIX_EPOCH));
     insert(tx, drafts, &decisions).await?;
@@ -137,6 +141,7 @@ async fn lock(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Res
     users.sort_unstable();
     users.dedup();
     let statement = match patience {
+        _ if fault::left_out("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
         Patience::SkipHeld => {
             "-- wallet.ledger.lock_free
              SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"

@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use uuid::Uuid;
 
 use crate::infra::postgres::Database;
-use crate::kernel::{DependencyError, IdSource, Timestamp, UserId};
+use crate::kernel::{DependencyError, IdSource, Timestamp, UserId, fault};
 use crate::wallet::application::ports::WalletStore;
 
 /// Wallets that are remembered. Only their existence is: a wallet is never removed, so this cannot grow stale, and an
@@ -55,6 +55,9 @@ impl WalletStore for PgWalletStore {
                     )
                     .await?;
                 let rows = client.query(&provision, &[&owners, &ids]).await?;
+                if !owners.is_empty() {
+                    fault::point("wallet.S12");
+                }
                 rows.iter()
                     .map(|row| Ok((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?)))
                     .collect::<Result<Vec<(UserId, Timestamp)>, _>>()

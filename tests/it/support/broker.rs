@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -64,11 +65,7 @@ impl Broker {
 
     /// How many deliveries of a queue were acked so far. The broker renews this count every few seconds.
     pub async fn acked(&self, queue: &str) -> u64 {
-        let base = self.addresses.management_url();
-        let url = format!("{}/api/queues/{}/{queue}", base.trim_end_matches('/'), self.virtual_host);
-        let asked =
-            reqwest::Client::new().get(&url).basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password));
-        let answer: serde_json::Value = asked.send().await.expect("management API").json().await.expect("JSON");
+        let answer = self.ask(&format!("queues/{}/{queue}", self.virtual_host)).await;
         answer["message_stats"]["ack"].as_u64().unwrap_or_default()
     }
 
@@ -87,6 +84,45 @@ impl Broker {
             id: got.properties.message_id().as_ref().map(ToString::to_string),
             headers: headers.inner().iter().map(|(k, v)| (k.to_string(), text(v))).collect(),
         })
+    }
+
+    /// How many messages wait in each queue, not counting those in somebody's hand.
+    pub async fn queues(&self) -> BTreeMap<String, u64> {
+        let mut depths = BTreeMap::new();
+        for queue in self.ask(&format!("queues/{}?columns=name", self.virtual_host)).await.as_array().expect("a list") {
+            let name = queue["name"].as_str().expect("a name");
+            depths.insert(name.to_owned(), u64::from(self.depth(name).await.unwrap_or_default()));
+        }
+        depths
+    }
+
+    /// How many connections there are to this virtual host, as the broker counts them every few seconds.
+    pub async fn connections(&self) -> usize {
+        self.ask(&format!("vhosts/{}/connections", self.virtual_host)).await.as_array().map_or(0, Vec::len)
+    }
+
+    /// Messages in somebody's hand, as the broker counts them every few seconds.
+    pub async fn in_hand(&self) -> u64 {
+        let queues = self.ask(&format!("queues/{}", self.virtual_host)).await;
+        queues.as_array().into_iter().flatten().filter_map(|queue| queue["messages_unacknowledged"].as_u64()).sum()
+    }
+
+    async fn ask(&self, path: &str) -> serde_json::Value {
+        let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
+        let asked =
+            reqwest::Client::new().get(&url).basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password));
+        asked.send().await.expect("management API").json().await.expect("JSON")
+    }
+
+    /// The ids of all messages of a queue, which stay there.
+    pub async fn ids_in(&self, queue: &str) -> std::collections::BTreeSet<String> {
+        let (connection, channel) = self.channel().await;
+        let mut ids = std::collections::BTreeSet::new();
+        while let Ok(Some(got)) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await {
+            ids.insert(got.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default());
+        }
+        connection.close(200, "seen".into()).await.expect("closed");
+        ids
     }
 
     /// Publishes by hand, confirmed.
@@ -118,6 +154,51 @@ impl Broker {
     pub async fn delete_queue(&self, queue: &str) {
         let (_connection, channel) = self.channel().await;
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    }
+
+    /// Deletes it unless something lies in it, which would be lost with it.
+    pub async fn delete_queue_if_empty(&self, queue: &str) {
+        let (_connection, channel) = self.channel().await;
+        let options = QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() };
+        // Refused if something lies in it.
+        let _ = channel.queue_delete(queue.into(), options).await;
+    }
+
+    /// How often somebody tried to log in and was refused, over this time.
+    pub async fn refused_logins_while(&self, span: std::time::Duration) -> u64 {
+        let attempts = async || self.ask("auth/attempts/purse@localhost").await;
+        let failed = |counts: serde_json::Value| {
+            counts
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|count| count["auth_attempts_failed"].as_u64())
+                .sum::<u64>()
+        };
+        let before = failed(attempts().await);
+        tokio::time::sleep(span).await;
+        failed(attempts().await) - before
+    }
+
+    pub async fn delete_exchange(&self, exchange: &str) {
+        let (_connection, channel) = self.channel().await;
+        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+    }
+
+    pub async fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) {
+        let (_connection, channel) = self.channel().await;
+        let unbound = channel.queue_unbind(queue.into(), exchange.into(), routing_key.into(), FieldTable::default());
+        unbound.await.expect("unbound");
+    }
+
+    /// Binds a queue of the test's own, to see what passes by.
+    pub async fn spy_on(&self, queue: &str, exchange: &str, routing_key: &str) {
+        self.declare_plain(queue).await;
+        let (_connection, channel) = self.channel().await;
+        let options = QueueBindOptions::default();
+        let bound =
+            channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default());
+        bound.await.expect("bound");
     }
 
     /// Declares a plain durable queue of this name, before a role does.

@@ -1,7 +1,12 @@
 //! What tests stand on: the servers, a world of their own, the roles as processes, a client.
+#![cfg_attr(
+    not(feature = "failpoints"),
+    allow(dead_code, unused_imports, reason = "the tests of faults use all of it, the others do not")
+)]
 
 mod broker;
 mod client;
+mod obstacle;
 mod process;
 mod raw;
 mod refusal;
@@ -14,11 +19,12 @@ use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
 pub use client::{Answer, Client, PASSWORD, User};
+pub use obstacle::Obstacle;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
 pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, stranger, token_of};
-pub use world::{Outages, World};
+pub use world::{Outages, PURSE, World, free_port};
 
 /// Waits until `probe` has something to show, and fails with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

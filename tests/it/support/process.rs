@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -100,6 +101,11 @@ impl RoleProcess {
         kill_process(self.pid(), signal).expect("signalled");
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("waited").is_some()
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         let deadline = std::time::Instant::now() + PATIENCE;
@@ -114,6 +120,52 @@ impl RoleProcess {
         }
     }
 
+    /// Waits until a fault point has ended it.
+    pub async fn broken_off(mut self) {
+        let status = self.ended().await;
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}\n{}", self.everything());
+    }
+
+    /// Lines of its log with this message.
+    pub fn said(&self, message: &str) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["msg"] == message).collect()
+    }
+
+    /// A number out of `/proc`, in the unit that stands there.
+    fn status(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("field");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("number")
+    }
+
+    /// Resident memory, now.
+    pub fn memory_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// Resident memory, at its most.
+    pub fn peak_memory_kib(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub fn threads(&self) -> u64 {
+        self.status("Threads:")
+    }
+
+    /// Open files, sockets among them.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).expect("fd").count()
+    }
+
+    /// Time that it has spent on processors.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero())).expect("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        // utime and stime, in hundredths of a second on every Linux.
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Ends it without a warning, and waits until it is gone.
     pub async fn kill(mut self) {
         self.signal(Signal::KILL);
@@ -123,6 +175,10 @@ impl RoleProcess {
 
 impl Drop for RoleProcess {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a failed test wants to be read with.
+            eprintln!("{}", self.everything());
+        }
         if let Ok(None) = self.child.try_wait() {
             // In order where it goes fast: coverage is written at an orderly end.
             let _ = kill_process(self.pid(), Signal::TERM);

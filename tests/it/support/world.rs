@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use purse::dev_stack::{LentServers, RoleDatabases, Server, ServerAddresses};
 use purse::kernel::Role;
+use uuid::Uuid;
 
 use super::process::RoleProcess;
 use super::{Broker, Client};
@@ -43,12 +44,25 @@ impl Outages {
         Self { servers, _turn: turn }
     }
 
+    /// Runs RabbitMQ's own tool.
+    pub async fn rabbitmqctl(&self, arguments: &'static [&'static str]) {
+        let servers = self.servers;
+        let done = tokio::task::spawn_blocking(move || servers.rabbitmqctl(arguments)).await.expect("thread");
+        done.unwrap_or_else(|e| panic!("{arguments:?}: {}", e.chain()));
+    }
+
     /// Does something to a server.
     pub async fn act(&self, server: Server, action: purse::dev_stack::Action) {
         let servers = self.servers;
         let done = tokio::task::spawn_blocking(move || servers.command(server, action)).await.expect("thread");
         done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {}", e.chain()));
     }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    listener.local_addr().expect("address").port()
 }
 
 /// What one test has for itself.
@@ -118,11 +132,28 @@ impl World {
         process
     }
 
+    /// Starts a role on a port of the test's choice, which another process of the role may take over later.
+    pub async fn start_on(&self, role: Role, port: u16, changed: &[(&str, &str)]) -> RoleProcess {
+        let variable = format!("{}_PORT", role.as_str().to_uppercase());
+        self.spawn(role, &[changed, &[(variable.as_str(), port.to_string().as_str())]].concat()).await
+    }
+
+    /// Starts a role that a test breaks at these fault points, and waits until it listens.
+    pub async fn spawn_fragile(&self, role: Role, points: &str, changed: &[(&str, &str)]) -> RoleProcess {
+        self.spawn(role, &[changed, &[("FAILPOINTS", points)]].concat()).await
+    }
+
     /// Starts both roles, and a client of them.
     pub async fn both(&self) -> (RoleProcess, RoleProcess, Client) {
         let (users, wallet) = tokio::join!(self.start(Role::Users), self.start(Role::Wallet));
         let client = Client::new(&users.url(), &wallet.url());
         (users, wallet, client)
+    }
+
+    /// Publishes by hand the event that `user` has registered, unsigned, under the id of the message that is given.
+    pub async fn publish_event(&self, user: Uuid, message_id: &str) {
+        let body = format!(r#"{{"userId":"{user}"}}"#);
+        self.broker.publish("domain.events", "user.registered", body.as_bytes(), Some(message_id), &[]).await;
     }
 
     /// Runs SQL on a role's database as the superuser, and returns what it prints, without decoration.

@@ -1,0 +1,99 @@
+//! A disk that is full under PostgreSQL (FP-11). Linux, as root: it mounts a small file system of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use purse::dev_stack::{Action, LentServers, Server};
+
+use super::super::history::{History, Told};
+use super::super::invariants::hold;
+use super::measured;
+use crate::support::{PATIENCE, PURSE, World, eventually};
+
+const HEALED: Duration = Duration::from_mins(1);
+/// A new cluster and a new broker need some 150 MiB of it.
+const SIZE_MIB: u64 = 320;
+
+static SERVERS: OnceLock<LentServers> = OnceLock::new();
+
+/// A file system in memory, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = PathBuf::from(format!("/var/tmp/purse-small-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let size = format!("size={SIZE_MIB}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).status();
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "this test mounts a tmpfs and needs root: sudo -E just test-faults, or leave it out with: just test-faults -- --skip fp_11"
+        );
+        Self(folder)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Leaves nothing free.
+    fn fill(&self) {
+        let zeros = vec![0; 1 << 20];
+        let mut file = std::fs::File::create(self.ballast()).expect("a file");
+        while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.ballast()).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn fp_11_a_full_disk_refuses_posts_whole_and_heals_when_there_is_room() {
+    let disk = SmallDisk::mount();
+    let folder = disk.0.join("purse");
+    let servers = tokio::task::spawn_blocking(move || {
+        SERVERS.get_or_init(|| {
+            LentServers::start_in(Path::new(PURSE), true, &folder).unwrap_or_else(|e| panic!("{}", e.chain()))
+        })
+    })
+    .await
+    .expect("servers");
+    let (world, history) = (World::on(servers).await, History::default());
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    disk.fill();
+    // Some posts still fit into what PostgreSQL has reserved.
+    let mut number = 0;
+    let refused = eventually(PATIENCE, "the disk is full", || {
+        number += 1;
+        let (history, client, user) = (history.clone(), client.clone(), user.clone());
+        async move {
+            let told = history.post(&client, &user, "credit", 1, &format!("k{number}")).await;
+            (!matches!(told, Told::Done(_))).then_some(told)
+        }
+    });
+    let refused = refused.await;
+    assert!(
+        matches!(&refused, Told::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE") || refused == Told::Unknown,
+        "{refused:?}"
+    );
+    disk.free();
+    // The server may have stopped over it, as PostgreSQL does when it cannot write its log.
+    tokio::task::spawn_blocking(|| servers.command(Server::Postgres, Action::Start))
+        .await
+        .expect("thread")
+        .expect("started");
+    history.post_until_known(&client, &user, "credit", 1, "after").await;
+    let healed = hold(&world, &history, &client, HEALED).await;
+    measured("FP-11 full disk", &history, healed);
+}

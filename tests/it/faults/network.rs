@@ -1,0 +1,159 @@
+//! The network between a role and its servers: silent, one-way, slow, chopped, torn (FP-06 to FP-10).
+
+use std::time::Duration;
+
+use purse::kernel::Role;
+
+use super::history::{History, Told};
+use super::invariants::hold;
+use super::proxy::{Flow, Proxy};
+use crate::support::{Client, PATIENCE, RoleProcess, World, eventually};
+
+const HEALED: Duration = Duration::from_mins(1);
+
+/// Both roles, each with a network of its own to PostgreSQL and to RabbitMQ.
+pub struct Networks {
+    pub world: World,
+    pub postgres: Proxy,
+    pub rabbitmq: Proxy,
+    pub users: RoleProcess,
+    pub wallet: RoleProcess,
+    pub client: Client,
+}
+
+pub async fn networks(world: World, changed: &[(&str, &str)]) -> Networks {
+    let postgres = Proxy::before(world.addresses.postgres_port).await;
+    let rabbitmq = Proxy::before(world.addresses.amqp_port).await;
+    let broker = rabbitmq.url(&world.broker.url());
+    let start = async |role: Role, variable: &str, url: &str| {
+        let url = postgres.url(url);
+        let through = [(variable, url.as_str()), ("RABBITMQ_URL", broker.as_str())];
+        world.start_with(role, &[changed, &through].concat()).await
+    };
+    let (users, wallet) = tokio::join!(
+        start(Role::Users, "USERS_DATABASE_URL", &world.databases.users.runtime_url),
+        start(Role::Wallet, "WALLET_DATABASE_URL", &world.databases.wallet.runtime_url),
+    );
+    let client = Client::new(&users.url(), &wallet.url());
+    Networks { world, postgres, rabbitmq, users, wallet, client }
+}
+
+#[tokio::test]
+async fn fp_06_a_silent_database_is_a_503_in_time_and_its_return_is_noticed() {
+    let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "300")];
+    let Networks { world, postgres, client, rabbitmq: _rabbitmq, users: _users, wallet: _wallet } =
+        networks(World::new().await, &quick).await;
+    let history = History::default();
+    let user = client.ready_user().await;
+    for round in 0..2 {
+        postgres.both(Flow::SILENT);
+        let told = history.post(&client, &user, "credit", 1, &format!("k{round}")).await;
+        assert!(
+            matches!(&told, Told::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE") || told == Told::Unknown,
+            "{told:?}"
+        );
+        assert_eq!(client.get(&user, "/v1/balance").await.code(), "DEPENDENCY_UNAVAILABLE");
+        assert_eq!(client.me(&user.token).await.code(), "DEPENDENCY_UNAVAILABLE");
+        postgres.both(Flow::default());
+        history.post_until_known(&client, &user, "credit", 1, &format!("k{round}")).await;
+    }
+    hold(&world, &history, &client, HEALED).await;
+}
+
+#[tokio::test]
+async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_back() {
+    let Networks { world, rabbitmq, client, users, postgres: _postgres, wallet: _wallet } =
+        networks(World::new().await, &[]).await;
+    let history = History::default();
+    history.register(&client).await;
+    hold(&world, &history, &client, HEALED).await;
+    rabbitmq.both(Flow::SILENT);
+    for _ in 0..5 {
+        let registration = history.register(&client).await;
+        assert!(matches!(registration.told, Told::Done(_)), "{registration:?}");
+    }
+    eventually(PATIENCE, "it is noticed", || async {
+        users.everything().contains("events were not confirmed and stay pending").then_some(())
+    })
+    .await;
+    assert_eq!(
+        world.sql(Role::Users, "SELECT count(*), max(attempts) FROM outbox WHERE status = 'pending'").await,
+        "5|0"
+    );
+    rabbitmq.both(Flow::default());
+    hold(&world, &history, &client, HEALED).await;
+}
+
+#[tokio::test]
+async fn fp_08_a_broker_that_hears_and_is_not_heard_makes_duplicates_and_one_wallet_each() {
+    let Networks { world, rabbitmq, client, users, wallet, postgres: _postgres } =
+        networks(World::new().await, &[]).await;
+    let history = History::default();
+    history.register(&client).await;
+    hold(&world, &history, &client, HEALED).await;
+    rabbitmq.down(Flow::SILENT);
+    for _ in 0..3 {
+        history.register(&client).await;
+    }
+    eventually(PATIENCE, "no confirm comes", || async {
+        users.everything().contains("events were not confirmed and stay pending").then_some(())
+    })
+    .await;
+    rabbitmq.both(Flow::default());
+    hold(&world, &history, &client, HEALED).await;
+    assert_eq!(wallet.said("wallet provisioned").len(), 4);
+}
+
+#[tokio::test]
+async fn fp_09_slow_and_chopped_networks_are_only_slow() {
+    let patient = [("DB_STATEMENT_TIMEOUT_MS", "60000"), ("DB_ACQUIRE_TIMEOUT_MS", "30000")];
+    let Networks { world, postgres, rabbitmq, client, users, wallet } = networks(World::new().await, &patient).await;
+    let history = History::default();
+    for flow in [Flow::pieces(1), Flow::latency(Duration::from_millis(100))] {
+        postgres.both(flow);
+        rabbitmq.both(flow);
+        let registration = history.register(&client).await;
+        let user = registration.user.expect("registered");
+        let ready = eventually(PATIENCE, "the wallet is there", || async {
+            (client.get(&user, "/v1/wallet/status?wait=30").await.status == 200).then_some(())
+        });
+        ready.await;
+        assert!(matches!(history.post(&client, &user, "credit", 7, "k").await, Told::Done(_)));
+        assert_eq!(client.balance(&user).await, 7);
+    }
+    postgres.both(Flow::default());
+    rabbitmq.both(Flow::default());
+    hold(&world, &history, &client, HEALED).await;
+    for role in [&users, &wallet] {
+        assert!(role.log().iter().all(|line| line["level"] != "error"), "{}", role.everything());
+    }
+}
+
+#[tokio::test]
+async fn fp_10_torn_connections_leak_nothing_and_lose_nobody() {
+    let Networks { world, postgres, rabbitmq, client, users, wallet } = networks(World::new().await, &[]).await;
+    let history = History::default();
+    history.register(&client).await;
+    hold(&world, &history, &client, HEALED).await;
+    let before = [&users, &wallet].map(|role| (role.descriptors(), role.threads()));
+    for round in 0..8 {
+        history.register(&client).await;
+        rabbitmq.tear();
+        if round % 2 == 0 {
+            postgres.tear();
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    hold(&world, &history, &client, HEALED).await;
+    for (role, (descriptors, threads)) in [&users, &wallet].into_iter().zip(before) {
+        role.ready().await;
+        eventually(PATIENCE, "descriptors and threads are as before", || async {
+            (role.descriptors() <= descriptors + 4 && role.threads() <= threads + 2).then_some(())
+        })
+        .await;
+    }
+    eventually(PATIENCE, "the broker has three connections of ours", || async {
+        (world.broker.connections().await == 3).then_some(())
+    })
+    .await;
+}
