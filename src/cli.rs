@@ -14,8 +14,8 @@ pub fn command() -> Command {
     let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger.";
     let after = "Settings come from config/base.toml, config/<role>.toml, the environment and flags, each over the one \
                  before; secrets from the environment alone.\n\
-                 Exit codes: 0 stopped on request, 64 bad usage or configuration, 69 a dependency refused for good, \
-                 70 our own fault.";
+                 Exit codes: 0 stopped on request or done, 1 an operator's command found something wrong, 64 bad usage or \
+                 configuration, 69 a dependency is away or refused for good, 70 our own fault.";
     with_settings(Command::new("purse"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)

@@ -6,7 +6,7 @@ use std::io;
 use crate::infra::amqp::AmqpError;
 use crate::infra::config::ConfigError;
 use crate::infra::postgres::DbError;
-use crate::kernel::{Classified as _, FailureClass, Role, chain};
+use crate::kernel::{Classified as _, FailureClass, Role};
 
 /// Bad usage or configuration.
 const EX_USAGE: u8 = 64;
@@ -66,20 +66,20 @@ impl fmt::Display for Failure {
             Self::Broker(e) => write!(
                 f,
                 "RabbitMQ cannot be used: {}. Check that it runs and that RABBITMQ_URL is right, then try again.",
-                chain(e)
+                causes(e)
             ),
             Self::Database(role, e) if e.is_unmigrated() => write!(
                 f,
                 "the {role} database has not what this version needs: {}. Run `purse migrate --role {role}` first.",
-                chain(e)
+                causes(e)
             ),
             Self::Database(role, e) if e.class() == FailureClass::Bug => {
-                write!(f, "the {role} database did not understand: {}", chain(e))
+                write!(f, "the {role} database did not understand: {}", causes(e))
             }
             Self::Database(role, e) => write!(
                 f,
                 "the {role} database cannot be used: {}. Check that it runs and that {}_DATABASE_URL is right, then try again.",
-                chain(e),
+                causes(e),
                 role.as_str().to_uppercase()
             ),
             Self::BrokenOff { moved, by } => write!(
@@ -89,6 +89,18 @@ impl fmt::Display for Failure {
             Self::Output(e) => write!(f, "standard output cannot be written: {e}"),
         }
     }
+}
+
+/// An error with its causes in one line. Some libraries repeat the cause in their own words; a person reads it once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line.trim_end_matches('.').to_owned()
 }
 
 impl From<ConfigError> for Failure {

@@ -94,7 +94,7 @@ async fn work_through(
         if plan.dry_run {
             done.moved = done.moved.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         } else if !batch.is_empty() {
-            move_batch(publisher, &batch, done).await?;
+            move_batch(browser, publisher, &batch, done).await?;
         }
         if to_look_at == before {
             break; // somebody else took the rest
@@ -125,7 +125,12 @@ async fn take_batch(
 }
 
 /// Publishes the copies, and takes those out of the dead letters that were confirmed.
-async fn move_batch(publisher: &ConfirmedPublisher, batch: &[Incoming], done: &mut Done) -> Result<(), Failure> {
+async fn move_batch(
+    browser: &Browser,
+    publisher: &ConfirmedPublisher,
+    batch: &[Incoming],
+    done: &mut Done,
+) -> Result<(), Failure> {
     let how = Forwarding {
         queue: PROVISION_QUEUE,
         without: &[ERROR_HEADER],
@@ -134,7 +139,7 @@ async fn move_batch(publisher: &ConfirmedPublisher, batch: &[Incoming], done: &m
     let mut refused = None;
     for (incoming, result) in batch.iter().zip(publisher.forward(batch, &how).await) {
         if result == PublishResult::Confirmed {
-            incoming.ack().await?;
+            browser.remove(incoming).await?;
             done.moved = done.moved.saturating_add(1);
         } else {
             refused = refused.or_else(|| why(&result));

@@ -3,19 +3,30 @@
 //! Messages are taken one at a time and stay unsettled, so the broker keeps them: what is not acknowledged is in the
 //! queue again, in its old place, when it is given back or when the connection ends, however it ends.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value};
+use tokio::time::{Instant, sleep};
 
 use crate::infra::amqp::connection::{BrokerConnection, answer};
 use crate::infra::amqp::consumer::Incoming;
 use crate::infra::amqp::error::AmqpError;
 use crate::kernel::Timestamp;
 
+/// Longest wait for a queue to have back what it was given back; another reader may have taken it meanwhile.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often it is asked.
+const RETURN_POLL: Duration = Duration::from_millis(10);
+
 /// A connection that looks into one queue.
 pub struct Browser {
     connection: BrokerConnection,
     queue: &'static str,
+    /// Messages that were taken and are not settled.
+    in_hand: AtomicU32,
 }
 
 /// What the broker wrote when it last moved a message out of a queue by itself.
@@ -50,7 +61,7 @@ impl Browser {
     /// [`AmqpError::Missing`] when there is no such queue.
     pub async fn open(connection: BrokerConnection, queue: &'static str) -> Result<(Self, u32), AmqpError> {
         let depth = connection.depth(queue).await?;
-        Ok((Self { connection, queue }, depth))
+        Ok((Self { connection, queue, in_hand: AtomicU32::new(0) }, depth))
     }
 
     /// Takes the next message; `None` when no more wait.
@@ -60,19 +71,40 @@ impl Browser {
     pub async fn next(&self) -> Result<Option<Incoming>, AmqpError> {
         let asked = self.connection.channel().basic_get(self.queue.into(), BasicGetOptions { no_ack: false });
         let got = answer("looking at a message", asked).await?;
-        Ok(got.map(|message| Incoming { delivery: message.delivery }))
+        Ok(got.map(|message| {
+            self.in_hand.fetch_add(1, Ordering::Relaxed);
+            Incoming { delivery: message.delivery }
+        }))
     }
 
-    /// Puts everything that was taken and not acknowledged back into its place, and returns how many messages wait then.
-    /// What was acknowledged before has reached the broker by the time this returns.
+    /// Takes a message out of the queue for good.
+    ///
+    /// # Errors
+    /// [`AmqpError`] when the broker will not hear of it: the message stays in the queue.
+    pub async fn remove(&self, taken: &Incoming) -> Result<(), AmqpError> {
+        taken.ack().await?;
+        self.in_hand.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts everything that was taken and not removed back into its place, and returns how many messages wait then.
     ///
     /// # Errors
     /// [`AmqpError`]; the broker puts it back all the same when the connection ends.
     pub async fn give_back(&self) -> Result<u32, AmqpError> {
         let all = BasicNackOptions { multiple: true, requeue: true };
-        // Tag 0 with `multiple` is everything that is unsettled. There is no answer; the next question has one.
+        // Tag 0 with `multiple` is everything that is unsettled.
         answer("giving messages back", self.connection.channel().basic_nack(0, all)).await?;
-        self.connection.depth(self.queue).await
+        // There is no answer, and the queue learns of it later than of a question: whoever asks next must find them.
+        let in_hand = self.in_hand.swap(0, Ordering::Relaxed);
+        let deadline = Instant::now() + RETURN_WAIT_MAX;
+        loop {
+            let depth = self.connection.depth(self.queue).await?;
+            if depth >= in_hand || Instant::now() >= deadline {
+                return Ok(depth);
+            }
+            sleep(RETURN_POLL).await;
+        }
     }
 
     /// Removes every message that waits, for good, and returns how many those were.
