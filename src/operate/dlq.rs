@@ -18,24 +18,19 @@ use crate::operate::{Outcome, dry_run_argument, say};
 
 /// Name of the connection in the broker's listings.
 pub(super) const CONNECTION_NAME: &str = "purse dlq";
-/// Dead letters that a list shows.
+/// Dead letters that a list shows unless told otherwise.
 const LISTED: u32 = 100;
-/// Dead letters that are looked through for an id. They are kept from other readers meanwhile.
-const LOOKED_THROUGH: u32 = 10_000;
-/// The most that `--first` takes: the broker holds so many for us, and a list remembers them.
-const FIRST_MAX: u32 = 100_000;
+/// The most that are held at once, by a list or in search of an id. A classic queue takes the longer the more it gets
+/// back: half a second for so many, ten and more for five times as many, and meanwhile nobody else gets an answer of it.
+pub(super) const HELD_MAX: u32 = 2_000;
 
 /// The subcommand.
 pub(super) fn command() -> Command {
-    let first = |help: String| {
-        Arg::new("first")
-            .long("first")
-            .value_name("COUNT")
-            .value_parser(value_parser!(u32).range(1..=i64::from(FIRST_MAX)))
-            .help(help)
+    let first = |most: u32, help: String| {
+        let count = value_parser!(u32).range(1..=i64::from(most));
+        Arg::new("first").long("first").value_name("COUNT").value_parser(count).help(help)
     };
-    let look = || first(format!("Look through so many [default: {LOOKED_THROUGH}]"));
-    let id = || Arg::new("id").value_name("ID").help("The id that `list` shows");
+    let id = || Arg::new("id").value_name("ID").help(format!("What `list` shows; among the first {HELD_MAX}"));
     Command::new("dlq")
         .about("List, show, redrive or purge the dead letters")
         .long_about(format!(
@@ -47,10 +42,10 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("list")
                 .about("Show the dead letters, oldest first, with reason, attempts and age")
-                .arg(first(format!("Show so many [default: {LISTED}]"))),
+                .arg(first(HELD_MAX, format!("Show so many, at most {HELD_MAX} [default: {LISTED}]"))),
         )
         .subcommand(
-            Command::new("show").about("Show one dead letter, with its body and its headers").arg(id().required(true)).arg(look()),
+            Command::new("show").about("Show one dead letter, with its body and its headers").arg(id().required(true)),
         )
         .subcommand(
             Command::new("redrive")
@@ -61,9 +56,7 @@ pub(super) fn command() -> Command {
                      may be broken off at any time: at worst an event is handled twice, which makes no second wallet.",
                 )
                 .arg(id().num_args(0..))
-                .arg(first(format!(
-                    "Take the first so many; with an ID look through so many [default: all; with an ID {LOOKED_THROUGH}]"
-                )))
+                .arg(first(u32::MAX, "Take the first so many [default: all]".to_owned()).conflicts_with("id"))
                 .arg(dry_run_argument()),
         )
         .subcommand(Command::new("purge").about("Remove all dead letters for good").arg(dry_run_argument()))
@@ -73,10 +66,10 @@ pub(super) fn command() -> Command {
 pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, format: Format) -> Outcome {
     let broker = Broker::new(&config, io);
     match arguments.subcommand() {
-        Some(("show", a)) => show(&broker, format, text(a, "id"), first_of(a).unwrap_or(LOOKED_THROUGH)).await,
+        Some(("show", a)) => show(&broker, format, text(a, "id")).await,
         Some(("redrive", a)) => {
             let ids: Vec<String> = a.get_many::<String>("id").map(|ids| ids.cloned().collect()).unwrap_or_default();
-            let first = first_of(a).unwrap_or(if ids.is_empty() { u32::MAX } else { LOOKED_THROUGH });
+            let first = first_of(a).unwrap_or(if ids.is_empty() { u32::MAX } else { HELD_MAX });
             redrive(&broker, format, Plan::new(ids, first, a.get_flag("dry-run"))).await
         }
         Some(("purge", a)) => purge(&broker, format, a.get_flag("dry-run")).await,
@@ -123,7 +116,7 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
     let told = match total.max(shown) {
         0 => "There are no dead letters.".to_owned(),
         total if total > shown => {
-            format!("{shown} of {total} dead letters. `--first {}` shows more.", total.min(FIRST_MAX))
+            format!("{shown} of {total} dead letters. `--first {}` shows more.", total.min(HELD_MAX))
         }
         total => format!("{}. `purse dlq show ID` shows one.", count(total.into(), "dead letter")),
     };
@@ -131,12 +124,12 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
     Ok(true)
 }
 
-async fn show(broker: &Broker, format: Format, id: &str, first: u32) -> Outcome {
+async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
     let (browser, total) = open(broker).await?;
     let mut found = None;
     {
-        let progress = Progress::begin("looking for it", total.min(first).into());
-        for _ in 0..first {
+        let progress = Progress::begin("looking for it", total.min(HELD_MAX).into());
+        for _ in 0..HELD_MAX {
             let Some(incoming) = browser.next().await? else { break };
             progress.add(1);
             if id_of(&incoming) == id {
@@ -148,7 +141,7 @@ async fn show(broker: &Broker, format: Format, id: &str, first: u32) -> Outcome 
     browser.give_back().await?;
     browser.close().await;
     let Some(incoming) = found else {
-        say(&not_found(id, first, total));
+        say(&not_found(id, total));
         return Ok(false);
     };
     let (letter, now) = (DeadLetter::read(&incoming), System.now());
@@ -157,12 +150,11 @@ async fn show(broker: &Broker, format: Format, id: &str, first: u32) -> Outcome 
 }
 
 /// The sentence about an id that no dead letter has.
-pub(super) fn not_found(id: &str, first: u32, total: u32) -> String {
+pub(super) fn not_found(id: &str, total: u32) -> String {
     let id = harmless(id);
-    if total > first {
+    if total > HELD_MAX {
         format!(
-            "none of the first {first} of {total} dead letters is {id}. `--first {}` looks further.",
-            total.min(FIRST_MAX)
+            "none of the first {HELD_MAX} of {total} dead letters is {id}. `purse dlq redrive --first {HELD_MAX}` puts those back to work; then look again."
         )
     } else {
         format!("no dead letter is {id}. `purse dlq list` shows those that are there.")

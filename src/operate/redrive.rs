@@ -173,7 +173,7 @@ fn tell(format: Format, plan: &Plan, done: &Done, total: u32, left: u32) -> Outc
     let json = json!({"dryRun": plan.dry_run, "redriven": done.moved, "notFound": missing, "left": left});
     sentence(format, &json, &told)?;
     for id in &missing {
-        say(&not_found(id, plan.first, total));
+        say(&not_found(id, total));
     }
     Ok(missing.is_empty())
 }

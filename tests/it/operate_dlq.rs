@@ -122,8 +122,6 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
     let missing = dlq(&world, &["show", "nobody"]).await;
     assert_eq!((missing.code, missing.out.as_str()), (Some(1), ""));
     assert!(missing.err.contains("no dead letter is nobody") && missing.err.contains("purse dlq list"), "{missing:?}");
-    let not_so_far = dlq(&world, &["show", "bytes", "--first", "1"]).await;
-    assert!(not_so_far.err.contains("none of the first 1 of 2 dead letters is bytes. `--first 2`"), "{not_so_far:?}");
     depth_is(&world, DEAD, 2).await;
 }
 
@@ -193,7 +191,8 @@ async fn bad_usage_of_the_command_ends_with_64_before_anything_is_opened() {
         &["dlq", "show"],
         &["dlq", "show", "a", "b"],
         &["dlq", "list", "--first", "0"],
-        &["dlq", "list", "--first", "100001"],
+        &["dlq", "list", "--first", "2001"],
+        &["dlq", "redrive", "a", "--first", "1"],
         &["dlq", "list", "--dry-run"],
         &["dlq", "list", "--format", "yaml"],
         &["dlq", "list", "--config-dir", "/nonexistent"],

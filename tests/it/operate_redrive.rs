@@ -130,6 +130,9 @@ async fn a_redrive_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_e
     const LETTERS: u32 = 3000;
     let world = quiet_world().await;
     bury_many(&world, LETTERS.try_into().expect("count")).await;
+    let too_deep = dlq(&world, &["redrive", "nobody"]).await;
+    assert_eq!((too_deep.code, world.broker.depth(DEAD).await), (Some(1), Some(LETTERS)), "{too_deep:?}");
+    assert!(too_deep.err.contains("none of the first 2000 of 3000 dead letters is nobody"), "{too_deep:?}");
     let mut child = command(&["dlq", "redrive"], &broker_alone(&world))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -92,15 +92,16 @@ impl Browser {
     /// # Errors
     /// [`AmqpError`]; the broker puts it back all the same when the connection ends.
     pub async fn give_back(&self) -> Result<u32, AmqpError> {
+        let waiting = self.connection.depth(self.queue).await?;
+        let whole = waiting.saturating_add(self.in_hand.swap(0, Ordering::Relaxed));
         let all = BasicNackOptions { multiple: true, requeue: true };
         // Tag 0 with `multiple` is everything that is unsettled.
         answer("giving messages back", self.connection.channel().basic_nack(0, all)).await?;
         // There is no answer, and the queue learns of it later than of a question: whoever asks next must find them.
-        let in_hand = self.in_hand.swap(0, Ordering::Relaxed);
         let deadline = Instant::now() + RETURN_WAIT_MAX;
         loop {
             let depth = self.connection.depth(self.queue).await?;
-            if depth >= in_hand || Instant::now() >= deadline {
+            if depth >= whole || Instant::now() >= deadline {
                 return Ok(depth);
             }
             sleep(RETURN_POLL).await;
