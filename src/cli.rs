@@ -43,6 +43,7 @@ pub fn command() -> Command {
         ))
         .subcommand(purse::dev_stack::command())
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
+        .subcommands(purse::operate::page_commands())
 }
 
 /// A command whose role is known by its name: it reads the same files, and its settings have no flags.

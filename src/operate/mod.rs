@@ -24,7 +24,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::{Builder, Handle};
 
-pub use pages::{completions, config_template, man};
+pub use pages::{commands as page_commands, completions, config_template, man};
 
 use crate::infra::config::{AmqpConfig, DatabaseConfig, Layers};
 use crate::operate::failure::Failure;
@@ -36,12 +36,9 @@ const IO_THREADS: usize = 2;
 /// What a command came to: whether everything is as it was asked for or as it should be.
 type Outcome = Result<bool, Failure>;
 
-/// All commands of this room.
+/// The commands that work on something, and read the settings of the role that it belongs to.
 pub fn commands() -> Vec<Command> {
-    let mut commands = vec![dlq::command(), outbox::command(), ledger::command()];
-    commands = commands.into_iter().map(|command| command.arg(format_argument())).collect();
-    commands.extend(pages::commands());
-    commands
+    [dlq::command(), outbox::command(), ledger::command()].map(|command| command.arg(format_argument())).into()
 }
 
 fn format_argument() -> Arg {
@@ -113,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_commands_are_well_formed() {
-        for command in commands() {
+        for command in commands().into_iter().chain(page_commands()) {
             command.debug_assert();
         }
     }

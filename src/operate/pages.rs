@@ -11,8 +11,8 @@ use crate::kernel::Role;
 use crate::operate::failure::Failure;
 use crate::operate::{ended, list};
 
-/// The subcommands.
-pub(super) fn commands() -> [Command; 3] {
+/// The commands that print such a page, and read no setting.
+pub fn commands() -> [Command; 3] {
     let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell));
     let page = Arg::new("command")
         .value_name("COMMAND")

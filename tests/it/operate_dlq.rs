@@ -6,7 +6,7 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Ran, World, eventually, purse};
+use crate::support::{Ran, World, command, eventually, on_a_terminal, purse};
 
 const DEAD: &str = "wallet.provision.dlq";
 
@@ -146,6 +146,20 @@ async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
     assert_eq!(dlq(&world, &["redrive", "aged", "--format", "json"]).await.done()["redriven"], 1);
     let again = world.broker.take("wallet.provision").await.expect("redriven");
     assert!(again.headers.keys().all(|name| !name.contains("death")), "{again:?}");
+}
+
+#[tokio::test]
+async fn long_work_shows_a_bar_on_a_terminal_and_nothing_elsewhere() {
+    let world = quiet_world().await;
+    for n in 0..3 {
+        bury(&world, &n.to_string(), b"{}", "no").await;
+    }
+    let mut listing = command(&["dlq", "list"], &broker_alone(&world));
+    listing.env("TERM", "xterm");
+    let told = tokio::task::spawn_blocking(move || on_a_terminal(listing)).await.expect("thread");
+    assert!(told.contains("reading dead letters"), "{told:?}");
+    let elsewhere = dlq(&world, &["list"]).await;
+    assert_eq!((elsewhere.code, elsewhere.err.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]

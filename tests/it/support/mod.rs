@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
 pub use client::{Answer, Client, PASSWORD, User};
-pub use command::{Ran, command, purse};
+pub use command::{Ran, command, on_a_terminal, purse};
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
