@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn our_own_ids_tell_when_the_event_was_made() {
         let known = time_in("0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e").map(|at| at.to_string());
-        assert_eq!(known.as_deref(), Some("2024-07-12T03:33:25.022Z"));
+        assert_eq!(known.as_deref(), Some("2024-07-12T07:24:28.062Z"));
         for unknown in ["poison-1", "", "6f1c1b1e-6a0d-4b53-8c8f-0a5a3a2f6f7e"] {
             assert_eq!(time_in(unknown), None, "{unknown:?}");
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::contracts::DEAD_LETTER_QUEUE;
-use crate::infra::amqp::{Broker, Browser, Frames};
+use crate::infra::amqp::{AmqpError, Broker, Browser, Frames};
 use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
@@ -87,7 +87,7 @@ fn first_of(arguments: &ArgMatches) -> Option<u32> {
 }
 
 /// Opens the dead letters; how many there are comes along.
-pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), crate::infra::amqp::AmqpError> {
+pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
     // A dead letter may come from anybody, with headers as large as the server takes.
     let connection = broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
     Browser::open(connection, DEAD_LETTER_QUEUE).await
