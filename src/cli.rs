@@ -14,8 +14,8 @@ pub fn command() -> Command {
     let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger.";
     let after = "Settings come from config/base.toml, config/<role>.toml, the environment and flags, each over the one \
                  before; secrets from the environment alone.\n\
-                 Exit codes: 0 stopped on request, 64 bad usage or configuration, 69 a dependency refused for good, \
-                 70 our own fault.";
+                 Exit codes: 0 stopped on request or done, 1 an operator's command found something wrong, 64 bad usage or \
+                 configuration, 69 a dependency is away or refused for good, 70 our own fault.";
     with_settings(Command::new("purse"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
@@ -42,6 +42,22 @@ pub fn command() -> Command {
                 .about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
         ))
         .subcommand(purse::dev_stack::command())
+        .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
+        .subcommands(purse::operate::page_commands())
+}
+
+/// A command whose role is known by its name: it reads the same files, and its settings have no flags.
+fn with_config_folder(command: Command) -> Command {
+    command.arg(config_dir().global(true))
+}
+
+fn config_dir() -> Arg {
+    Arg::new("config-dir")
+        .long("config-dir")
+        .value_name("FOLDER")
+        .env("PURSE_CONFIG_DIR")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Folder of base.toml and <role>.toml [default: config]")
 }
 
 fn with_settings(command: Command) -> Command {
@@ -51,12 +67,6 @@ fn with_settings(command: Command) -> Command {
         .required(true)
         .value_parser(PossibleValuesParser::new(Role::ALL.map(Role::as_str)))
         .help("Which of the two services to be");
-    let config_dir = Arg::new("config-dir")
-        .long("config-dir")
-        .value_name("FOLDER")
-        .env("PURSE_CONFIG_DIR")
-        .value_parser(clap::value_parser!(PathBuf))
-        .help("Folder of base.toml and <role>.toml [default: config]");
     let port = Arg::new("port")
         .long("port")
         .value_name("PORT")
@@ -78,7 +88,7 @@ fn with_settings(command: Command) -> Command {
             .help_heading(heading(s.role))
             .help(format!("{} [env: {}]{default}", s.help, s.env))
     });
-    command.args([role, config_dir, port]).args(settings).arg(retry_ttls)
+    command.args([role, config_dir(), port]).args(settings).arg(retry_ttls)
 }
 
 fn heading(role: Option<Role>) -> &'static str {
@@ -121,6 +131,14 @@ pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
             flags.insert(setting.env.to_owned(), (*value).to_owned());
         }
     }
+    layers_of(role, matches, flags)
+}
+
+/// All layers of the configuration of `role`, with these flags.
+///
+/// # Errors
+/// A sentence about a folder that is not there.
+pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, String>) -> Result<Layers, String> {
     let given = matches.get_one::<PathBuf>("config-dir");
     if let Some(folder) = given.filter(|folder| !folder.is_dir()) {
         return Err(format!("--config-dir: there is no folder {}", folder.display()));

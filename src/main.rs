@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use purse::infra::config::{HttpConfig, Layers};
+use purse::kernel::Role;
+use purse::operate;
 use purse::roles::{self, Ending, RoleConfig};
 
 /// Bad usage or configuration.
@@ -44,6 +47,12 @@ fn main() -> ExitCode {
         Some(("migrate", arguments)) => {
             with_layers(arguments, |layers| with_config(layers, |c| ended(roles::migrate(&c))))
         }
+        Some(("dlq", arguments)) => operated(Role::Wallet, arguments, operate::dlq),
+        Some(("outbox", arguments)) => operated(Role::Users, arguments, operate::outbox),
+        Some(("ledger", arguments)) => operated(Role::Wallet, arguments, operate::ledger),
+        Some(("config", _)) => operate::config_template(),
+        Some(("completions", arguments)) => operate::completions(arguments, cli::command()),
+        Some(("man", arguments)) => operate::man(arguments, cli::command()),
         Some((other, _)) => usage(&format!("{other} is not a command of this version")),
         None if matches.get_flag("check-config") => with_layers(&matches, check_config),
         None if matches.get_flag("migrate-only") => {
@@ -67,6 +76,15 @@ fn with_layers(matches: &ArgMatches, run: impl FnOnce(Layers) -> ExitCode) -> Ex
     match cli::layers(matches) {
         Ok(layers) => run(layers),
         Err(message) => usage(&message),
+    }
+}
+
+/// Runs an operator's command with the settings of the role that it belongs to.
+fn operated(role: Role, arguments: &ArgMatches, run: fn(&ArgMatches, Layers) -> ExitCode) -> ExitCode {
+    match (roles::self_test(), cli::layers_of(role, arguments, BTreeMap::new())) {
+        (Err(e), _) => ended(Ending::OwnFault(e.to_owned())),
+        (_, Err(message)) => usage(&message),
+        (Ok(()), Ok(layers)) => run(arguments, layers),
     }
 }
 

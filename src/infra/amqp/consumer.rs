@@ -17,7 +17,7 @@ pub struct Consumer {
 /// A delivery, read out of lapin's types. It is unsettled until [`ack`](Incoming::ack).
 #[derive(Debug)]
 pub struct Incoming {
-    delivery: Delivery,
+    pub(super) delivery: Delivery,
 }
 
 impl Consumer {

@@ -37,6 +37,12 @@ pub enum AmqpError {
         /// The broker's reply text, which names the argument.
         reply: String,
     },
+    /// The broker has no queue of this name.
+    #[error("the broker has no queue {name}")]
+    Missing {
+        /// The queue.
+        name: String,
+    },
     /// The channel or the connection is gone.
     #[error("{step}: the connection is closed")]
     Closed {
@@ -48,7 +54,7 @@ pub enum AmqpError {
 impl Classified for AmqpError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::Differs { .. } => FailureClass::Permanent,
+            Self::Differs { .. } | Self::Missing { .. } => FailureClass::Permanent,
             Self::Failed { .. } | Self::TimedOut { .. } | Self::Closed { .. } => FailureClass::Unavailable,
         }
     }
@@ -57,6 +63,17 @@ impl Classified for AmqpError {
 impl AmqpError {
     pub(super) fn failed(step: &'static str, source: lapin::Error) -> Self {
         Self::Failed { step, source: Box::new(source) }
+    }
+
+    /// The same failure, after a question about `queue`: told apart where the broker has none of that name.
+    pub(super) fn or_missing(self, queue: &str) -> Self {
+        let Self::Failed { source, .. } = &self else { return self };
+        match source.kind() {
+            ErrorKind::ProtocolError(e) if matches!(e.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) => {
+                Self::Missing { name: queue.to_owned() }
+            }
+            _ => self,
+        }
     }
 
     /// The same failure, after a declaration of `name`: told apart where the broker has it with other arguments.

@@ -106,13 +106,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let log = log_config(l);
     let http = http_config(l);
     let database = database_config(l);
-    let amqp = l
-        .optional(&setting::RABBITMQ_URL, |text| {
-            amqp::is_broker_url(text).then(|| Secret::new(text)).ok_or(
-                "must be a RabbitMQ URL like amqp://user:password@host:5672/%2f; its value is not shown because it is a secret",
-            )
-        })
-        .map(|url| AmqpConfig { url });
+    let amqp = amqp_config(l);
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
     let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
@@ -150,6 +144,37 @@ impl HttpConfig {
     pub fn build(mut layers: Layers) -> Result<Self, ConfigError> {
         let http = http_config(&mut layers);
         layers.finish(http)
+    }
+}
+
+impl AmqpConfig {
+    /// The broker alone, for a command that needs nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with what is wrong with it.
+    pub fn build(mut layers: Layers) -> Result<Self, ConfigError> {
+        let amqp = amqp_config(&mut layers);
+        finish(layers, amqp)
+    }
+}
+
+fn amqp_config(l: &mut Layers) -> Option<AmqpConfig> {
+    let url = l.optional(&setting::RABBITMQ_URL, |text| {
+        amqp::is_broker_url(text).then(|| Secret::new(text)).ok_or(
+            "must be a RabbitMQ URL like amqp://user:password@host:5672/%2f; its value is not shown because it is a secret",
+        )
+    });
+    url.map(|url| AmqpConfig { url })
+}
+
+impl DatabaseConfig {
+    /// The role's database alone, for a command that needs nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with what is wrong with it.
+    pub fn build(mut layers: Layers) -> Result<Self, ConfigError> {
+        let database = database_config(&mut layers);
+        finish(layers, database)
     }
 }
 

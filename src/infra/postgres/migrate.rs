@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::infra::postgres::connect::{Connector, driver_config};
 use crate::infra::postgres::error::{DbError, class_of};
@@ -147,6 +148,15 @@ async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), t
         tx.batch_execute(&format!("{grant} TO {user}")).await?;
     }
     tx.commit().await
+}
+
+impl DbError {
+    /// Whether the server lacks a table or a column that we name, or the right to it: migrations bring all three.
+    pub fn is_unmigrated(&self) -> bool {
+        let Self::Postgres(e) = self else { return false };
+        let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INSUFFICIENT_PRIVILEGE];
+        e.code().is_some_and(|code| missing.contains(code))
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! PostgreSQL without a schema: connections, units of work with a deadline, classes of errors, migrations.
+//! PostgreSQL without a schema: connections, units of work with a deadline, long reads, classes of errors, migrations.
 
 mod connect;
 mod database;
 mod error;
 mod gate;
 mod migrate;
+mod session;
 
 pub use connect::{Connector, is_database_url};
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
+pub use session::Session;

@@ -1,8 +1,10 @@
 //! The users database: its schema, and the stores over it.
 
+mod outbox_backlog;
 mod outbox_store;
 mod user_store;
 
+pub use outbox_backlog::{Backlog, Named, PgOutboxBacklog, Refusal, ReopenedPage, Written};
 pub use outbox_store::PgOutbox;
 pub use user_store::PgUserStore;
 

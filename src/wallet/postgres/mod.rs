@@ -1,11 +1,13 @@
 //! The wallet database: its schema, and the stores over it.
 
 mod journal;
+mod ledger_audit;
 mod ledger_reader;
 mod rows;
 mod wallet_store;
 
 pub use journal::PgJournal;
+pub use ledger_audit::{LedgerSize, PgLedgerAudit, Recount};
 pub use ledger_reader::PgLedgerReader;
 pub use wallet_store::PgWalletStore;
 

@@ -45,6 +45,13 @@ impl Broker {
         assert!(answer.status().is_success(), "{url}: {}", answer.status());
     }
 
+    /// Lets a queue hold no more than so many messages.
+    pub async fn limit(&self, queue: &str, messages_max: u32) {
+        let definition = json!({"max-length": messages_max, "overflow": "reject-publish"});
+        let policy = json!({"pattern": format!("^{queue}$"), "definition": definition, "apply-to": "queues"});
+        self.put(&format!("policies/{}/limit", self.virtual_host), &policy).await;
+    }
+
     pub fn url(&self) -> String {
         self.addresses.amqp_url(&self.virtual_host)
     }
@@ -61,6 +68,17 @@ impl Broker {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
         Some(declared.message_count())
+    }
+
+    /// Waits until nobody consumes from a queue.
+    pub async fn abandoned(&self, queue: &str) {
+        super::eventually(super::PATIENCE, &format!("nobody consumes from {queue}"), || async {
+            let (_connection, channel) = self.channel().await;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+            let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
+            (declared.consumer_count() == 0).then_some(())
+        })
+        .await;
     }
 
     /// How many deliveries of a queue were acked so far. The broker renews this count every few seconds.

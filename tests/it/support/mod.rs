@@ -6,6 +6,7 @@
 
 mod broker;
 mod client;
+mod command;
 mod obstacle;
 mod process;
 mod raw;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
 pub use client::{Answer, Client, PASSWORD, User};
+pub use command::{Ran, command, on_a_terminal, purse};
 pub use obstacle::Obstacle;
 pub use process::RoleProcess;
 pub use raw::Raw;

@@ -1,0 +1,52 @@
+//! A connection of its own, for statements that may take as long as they take.
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use crate::infra::postgres::connect::{Connector, driver_config};
+use crate::infra::postgres::error::DbError;
+
+/// A connection without the limits of a unit of work: for an operator who waits, never for a request.
+pub struct Session {
+    client: Client,
+    /// Drives the connection on the IO runtime; ends with the client.
+    _driver: JoinHandle<()>,
+}
+
+impl Session {
+    /// Connects as the runtime user. `application_name` is shown in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn open(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
+        let driver = driver_config(&connector.config.url, application_name, None)?;
+        let tls = connector.tls.clone();
+        let connected = connector.io.spawn(async move { driver.connect(tls).await });
+        let (client, connection) = connected.await.map_err(|_| DbError::Panicked)??;
+        let driver = connector.io.spawn(async move { drop(connection.await) });
+        // The database's or the user's own limits would cut the read off. The interval ends it on the server, too, when
+        // this process is killed in the middle of a long statement.
+        client
+            .batch_execute(
+                "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+                 SET client_connection_check_interval = '1s'",
+            )
+            .await?;
+        Ok(Self { client, _driver: driver })
+    }
+
+    /// The connection itself, for statements that are each a transaction of their own.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Begins a transaction that sees the database as it is at its first statement, whatever is written meanwhile, and
+    /// that cannot write.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn snapshot(&mut self) -> Result<Transaction<'_>, DbError> {
+        let begun = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        Ok(begun.start().await?)
+    }
+}

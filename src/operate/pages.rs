@@ -1,0 +1,172 @@
+//! Pages that are made of the binary's own tables: a template of the settings, shell completions, manual pages.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+use crate::infra::config::setting::{ALL, Fallback, Setting};
+use crate::kernel::Role;
+use crate::operate::failure::Failure;
+use crate::operate::{ended, list};
+
+/// The commands that print such a page, and read no setting.
+pub fn commands() -> [Command; 3] {
+    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell));
+    let page = Arg::new("command")
+        .value_name("COMMAND")
+        .num_args(0..)
+        .help("The command that the page is about, like `dlq redrive`");
+    [
+        Command::new("config")
+            .about("Print a template of the configuration")
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommand(
+                Command::new("template").about("Print every setting with its default, to be saved as config/base.toml"),
+            ),
+        Command::new("completions").about("Print a completion script for a shell").arg(shell),
+        Command::new("man").about("Print a manual page, to be read with `man -l -`").arg(page),
+    ]
+}
+
+/// `purse config template`.
+pub fn config_template() -> ExitCode {
+    ended(list::text(&template()).map(|()| true).map_err(Failure::from))
+}
+
+/// `purse completions SHELL`, for this whole command line.
+pub fn completions(arguments: &ArgMatches, mut whole: Command) -> ExitCode {
+    let mut script = Vec::new();
+    if let Some(shell) = arguments.get_one::<Shell>("shell") {
+        // Into memory first: the generator does not survive a reader that goes away.
+        clap_complete::generate(*shell, &mut whole, "purse", &mut script);
+    }
+    ended(list::text(&String::from_utf8_lossy(&script)).map(|()| true).map_err(Failure::from))
+}
+
+/// `purse man [COMMAND…]`, for this whole command line.
+pub fn man(arguments: &ArgMatches, mut whole: Command) -> ExitCode {
+    whole.build();
+    let mut page = &whole;
+    for word in arguments.get_many::<String>("command").into_iter().flatten() {
+        match page.find_subcommand(word) {
+            Some(found) => page = found,
+            None => return ended(Err(Failure::Usage(format!("{} has no command {word}", page.get_name())))),
+        }
+    }
+    // `purse dlq redrive` has its page as purse-dlq-redrive(1), which is how other pages name it.
+    let name = page.get_display_name().unwrap_or_else(|| page.get_name()).to_owned();
+    let mut rendered = Vec::new();
+    let written = clap_mangen::Man::new(page.clone().name(name)).render(&mut rendered);
+    let shown = written.and_then(|()| list::text(&String::from_utf8_lossy(&rendered)));
+    ended(shown.map(|()| true).map_err(Failure::from))
+}
+
+/// The template: a file of comments, each setting in it as it is written when it holds.
+fn template() -> String {
+    let mut page = String::from(
+        "# Settings of purse. Save this as config/base.toml, uncomment a line to change it; each line shows the default.\n\
+         # Over this file stand config/users.toml and config/wallet.toml, then the environment, then flags.\n",
+    );
+    for (title, role) in
+        [("both roles", None), ("the users role", Some(Role::Users)), ("the wallet role", Some(Role::Wallet))]
+    {
+        section(&mut page, &format!("Of {title}"), ALL.iter().filter(|s| s.role == role && !s.is_secret()), |s| {
+            (format!("{}, --{}", s.env, s.flag()), file_line(s))
+        });
+    }
+    section(
+        &mut page,
+        "Secrets: from the environment alone; a file that has one is refused",
+        ALL.iter().filter(|s| s.is_secret()),
+        |s| {
+            let role = s.role.map_or_else(|| "both roles".to_owned(), |role| format!("the {role} role"));
+            let needed = if s.default == Fallback::RequiredSecret { "required" } else { "optional" };
+            (format!("{role}, {needed}"), format!("{}=<{}>", s.env, s.placeholder))
+        },
+    );
+    page
+}
+
+fn section<'a>(
+    page: &mut String,
+    title: &str,
+    settings: impl Iterator<Item = &'a Setting>,
+    line: impl Fn(&Setting) -> (String, String),
+) {
+    // Writing into a text cannot fail.
+    let _ = write!(page, "\n# ---- {title} ----\n");
+    for setting in settings {
+        let (about, line) = line(setting);
+        let _ = write!(page, "\n# {} ({about}).\n# {line}\n", setting.help);
+    }
+}
+
+/// `key = value`, as TOML; a setting without a default has no value to show.
+fn file_line(setting: &Setting) -> String {
+    let key = setting.key();
+    match setting.default {
+        Fallback::Text(text) if text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok() => {
+            format!("{key} = {text}")
+        }
+        // JSON and TOML quote a plain text alike.
+        Fallback::Text(text) => format!("{key} = {}", serde_json::Value::from(text)),
+        Fallback::Absent | Fallback::RequiredSecret | Fallback::OptionalSecret => {
+            format!("{key} = <{}; unset by default>", setting.placeholder)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that show a value, uncommented.
+    fn values() -> Vec<String> {
+        let page = template();
+        let shown = page.lines().filter_map(|line| line.strip_prefix("# "));
+        shown
+            .filter(|line| line.split(" = ").next().is_some_and(|key| ALL.iter().any(|s| s.key() == key)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn the_template_is_valid_toml_that_sets_nothing() {
+        assert!(template().parse::<toml::Table>().is_ok_and(|table| table.is_empty()));
+    }
+
+    #[test]
+    fn every_setting_stands_in_the_template_once_with_its_default() {
+        let (values, page) = (values(), template());
+        for setting in ALL {
+            let lines = values.iter().filter(|line| line.starts_with(&format!("{} = ", setting.key())));
+            assert_eq!(lines.count(), usize::from(!setting.is_secret()), "{}", setting.env);
+            assert_eq!(page.matches(&format!("\n# {}=<", setting.env)).count(), usize::from(setting.is_secret()));
+            assert!(page.contains(setting.help), "{}", setting.env);
+        }
+    }
+
+    fn shown(value: &toml::Value) -> String {
+        match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => panic!("{other:?} is no value of a setting"),
+        }
+    }
+
+    #[test]
+    fn what_the_template_shows_is_the_default_when_it_is_uncommented() {
+        let with_default: Vec<String> = values().into_iter().filter(|line| !line.contains('<')).collect();
+        let table: toml::Table = with_default.join("\n").parse().expect("TOML");
+        for setting in ALL {
+            if let Fallback::Text(default) = setting.default {
+                let shown = table.get(&setting.key()).map(shown);
+                assert_eq!(shown.as_deref(), Some(default), "{}", setting.env);
+            }
+        }
+    }
+}

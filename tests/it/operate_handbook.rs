@@ -1,0 +1,123 @@
+//! The commands of docs/operations.md do what the page shows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use purse::kernel::Role;
+use serde_json::json;
+
+use crate::support::{Client, PATIENCE, World, eventually};
+
+/// The ids that the page shows.
+const SHOWN_EVENT: &str = "01a206c3-0b00-7000-8000-0000000000e1";
+const SHOWN_USER: &str = "01a206c3-0b00-7000-8000-0000000000a1";
+/// Stands in an answer for what is different each time.
+const ELLIPSIS: char = '…';
+
+/// A command of the page, and what it prints according to it.
+struct Step {
+    command: String,
+    answer: Option<String>,
+}
+
+/// The steps between two marks of the page.
+fn steps(mark: &str) -> Vec<Step> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = fs::read_to_string(path).expect("page");
+    let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
+    let inside = page.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("marks").0;
+    let mut steps: Vec<Step> = Vec::new();
+    for (index, block) in inside.split("```").enumerate().filter(|(index, _)| index % 2 == 1) {
+        let (language, body) = block.split_once('\n').expect("a block of lines");
+        match (language, steps.last_mut()) {
+            ("sh", _) => steps.push(Step { command: body.to_owned(), answer: None }),
+            ("text", Some(step)) if step.answer.is_none() => step.answer = Some(body.to_owned()),
+            (other, _) => panic!("block {index} of {mark} is `{other}`, which belongs elsewhere"),
+        }
+    }
+    steps
+}
+
+/// Whether a line is the one that the page shows; columns may be of other widths.
+fn line_fits(shown: &str, got: &str) -> bool {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (shown, got) = (words(shown), words(got));
+    let parts: Vec<&str> = shown.split(ELLIPSIS).collect();
+    let [first, middle @ .., last] = parts.as_slice() else { return shown == got };
+    let Some(mut rest) = got.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else { return false };
+    middle.iter().all(|part| match rest.split_once(part) {
+        Some((_, behind)) => {
+            rest = behind;
+            true
+        }
+        None => false,
+    })
+}
+
+fn fits(shown: &str, got: &str) -> bool {
+    shown.lines().count() == got.lines().count() && shown.lines().zip(got.lines()).all(|(s, g)| line_fits(s, g))
+}
+
+/// Runs the steps of a section, with these values in the place of those that the page shows.
+async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
+    let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
+    let steps = steps(mark);
+    assert!(steps.iter().any(|step| step.answer.is_some()), "{mark} shows nothing");
+    let folder = Path::new(env!("CARGO_BIN_EXE_purse")).parent().expect("folder").display().to_string();
+    for step in steps {
+        let mut shell = Command::new("sh");
+        shell.args(["-eu", "-c", &real(&step.command)]).env_clear().envs(settings);
+        shell.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap_or_default()));
+        let ran = tokio::task::spawn_blocking(move || shell.output().expect("sh")).await.expect("thread");
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.command);
+        if let Some(shown) = step.answer.map(|answer| real(&answer)) {
+            assert!(fits(&shown, &out), "{}\nthe page shows:\n{shown}\nit printed:\n{out}", step.command);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_then_the_rest() {
+    let world = World::new().await;
+    let fast = [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "300"), ("RETRY_TTL_3_MS", "400")];
+    let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &fast));
+    let client = Client::new(&users.url(), &wallet.url());
+    // The cause that the page tells of: a right is gone.
+    let runtime_url = &world.databases.wallet.runtime_url;
+    let runtime_user = runtime_url.split("//").nth(1).and_then(|rest| rest.split(':').next()).expect("user");
+    world.sql(Role::Wallet, &format!("REVOKE INSERT ON wallets FROM {runtime_user}")).await;
+    let body = json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": "12345678"});
+    let request = client
+        .request(reqwest::Method::POST, &format!("{}/v1/auth/register", client.users))
+        .header("x-request-id", "registration-1")
+        .json(&body);
+    let registered = client.send(request).await;
+    let user = registered.body["user"]["id"].as_str().expect("id").to_owned();
+    eventually(PATIENCE, "a dead letter", || async {
+        (world.broker.depth("wallet.provision.dlq").await == Some(1)).then_some(())
+    })
+    .await;
+    let event = world.sql(Role::Users, "SELECT id FROM outbox").await;
+
+    let mut settings = world.settings(Role::Wallet);
+    settings.extend(world.settings(Role::Users));
+    follow("dead-letters", &settings, &[(SHOWN_EVENT, &event), (SHOWN_USER, &user)]).await;
+    eventually(PATIENCE, "the wallet is there", || async {
+        (world.sql(Role::Wallet, "SELECT user_id FROM wallets").await == user).then_some(())
+    })
+    .await;
+    assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
+    follow("outbox", &settings, &[]).await;
+    follow("ledger", &settings, &[]).await;
+}
+
+#[test]
+fn an_answer_that_differs_from_the_page_is_seen() {
+    assert!(fits("a  …  c\n", "a b  c\n") && fits("… (since …)", "5s (since 2026-11-23T00:00:00Z)"));
+    for (shown, got) in [("a … c", "a b d"), ("a\nb", "a"), ("a", "b"), ("a … b … c", "a x c"), ("ab", "a b")] {
+        assert!(!fits(shown, got), "{shown:?} {got:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! `purse config template`, `completions` and `man`: what they print can be used.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use purse::kernel::Role;
+
+use crate::support::{command, purse};
+
+#[tokio::test]
+async fn the_template_is_a_configuration_as_it_is_and_with_every_default_uncommented() {
+    let nothing = BTreeMap::new();
+    let printed = purse(&["config", "template"], &nothing).await;
+    assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
+    // The lines that show a default: `# key = value`. Prose and what has no default stay comments.
+    let is_default =
+        |line: &str| line.split_once(" = ").is_some_and(|(key, value)| !key.contains(' ') && !value.starts_with('<'));
+    let uncommented: Vec<&str> = printed
+        .out
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_default(rest)).unwrap_or(line))
+        .collect();
+    assert!(uncommented.iter().filter(|line| is_default(line)).count() > 25, "{uncommented:?}");
+    let folder = std::env::temp_dir().join(format!("purse-template-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("folder");
+    for text in [printed.out.clone(), uncommented.join("\n")] {
+        fs::write(folder.join("base.toml"), text).expect("written");
+        for role in Role::ALL {
+            let settings: BTreeMap<String, String> = [
+                ("USERS_DATABASE_URL", "postgres://u:p@127.0.0.1:1/x"),
+                ("WALLET_DATABASE_URL", "postgres://u:p@127.0.0.1:1/x"),
+                ("RABBITMQ_URL", "amqp://127.0.0.1:1"),
+                ("JWT_PRIVATE_KEY", "ILIACHALLENGE"),
+                ("INTERNAL_JWT_PRIVATE_KEY", "ILIACHALLENGE_INTERNAL"),
+                ("PURSE_CONFIG_DIR", folder.to_str().expect("path")),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+            let checked = purse(&["check-config", "--role", role.as_str()], &settings).await;
+            assert_eq!(checked.code, Some(0), "{checked:?}");
+        }
+    }
+    fs::remove_dir_all(&folder).expect("tidy");
+}
+
+#[tokio::test]
+async fn every_shell_gets_a_completion_that_knows_the_commands() {
+    let nothing = BTreeMap::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = purse(&["completions", shell], &nothing).await;
+        assert_eq!((script.code, script.err.as_str()), (Some(0), ""), "{shell}");
+        for word in ["redrive", "republish", "verify", "dry-run", "outbox-batch-max"] {
+            assert!(script.out.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let bash = purse(&["completions", "bash"], &nothing).await;
+    let read = Command::new("bash").args(["-n", "-c", &bash.out]).output();
+    // A machine without bash has nothing to complete there.
+    if let Ok(read) = read {
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    }
+    for arguments in [&["completions"][..], &["completions", "tcsh"]] {
+        assert_eq!(purse(arguments, &nothing).await.code, Some(64), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page() {
+    let nothing = BTreeMap::new();
+    for (words, title) in [
+        (&[][..], "purse"),
+        (&["migrate"], "purse-migrate"),
+        (&["dlq"], "purse-dlq"),
+        (&["dlq", "redrive"], "purse-dlq-redrive"),
+        (&["outbox", "republish"], "purse-outbox-republish"),
+        (&["ledger", "verify"], "purse-ledger-verify"),
+        (&["config", "template"], "purse-config-template"),
+    ] {
+        let page = purse(&[&["man"], words].concat(), &nothing).await;
+        assert_eq!((page.code, page.err.as_str()), (Some(0), ""), "{words:?}");
+        assert!(page.out.contains(&format!("\n.TH {title} 1 ")), "{words:?}\n{}", page.out);
+        assert!(page.out.contains("\n.SH NAME\n") && page.out.contains("\n.SH SYNOPSIS\n"), "{words:?}");
+    }
+    let unknown = purse(&["man", "dlq", "burn"], &nothing).await;
+    assert_eq!(unknown.code, Some(64));
+    assert!(unknown.err.contains("dlq has no command burn"), "{unknown:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    for arguments in [&["completions", "bash"][..], &["man"], &["config", "template"]] {
+        let mut command = command(arguments, &BTreeMap::new());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        drop(child.stdout.take());
+        let mut complaints = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut complaints).expect("text");
+        assert_eq!((child.wait().expect("ended").code(), complaints.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
