@@ -48,23 +48,40 @@ async fn a_method_that_a_resource_does_not_have_is_a_405_with_those_it_has_befor
             assert_refused(&answer, 405, "METHOD_NOT_ALLOWED", &about);
             let mut allowed: Vec<_> = answer.header("allow").split(", ").collect();
             allowed.sort_unstable();
-            assert_eq!(allowed, has, "{about}: {answer:?}");
+            // HEAD is there wherever GET is.
+            let mut expected: Vec<_> = has.iter().copied().chain(has.contains(&"GET").then_some("HEAD")).collect();
+            expected.sort_unstable();
+            assert_eq!(allowed, expected, "{about}: {answer:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_head_request_is_refused_like_any_other_and_has_no_body() {
+async fn head_is_answered_like_get_without_the_body() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
     for (role, path, has) in ROUTES {
         let url = if role == Role::Users { &client.users } else { &client.wallet };
-        let head = client.request(Method::HEAD, &format!("{url}{path}")).send().await.expect("an answer");
-        let (status, headers) = (head.status(), head.headers().clone());
-        let answer = Answer { status, headers, body: json!(null) };
-        assert_eq!((status.as_u16(), answer.header("allow").split(", ").count()), (405, has.len()), "{path}");
-        assert_dressed_without_body(&answer, path);
-        assert!(head.bytes().await.expect("read").is_empty(), "{path}");
+        let asked = async |method| {
+            let request = client.request(method, &format!("{url}{path}")).bearer_auth(&user.token);
+            let response = request.send().await.expect("an answer");
+            let (status, headers) = (response.status(), response.headers().clone());
+            (Answer { status, headers, body: json!(null) }, response.bytes().await.expect("read"))
+        };
+        let (head, nothing) = asked(Method::HEAD).await;
+        assert!(nothing.is_empty(), "{path}");
+        assert_dressed_without_body(&head, path);
+        if !has.contains(&"GET") {
+            assert_eq!((head.status.as_u16(), head.header("allow")), (405, "POST"), "{path}");
+            continue;
+        }
+        let (get, body) = asked(Method::GET).await;
+        assert_eq!(head.status, get.status, "{path}");
+        for name in ["content-type", "content-length", "content-security-policy", "allow"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+        assert_eq!(head.header("content-length"), body.len().to_string(), "{path}");
     }
 }
 
