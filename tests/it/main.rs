@@ -23,6 +23,8 @@ mod http_refusals;
 mod http_shutdown;
 mod lifecycle;
 mod main_job;
+mod openapi;
+mod openapi_answers;
 mod outages;
 mod provisioning;
 mod rate_limits;

@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+mod document;
 mod process;
 mod raw;
 mod refusal;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
 pub use client::{Answer, Client, PASSWORD, User};
+pub use document::Document;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
