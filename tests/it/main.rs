@@ -12,6 +12,7 @@ mod support;
 
 mod concurrency;
 mod docs;
+mod docs_page;
 mod floors;
 mod http_bodies;
 mod http_contract;

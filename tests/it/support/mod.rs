@@ -1,6 +1,7 @@
 //! What tests stand on: the servers, a world of their own, the roles as processes, a client.
 
 mod broker;
+mod browser;
 mod client;
 mod document;
 mod process;
@@ -14,6 +15,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
+pub use browser::Browser;
 pub use client::{Answer, Client, PASSWORD, User};
 pub use document::Document;
 pub use process::RoleProcess;

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::AdditionalProperties;
-use utoipa::openapi::{ContentBuilder, PathItem, Ref, RefOr, Required, Schema, SecurityRequirement};
+use utoipa::openapi::{ContentBuilder, Object, PathItem, Ref, RefOr, Required, Schema, SecurityRequirement};
 
 use super::answer::{ALWAYS, Answer, COUNTED};
 use crate::infra::http::ApiError;
@@ -112,14 +112,17 @@ impl Endpoint {
 
     /// It takes a parameter that may be absent.
     #[must_use]
-    pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
         let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
+        // Where a page shows an example is not the schema's business for all of them.
+        let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
             .required(needed)
             .description(Some(about))
             .schema(Some(schema))
+            .example(example)
             .build();
         self.changed(|operation| operation.parameter(parameter))
     }
