@@ -10,6 +10,7 @@
 
 mod support;
 
+mod clients;
 mod concurrency;
 mod docs;
 mod docs_page;

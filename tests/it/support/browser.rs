@@ -24,8 +24,7 @@ use super::{PATIENCE, eventually};
 /// Where the protocol keeps the name of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// Where a browser may be; a whole path stands for itself.
-const CHROME: [&str; 3] =
-    ["chromium", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
+const CHROME: [&str; 3] = ["chromium", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A browser with one window; it ends with this value.
