@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * A small client of purse for Node 18 or later and for browsers; it needs nothing but `fetch`.
+ * A small client of purse for Node 18 or later; it needs no package.
  *
  * It shows the three things that a client of purse has to do right:
  *

@@ -83,7 +83,7 @@ struct Step {
     text: String,
 }
 
-/// Reads the form that the REST Client of VS Code has: variables, and requests between lines that begin with `###`.
+/// Reads the form that httpYac has: variables, and requests between lines that begin with `###`.
 fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Step>) {
     let mut parts = text.split("\n###");
     let variables =
@@ -93,13 +93,12 @@ fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Step>) {
         let mut step = Step::default();
         // The rest of the line that separates is a title.
         for line in part.lines().skip(1) {
-            match line.strip_prefix("# ") {
-                Some(note) => {
-                    step.name = note.strip_prefix("@name ").map(str::to_owned).or(step.name);
-                    step.expected =
-                        note.strip_prefix("expect ").and_then(|status| status.parse().ok()).or(step.expected);
-                }
-                None => step.text.extend([line, "\n"]),
+            if let Some(name) = line.strip_prefix("# @name ") {
+                step.name = Some(name.to_owned());
+            } else if let Some(status) = line.strip_prefix("?? status == ") {
+                step.expected = status.parse().ok();
+            } else {
+                step.text.extend([line, "\n"]);
             }
         }
         step
@@ -115,7 +114,7 @@ fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<S
         .split_once("{{")
         .and_then(|(before, rest)| rest.split_once("}}").map(|(name, after)| (before, name, after)))
     {
-        let value = match reference.split_once(".response.body.$.") {
+        let value = match reference.split_once('.') {
             Some((name, place)) => {
                 let answer = answers.get(name).unwrap_or_else(|| panic!("{reference}: no answer of that name"));
                 let value = answer.pointer(&format!("/{}", place.replace('.', "/")));
@@ -169,7 +168,7 @@ async fn the_http_file_has_every_route_of_the_documents() {
             if path.starts_with("/health") || path == "/docs" {
                 continue;
             }
-            let line = format!("\n{method} {{{{{role}}}}}{}", path.replace("/{id}", "/{{credit.response.body.$.id}}"));
+            let line = format!("\n{method} {{{{{role}}}}}{}", path.replace("/{id}", "/{{credit.id}}"));
             let ends = |rest: &str| rest.starts_with(['\n', '?']);
             assert!(text.split(&line).skip(1).any(ends), "docs/purse.http has no {method} {path} of the {role} role");
         }

@@ -134,13 +134,21 @@ impl Document {
 
     /// The codes that the document knows.
     pub fn codes(&self) -> BTreeSet<String> {
-        let shared = self.value["components"]["responses"].as_object().expect("responses").values();
+        self.codes_by_status().into_iter().map(|(_, code)| code).collect()
+    }
+
+    /// The same, with the status that each comes under.
+    pub fn codes_by_status(&self) -> BTreeSet<(String, String)> {
+        let shared = &self.value["components"]["responses"];
+        let shared = [("404", &shared["NotFound"]), ("405", &shared["MethodNotAllowed"])];
         let all = self.operations().into_iter().map(|(.., operation)| operation);
-        let own = all.flat_map(|operation| operation["responses"].as_object().expect("responses").values());
+        let own = all.flat_map(|operation| operation["responses"].as_object().expect("responses"));
         let of = |response: &Value| {
             let codes = response.pointer("/content/application~1json/schema/allOf/1/properties/code/enum").cloned();
             codes.and_then(|codes| codes.as_array().cloned()).unwrap_or_default()
         };
-        own.chain(shared).flat_map(of).filter_map(|code| code.as_str().map(str::to_owned)).collect()
+        let all = own.map(|(status, response)| (status.as_str(), response)).chain(shared);
+        let codes = all.flat_map(|(status, response)| of(response).into_iter().map(move |code| (status, code)));
+        codes.filter_map(|(status, code)| Some((status.to_owned(), code.as_str()?.to_owned()))).collect()
     }
 }
