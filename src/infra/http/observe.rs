@@ -1,7 +1,10 @@
 //! What wraps every request: its id and trace, one log line, safe headers, our form for what the router says, and a
 //! net under a panic.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -54,8 +57,9 @@ pub async fn observe(
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
     request.extensions_mut().insert(context.clone());
-    if method == Method::HEAD {
-        // HEAD is GET without the body, which the connection leaves out by itself (RFC 9110 §9.3.2).
+    let head_only = method == Method::HEAD;
+    if head_only {
+        // HEAD is GET without the body (RFC 9110 §9.3.2).
         request.head_mut().method = Method::GET;
     }
 
@@ -66,11 +70,28 @@ pub async fn observe(
             let mut response = in_our_form(response.map_into_boxed_body());
             dress(response.headers_mut(), &context);
             line.write(&response);
-            Ok(response)
+            Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
         }
         Ok(Err(error)) => Err(line.write_error(error)),
         // The panic hook has logged where and why.
         Err(_) => Err(line.write_error(ApiError::internal().into())),
+    }
+}
+
+/// The length of a body that is not sent. The connection leaves a body out by itself where it remembers that HEAD was
+/// asked; where a pipelined request has made it forget, this ends the connection instead of passing a body off as the next
+/// answer.
+struct HeadOnly(BodySize);
+
+impl MessageBody for HeadOnly {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Infallible>>> {
+        Poll::Ready(None)
     }
 }
 
