@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use purse::kernel::Role;
 use reqwest::Method;
@@ -150,7 +149,7 @@ async fn every_request_of_the_http_file_gets_the_status_that_the_file_says() {
             request = request.header(name, value);
         }
         let request = if body.is_empty() { request } else { request.body(body.to_owned()) };
-        let answer = client.send(request.timeout(Duration::from_secs(60))).await;
+        let answer = client.send(request.timeout(PATIENCE)).await;
         assert_eq!(Some(answer.status.as_u16()), step.expected, "{text}\n{answer:?}");
         answers.extend(step.name.map(|name| (name, answer.body)));
     }

@@ -86,7 +86,7 @@ impl Browser {
         let capabilities = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
         let begun =
             browser.ask(Method::POST, "/session", &json!({"capabilities": {"alwaysMatch": capabilities}})).await;
-        browser.session = begun["sessionId"].as_str().expect("a session").to_owned();
+        begun["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
         browser
     }
 

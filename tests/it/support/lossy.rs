@@ -37,7 +37,7 @@ impl LossyLine {
 /// Passes bytes on until either side ends, or an answer is to be lost: then both connections end.
 async fn pass_on(mut client: TcpStream, server: &str, head: &str, lost: &AtomicUsize) -> Option<()> {
     let mut server = TcpStream::connect(server).await.ok()?;
-    let (mut asked, mut answered) = ([0; 16_384], [0; 16_384]);
+    let (mut asked, mut answered) = (vec![0; 16_384], vec![0; 16_384]);
     let mut to_be_lost = false;
     loop {
         tokio::select! {
