@@ -3,19 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Document, RoleProcess, World};
+use crate::support::{Client, Document, World};
 
-/// What a role's `purse openapi` prints, with nothing set.
-async fn printed(role: Role) -> Document {
-    let mut process = RoleProcess::spawn(&["openapi", "--role", role.as_str()], &BTreeMap::new());
-    assert!(process.ended().await.success(), "{}", process.everything());
-    let document = serde_json::from_str(&process.everything()).unwrap_or_else(|e| panic!("{role}: {e}"));
-    Document::new(document)
+/// Runs the binary to its end, with nothing set.
+fn purse(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_purse"));
+    // Coverage is written where the run that measures it says.
+    command.args(arguments).env_clear().envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+    command.output().expect("purse")
+}
+
+/// What a role's `purse openapi` prints.
+fn printed(role: Role) -> Document {
+    let ran = purse(&["openapi", "--role", role.as_str()]);
+    assert!(ran.status.success(), "{ran:?}");
+    Document::new(serde_json::from_slice(&ran.stdout).unwrap_or_else(|e| panic!("{role}: {e}")))
 }
 
 fn errors(validator: &jsonschema::Validator, value: &Value) -> Vec<String> {
@@ -34,13 +42,13 @@ fn objects<'a>(value: &'a Value, found: &mut Vec<&'a serde_json::Map<String, Val
     }
 }
 
-#[tokio::test]
-async fn both_documents_are_openapi_3_1() {
+#[test]
+fn both_documents_are_openapi_3_1() {
     // The OpenAPI Initiative's own (https://spec.openapis.org/oas/3.1/schema/2022-10-07), under Apache-2.0.
     let schema = serde_json::from_str(include_str!("openapi-3.1.schema.json")).expect("the schema of OpenAPI 3.1");
     let openapi = jsonschema::draft202012::options().build(&schema).expect("a schema");
     for role in Role::ALL {
-        let document = printed(role).await;
+        let document = printed(role);
         assert_eq!(errors(&openapi, &document.value), Vec::<String>::new(), "{role}");
         let mut broken = document.value.clone();
         broken["paths"]["/health/live"]["get"]["responses"] = json!("none");
@@ -62,10 +70,10 @@ async fn both_documents_are_openapi_3_1() {
     }
 }
 
-#[tokio::test]
-async fn every_example_of_the_documents_fits_its_schema() {
+#[test]
+fn every_example_of_the_documents_fits_its_schema() {
     for role in Role::ALL {
-        let document = printed(role).await;
+        let document = printed(role);
         let mut checked = 0;
         for (method, path, operation) in document.operations() {
             let responses = operation["responses"].as_object().expect("responses");
@@ -105,7 +113,7 @@ async fn the_documented_routes_are_the_ones_that_the_servers_have() {
     let (users, wallet, client) = world.both().await;
     for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {
         let document = Document::of(&client, &process.url()).await;
-        assert_eq!(document.value, printed(role).await.value, "{role}: printed and served");
+        assert_eq!(document.value, printed(role).value, "{role}: printed and served");
         let mut written = paths_in(&format!("{role}/http/mod.rs"));
         written.extend(paths_in("infra/http/docs_page.rs"));
         // What the page loads is its own business.
@@ -127,14 +135,15 @@ async fn the_documented_routes_are_the_ones_that_the_servers_have() {
     }
 }
 
-#[tokio::test]
-async fn the_document_is_printed_for_a_role_and_needs_no_settings() {
+#[test]
+fn the_document_is_printed_for_a_role_and_needs_no_settings() {
     for (arguments, told) in [(vec!["openapi"], "--role"), (vec!["openapi", "--role", "cashier"], "users, wallet")] {
-        let mut process = RoleProcess::spawn(&arguments, &BTreeMap::new());
-        assert_eq!(process.ended().await.code(), Some(64), "{arguments:?}");
-        assert!(process.told().contains(told), "{arguments:?}: {}", process.told());
+        let ran = purse(&arguments);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(64), "{arguments:?}");
+        assert!(ran.stdout.is_empty() && said.contains(told), "{arguments:?}: {said}");
     }
-    let users = printed(Role::Users).await;
+    let users = printed(Role::Users);
     assert_eq!(users.value["openapi"], "3.1.0");
     assert!(users.value["paths"]["/v1/auth/register"].is_object() && users.value["paths"]["/v1/balance"].is_null());
 }

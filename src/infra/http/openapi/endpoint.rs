@@ -114,7 +114,7 @@ impl Endpoint {
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
         let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
-        // Where a page shows an example is not the schema's business for all of them.
+        // Pages fill a form with the parameter's example and do not look into its schema for one.
         let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
