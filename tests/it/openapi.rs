@@ -196,9 +196,18 @@ fn variants(schema: &Value, example: &Value) -> Vec<Value> {
     with("unknown", Some(json!(1)));
     for (field, schema) in schema["properties"].as_object().expect("properties") {
         with(field, None);
-        for value in
-            [json!(null), json!(true), json!([]), json!({}), json!(5), json!(5.5), json!(""), json!(" "), json!("text")]
-        {
+        for value in [
+            json!(null),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!(5),
+            json!(5.5),
+            json!(""),
+            json!(" "),
+            json!("A\u{0}Lovelace"),
+            json!("text"),
+        ] {
             with(field, Some(value));
         }
         for bound in ["minimum", "maximum"].iter().filter_map(|bound| schema[bound].as_i64()) {

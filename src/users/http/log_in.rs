@@ -73,9 +73,10 @@ fn refusal(error: LogInError) -> ApiError {
 #[schema(as = Credentials, rename_all = "camelCase")]
 #[expect(dead_code, reason = "only its schema is used")]
 struct Request {
+    #[schema(pattern = r"^[^\x00]*$")]
     email: String,
     /// At most 1024 bytes.
-    #[schema(format = "password", max_length = 1024)]
+    #[schema(format = "password", max_length = 1024, pattern = r"^[^\x00]*$")]
     password: String,
 }
 

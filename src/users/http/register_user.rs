@@ -67,16 +67,24 @@ fn refusal(error: RegisterError) -> ApiError {
 #[expect(dead_code, reason = "only its schema is used")]
 struct Request {
     /// No control characters; blanks at its ends are dropped.
-    #[schema(min_length = 1, max_length = 100, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     first_name: String,
     /// No control characters; blanks at its ends are dropped.
-    #[schema(min_length = 1, max_length = 100, pattern = r"\S")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     last_name: String,
     /// At most 254 bytes. Upper and lower case are the same.
     #[schema(format = "email", max_length = 254)]
     email: String,
     /// 8 characters to 1024 bytes, taken exactly as sent.
-    #[schema(format = "password", min_length = 8, max_length = 1024)]
+    #[schema(format = "password", min_length = 8, max_length = 1024, pattern = r"^[^\x00]*$")]
     password: String,
 }
 

@@ -87,7 +87,7 @@ pub(super) fn endpoint() -> Endpoint {
         .about("What is posted meanwhile neither shifts a page nor repeats on it. Keep the filters while you follow a cursor.")
         .bearer()
         .parameter(ParameterIn::Query, "limit", "Most transactions of a page.", limit.build())
-        .parameter(ParameterIn::Query, "cursor", "The `nextCursor` of the page before.", text().build())
+        .parameter(ParameterIn::Query, "cursor", "The `nextCursor` of the page before.", text().min_length(Some(1)).build())
         .parameter(ParameterIn::Query, "type", "Only these.", text().enum_values(Some(["credit", "debit"])).build())
         .parameter(ParameterIn::Query, "from", "Only from this moment on.", time::schema())
         .parameter(ParameterIn::Query, "to", "Only before this moment.", time::schema())

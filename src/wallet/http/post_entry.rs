@@ -140,8 +140,8 @@ struct Request {
     /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     amount_minor: i64,
-    /// For people; no NUL characters.
-    #[schema(max_length = 255)]
+    /// For people.
+    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
     description: Option<String>,
 }
 
@@ -156,8 +156,8 @@ struct TypedRequest {
     /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
     #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     amount_minor: i64,
-    /// For people; no NUL characters.
-    #[schema(max_length = 255)]
+    /// For people.
+    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
     description: Option<String>,
 }
 
