@@ -132,7 +132,7 @@ advisories: _cargo-deny
       echo "advisories: the database cannot be reached from here, so nothing was checked. Run it where it can be." >&2
       exit 69
     fi
-    exec cargo deny --locked check --disable-fetch --hide-inclusion-graph advisories
+    exec cargo deny --offline --locked check --hide-inclusion-graph advisories
 
 # The bill of materials as CycloneDX, and a release binary that holds its own list of dependencies
 [group('build')]

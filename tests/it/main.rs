@@ -27,4 +27,5 @@ mod outages;
 mod provisioning;
 mod rate_limits;
 mod tokens_http;
+mod tokens_rfc8725;
 mod use_cases;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::infra::config::TokenConfig;
 use crate::infra::security::hs256;
@@ -23,9 +23,28 @@ struct Issued {
     exp: i64,
 }
 
+/// The claims of a token. jsonwebtoken takes an `aud` or `nbf` that it cannot read for one that is not there, so their
+/// shapes are insisted on here; what they say is checked there.
 #[derive(Deserialize)]
 struct Presented {
     sub: String,
+    #[serde(default, rename = "aud", deserialize_with = "present")]
+    _aud: Option<Audience>,
+    #[serde(default, rename = "nbf", deserialize_with = "present")]
+    _nbf: Option<serde_json::Number>,
+}
+
+/// RFC 7519 §4.1.3: a text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(#[expect(dead_code, reason = "only its shape is looked at")] String),
+    Many(#[expect(dead_code, reason = "only its shape is looked at")] Vec<String>),
+}
+
+/// A claim that may be absent, but not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A token that is not taken. Which rule it broke is for the log; the bearer is told nothing.
