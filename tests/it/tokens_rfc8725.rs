@@ -51,124 +51,157 @@ fn utf32(text: &str) -> Vec<u8> {
     text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect()
 }
 
-/// Every shape that must be refused, by the section that warns of it. Each is one step away from a good token.
-fn attacks() -> Vec<(&'static str, String)> {
-    let (sub, exp) = (stranger(), seconds_from_now(600));
-    let good = json!({"sub": sub, "exp": exp});
-    let (header_text, claims_text) = (r#"{"alg":"HS256"}"#, good.to_string());
-    let head = |header: Value| mint(&header, &good, ACCESS_KEY);
-    let claims = |claims: Value| mint(&json!({"alg": "HS256"}), &claims, ACCESS_KEY);
-    let genuine = claims(good.clone());
-    let parts: Vec<&str> = genuine.split('.').collect();
-    // The last character of 32 bytes in base64 has two bits that mean nothing.
-    let (signature, last) = parts[2].split_at(parts[2].len() - 1);
-    let malleable = URL_SAFE_NO_PAD.decode(parts[2]).expect("base64");
-    let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let place = alphabet.find(last).expect("a character of base64");
-    let twin = &alphabet[place + 1..place + 2];
-    let long_sub = json!({"sub": format!("{sub}{}", "0".repeat(3000)), "exp": exp});
-    vec![
-        ("2.1 none", format!("{}.{}.", part(&json!({"alg": "none"})), parts[1])),
-        ("2.1 nOnE", format!("{}.{}.", part(&json!({"alg": "nOnE"})), parts[1])),
-        ("2.1 none, with our signature", head(json!({"alg": "none"}))),
-        ("2.1 two algorithms", raw(br#"{"alg":"HS256","alg":"none"}"#, claims_text.as_bytes(), ACCESS_KEY)),
-        ("2.1 two algorithms, the other way", raw(br#"{"alg":"none","alg":"HS256"}"#, claims_text.as_bytes(), "")),
-        ("2.1 a list of algorithms", head(json!({"alg": ["HS256"]}))),
-        ("2.1 an algorithm null", head(json!({"alg": null}))),
-        ("2.1 HS256 with a blank", head(json!({"alg": "HS256 "}))),
-        ("2.1 RS256 verified as HS256", head(json!({"alg": "RS256"}))),
-        ("2.1 ES256 verified as HS256", head(json!({"alg": "ES256"}))),
-        ("2.1 EdDSA verified as HS256", head(json!({"alg": "EdDSA"}))),
-        ("2.2 the empty key", mint(&json!({"alg": "HS256"}), &good, "")),
-        ("2.2 a key of zeros", mint(&json!({"alg": "HS256"}), &good, &"\0".repeat(32))),
-        ("2.2 our key in base64", mint(&json!({"alg": "HS256"}), &good, &STANDARD.encode(ACCESS_KEY))),
-        ("2.2 our key with a line end", mint(&json!({"alg": "HS256"}), &good, &format!("{ACCESS_KEY}\n"))),
-        (
-            "2.3 an encrypted token",
-            format!("{}.{}.{}.{}.{}", part(&json!({"alg": "dir", "enc": "A128GCM"})), "", parts[1], parts[2], "AA"),
-        ),
-        ("2.3 a token in a token", raw(br#"{"alg":"HS256","cty":"JWT"}"#, genuine.as_bytes(), ACCESS_KEY)),
-        (
-            "2.3 work for a key derivation",
-            head(json!({"alg": "PBES2-HS256+A128KW", "p2c": 2_147_483_647_u32, "p2s": "AA"})),
-        ),
-        ("2.6 a header in UTF-16", raw(&utf16(header_text), claims_text.as_bytes(), ACCESS_KEY)),
-        ("2.6 claims in UTF-16", raw(header_text.as_bytes(), &utf16(&claims_text), ACCESS_KEY)),
-        ("2.6 claims in UTF-32", raw(header_text.as_bytes(), &utf32(&claims_text), ACCESS_KEY)),
-        ("2.6 a byte order mark", raw(header_text.as_bytes(), format!("\u{feff}{claims_text}").as_bytes(), ACCESS_KEY)),
-        ("2.6 claims in Latin-1", raw(header_text.as_bytes(), b"{\"sub\":\"\xfc\",\"exp\":4102444800}", ACCESS_KEY)),
-        (
-            "2.6 two subjects",
-            raw(
-                header_text.as_bytes(),
-                format!(r#"{{"sub":"{sub}","sub":"{sub}","exp":{exp}}}"#).as_bytes(),
-                ACCESS_KEY,
+/// A good token, taken apart; each attack is one step away from it.
+struct Good {
+    sub: String,
+    exp: i64,
+    claims: Value,
+    parts: [String; 3],
+}
+
+type Attacks = Vec<(&'static str, String)>;
+
+/// A token of ours with these claims.
+fn ours(claims: &Value) -> String {
+    mint(&json!({"alg": "HS256"}), claims, ACCESS_KEY)
+}
+
+impl Good {
+    fn new() -> Self {
+        let (sub, exp) = (stranger(), seconds_from_now(600));
+        let good = json!({"sub": sub, "exp": exp});
+        let parts: Vec<String> = ours(&good).split('.').map(str::to_owned).collect();
+        Self { sub, exp, claims: good, parts: parts.try_into().expect("three parts") }
+    }
+
+    fn whole(&self) -> String {
+        self.parts.join(".")
+    }
+
+    /// The same claims under another header, signed by us.
+    fn head(&self, header: &Value) -> String {
+        mint(header, &self.claims, ACCESS_KEY)
+    }
+
+    /// The same claims under another key.
+    fn key(&self, key: &str) -> String {
+        mint(&json!({"alg": "HS256"}), &self.claims, key)
+    }
+
+    /// The same claims with one more.
+    fn with(&self, name: &str, value: Value) -> String {
+        let mut more = self.claims.clone();
+        more[name] = value;
+        ours(&more)
+    }
+
+    /// §2.1 to §2.3 and §3.1 to §3.3: algorithms, keys, and what is signed.
+    fn algorithms_and_keys(&self) -> Attacks {
+        let [header, payload, signature] = &self.parts;
+        let text = self.claims.to_string();
+        let unsigned = |alg: &str| format!("{}.{payload}.", part(&json!({"alg": alg})));
+        let derived = json!({"alg": "PBES2-HS256+A128KW", "p2c": 2_147_483_647_u32, "p2s": "AA"});
+        let encrypted = part(&json!({"alg": "dir", "enc": "A128GCM"}));
+        vec![
+            ("2.1 none", unsigned("none")),
+            ("2.1 nOnE", unsigned("nOnE")),
+            ("2.1 none, with our signature", self.head(&json!({"alg": "none"}))),
+            ("2.1 two algorithms", raw(br#"{"alg":"HS256","alg":"none"}"#, text.as_bytes(), ACCESS_KEY)),
+            ("2.1 two algorithms, the other way", raw(br#"{"alg":"none","alg":"HS256"}"#, text.as_bytes(), ACCESS_KEY)),
+            ("2.1 a list of algorithms", self.head(&json!({"alg": ["HS256"]}))),
+            ("2.1 an algorithm null", self.head(&json!({"alg": null}))),
+            ("2.1 HS256 with a blank", self.head(&json!({"alg": "HS256 "}))),
+            ("2.1 RS256 verified as HS256", self.head(&json!({"alg": "RS256"}))),
+            ("2.1 ES256 verified as HS256", self.head(&json!({"alg": "ES256"}))),
+            ("2.1 EdDSA verified as HS256", self.head(&json!({"alg": "EdDSA"}))),
+            ("2.2 the empty key", self.key("")),
+            ("2.2 our key in base64", self.key(&STANDARD.encode(ACCESS_KEY))),
+            ("2.2 our key with a line end", self.key(&format!("{ACCESS_KEY}\n"))),
+            ("2.3 an encrypted token", format!("{encrypted}..{payload}.{signature}.AA")),
+            ("2.3 a token in a token", raw(br#"{"alg":"HS256","cty":"JWT"}"#, self.whole().as_bytes(), ACCESS_KEY)),
+            ("2.3 work for a key derivation", self.head(&derived)),
+            ("3.1 no algorithm", self.head(&json!({"typ": "JWT"}))),
+            ("3.1 no header", format!(".{payload}.{signature}")),
+            ("3.3 a signature of nothing", format!("{header}..{signature}")),
+            ("3.3 half a signature", format!("{header}.{payload}.{}", &signature[..21])),
+            ("3.3 a signature and more", format!("{}AAAA", self.whole())),
+            (
+                "3.3 the header of another token",
+                format!("{}.{payload}.{signature}", part(&json!({"alg": "HS256", "kid": "1"}))),
             ),
-        ),
-        (
-            "2.6 two expiries",
-            raw(header_text.as_bytes(), format!(r#"{{"sub":"{sub}","exp":0,"exp":{exp}}}"#).as_bytes(), ACCESS_KEY),
-        ),
-        (
-            "2.6 claims after the claims",
-            raw(header_text.as_bytes(), format!("{claims_text}{{}}").as_bytes(), ACCESS_KEY),
-        ),
-        ("2.6 another text of the same signature", format!("{}.{}.{signature}{twin}", parts[0], parts[1])),
-        ("2.6 base64 with its padding", format!("{genuine}=")),
-        ("2.6 base64 of the other alphabet", format!("{}.{}.{}", parts[0], parts[1], STANDARD.encode(&malleable))),
-        ("2.6 a line break in base64", format!("{}.{}%0a.{}", parts[0], parts[1], parts[2])),
-        (
-            "2.6 the JSON form of a signature",
-            format!(r#"{{"protected":"{}","payload":"{}","signature":"{}"}}"#, parts[0], parts[1], parts[2]),
-        ),
-        ("2.7 a token for somebody else", claims(json!({"sub": sub, "exp": exp, "aud": "https://bank.example"}))),
-        ("2.7 a token for nobody", claims(json!({"sub": sub, "exp": exp, "aud": []}))),
-        ("2.7 an audience that is a number", claims(json!({"sub": sub, "exp": exp, "aud": 7}))),
-        ("2.7 an audience null", claims(json!({"sub": sub, "exp": exp, "aud": null}))),
-        (
-            "2.8 the signature of an event",
-            mint(
-                &json!({"alg": "HS256"}),
-                &json!({"iss": "users", "aud": "wallet", "jti": "m", "sub": sub, "bh": "AA", "exp": exp}),
-                INTERNAL_KEY,
+        ]
+    }
+
+    /// §2.6 and §3.7: other encodings of the same token.
+    fn encodings(&self) -> Attacks {
+        let [header, payload, signature] = &self.parts;
+        let (head, text) = (r#"{"alg":"HS256"}"#, self.claims.to_string());
+        let (sub, exp) = (&self.sub, self.exp);
+        let signed = |claims: &[u8]| raw(head.as_bytes(), claims, ACCESS_KEY);
+        let latin1 = [format!(r#"{{"sub":"{sub}","exp":{exp},"name":""#).as_bytes(), b"\xfc\"}"].concat();
+        // The last character of 32 bytes in base64 has two bits that mean nothing.
+        let (most, last) = signature.split_at(signature.len() - 1);
+        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let place = alphabet.find(last).expect("a character of base64");
+        let twin = &alphabet[place + 1..place + 2];
+        let standard = STANDARD.encode(URL_SAFE_NO_PAD.decode(signature).expect("base64"));
+        vec![
+            ("2.6 a header in UTF-16", raw(&utf16(head), text.as_bytes(), ACCESS_KEY)),
+            ("2.6 claims in UTF-16", signed(&utf16(&text))),
+            ("2.6 claims in UTF-32", signed(&utf32(&text))),
+            ("2.6 claims in Latin-1", signed(&latin1)),
+            ("2.6 a byte order mark", signed(format!("\u{feff}{text}").as_bytes())),
+            ("2.6 two subjects", signed(format!(r#"{{"sub":"{sub}","sub":"{sub}","exp":{exp}}}"#).as_bytes())),
+            ("2.6 two expiries", signed(format!(r#"{{"sub":"{sub}","exp":0,"exp":{exp}}}"#).as_bytes())),
+            ("2.6 claims after the claims", signed(format!("{text}{{}}").as_bytes())),
+            ("2.6 another text of the same signature", format!("{header}.{payload}.{most}{twin}")),
+            ("2.6 base64 with its padding", format!("{}=", self.whole())),
+            ("2.6 base64 of the other alphabet", format!("{header}.{payload}.{standard}")),
+            ("2.6 a line break in base64", format!("{header}.{payload}%0a.{signature}")),
+            (
+                "2.6 the JSON form of a signature",
+                json!({"protected": header, "payload": payload, "signature": signature}).to_string(),
             ),
-        ),
-        (
-            "2.8 the claims of an event under our key",
-            claims(json!({"iss": "users", "aud": "wallet", "jti": "m", "sub": sub, "bh": "AA"})),
-        ),
-        ("3.1 no algorithm", head(json!({"typ": "JWT"}))),
-        ("3.1 no header", format!(".{}.{}", parts[1], parts[2])),
-        ("3.3 a signature of nothing", format!("{}..{}", parts[0], parts[2])),
-        ("3.3 half a signature", format!("{}.{}.{}", parts[0], parts[1], &parts[2][..21])),
-        ("3.3 a signature and more", format!("{genuine}AAAA")),
-        (
-            "3.3 the header of another token",
-            format!("{}.{}.{}", part(&json!({"alg": "HS256", "kid": "1"})), parts[1], parts[2]),
-        ),
-        ("3.10 a subject to be looked up elsewhere", claims(json!({"sub": "http://127.0.0.1/users/1", "exp": exp}))),
-        ("3.10 a subject for the database", claims(json!({"sub": "' OR ''='", "exp": exp}))),
-        ("3.10 a subject that goes on", claims(long_sub)),
-        ("3.10 an expiry past counting", claims(json!({"sub": sub, "exp": -9_223_372_036_854_775_808_i64}))),
-        ("3.10 a beginning that is a text", claims(json!({"sub": sub, "exp": exp, "nbf": "4102444800"}))),
-        ("3.10 a beginning that is a list", claims(json!({"sub": sub, "exp": exp, "nbf": [exp]}))),
-        ("3.10 a beginning null", claims(json!({"sub": sub, "exp": exp, "nbf": null}))),
-        ("3.10 a beginning past counting", claims(json!({"sub": sub, "exp": exp, "nbf": 1e300}))),
-        ("3.11 a critical type", head(json!({"alg": "HS256", "typ": "at+jwt", "crit": ["typ"]}))),
-    ]
+        ]
+    }
+
+    /// §2.7, §2.8 and §3.8 to §3.12: tokens for other purposes, and claims that are not to be trusted.
+    fn claims(&self) -> Attacks {
+        let (sub, exp) = (&self.sub, self.exp);
+        let event = json!({"iss": "users", "aud": "wallet", "jti": "m", "sub": sub, "bh": "AA"});
+        let mut lasting = event.clone();
+        lasting["exp"] = json!(exp);
+        vec![
+            ("2.7 a token for somebody else", self.with("aud", json!("https://bank.example"))),
+            ("2.7 a token for nobody", self.with("aud", json!([]))),
+            ("2.7 an audience that is a number", self.with("aud", json!(7))),
+            ("2.7 an audience null", self.with("aud", Value::Null)),
+            ("2.8 the signature of an event", mint(&json!({"alg": "HS256"}), &lasting, INTERNAL_KEY)),
+            ("2.8 the claims of an event under our key", ours(&event)),
+            ("3.10 a subject to be looked up elsewhere", self.with("sub", json!("http://127.0.0.1/users/1"))),
+            ("3.10 a subject for the database", self.with("sub", json!("' OR ''='"))),
+            ("3.10 a subject that goes on", self.with("sub", json!(format!("{sub}{}", "0".repeat(2000))))),
+            ("3.10 an expiry past counting", self.with("exp", json!(i64::MIN))),
+            ("3.10 a beginning that is a text", self.with("nbf", json!("4102444800"))),
+            ("3.10 a beginning that is a list", self.with("nbf", json!([exp]))),
+            ("3.10 a beginning null", self.with("nbf", Value::Null)),
+            ("3.10 a beginning past counting", self.with("nbf", json!(1e300))),
+            ("3.11 a critical type", self.head(&json!({"alg": "HS256", "typ": "at+jwt", "crit": ["typ"]}))),
+        ]
+    }
 }
 
 #[tokio::test]
 async fn every_attack_of_the_rfc_that_applies_is_a_401_at_both_roles() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    let attacks = attacks();
+    let good = Good::new();
+    let attacks = [good.algorithms_and_keys(), good.encodings(), good.claims()].concat();
     assert!(attacks.len() >= 40, "{} shapes", attacks.len());
     for (about, token) in attacks {
         is_refused(&client, &token, about).await;
     }
-    let genuine = mint(&json!({"alg": "HS256"}), &json!({"sub": stranger(), "exp": seconds_from_now(600)}), ACCESS_KEY);
-    is_taken(&client, &genuine, "each of them is one step away from this one").await;
+    is_taken(&client, &good.whole(), "each of them is one step away from this one").await;
 }
 
 #[tokio::test]
