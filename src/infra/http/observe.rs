@@ -93,9 +93,12 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // actix-governor's own names, where it counted a request: the field's common ones instead.
+    // actix-governor's own names, where it counted a request: the field's common ones instead, unless a limit that
+    // stands behind it has refused and said its own.
     for (theirs, ours) in [("x-ratelimit-limit", "ratelimit-limit"), ("x-ratelimit-remaining", "ratelimit-remaining")] {
-        if let Some(value) = headers.remove(theirs).next() {
+        if let Some(value) = headers.remove(theirs).next()
+            && !headers.contains_key(ours)
+        {
             headers.insert(HeaderName::from_static(ours), value);
         }
     }

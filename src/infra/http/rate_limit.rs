@@ -174,26 +174,28 @@ impl<T: Throttle> KeyExtractor for Extractor<T> {
     }
 
     fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
-        let wait = until.wait_time_from(DefaultClock::default().now());
-        // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
-        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-        let (max, window_s) = (self.limit.max.get(), self.limit.window.as_secs().max(1));
-        let message = format!("Too many requests. Retry in {wait_s} s.");
-        let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message)
-            .retry_after_s(wait_s)
-            .error_response();
-        for (name, value) in [
-            ("ratelimit-limit", max.to_string()),
-            ("ratelimit-remaining", "0".to_owned()),
-            ("ratelimit-reset", wait_s.to_string()),
-            ("ratelimit-policy", format!("{max};w={window_s}")),
-        ] {
-            if let Ok(value) = value.parse() {
-                response.headers_mut().insert(HeaderName::from_static(name), value);
-            }
-        }
-        response
+        limited(self.limit, until).error_response()
     }
+}
+
+/// 429 `RATE_LIMITED` of this limit, with how long to wait.
+pub(super) fn limited(limit: RateLimit, until: &NotUntil<QuantaInstant>) -> ApiError {
+    let wait = until.wait_time_from(DefaultClock::default().now());
+    // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
+    let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+    let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
+    let message = format!("Too many requests. Retry in {wait_s} s.");
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
+    let headers = [
+        ("ratelimit-limit", max.to_string()),
+        ("ratelimit-remaining", "0".to_owned()),
+        ("ratelimit-reset", wait_s.to_string()),
+        ("ratelimit-policy", format!("{max};w={window_s}")),
+    ];
+    headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
+        Ok(value) => error.with_header(HeaderName::from_static(name), value),
+        Err(_) => error,
+    })
 }
 
 #[cfg(test)]
