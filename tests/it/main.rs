@@ -28,6 +28,7 @@ mod outages;
 mod passwords;
 mod provisioning;
 mod rate_limits;
+mod signed_events;
 mod tokens_http;
 mod tokens_rfc8725;
 mod use_cases;

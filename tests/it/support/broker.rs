@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -118,6 +119,15 @@ impl Broker {
     pub async fn delete_queue(&self, queue: &str) {
         let (_connection, channel) = self.channel().await;
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    }
+
+    /// Makes a queue that gets a copy of what `exchange` routes by `routing_key`.
+    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
+        self.declare_plain(queue).await;
+        let (_connection, channel) = self.channel().await;
+        let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, nothing);
+        bound.await.expect("bound");
     }
 
     /// Declares a plain durable queue of this name, before a role does.
