@@ -10,7 +10,9 @@
 
 mod support;
 
+mod broker_rights;
 mod concurrency;
+mod database_rights;
 mod docs;
 mod floors;
 mod http_bodies;

@@ -30,6 +30,9 @@ fn signed(claims: &Value, key: &str) -> String {
     mint(&json!({"typ": "JWT", "alg": "HS256"}), claims, key)
 }
 
+/// What it is, body, message id, signature, and the reason that has to be given.
+type Shape<'a> = (&'a str, &'a [u8], Option<&'a str>, String, &'a str);
+
 async fn publish(world: &World, body: &[u8], message_id: Option<&str>, signature: Option<&str>) {
     let headers: Vec<(&str, &str)> = signature.map(|signature| ("x-signature", signature)).into_iter().collect();
     world.broker.publish("domain.events", "user.registered", body, message_id, &headers).await;
@@ -82,7 +85,7 @@ async fn a_forged_an_altered_and_a_borrowed_signature_are_dead_letters_with_thei
         format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(good.to_string()));
     let spaced = [&sound[..], b" "].concat();
     let more = format!(r#"{{"userId":"{user}","plan":"gold"}}"#).into_bytes();
-    let shapes: Vec<(&str, &[u8], Option<&str>, String, &str)> = vec![
+    let shapes: Vec<Shape<'_>> = vec![
         ("signed with the access key", &sound, Some("m-1"), signed(&good, ACCESS_KEY), INVALID),
         ("signed with a key of somebody's own", &sound, Some("m-1"), signed(&good, "somebody"), INVALID),
         ("signed with nothing", &sound, Some("m-1"), signed(&good, ""), INVALID),

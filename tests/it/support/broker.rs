@@ -45,6 +45,27 @@ impl Broker {
         assert!(answer.status().is_success(), "{url}: {}", answer.status());
     }
 
+    pub fn virtual_host(&self) -> &str {
+        &self.virtual_host
+    }
+
+    /// Imports accounts and permissions, as the server does at its start.
+    pub async fn import(&self, definitions: &serde_json::Value) {
+        let url = format!("{}/api/definitions", self.addresses.management_url().trim_end_matches('/'));
+        let post = reqwest::Client::new()
+            .post(&url)
+            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .json(definitions);
+        let answer = post.send().await.expect("management API");
+        assert!(answer.status().is_success(), "{url}: {}", answer.status());
+    }
+
+    /// The URL of this virtual host for another account.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        let ServerAddresses { host, amqp_port, .. } = &self.addresses;
+        format!("amqp://{user}:{password}@{host}:{amqp_port}/{}", self.virtual_host)
+    }
+
     pub fn url(&self) -> String {
         self.addresses.amqp_url(&self.virtual_host)
     }
