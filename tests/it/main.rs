@@ -17,6 +17,7 @@ mod docs;
 mod floors;
 mod http_bodies;
 mod http_contract;
+mod http_edge;
 mod http_headers;
 mod http_posts;
 mod http_queries;

@@ -1,5 +1,5 @@
-//! What wraps every request: its id and trace, one log line, safe headers, our form for what the router says, and a
-//! net under a panic.
+//! What wraps every request: its id and trace, one log line, safe headers, a bound on its head, our form for what the
+//! router says, and a net under a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -19,6 +19,10 @@ use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Longest head, in bytes, as far as it is the client's to choose: method, target, and the headers with their separators.
+/// The server's own bound is sixteen times as much.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// The id and the trace of the request at hand.
 #[derive(Clone, Debug)]
@@ -55,11 +59,16 @@ pub async fn observe(
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
     request.extensions_mut().insert(context.clone());
 
-    let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let answered = if head_bytes(&request) > HEAD_BYTES_MAX {
+        Ok(Ok(request.error_response(ApiError::head_too_large())))
+    } else {
+        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+        called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
+    };
     let line = Line { began, method: method.as_str(), context: &context, logger };
     match answered {
         Ok(Ok(response)) => {
-            let mut response = in_our_form(response.map_into_boxed_body());
+            let mut response = in_our_form(response);
             dress(response.headers_mut(), &context);
             line.write(&response);
             Ok(response)
@@ -68,6 +77,12 @@ pub async fn observe(
         // The panic hook has logged where and why.
         Err(_) => Err(line.write_error(ApiError::internal().into())),
     }
+}
+
+fn head_bytes(request: &ServiceRequest) -> usize {
+    let target = request.head().uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len().saturating_add(value.len() + 4));
+    headers.fold(request.method().as_str().len().saturating_add(target), usize::saturating_add)
 }
 
 /// Gives the router's own bare 404 and 405 a body.
