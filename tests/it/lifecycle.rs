@@ -200,43 +200,6 @@ async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
 }
 
 #[tokio::test]
-async fn no_secret_stands_in_the_logs_even_at_trace() {
-    let world = World::new().await;
-    let trace = [("LOG_LEVEL", "trace")];
-    let (users, wallet) = (world.start_with(Role::Users, &trace).await, world.start_with(Role::Wallet, &trace).await);
-    let client = Client::new(&users.url(), &wallet.url());
-    let user = client.ready_user().await;
-    client.log_in(&user.email, "a wrong password").await;
-    client
-        .post_request(
-            &user,
-            "credit",
-            &serde_json::json!({"amountMinor": 5, "description": "rent for the attic"}),
-            None,
-        )
-        .send()
-        .await
-        .expect("sent");
-    let logs = format!("{}{}", users.everything(), wallet.everything());
-    assert!(logs.contains("\"level\":\"debug\""), "trace must be on for this to mean anything");
-    let url_password =
-        world.databases.users.runtime_url.split(':').nth(2).and_then(|p| p.split('@').next()).expect("password");
-    for secret in [
-        &user.email,
-        &user.token,
-        crate::support::PASSWORD,
-        "a wrong password",
-        "Lovelace",
-        "$argon2id",
-        "ILIACHALLENGE",
-        "rent for the attic",
-        &format!(":{url_password}@"),
-    ] {
-        assert!(!logs.contains(secret), "{secret:?} stands in the logs");
-    }
-}
-
-#[tokio::test]
 async fn a_body_that_does_not_come_is_answered_when_a_stop_comes() {
     let world = World::new().await;
     let mut users = world.start(Role::Users).await;

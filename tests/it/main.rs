@@ -25,6 +25,7 @@ mod http_raw;
 mod http_refusals;
 mod http_shutdown;
 mod lifecycle;
+mod log_secrets;
 mod login_limits;
 mod main_job;
 mod outages;

@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+pub mod leaks;
 mod process;
 mod raw;
 mod refusal;

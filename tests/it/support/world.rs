@@ -76,7 +76,8 @@ impl World {
         Self { addresses, databases, broker }
     }
 
-    /// The settings under which a role runs here. Limits are off: they have tests of their own.
+    /// The settings under which a role runs here. Limits are off: they have tests of their own. All is logged, because
+    /// every log is looked through for secrets.
     pub fn settings(&self, role: Role) -> BTreeMap<String, String> {
         let database = match role {
             Role::Users => &self.databases.users,
@@ -93,6 +94,7 @@ impl World {
             ("INTERNAL_JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE_INTERNAL".to_owned()),
             ("RATE_LIMIT_ENABLED".to_owned(), "false".to_owned()),
             ("LOG_FORMAT".to_owned(), "json".to_owned()),
+            ("LOG_LEVEL".to_owned(), "trace".to_owned()),
         ]
         .into()
     }
