@@ -36,6 +36,7 @@ mod passwords;
 mod provisioning;
 mod rate_limits;
 mod signed_events;
+mod threat_model;
 mod tokens_http;
 mod tokens_rfc8725;
 mod use_cases;
