@@ -17,6 +17,7 @@ mod database_rights;
 mod docs;
 mod floors;
 mod fuzz_corpus;
+mod fuzz_requests;
 mod http_bodies;
 mod http_contract;
 mod http_edge;
