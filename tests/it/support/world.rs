@@ -14,6 +14,9 @@ use super::{Broker, Client};
 /// The binary under test.
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
+/// What the roles of a test log; a benchmark, which uses this support too, measures what is deployed.
+const LOG_LEVEL: &str = if matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it") { "trace" } else { "info" };
+
 /// The servers of this run. They end when this process does, however it does.
 static SHARED: OnceLock<LentServers> = OnceLock::new();
 /// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
@@ -94,7 +97,7 @@ impl World {
             ("INTERNAL_JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE_INTERNAL".to_owned()),
             ("RATE_LIMIT_ENABLED".to_owned(), "false".to_owned()),
             ("LOG_FORMAT".to_owned(), "json".to_owned()),
-            ("LOG_LEVEL".to_owned(), "trace".to_owned()),
+            ("LOG_LEVEL".to_owned(), LOG_LEVEL.to_owned()),
         ]
         .into()
     }
