@@ -3,11 +3,11 @@
 //! [`RoleProcess`] looks through all that its process has printed when a test is done with it; here stands that this
 //! look would find something.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{PASSWORD, PATIENCE, Raw, RoleProcess, World, eventually, leaks};
 
@@ -92,7 +92,6 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let before: BTreeSet<String> = fields(&users).union(&fields(&wallet)).cloned().collect();
     let forged = r#"x"},"level":"error","forged":"yes","#;
     let lines = [
         "evil\nevil",
@@ -140,6 +139,9 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
         // Each line is one JSON object, or reading it fails here.
         for line in process.log() {
             let line = line.as_object().expect("an object");
+            // No name of a field comes from outside.
+            let plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            assert!(line.keys().all(|name| plain(name) && name != "forged"), "{line:?}");
             // A message's id is told as it came, as one text; an id of a request only in its own form.
             for (name, value) in line.iter().filter(|(name, _)| *name != "event_id") {
                 let text = value.as_str().unwrap_or_default();
@@ -150,15 +152,4 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
             assert!(!raw.contains('\u{1b}'), "a terminal would obey: {raw:?}");
         }
     }
-    // What is new is what a refused event brings, and nothing that was sent.
-    let after: BTreeSet<String> = fields(&users).union(&fields(&wallet)).cloned().collect();
-    let new: Vec<_> =
-        after.difference(&before).filter(|name| !["error", "event_id", "attempt"].contains(&name.as_str())).collect();
-    assert!(new.is_empty(), "{new:?}");
-}
-
-/// The names of all fields in a log.
-fn fields(process: &RoleProcess) -> BTreeSet<String> {
-    let log = process.log();
-    log.iter().filter_map(Value::as_object).flat_map(|line| line.keys().cloned()).collect()
 }
