@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{PASSWORD, PATIENCE, Raw, RoleProcess, World, eventually, leaks};
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_refused, eventually, leaks};
 
 fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -150,6 +151,27 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
         }
         for raw in process.everything().lines() {
             assert!(!raw.contains('\u{1b}'), "a terminal would obey: {raw:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_is_told_without_what_is_in_it() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    // Laws that our own rules do not know: PostgreSQL's refusal quotes the whole row.
+    world.sql(Role::Users, "ALTER TABLE users ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
+    world.sql(Role::Wallet, "ALTER TABLE transactions ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
+    assert_refused(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a person");
+    let body = json!({"amountMinor": 77_001, "description": "rent for the attic"});
+    let answer = client.send(client.post_request(&user, "credit", &body, None)).await;
+    assert_refused(&answer, 500, "INTERNAL_ERROR", "an entry");
+    for process in [&users, &wallet] {
+        let told = || async { process.everything().contains("violates check constraint \\\"a_law\\\"").then_some(()) };
+        eventually(PATIENCE, "the law that was broken is told", told).await;
+        for text in ["Failing row", "rent for the attic", "77001", "DETAIL", "Ada"] {
+            assert!(!process.everything().contains(text), "{text}: {}", process.everything());
         }
     }
 }
