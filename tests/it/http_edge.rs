@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use purse::kernel::Role;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_dressed, assert_refused};
 
@@ -51,8 +52,16 @@ async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
     }
 }
 
+/// Lets this process, and those that it starts, open as many files as the machine allows: a usual 1,024 would be met.
+fn raise_the_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = Some(limit.maximum.map_or(10_000, |maximum| maximum.min(10_000)));
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("up to the maximum everybody may");
+}
+
 #[tokio::test]
 async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
+    raise_the_limit_of_open_files();
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let open = |first: &'static str, count: usize| {
