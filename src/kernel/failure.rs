@@ -52,13 +52,29 @@ impl Classified for DependencyError {
 }
 
 /// The whole chain of an error in one line, outermost first, for the one place that logs it.
+///
+/// Of each cause the first line alone: PostgreSQL's second one is `DETAIL: Failing row contains (…)`, a whole person.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
+    let first_line = |cause: &dyn std::error::Error| cause.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut line = first_line(error);
     let mut next = error.source();
     while let Some(cause) = next {
         line.push_str(": ");
-        line.push_str(&cause.to_string());
+        line.push_str(&first_line(cause));
         next = cause.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_one_line_and_has_the_first_line_of_each_cause_alone() {
+        let cause = "ERROR: new row violates a_law\nDETAIL: Failing row contains (Ada, ada@example.com)\nHINT: none";
+        let error = DependencyError::new("users.register", FailureClass::Bug, cause);
+        assert_eq!(chain(&error), "users.register did not succeed: ERROR: new row violates a_law");
+        assert_eq!(chain(&DependencyError::new("x", FailureClass::Bug, "")), "x did not succeed: ");
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::infra::amqp::Broker;
 use crate::infra::config::UsersConfig;
-use crate::infra::http::{ByClient, Limiter, Sweep};
+use crate::infra::http::{ByClient, Limiter, Sweep, TextLimiter};
 use crate::infra::postgres::{Database, PoolOptions};
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::event_signature::EventSignatures;
@@ -54,6 +54,8 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         Limiter::new(ByClient::new(&process.http.trusted_proxies), limit, process.rate_limit_enabled)
             .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))
     };
+    let account_limit = TextLimiter::new(config.account_limit, process.rate_limit_enabled)
+        .ok_or_else(|| anyhow::anyhow!("the rate limit of accounts is zero"))?;
     let api = UsersApi {
         register_user: Arc::new(RegisterUser {
             users: Arc::clone(&users),
@@ -68,10 +70,12 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         register_limit: limiter(config.register_limit)?,
         login_limit: limiter(config.login_limit)?,
+        account_limit: Arc::new(account_limit),
         health: on.health.clone(),
         docs: docs_page(&document(), Role::Wallet, process)?,
     };
-    let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone())];
+    let chores: Vec<Arc<dyn Sweep>> =
+        vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone()), api.account_limit.clone()];
 
     let poller_plan = Arc::new(OutboxPollerPlan {
         broker: Broker::new(&process.amqp, on.io.clone()),

@@ -291,15 +291,18 @@ fn every_recipe_that_a_page_names_exists() {
     let elsewhere = |recipe: &String| {
         absent.iter().any(|path| path.file_stem().is_some_and(|stem| recipe.starts_with(&*stem.to_string_lossy())))
     };
-    for name in [
+    let pages = [
         "README.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         "docs/api.md",
         "docs/architecture.md",
         "docs/decisions.md",
         "docs/operations.md",
         "docs/reliability.md",
-    ] {
+        "docs/threat-model.md",
+    ];
+    for name in pages {
         let named = recipes_named(&page(name));
         let missing: Vec<_> = named.iter().filter(|r| !recipes.contains(*r) && !elsewhere(r)).collect();
         assert!(missing.is_empty(), "{name} names recipes that the justfile does not have: {missing:?}");

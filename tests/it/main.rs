@@ -10,15 +10,22 @@
 
 mod support;
 
+mod accounts_model;
+mod broker_rights;
 mod clients;
 mod concurrency;
+mod database_rights;
 mod docs;
 mod docs_page;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod floors;
+mod fuzz_corpus;
+mod fuzz_requests;
 mod http_bodies;
 mod http_contract;
+mod http_edge;
+mod http_fuzz;
 mod http_headers;
 mod http_posts;
 mod http_queries;
@@ -26,6 +33,8 @@ mod http_raw;
 mod http_refusals;
 mod http_shutdown;
 mod lifecycle;
+mod log_secrets;
+mod login_limits;
 mod main_job;
 mod openapi;
 mod openapi_answers;
@@ -36,7 +45,11 @@ mod operate_outbox;
 mod operate_pages;
 mod operate_redrive;
 mod outages;
+mod passwords;
 mod provisioning;
 mod rate_limits;
+mod signed_events;
+mod threat_model;
 mod tokens_http;
+mod tokens_rfc8725;
 mod use_cases;

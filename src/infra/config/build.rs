@@ -35,6 +35,7 @@ impl UsersConfig {
         }
         let register_limit = rate_limit(l, &setting::RL_REGISTER_MAX, &setting::RL_REGISTER_WINDOW);
         let login_limit = rate_limit(l, &setting::RL_LOGIN_MAX, &setting::RL_LOGIN_WINDOW);
+        let account_limit = rate_limit(l, &setting::RL_LOGIN_ACCOUNT_MAX, &setting::RL_LOGIN_WINDOW);
         let outbox_poll_interval =
             l.value(&setting::OUTBOX_POLL_INTERVAL_MS, Duration::ZERO, |t| parse::millis(t, 10, 3_600_000));
         let outbox_batch_max = l.value(&setting::OUTBOX_BATCH_MAX, 0, |t| parse::integer_u32(t, 1, 10_000));
@@ -45,6 +46,7 @@ impl UsersConfig {
             access_token_ttl,
             register_limit,
             login_limit,
+            account_limit,
             outbox_poll_interval,
             outbox_batch_max,
             outbox_lease,

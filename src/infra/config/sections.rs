@@ -162,6 +162,8 @@ pub struct UsersConfig {
     pub register_limit: RateLimit,
     /// Logins by address.
     pub login_limit: RateLimit,
+    /// Logins by account, whatever address they come from.
+    pub account_limit: RateLimit,
     /// Fallback poll of the outbox.
     pub outbox_poll_interval: Duration,
     /// Events of one batch.

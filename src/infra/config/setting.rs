@@ -85,7 +85,8 @@ settings! {
     RL_REGISTER_MAX = USERS, Text("5"), "COUNT", "Registrations from one address a window";
     RL_REGISTER_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_REGISTER_MAX";
     RL_LOGIN_MAX = USERS, Text("10"), "COUNT", "Logins from one address a window";
-    RL_LOGIN_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_LOGIN_MAX";
+    RL_LOGIN_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
+    RL_LOGIN_ACCOUNT_MAX = USERS, Text("30"), "COUNT", "Logins to one account a window, from whatever addresses";
     RL_TX_MAX = WALLET, Text("30"), "COUNT", "Credits and debits of one user a window";
     RL_TX_WINDOW = WALLET, Text("1m"), "DURATION", "Window of RL_TX_MAX";
     WALLET_PUBLIC_URL = USERS, Absent, "URL", "Where clients reach the wallet role, for the link on /docs; port 3001 of the same host if unset";

@@ -80,6 +80,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
     }
 
+    /// 431 for a head that is longer than any of ours needs.
+    pub fn head_too_large() -> Self {
+        let message = "The request's target and headers must be at most 8 KiB long together.";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE", message)
+    }
+
     /// 503 `OVERLOADED`: nothing was done, come back soon.
     pub fn overloaded() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "The service is busy. Retry shortly.").retry_after_s(1)

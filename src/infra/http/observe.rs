@@ -1,5 +1,5 @@
-//! What wraps every request: its id and trace, one log line, safe headers, our form for what the router says, and a
-//! net under a panic.
+//! What wraps every request: its id and trace, one log line, safe headers, a bound on its head, our form for what the
+//! router says, and a net under a panic.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -22,6 +22,10 @@ use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Longest head, in bytes, as far as it is the client's to choose: method, target, and the headers with their separators.
+/// The server's own bound is sixteen times as much.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// The id and the trace of the request at hand.
 #[derive(Clone, Debug)]
@@ -63,11 +67,16 @@ pub async fn observe(
         request.head_mut().method = Method::GET;
     }
 
-    let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let answered = if head_bytes(&request) > HEAD_BYTES_MAX {
+        Ok(Ok(request.error_response(ApiError::head_too_large())))
+    } else {
+        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+        called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
+    };
     let line = Line { began, method: method.as_str(), context: &context, logger };
     match answered {
         Ok(Ok(response)) => {
-            let mut response = in_our_form(response.map_into_boxed_body());
+            let mut response = in_our_form(response);
             dress(response.headers_mut(), &context);
             line.write(&response);
             Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
@@ -93,6 +102,12 @@ impl MessageBody for HeadOnly {
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Infallible>>> {
         Poll::Ready(None)
     }
+}
+
+fn head_bytes(request: &ServiceRequest) -> usize {
+    let target = request.head().uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len().saturating_add(value.len() + 4));
+    headers.fold(request.method().as_str().len().saturating_add(target), usize::saturating_add)
 }
 
 /// Gives the router's own bare 404 and 405 a body.
@@ -124,9 +139,12 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // actix-governor's own names, where it counted a request: the field's common ones instead.
+    // actix-governor's own names, where it counted a request: the field's common ones instead, unless a limit that
+    // stands behind it has refused and said its own.
     for (theirs, ours) in [("x-ratelimit-limit", "ratelimit-limit"), ("x-ratelimit-remaining", "ratelimit-remaining")] {
-        if let Some(value) = headers.remove(theirs).next() {
+        if let Some(value) = headers.remove(theirs).next()
+            && !headers.contains_key(ours)
+        {
             headers.insert(HeaderName::from_static(ours), value);
         }
     }

@@ -174,31 +174,37 @@ impl<T: Throttle> KeyExtractor for Extractor<T> {
     }
 
     fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
-        let wait = until.wait_time_from(DefaultClock::default().now());
-        // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
-        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-        let (max, window_s) = (self.limit.max.get(), self.limit.window.as_secs().max(1));
-        let message = format!("Too many requests. Retry in {wait_s} s.");
-        let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message)
-            .retry_after_s(wait_s)
-            .error_response();
-        for (name, value) in [
-            ("ratelimit-limit", max.to_string()),
-            ("ratelimit-remaining", "0".to_owned()),
-            ("ratelimit-reset", wait_s.to_string()),
-            ("ratelimit-policy", format!("{max};w={window_s}")),
-        ] {
-            if let Ok(value) = value.parse() {
-                response.headers_mut().insert(HeaderName::from_static(name), value);
-            }
-        }
-        response
+        limited(self.limit, until).error_response()
     }
+}
+
+/// 429 `RATE_LIMITED` of this limit, with how long to wait.
+pub(super) fn limited(limit: RateLimit, until: &NotUntil<QuantaInstant>) -> ApiError {
+    let wait = until.wait_time_from(DefaultClock::default().now());
+    // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
+    let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+    let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
+    let message = format!("Too many requests. Retry in {wait_s} s.");
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
+    let headers = [
+        ("ratelimit-limit", max.to_string()),
+        ("ratelimit-remaining", "0".to_owned()),
+        ("ratelimit-reset", wait_s.to_string()),
+        ("ratelimit-policy", format!("{max};w={window_s}")),
+    ];
+    headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
+        Ok(value) => error.with_header(HeaderName::from_static(name), value),
+        Err(_) => error,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, web};
+    use std::num::NonZeroU32;
+    use std::time::{Duration, Instant};
 
     fn client(trusted: &str, peer: &str, forwarded: &[&str]) -> String {
         let trusted = crate::infra::config::parse::networks(trusted).expect("networks");
@@ -225,5 +231,46 @@ mod tests {
         assert_eq!(of("::ffff:1.2.3.4"), "1.2.3.4");
         assert_ne!(of("::ffff:1.2.3.4"), of("::ffff:1.2.3.5"));
         assert_eq!(of("2001:db8:1:2:aaaa::1"), of("2001:db8:1:2:bbbb::2"));
+    }
+
+    fn limiter(max: u32, window: Duration) -> Limiter<ByClient> {
+        let max = NonZeroU32::new(max).expect("not zero");
+        Limiter::new(ByClient::new(&[]), RateLimit { max, window }, true).expect("a limit")
+    }
+
+    #[actix_web::test]
+    async fn ipv4_clients_of_an_ipv6_listener_do_not_share_a_count_and_the_addresses_of_one_ipv6_customer_do() {
+        let limiter = limiter(1, Duration::from_hours(1));
+        let route = web::get().to(HttpResponse::Ok).wrap(limiter.middleware());
+        let app = init_service(App::new().service(web::resource("/").route(route))).await;
+        for (peer, status) in [
+            ("[::ffff:192.0.2.1]:1", 200),
+            ("[::ffff:192.0.2.2]:1", 200),
+            ("[::ffff:192.0.2.1]:2", 429),
+            ("192.0.2.1:3", 429),
+            ("192.0.2.3:3", 200),
+            ("[2001:db8:0:1::1]:1", 200),
+            ("[2001:db8:0:1:ffff::2]:1", 429),
+            ("[2001:db8:0:2::1]:1", 200),
+        ] {
+            let request = TestRequest::get().peer_addr(peer.parse().expect("peer")).to_request();
+            assert_eq!(call_service(&app, request).await.status().as_u16(), status, "{peer}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_forgets_clients_who_are_not_limited_any_more_and_no_others() {
+        let (short, long) = (limiter(1, Duration::from_millis(10)), limiter(1, Duration::from_hours(1)));
+        for n in 0..1000 {
+            let client = IpAddr::from(std::net::Ipv4Addr::from_bits(n));
+            assert!(short.0.limiter().check_key(&client).is_ok() && long.0.limiter().check_key(&client).is_ok());
+        }
+        let until = Instant::now() + Duration::from_mins(1);
+        while !short.0.limiter().is_empty() {
+            short.sweep();
+            assert!(Instant::now() < until, "{} are kept", short.0.limiter().len());
+        }
+        long.sweep();
+        assert_eq!(long.0.limiter().len(), 1000);
     }
 }

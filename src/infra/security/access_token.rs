@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::infra::config::TokenConfig;
 use crate::infra::security::hs256;
@@ -23,9 +25,28 @@ struct Issued {
     exp: i64,
 }
 
+/// The claims of a token. jsonwebtoken takes an `aud` or `nbf` that it cannot read for one that is not there, so their
+/// shapes are insisted on here; what they say is checked there.
 #[derive(Deserialize)]
 struct Presented {
     sub: String,
+    #[serde(default, rename = "aud", deserialize_with = "present")]
+    _aud: Option<Audience>,
+    #[serde(default, rename = "nbf", deserialize_with = "present")]
+    _nbf: Option<serde_json::Number>,
+}
+
+/// RFC 7519 §4.1.3: a text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(#[expect(dead_code, reason = "only its shape is looked at")] String),
+    Many(#[expect(dead_code, reason = "only its shape is looked at")] Vec<String>),
+}
+
+/// A claim that may be absent, but not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A token that is not taken. Which rule it broke is for the log; the bearer is told nothing.
@@ -76,6 +97,12 @@ impl TokenSigner {
     }
 }
 
+/// Whether header and claims are UTF-8 throughout: the reader of JSON does not look into texts that nobody asks for.
+fn is_utf8(token: &str) -> bool {
+    let decoded = token.split('.').take(2).map(|part| URL_SAFE_NO_PAD.decode(part));
+    decoded.into_iter().all(|part| part.is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
+}
+
 /// Checks access tokens.
 pub struct TokenVerifier {
     keys: Vec<DecodingKey>,
@@ -108,7 +135,7 @@ impl TokenVerifier {
     /// # Source
     /// RFC 8725 §3.1–3.11; RFC 7515 §4.1.11 for `crit`.
     pub fn verify(&self, token: &str) -> Result<UserId, TokenRefused> {
-        if token.len() > TOKEN_BYTES_MAX {
+        if token.len() > TOKEN_BYTES_MAX || !is_utf8(token) {
             return Err(TokenRefused::Invalid);
         }
         let decoded = self
@@ -126,7 +153,6 @@ impl TokenVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
     use serde_json::{Value, json};
 
     const SUB: &str = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
@@ -140,10 +166,10 @@ mod tests {
     }
 
     fn mint(header: &Value, claims: &Value, key: &str) -> String {
-        let part = |v: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(v.to_string());
+        let part = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let message = format!("{}.{}", part(header), part(claims));
         let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_bytes()), message.as_bytes());
-        format!("{message}.{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(tag))
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
     fn verify(token: &str) -> Result<String, TokenRefused> {

@@ -7,7 +7,7 @@ use slog::{Logger, warn};
 use utoipa::ToSchema;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, JsonFields, RequestContext, read_json};
+use crate::infra::http::{ApiError, JsonFields, RequestContext, TextLimiter, read_json};
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
 use crate::users::domain::EmailAddress;
@@ -19,15 +19,20 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 /// 200 with a token.
 ///
 /// # Errors
-/// 400, 401 `INVALID_CREDENTIALS`, 503; 429 stands before it.
+/// 400, 401 `INVALID_CREDENTIALS`, 503, 429 by account; 429 by address stands before it.
 pub(super) async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     context: web::ReqData<RequestContext>,
     log_in: web::Data<LogIn>,
+    account_limit: web::Data<TextLimiter>,
     logger: web::Data<Logger>,
 ) -> Result<HttpResponse, ApiError> {
     let (email, password) = parse(read_json(&request, payload).await?)?;
+    if let Some(email) = &email {
+        // Before anybody is looked up or hashed for; whether there is such an account makes no difference.
+        account_limit.count(email.as_str())?;
+    }
     let logged_in = log_in.execute(email, password).await.map_err(refusal)?;
     if let Some(e) = logged_in.renewal_failed {
         let request_id = context.request_id.as_str().to_owned();

@@ -14,7 +14,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{ByClient, DocsPage, Limiter, authenticate, live, ready};
+use crate::infra::http::{ByClient, DocsPage, Limiter, TextLimiter, authenticate, live, ready};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
@@ -35,6 +35,8 @@ pub struct UsersApi {
     pub register_limit: Limiter<ByClient>,
     /// Of logins.
     pub login_limit: Limiter<ByClient>,
+    /// Of logins to one account.
+    pub account_limit: Arc<TextLimiter>,
     /// What the probes show.
     pub health: HealthBoard,
     /// `GET /openapi.json` and `GET /docs`.
@@ -48,6 +50,7 @@ impl UsersApi {
             .app_data(web::Data::from(Arc::clone(&self.log_in)))
             .app_data(web::Data::from(Arc::clone(&self.get_profile)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
+            .app_data(web::Data::from(Arc::clone(&self.account_limit)))
             .app_data(web::Data::new(self.health.clone()))
             .service(
                 web::resource("/v1/auth/register")

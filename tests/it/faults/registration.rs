@@ -96,7 +96,7 @@ async fn fr_07_an_event_that_was_confirmed_and_not_marked_comes_twice_under_one_
     let (broken, wallet, client) = with_fragile(&world, Role::Users, "amqp.confirmed=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
-    world.broker.spy_on("spy", "domain.events", "user.registered").await;
+    world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
     broken.broken_off().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
@@ -111,7 +111,7 @@ async fn fr_08_an_event_that_was_marked_is_not_published_again() {
     let (broken, wallet, client) = with_fragile(&world, Role::Users, "users.S8=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
-    world.broker.spy_on("spy", "domain.events", "user.registered").await;
+    world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
     broken.broken_off().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;

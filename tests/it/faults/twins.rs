@@ -31,7 +31,7 @@ async fn cc_09_and_10_two_pollers_and_two_consumers_relay_ten_thousand_events_on
     // Everything is declared and migrated, and nobody runs.
     let (users, wallet, _) = world.both().await;
     drop((users, wallet));
-    world.broker.spy_on("spy", "domain.events", "user.registered").await;
+    world.broker.tap("spy", "domain.events", "user.registered").await;
     people_waiting(&world, EVENTS).await;
     let (first, second, third, fourth) = tokio::join!(
         world.start(Role::Users),

@@ -52,6 +52,27 @@ impl Broker {
         self.put(&format!("policies/{}/limit", self.virtual_host), &policy).await;
     }
 
+    pub fn virtual_host(&self) -> &str {
+        &self.virtual_host
+    }
+
+    /// Imports accounts and permissions, as the server does at its start.
+    pub async fn import(&self, definitions: &serde_json::Value) {
+        let url = format!("{}/api/definitions", self.addresses.management_url().trim_end_matches('/'));
+        let post = reqwest::Client::new()
+            .post(&url)
+            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .json(definitions);
+        let answer = post.send().await.expect("management API");
+        assert!(answer.status().is_success(), "{url}: {}", answer.status());
+    }
+
+    /// The URL of this virtual host for another account.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        let ServerAddresses { host, amqp_port, .. } = &self.addresses;
+        format!("amqp://{user}:{password}@{host}:{amqp_port}/{}", self.virtual_host)
+    }
+
     pub fn url(&self) -> String {
         self.addresses.amqp_url(&self.virtual_host)
     }
@@ -209,13 +230,12 @@ impl Broker {
         unbound.await.expect("unbound");
     }
 
-    /// Binds a queue of the test's own, to see what passes by.
-    pub async fn spy_on(&self, queue: &str, exchange: &str, routing_key: &str) {
+    /// Makes a queue that gets a copy of what `exchange` routes by `routing_key`.
+    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
         self.declare_plain(queue).await;
         let (_connection, channel) = self.channel().await;
-        let options = QueueBindOptions::default();
-        let bound =
-            channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default());
+        let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, nothing);
         bound.await.expect("bound");
     }
 

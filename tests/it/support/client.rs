@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
+use super::leaks;
+
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// The password of every user that a test registers without saying one.
@@ -110,6 +112,7 @@ impl Client {
     }
 
     pub async fn log_in(&self, email: &str, password: &str) -> Answer {
+        leaks::sent(password);
         let body = json!({"email": email, "password": password});
         self.send(self.request(Method::POST, &format!("{}/v1/auth/login", self.users)).json(&body)).await
     }

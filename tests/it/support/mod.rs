@@ -9,6 +9,7 @@ mod browser;
 mod client;
 mod command;
 mod document;
+pub mod leaks;
 mod lossy;
 mod obstacle;
 mod process;

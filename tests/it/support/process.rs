@@ -5,31 +5,37 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::world::PURSE;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, leaks};
+
+/// Lines of the log that are shown when a test fails.
+const LINES_OF_A_FAILURE: usize = 300;
 
 /// A running `purse`.
 pub struct RoleProcess {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     errors: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+    settings: BTreeMap<String, String>,
     address: Option<String>,
 }
 
-fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+fn collect(stream: impl std::io::Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             kept.lock().expect("lines").push(line);
         }
     });
-    lines
+    (lines, reader)
 }
 
 impl RoleProcess {
@@ -40,9 +46,10 @@ impl RoleProcess {
         // Coverage is written where the run that measures it says.
         command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
-        let lines = collect(child.stdout.take().expect("stdout"));
-        let errors = collect(child.stderr.take().expect("stderr"));
-        Self { child, lines, errors, address: None }
+        let (lines, of_lines) = collect(child.stdout.take().expect("stdout"));
+        let (errors, of_errors) = collect(child.stderr.take().expect("stderr"));
+        let readers = vec![of_lines, of_errors];
+        Self { child, lines, errors, readers, settings: settings.clone(), address: None }
     }
 
     /// Waits until it listens, and remembers where.
@@ -173,12 +180,9 @@ impl RoleProcess {
     }
 }
 
-impl Drop for RoleProcess {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // What a failed test wants to be read with.
-            eprintln!("{}", self.everything());
-        }
+impl RoleProcess {
+    /// Sees to it that the process is gone.
+    fn end(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             // In order where it goes fast: coverage is written at an orderly end.
             let _ = kill_process(self.pid(), Signal::TERM);
@@ -191,5 +195,28 @@ impl Drop for RoleProcess {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+impl Drop for RoleProcess {
+    /// Ends it, and looks through all that it has printed: no secret may stand there, whatever the test was about.
+    fn drop(&mut self) {
+        self.end();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        if std::thread::panicking() {
+            // What a failed test wants to be read with: the end of it.
+            let all = self.everything();
+            let lines: Vec<&str> = all.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].join("\n"));
+        }
+        let found = leaks::leaks(&self.everything(), &self.settings);
+        // A test that has failed already has its own reason to tell.
+        assert!(
+            found.is_empty() || std::thread::panicking(),
+            "secrets stand in a log: {found:?}\n{}",
+            self.everything()
+        );
     }
 }

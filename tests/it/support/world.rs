@@ -15,6 +15,9 @@ use super::{Broker, Client};
 /// The binary under test.
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
+/// What the roles of a test log; a benchmark, which uses this support too, measures what is deployed.
+const LOG_LEVEL: &str = if matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it") { "trace" } else { "info" };
+
 /// The servers of this run. They end when this process does, however it does.
 static SHARED: OnceLock<LentServers> = OnceLock::new();
 /// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
@@ -90,7 +93,8 @@ impl World {
         Self { addresses, databases, broker }
     }
 
-    /// The settings under which a role runs here. Limits are off: they have tests of their own.
+    /// The settings under which a role runs here. Limits are off: they have tests of their own. All is logged, because
+    /// every log is looked through for secrets.
     pub fn settings(&self, role: Role) -> BTreeMap<String, String> {
         let database = match role {
             Role::Users => &self.databases.users,
@@ -107,6 +111,7 @@ impl World {
             ("INTERNAL_JWT_PRIVATE_KEY".to_owned(), "ILIACHALLENGE_INTERNAL".to_owned()),
             ("RATE_LIMIT_ENABLED".to_owned(), "false".to_owned()),
             ("LOG_FORMAT".to_owned(), "json".to_owned()),
+            ("LOG_LEVEL".to_owned(), LOG_LEVEL.to_owned()),
         ]
         .into()
     }

@@ -1,0 +1,217 @@
+//! What the accounts of the container stack may do at the broker, each tried as that account.
+//!
+//! The accounts are those that docker/rabbitmq/start.sh prints; here they are imported into the tests' own broker.
+
+use std::path::Path;
+use std::process::Command;
+
+use lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind};
+use purse::kernel::Role;
+use serde_json::{Value, json};
+
+use crate::support::{Client, PATIENCE, World, eventually};
+
+const USERS: &str = "purse_users";
+const WALLET: &str = "purse_wallet";
+/// Every account of the test has this one, so that it is not taken for another secret.
+const PASSWORD: &str = "stack-account-1";
+
+fn script() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/rabbitmq/start.sh")
+}
+
+/// What the script prints, for a virtual host.
+fn accounts(virtual_host: &str) -> Value {
+    let printed = Command::new("sh")
+        .arg(script())
+        .arg("print")
+        .envs([("ADMIN_USER", "stack_admin"), ("ADMIN_PASSWORD", PASSWORD), ("VHOST", virtual_host)])
+        .envs([("USERS_PASSWORD", PASSWORD), ("WALLET_PASSWORD", PASSWORD)])
+        .output()
+        .expect("sh");
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    serde_json::from_slice(&printed.stdout).expect("JSON")
+}
+
+/// The broker's own code for what an account may not do.
+const ACCESS_REFUSED: u16 = 403;
+
+/// What one account asks of the broker, on a channel of its own, because a refusal closes the channel.
+async fn asked(world: &World, user: &str, name: &str) -> Result<(), ErrorKind> {
+    let url = world.broker.url_of(user, PASSWORD);
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.expect("logged in");
+    let channel = connection.create_channel().await.expect("channel");
+    ask(&channel, name).await.map_err(|e| e.kind().clone())
+}
+
+async fn ask(channel: &Channel, name: &str) -> lapin::Result<()> {
+    let nothing = FieldTable::default();
+    let (verb, target) = name.split_once(' ').expect("a verb and a target");
+    let short = || target.into();
+    match verb {
+        "consume" => {
+            let consumer = channel.basic_consume(short(), "tag".into(), BasicConsumeOptions::default(), nothing);
+            consumer.await.map(drop)
+        }
+        "get" => channel.basic_get(short(), BasicGetOptions::default()).await.map(drop),
+        "purge" => channel.queue_purge(short(), QueuePurgeOptions::default()).await.map(drop),
+        "delete-queue" => channel.queue_delete(short(), QueueDeleteOptions::default()).await.map(drop),
+        "delete-exchange" => channel.exchange_delete(short(), ExchangeDeleteOptions::default()).await,
+        "declare-queue" => channel.queue_declare(short(), QueueDeclareOptions::durable(), nothing).await.map(drop),
+        "declare-exchange" => {
+            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+            channel.exchange_declare(short(), ExchangeKind::Topic, options, nothing).await
+        }
+        "bind" => {
+            let (queue, exchange) = target.split_once(" to ").expect("a queue and an exchange");
+            channel.queue_bind(queue.into(), exchange.into(), "#".into(), QueueBindOptions::default(), nothing).await
+        }
+        "publish" => {
+            let (exchange, key) = target.split_once('/').expect("an exchange and a key");
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let (options, plain) = (BasicPublishOptions::default(), BasicProperties::default());
+            channel.basic_publish(exchange.into(), key.into(), options, b"{}", plain).await?.await.map(drop)
+        }
+        other => panic!("no such verb: {other}"),
+    }
+}
+
+fn is_refusal(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ProtocolError(e) if e.get_id() == ACCESS_REFUSED)
+}
+
+#[tokio::test]
+async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
+    let world = World::new().await;
+    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    let (users_url, wallet_url) = (world.broker.url_of(USERS, PASSWORD), world.broker.url_of(WALLET, PASSWORD));
+    let fast =
+        [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "400"), ("RETRY_TTL_3_MS", "800"), ("DB_LOCK_TIMEOUT_MS", "50")];
+    let users = world.start_with(Role::Users, &[("RABBITMQ_URL", &*users_url)]).await;
+    let wallet = world.start_with(Role::Wallet, &[&fast[..], &[("RABBITMQ_URL", &*wallet_url)]].concat()).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    client.ready_user().await;
+    world.broker.publish("domain.events", "user.registered", b"poison", Some("p"), &[]).await;
+    let dead = || async { world.broker.take("wallet.provision.dlq").await };
+    assert_eq!(eventually(PATIENCE, "poison is a dead letter", dead).await.id.as_deref(), Some("p"));
+    // Somebody holds this one's wallet: up the whole ladder, into every tier and out again.
+    let stuck = uuid::Uuid::now_v7();
+    let url = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let insert = format!("BEGIN; INSERT INTO wallets (user_id, id) VALUES ('{stuck}', '{stuck}')");
+    holder.batch_execute(&insert).await.expect("held");
+    let event = format!(r#"{{"userId":"{stuck}"}}"#);
+    world.broker.publish("domain.events", "user.registered", event.as_bytes(), Some("stuck"), &[]).await;
+    let dead = eventually(PATIENCE, "the top of the ladder", dead).await;
+    assert_eq!((dead.id.as_deref(), dead.headers.get("x-attempt").map(String::as_str)), (Some("stuck"), Some("3")));
+}
+
+#[tokio::test]
+async fn each_account_is_refused_what_the_other_role_does_and_everything_else() {
+    let world = World::new().await;
+    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    // The topology is there, so that nothing is refused because it does not exist.
+    let _wallet = world.start(Role::Wallet).await;
+    world.broker.declare_plain("somebody.elses").await;
+    let refused_to_users = [
+        "consume wallet.provision",
+        "get wallet.provision",
+        "get wallet.provision.dlq",
+        "purge wallet.provision",
+        "delete-queue wallet.provision",
+        "delete-queue wallet.provision.dlq",
+        "declare-queue wallet.provision.mine",
+        "declare-queue mine",
+        "declare-exchange domain.events.dlx",
+        "declare-exchange mine",
+        "delete-exchange domain.events.dlx",
+        "bind wallet.provision to domain.events",
+        "publish /wallet.provision",
+        "publish /wallet.provision.dlq",
+        "publish domain.events.dlx/wallet.provision.dlq",
+        "publish amq.topic/x",
+    ];
+    let refused_to_wallet = [
+        "publish domain.events/user.registered",
+        "publish amq.topic/x",
+        "consume somebody.elses",
+        "get somebody.elses",
+        "purge somebody.elses",
+        "delete-queue somebody.elses",
+        "declare-queue mine",
+        "declare-queue wallet.provision.mine",
+        "declare-queue wallet.provision.retry.10s.mine",
+        "declare-queue xwallet.provision",
+        "declare-exchange mine",
+        "declare-exchange domainxevents",
+        "bind somebody.elses to domain.events",
+        "bind wallet.provision to amq.topic",
+    ];
+    for (user, names) in [(USERS, &refused_to_users[..]), (WALLET, &refused_to_wallet[..])] {
+        for name in names {
+            let answer = asked(&world, user, name).await;
+            assert!(answer.as_ref().is_err_and(is_refusal), "{user} may {name}: {answer:?}");
+        }
+    }
+    // The same questions are answered to whom they belong.
+    for (user, name) in [
+        (USERS, "publish domain.events/user.registered"),
+        (USERS, "declare-exchange domain.events"),
+        (WALLET, "get wallet.provision.dlq"),
+        (WALLET, "publish /wallet.provision"),
+        (WALLET, "publish domain.events.dlx/wallet.provision.dlq"),
+    ] {
+        let answer = asked(&world, user, name).await;
+        assert!(answer.is_ok(), "{user} may not {name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_account_of_a_role_logs_in_elsewhere() {
+    let (world, neighbour) = (World::new().await, World::new().await);
+    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    for user in [USERS, WALLET] {
+        let there = neighbour.broker.url_of(user, PASSWORD);
+        let connected = Connection::connect(&there, ConnectionProperties::default()).await;
+        assert!(connected.is_err(), "{user} is in another virtual host");
+        let wrong = world.broker.url_of(user, "another password");
+        assert!(Connection::connect(&wrong, ConnectionProperties::default()).await.is_err(), "{user}");
+        let pages = format!("{}/api/overview", world.addresses.management_url());
+        let asked = reqwest::Client::new().get(&pages).basic_auth(user, Some(PASSWORD)).send().await.expect("answer");
+        assert_eq!(asked.status(), 401, "{user} has no business at the management pages");
+    }
+}
+
+#[test]
+fn the_stack_hands_each_role_its_own_account_and_makes_no_other() {
+    let accounts = accounts("/");
+    let names: Vec<_> = accounts["users"].as_array().expect("users").iter().map(|user| &user["name"]).collect();
+    assert_eq!(names, ["stack_admin", USERS, WALLET]);
+    let compose = include_str!("../../docker/compose.yaml");
+    for role in [USERS, WALLET] {
+        assert_eq!(compose.matches(&format!("RABBITMQ_URL: amqp://{role}:")).count(), 1, "{role}");
+    }
+    assert_eq!(compose.matches("RABBITMQ_URL:").count(), 2);
+    assert!(compose.contains("command: [sh, /purse/start.sh]"));
+    // A name or password that JSON or a URL would read otherwise is told, not written.
+    let broken = Command::new("sh")
+        .arg(script())
+        .arg("print")
+        .envs([
+            ("ADMIN_USER", "a"),
+            ("ADMIN_PASSWORD", "x\",\"tags\":\"administrator"),
+            ("USERS_PASSWORD", "b"),
+            ("WALLET_PASSWORD", "c"),
+        ])
+        .output()
+        .expect("sh");
+    assert_eq!((broken.status.code(), broken.stdout.len()), (Some(64), 0));
+    assert_eq!(accounts["permissions"].as_array().map(Vec::len), Some(3));
+    assert!(accounts["permissions"].as_array().is_some_and(|all| all.iter().all(|one| one["vhost"] == json!("/"))));
+}

@@ -1,0 +1,222 @@
+//! What each account may do in each database, asked with psql as that account.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use purse::kernel::Role;
+
+use crate::support::{RoleProcess, World};
+
+/// SQLSTATE of what an account has no right to.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// SQLSTATE that the triggers of the ledger raise.
+const RESTRICT_VIOLATION: &str = "23001";
+
+/// What no running role may do in any database.
+const FORBIDDEN_EVERYWHERE: &[&str] = &[
+    "CREATE TABLE mine (x int)",
+    "CREATE TEMPORARY TABLE mine (x int)",
+    "CREATE VIEW mine AS SELECT 1",
+    "CREATE SCHEMA mine",
+    "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE EXTENSION dblink",
+    "CREATE ROLE mine",
+    "ALTER ROLE CURRENT_USER SUPERUSER",
+    "SET ROLE postgres",
+    "SET session_replication_role = replica",
+    "SELECT * FROM pg_authid",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT lo_import('/etc/passwd')",
+    "COPY (SELECT 1) TO PROGRAM 'true'",
+    "COPY (SELECT 1) TO '/tmp/mine'",
+    "INSERT INTO refinery_schema_history (version) VALUES (99)",
+    "UPDATE refinery_schema_history SET checksum = '0'",
+    "DELETE FROM refinery_schema_history",
+    "DROP TABLE refinery_schema_history",
+];
+
+const FORBIDDEN_IN_WALLET: &[&str] = &[
+    "UPDATE transactions SET amount_minor = 1",
+    "UPDATE transactions SET balance_after_minor = 0",
+    "UPDATE transactions SET seq = seq + 1",
+    "UPDATE transactions SET description = 'x'",
+    "DELETE FROM transactions",
+    "TRUNCATE transactions",
+    "TRUNCATE wallets CASCADE",
+    "SELECT 1 FROM transactions FOR UPDATE",
+    "MERGE INTO transactions t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+    "ALTER TABLE transactions DISABLE TRIGGER ALL",
+    "ALTER TABLE transactions DROP CONSTRAINT transactions_pkey",
+    "ALTER TABLE transactions ADD COLUMN x int",
+    "ALTER TABLE transactions OWNER TO CURRENT_USER",
+    "DROP TRIGGER transactions_refuse_change ON transactions",
+    "DROP FUNCTION refuse_ledger_change CASCADE",
+    "CREATE OR REPLACE FUNCTION refuse_ledger_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "DROP TABLE transactions",
+    "CREATE INDEX mine ON transactions (seq)",
+    "CREATE RULE mine AS ON INSERT TO transactions DO INSTEAD NOTHING",
+    "LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE",
+    "DELETE FROM wallets",
+    "UPDATE wallets SET user_id = id",
+    "UPDATE wallets SET created_at = now()",
+];
+
+const FORBIDDEN_IN_USERS: &[&str] = &[
+    "UPDATE users SET email = 'mallory@example.com'",
+    "UPDATE users SET id = id",
+    "UPDATE users SET first_name = 'x'",
+    "DELETE FROM users",
+    "TRUNCATE users",
+    "DROP TABLE users",
+    "ALTER TABLE users ADD COLUMN x int",
+    "UPDATE outbox SET payload_json = payload_json",
+    "UPDATE outbox SET id = id",
+    "DELETE FROM outbox",
+    "TRUNCATE outbox",
+    "LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE",
+];
+
+/// Runs one statement with psql in a transaction that is never committed.
+fn psql(world: &World, url: &str, statement: &str) -> Output {
+    Command::new(world.addresses.postgres_bin_dir.join("psql"))
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-d", url])
+        .args(["-c", "BEGIN", "-c", statement, "-c", "ROLLBACK"])
+        .output()
+        .expect("psql")
+}
+
+/// How psql tells an error: `ERROR:  42501: permission denied for …`.
+fn is_refused(world: &World, url: &str, statement: &str, sqlstate: &str) {
+    let output = psql(world, url, statement);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains(&format!("ERROR:  {sqlstate}:")), "{statement}: {told}");
+}
+
+fn is_allowed(world: &World, url: &str, statement: &str) {
+    let output = psql(world, url, statement);
+    assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A database of each role with rows in it.
+async fn lived_in() -> World {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 5, None).await;
+    world
+}
+
+#[tokio::test]
+async fn the_running_roles_are_refused_every_statement_that_they_have_no_need_of() {
+    let world = lived_in().await;
+    for (url, own) in [
+        (&world.databases.wallet.runtime_url, FORBIDDEN_IN_WALLET),
+        (&world.databases.users.runtime_url, FORBIDDEN_IN_USERS),
+    ] {
+        for statement in FORBIDDEN_EVERYWHERE.iter().chain(own) {
+            is_refused(&world, url, statement, INSUFFICIENT_PRIVILEGE);
+        }
+    }
+    // They are refused because of who asks: what the roles do need they may do.
+    let wallet = &world.databases.wallet.runtime_url;
+    for statement in [
+        "SELECT * FROM transactions",
+        "SELECT 1 FROM wallets FOR UPDATE",
+        "INSERT INTO wallets (user_id, id) VALUES (gen_random_uuid(), gen_random_uuid())",
+    ] {
+        is_allowed(&world, wallet, statement);
+    }
+    for statement in
+        ["SELECT * FROM users", "UPDATE users SET password_hash = password_hash", "UPDATE outbox SET attempts = 1"]
+    {
+        is_allowed(&world, &world.databases.users.runtime_url, statement);
+    }
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "1");
+    let powers = "SELECT count(*) FROM pg_roles WHERE rolname ~ '_(app|owner)$' \
+                  AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)";
+    assert_eq!(world.sql(Role::Wallet, powers).await, "0", "nor has any account a power of its own");
+}
+
+#[tokio::test]
+async fn the_triggers_refuse_a_change_of_the_ledger_to_its_owner_and_to_the_superuser() {
+    let world = lived_in().await;
+    let superuser = world.addresses.superuser_url(&world.databases.wallet.database);
+    for url in [&world.databases.wallet.migration_url, &superuser] {
+        for statement in [
+            "UPDATE transactions SET amount_minor = 1",
+            "UPDATE transactions SET description = 'x' WHERE false OR true",
+            "DELETE FROM transactions",
+            "TRUNCATE transactions",
+            "TRUNCATE wallets CASCADE",
+            "MERGE INTO transactions t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+        ] {
+            is_refused(&world, url, statement, RESTRICT_VIOLATION);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_account_of_one_database_logs_in_to_the_other() {
+    let world = World::new().await;
+    let (users, wallet) = (&world.databases.users, &world.databases.wallet);
+    for (url, own, other) in [
+        (&users.runtime_url, users, wallet),
+        (&users.migration_url, users, wallet),
+        (&wallet.runtime_url, wallet, users),
+        (&wallet.migration_url, wallet, users),
+    ] {
+        is_allowed(&world, url, "SELECT 1");
+        let there = format!("{}{}", url.strip_suffix(&own.database).expect("the database is last"), other.database);
+        let output = psql(&world, &there, "SELECT 1");
+        let told = String::from_utf8_lossy(&output.stderr);
+        let database = &other.database;
+        assert!(!output.status.success(), "{there}");
+        assert!(told.contains(&format!("permission denied for database \"{database}\"")), "{told}");
+    }
+}
+
+/// The script with which the containers make their accounts, run against the tests' own server.
+#[tokio::test]
+async fn the_accounts_of_the_container_stack_have_the_same_rights() {
+    const OWNER_PASSWORD: &str = "owner-of-the-stack";
+    const APP_PASSWORD: &str = "app-of-the-stack";
+    let world = World::new().await;
+    let database = format!("{}_stack", world.databases.wallet.database);
+    world.sql(Role::Wallet, &format!("CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'")).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/postgres/10-accounts.sh");
+    let path = format!("{}:{}", world.addresses.postgres_bin_dir.display(), std::env::var("PATH").unwrap_or_default());
+    let ran = Command::new("bash")
+        .arg(script)
+        .envs([("PATH", &*path), ("PGHOST", &*world.addresses.host), ("POSTGRES_DB", &*database)])
+        .env("PGPORT", world.addresses.postgres_port.to_string())
+        .envs([
+            ("POSTGRES_USER", &world.addresses.postgres_superuser),
+            ("POSTGRES_PASSWORD", &world.addresses.postgres_password),
+        ])
+        .envs([("OWNER_PASSWORD", OWNER_PASSWORD), ("APP_PASSWORD", APP_PASSWORD)])
+        .output()
+        .expect("bash");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let url = |account: &str, password: &str, database: &str| {
+        format!("postgres://{account}:{password}@{}:{}/{database}", world.addresses.host, world.addresses.postgres_port)
+    };
+    let (owner, app) = (format!("{database}_owner"), format!("{database}_app"));
+    let (owner_url, app_url) = (url(&owner, OWNER_PASSWORD, &database), url(&app, APP_PASSWORD, &database));
+    let mut settings = world.settings(Role::Wallet);
+    settings.insert("WALLET_DATABASE_URL".to_owned(), app_url.clone());
+    settings.insert("WALLET_MIGRATION_DATABASE_URL".to_owned(), owner_url.clone());
+    let mut migrated = RoleProcess::spawn(&["migrate", "--role", "wallet"], &settings);
+    assert_eq!(migrated.ended().await.code(), Some(0), "{}", migrated.everything());
+    for statement in FORBIDDEN_EVERYWHERE.iter().chain(FORBIDDEN_IN_WALLET) {
+        is_refused(&world, &app_url, statement, INSUFFICIENT_PRIVILEGE);
+    }
+    is_allowed(&world, &app_url, "SELECT * FROM transactions");
+    is_refused(&world, &owner_url, "TRUNCATE transactions", RESTRICT_VIOLATION);
+    for (account, password) in [(&owner, OWNER_PASSWORD), (&app, APP_PASSWORD)] {
+        for elsewhere in [&world.databases.users.database, &world.databases.wallet.database, "postgres"] {
+            let output = psql(&world, &url(account, password, elsewhere), "SELECT 1");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && told.contains("permission denied for database"), "{elsewhere}: {told}");
+        }
+    }
+}

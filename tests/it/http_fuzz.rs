@@ -1,0 +1,118 @@
+//! Random requests at both roles, most of them almost right, some of them no HTTP: no answer is a 500 or above, and each
+//! has our form. `just fuzz-http` sends a hundred thousand; `PURSE_FUZZ_REQUESTS` says how many, `PURSE_FUZZ_SEED` which.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fuzz_requests::{Framing, Request, requests};
+use crate::support::{Answer, Client, Raw, World, assert_dressed, assert_refused};
+
+/// Requests, where nobody says how many.
+const REQUESTS: usize = 4_000;
+/// Connections that send at once: fewer than may wait for a hash, because a full queue is an honest 503.
+const CONNECTIONS: usize = 16;
+/// Waits that no machine is slow enough to reach: what they end in is an honest 503 as well.
+const PATIENT: [(&str, &str); 3] =
+    [("DB_ACQUIRE_TIMEOUT_MS", "60000"), ("DB_STATEMENT_TIMEOUT_MS", "60000"), ("DB_LOCK_TIMEOUT_MS", "50000")];
+
+/// What holds of every answer.
+fn check(answer: &Answer, request: &Request) {
+    let about = format!("{request:?}");
+    let status = answer.status.as_u16();
+    assert!(status < 500, "{about}\n{answer:?}");
+    if answer.body.is_null() {
+        // The parser's own: what cannot be read as HTTP reaches nothing of ours.
+        assert!([400, 408, 413, 414, 431].contains(&status), "{about}\n{answer:?}");
+    } else if status >= 400 {
+        assert_refused(answer, status, answer.code(), &about);
+        assert!(!answer.code().is_empty(), "{about}\n{answer:?}");
+    } else {
+        assert!([200, 201].contains(&status), "{about}\n{answer:?}");
+        assert_dressed(answer, &about);
+    }
+}
+
+/// How many answers there were of each status.
+type Statuses = BTreeMap<u16, usize>;
+
+/// Sends that many requests, one after the other.
+async fn send(url: &str, strategy: impl Strategy<Value = Request>, seed: [u8; 32], count: usize) -> Statuses {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let (mut raw, mut statuses) = (Raw::connect(url).await, Statuses::new());
+    for _ in 0..count {
+        let request = strategy.new_tree(&mut runner).expect("a request").current();
+        raw.send(request.bytes()).await;
+        // After anything but a plain body the two sides may disagree on what comes next, and so the connection ends.
+        let plain = matches!(request.framing, Framing::Length | Framing::Chunked);
+        if plain {
+            if let Some(answer) = raw.answer().await {
+                check(&answer, &request);
+                *statuses.entry(answer.status.as_u16()).or_default() += 1;
+                if answer.header("connection") != "close" {
+                    continue;
+                }
+            }
+        } else {
+            raw.finish().await;
+            while let Some(answer) = raw.answer().await {
+                check(&answer, &request);
+                *statuses.entry(answer.status.as_u16()).or_default() += 1;
+            }
+        }
+        raw = Raw::connect(url).await;
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn no_request_whatever_it_is_makes_an_answer_of_500_or_above() {
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let requests_max = asked("PURSE_FUZZ_REQUESTS").and_then(|n| usize::try_from(n).ok()).unwrap_or(REQUESTS);
+    let seed = asked("PURSE_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{requests_max} requests of PURSE_FUZZ_SEED={seed}");
+    let world = World::new().await;
+    let (users, wallet) =
+        tokio::join!(world.start_with(Role::Users, &PATIENT), world.start_with(Role::Wallet, &PATIENT));
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    let entry = client.post(&user, "credit", 100_000, None).await.body["id"].as_str().expect("id").to_owned();
+    let each = requests_max.div_ceil(CONNECTIONS);
+    let answers = join_all((0..CONNECTIONS).map(|connection| {
+        let role = if connection % 2 == 0 { Role::Users } else { Role::Wallet };
+        let url = if role == Role::Users { users.url() } else { wallet.url() };
+        let (user, entry) = (user.clone(), entry.clone());
+        let mut own = [0_u8; 32];
+        own[..8].copy_from_slice(&seed.to_le_bytes());
+        own[8..16].copy_from_slice(&connection.to_le_bytes());
+        async move { send(&url, requests(role, &user, &entry), own, each).await }
+    }))
+    .await;
+    let mut statuses = Statuses::new();
+    for (status, count) in answers.into_iter().flatten() {
+        *statuses.entry(status).or_default() += count;
+    }
+    let answers: usize = statuses.values().sum();
+    eprintln!("{answers} answers, none of 500 or above: {statuses:?}");
+    // They get past the first check, and past the last one too.
+    for status in [200, 201, 400, 401, 404, 405, 409, 415, 422] {
+        assert!(statuses.contains_key(&status), "no answer of {status}: {statuses:?}");
+    }
+    assert!(answers * 10 >= requests_max * 8, "{answers} answers to {requests_max} requests");
+    for (process, url) in [(&users, &client.users), (&wallet, &client.wallet)] {
+        let ready = client.send(client.request(Method::GET, &format!("{url}/health/ready"))).await;
+        assert_eq!((ready.status.as_u16(), &ready.body["status"]), (200, &json!("ok")), "PURSE_FUZZ_SEED={seed}");
+        assert!(!process.everything().contains("\"panicked\""), "PURSE_FUZZ_SEED={seed}: a panic was caught");
+    }
+    assert_eq!(client.me(&user.token).await.status, 200);
+    let balance = client.balance(&user).await;
+    let sum = "SELECT sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) FROM transactions";
+    assert_eq!(world.sql(Role::Wallet, sum).await, Value::from(balance).to_string(), "PURSE_FUZZ_SEED={seed}");
+}

@@ -1,0 +1,177 @@
+//! What the logs of the whole suite do not hold, and what nobody can write into them.
+//!
+//! [`RoleProcess`] looks through all that its process has printed when a test is done with it; here stands that this
+//! look would find something.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_refused, eventually, leaks};
+
+fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn every_kind_of_secret_is_found_and_an_ordinary_line_is_none() {
+    let own = settings(&[
+        ("USERS_DATABASE_URL", "postgres://app:purse@127.0.0.1:5432/users"),
+        ("INTERNAL_JWT_PRIVATE_KEY", "a key that nobody else has"),
+        ("LOG_LEVEL", "trace"),
+    ]);
+    leaks::sent("a very own password");
+    for (line, what) in [
+        (r#"{"msg":"got eyJhbGciOiJIUzI1NiJ9"}"#, "a token or a signature"),
+        (r#"{"msg":"$1 = $argon2id$v=19$m=19456"}"#, "the hash of a password"),
+        (r#"{"error":"correct horse battery is wrong"}"#, "the password of the test users"),
+        (r#"{"msg":"a very own password"}"#, "a password: a very own password"),
+        (r#"{"msg":"hello Lovelace"}"#, "the name of a person"),
+        (r#"{"msg":"key a key that nobody else has"}"#, "the value of INTERNAL_JWT_PRIVATE_KEY"),
+        (r#"{"msg":"app:purse@db"}"#, "the value of USERS_DATABASE_URL"),
+        (r#"{"msg":"ada@example.com"}"#, "an address: ada@example.com"),
+        (r#"{"msg":"an uns+1@sub.beispiel.de,"}"#, "an address: uns+1@sub.beispiel.de"),
+    ] {
+        assert_eq!(leaks::leaks(line, &own), [what], "{line}");
+    }
+    for line in [
+        r#"{"ts":"2026-11-25T01:00:00Z","level":"info","msg":"listening","role":"users","address":"127.0.0.1:3002"}"#,
+        "must be a RabbitMQ URL like amqp://user:password@host:5672/%2f",
+        "@ 1.5 @x",
+    ] {
+        assert_eq!(leaks::leaks(line, &own), Vec::<String>::new(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_test_whose_process_prints_a_secret_fails() {
+    // A folder that is not there is named on stderr, and this one looks like a token.
+    let mut process =
+        RoleProcess::spawn(&["--role", "users", "--config-dir", "/nowhere/eyJhbGciOiJIUzI1NiJ9"], &settings(&[]));
+    assert_eq!(process.ended().await.code(), Some(64));
+    let told = catch_unwind(AssertUnwindSafe(|| drop(process))).expect_err("it is looked through");
+    let told = told.downcast_ref::<String>().expect("a text");
+    assert!(told.contains("a token or a signature"), "{told}");
+}
+
+#[tokio::test]
+async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.register(&user.email).await;
+    client.log_in(&user.email, "a wrong password of somebody").await;
+    client.log_in("nobody.at.all@example.com", PASSWORD).await;
+    client.me(&user.token).await;
+    client.me("eyJhbGciOiJIUzI1NiJ9.e30.forged").await;
+    let body = json!({"amountMinor": 5, "description": "rent for the attic"});
+    for key in ["secret-of-mine", "secret-of-mine", "another"] {
+        client.send(client.post_request(&user, "credit", &body, Some(key))).await;
+    }
+    let (credentials, query) = ("Basic YWRhOnNlc2FtZQ==", "access_token=eyJhbGciOiJIUzI1NiJ9&email=ada@example.com");
+    let request = client.request(Method::GET, &format!("{}/v1/balance?{query}", client.wallet));
+    client.send(request.header("authorization", credentials).header("cookie", "session=eyJ")).await;
+    let request = client.request(Method::GET, &format!("{}/v1/users/{}?{query}", client.users, user.email));
+    client.send(request).await;
+    world.broker.publish("domain.events", "user.registered", br#"{"userId":"ada@example.com"}"#, None, &[]).await;
+    eventually(PATIENCE, "a dead letter", || async { world.broker.take("wallet.provision.dlq").await }).await;
+    let logs = format!("{}{}", users.everything(), wallet.everything());
+    assert!(logs.contains(r#""level":"debug""#), "trace must be on for this to mean anything");
+    for text in
+        ["rent for the attic", "secret-of-mine", "YWRhOnNlc2FtZQ", "amountMinor", "access_token", "forged", "Ada"]
+    {
+        assert!(!logs.contains(text), "{text:?} stands in the logs");
+    }
+    // The rest is looked for where both processes are dropped.
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of_the_log() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let forged = r#"x"},"level":"error","forged":"yes","#;
+    let lines = [
+        "evil\nevil",
+        "evil\r\n{\"level\":\"error\",\"forged\":\"yes\"}",
+        "\u{1b}[31mevil",
+        "evil\u{2028}evil",
+        forged,
+    ];
+    for text in lines {
+        let body = json!({"amountMinor": 1, "description": text, "forged": text});
+        client.send(client.post_request(&user, "credit", &body, None)).await;
+        client.log_in(text, text).await;
+        client.register(text).await;
+        let query: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
+        for url in [
+            format!("{}/v1/transactions?{query}={query}", client.wallet),
+            format!("{}/v1/transactions/{query}", client.wallet),
+            format!("{}/{query}", client.users),
+        ] {
+            client.send(client.request(Method::GET, &url).bearer_auth(&user.token)).await;
+        }
+        // A publisher may write anything into a message's id and headers.
+        let headers = [("x-request-id", text), ("traceparent", text), ("x-error", text), ("forged", text)];
+        world.broker.publish("domain.events", "user.registered", b"evil", Some(text), &headers).await;
+        let signed = [("x-signature", text)];
+        world.broker.publish("domain.events", "user.registered", text.as_bytes(), Some(text), &signed).await;
+    }
+    // By hand, because no client sends these.
+    for header in [
+        "x-request-id: a\u{1b}[31mevil",
+        "x-request-id: \"forged\":\"yes\"",
+        "user-agent: {\"forged\":1}",
+        "traceparent: evil",
+    ] {
+        for method in ["GET", "BREW"] {
+            let mut raw = Raw::connect(&client.users).await;
+            raw.send(format!("{method} /evil HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n")).await;
+            raw.answer().await;
+        }
+    }
+    for _ in 0..2 * lines.len() {
+        eventually(PATIENCE, "a dead letter", || async { world.broker.take("wallet.provision.dlq").await }).await;
+    }
+    for process in [&users, &wallet] {
+        // Each line is one JSON object, or reading it fails here.
+        for line in process.log() {
+            let line = line.as_object().expect("an object");
+            // No name of a field comes from outside.
+            let plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            assert!(line.keys().all(|name| plain(name) && name != "forged"), "{line:?}");
+            // A message's id is told as it came, as one text; an id of a request only in its own form.
+            for (name, value) in line.iter().filter(|(name, _)| *name != "event_id") {
+                let text = value.as_str().unwrap_or_default();
+                assert!(!text.contains("forged") && !text.contains("evil"), "{name}: {line:?}");
+            }
+        }
+        for raw in process.everything().lines() {
+            assert!(!raw.contains('\u{1b}'), "a terminal would obey: {raw:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_is_told_without_what_is_in_it() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    // Laws that our own rules do not know: PostgreSQL's refusal quotes the whole row.
+    world.sql(Role::Users, "ALTER TABLE users ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
+    world.sql(Role::Wallet, "ALTER TABLE transactions ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
+    assert_refused(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a person");
+    let body = json!({"amountMinor": 77_001, "description": "rent for the attic"});
+    let answer = client.send(client.post_request(&user, "credit", &body, None)).await;
+    assert_refused(&answer, 500, "INTERNAL_ERROR", "an entry");
+    for process in [&users, &wallet] {
+        let told = || async { process.everything().contains("violates check constraint \\\"a_law\\\"").then_some(()) };
+        eventually(PATIENCE, "the law that was broken is told", told).await;
+        for text in ["Failing row", "rent for the attic", "77001", "DETAIL", "Ada"] {
+            assert!(!process.everything().contains(text), "{text}: {}", process.everything());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Passwords: what a login and a registration give away by their time, and how an old hash becomes a new one.
+
+use std::time::{Duration, Instant};
+
+use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, Version};
+use purse::kernel::Role;
+
+use crate::support::{Answer, Client, PASSWORD, World, assert_refused};
+
+/// Samples of each kind in one round.
+const SAMPLES: usize = 60;
+/// Rounds before a difference is believed. On a busy machine medians settle slowly; a real difference does not go away.
+const ROUNDS: usize = 6;
+/// One measurement at a time: two would disturb each other.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Largest difference of the medians of two logins, in percent of the larger.
+const LOGINS_PERCENT_MAX: u128 = 10;
+/// The same of two registrations: one writes two rows and commits, and the status tells them apart anyway. What must not
+/// be seen is that one of them makes no hash.
+const REGISTRATIONS_PERCENT_MAX: u128 = 25;
+
+/// How long an answer took.
+async fn timed(answer: impl Future<Output = Answer>, status: u16) -> Duration {
+    let began = Instant::now();
+    let answer = answer.await;
+    let took = began.elapsed();
+    assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+    took
+}
+
+fn median(samples: &mut [Duration]) -> Duration {
+    samples.sort_unstable();
+    samples[samples.len() / 2]
+}
+
+/// How far two medians lie apart, in percent of the larger one.
+fn apart_percent(one: Duration, other: Duration) -> u128 {
+    one.abs_diff(other).as_micros() * 100 / one.max(other).as_micros().max(1)
+}
+
+/// Takes samples of both kinds in turn, so that whatever else the machine does meets both, until the medians of all
+/// samples so far are as close as they have to be.
+async fn assert_equal_in_time<F: AsyncFnMut(usize, bool) -> Duration>(about: &str, percent_max: u128, mut sample: F) {
+    let _turn = TURN.lock().await;
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let mut seen = Vec::new();
+    for round in 0..ROUNDS {
+        for n in 0..SAMPLES {
+            let number = round * SAMPLES + n;
+            // Which of the two goes first changes too.
+            for first in [n % 2 == 0, n % 2 != 0] {
+                let took = sample(number, first).await;
+                if first { one.push(took) } else { other.push(took) }
+            }
+        }
+        let medians = (median(&mut one), median(&mut other));
+        seen.push(medians);
+        let apart = apart_percent(medians.0, medians.1);
+        if apart < percent_max {
+            eprintln!("{about}: medians of {} each {medians:?}, {apart} % apart", one.len());
+            return;
+        }
+    }
+    panic!("{about}: the medians stay apart: {seen:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_are_the_same_in_answer_and_time() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    let known = client.user().await.email;
+    let (unknown, wrong) =
+        (client.log_in("nobody@example.com", "wrong password").await, client.log_in(&known, "wrong password").await);
+    assert_refused(&unknown, 401, "INVALID_CREDENTIALS", "unknown");
+    assert_eq!((unknown.status, &unknown.body), (wrong.status, &wrong.body));
+    let comparable = |answer: &Answer| {
+        let mut headers = answer.headers.clone();
+        for own in ["x-request-id", "traceparent", "date"] {
+            headers.remove(own);
+        }
+        headers
+    };
+    assert_eq!(comparable(&unknown), comparable(&wrong), "the same headers too");
+    assert_equal_in_time("unknown address, wrong password", LOGINS_PERCENT_MAX, async |n, first| {
+        let email = if first { format!("nobody-{n}@example.com") } else { known.clone() };
+        timed(client.log_in(&email, "wrong password"), 401).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_taken_address_and_a_new_one_are_the_same_in_time() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    let taken = client.user().await.email;
+    assert_equal_in_time("new address, taken address", REGISTRATIONS_PERCENT_MAX, async |_, first| {
+        if first {
+            timed(client.register(&Client::fresh_email()), 201).await
+        } else {
+            timed(client.register(&taken), 409).await
+        }
+    })
+    .await;
+}
+
+#[test]
+fn medians_that_differ_are_told_apart() {
+    let ms = Duration::from_millis;
+    assert_eq!(median(&mut [ms(9), ms(1), ms(5)]), ms(5));
+    assert_eq!(apart_percent(ms(100), ms(91)), 9);
+    assert_eq!(apart_percent(ms(1), ms(100)), 99, "a login that hashes nothing");
+}
+
+#[tokio::test]
+async fn a_hash_of_smaller_parameters_is_made_anew_by_the_login_that_proves_the_password() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    let user = client.user().await;
+    let stored = async || world.sql(Role::Users, "SELECT password_hash FROM users").await;
+    assert!(stored().await.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", stored().await);
+    let small = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).expect("parameters"));
+    let old = small.hash_password(PASSWORD.as_bytes()).expect("hash").to_string();
+    world.sql(Role::Users, &format!("UPDATE users SET password_hash = '{old}'")).await;
+    assert_eq!(client.log_in(&user.email, "wrong password").await.status, 401);
+    assert_eq!(stored().await, old, "a wrong password renews nothing");
+    assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
+    let renewed = stored().await;
+    assert!(renewed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{renewed}");
+    assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
+    assert_eq!(stored().await, renewed, "a hash of today's parameters stays");
+}
+
+#[tokio::test]
+async fn a_long_password_is_not_cut_off_and_a_longer_one_is_refused_before_it_is_hashed() {
+    let world = World::new().await;
+    let users = world.start_with(Role::Users, &[("HASH_QUEUE_MAX", "1")]).await;
+    let client = Client::new(&users.url(), &users.url());
+    let email = Client::fresh_email();
+    let longest = format!("{}\u{1f980}", "p".repeat(1020));
+    assert_eq!(longest.len(), 1024);
+    let body = serde_json::json!({"firstName": "Ada", "lastName": "Lovelace", "email": email, "password": longest});
+    let register = client.request(reqwest::Method::POST, &format!("{}/v1/auth/register", client.users)).json(&body);
+    assert_eq!(client.send(register).await.status, 201);
+    assert_eq!(client.log_in(&email, &longest).await.status, 200);
+    for other in [&longest[..1020], &longest[..72], &format!("{}q", &longest[..1020])] {
+        assert_refused(&client.log_in(&email, other).await, 401, "INVALID_CREDENTIALS", other);
+    }
+    let too_long = "p".repeat(1025);
+    let flood = futures_util::future::join_all((0..40).map(|_| client.log_in(&email, &too_long))).await;
+    for answer in flood {
+        // One of them hashed would make the others wait for the only place: 503.
+        assert_refused(&answer, 400, "VALIDATION_ERROR", "1,025 bytes");
+    }
+}

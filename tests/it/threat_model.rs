@@ -1,0 +1,145 @@
+//! The threat model names tests, and each of them has to exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::source::tokens;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The names of the tests of a source text: functions under an attribute that ends in `test`.
+fn tests_of(source: &str) -> Vec<String> {
+    let words: Vec<String> = tokens(source).into_iter().map(|token| token.text).collect();
+    let mut names = Vec::new();
+    let mut marked = false;
+    let mut index = 0;
+    while index < words.len() {
+        if words[index] == "#" && words.get(index + 1).is_some_and(|word| word == "[") {
+            let inside: Vec<&str> =
+                words[index + 2..].iter().map(String::as_str).take_while(|word| !matches!(*word, "]" | "(")).collect();
+            marked |= inside.last() == Some(&"test");
+        }
+        if words[index] == "fn" {
+            if marked {
+                names.extend(words.get(index + 1).cloned());
+            }
+            marked = false;
+        }
+        index += 1;
+    }
+    names
+}
+
+/// Every test: those of the `it` crate by module and name, those beside the code by name alone.
+fn tests() -> BTreeSet<String> {
+    let mut paths = Vec::new();
+    sources(&root().join("src"), &mut paths);
+    let mut tests: BTreeSet<String> =
+        paths.iter().flat_map(|path| tests_of(&fs::read_to_string(path).expect("source"))).collect();
+    let folder = root().join("tests/it");
+    let mut paths = Vec::new();
+    sources(&folder, &mut paths);
+    for path in paths {
+        let module = path.strip_prefix(&folder).expect("inside").with_extension("");
+        let module = module.to_string_lossy().replace('/', "::");
+        tests.extend(
+            tests_of(&fs::read_to_string(&path).expect("source")).iter().map(|name| format!("{module}::{name}")),
+        );
+    }
+    tests
+}
+
+/// A row of a table of threats: its number, and the tests that it names.
+fn rows(page: &str) -> Vec<(String, Vec<String>)> {
+    page.lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [threat, _, shown] = cells[..] else { return None };
+            let number =
+                threat.split(' ').next().filter(|word| word.starts_with('T') && word[1..].parse::<u8>().is_ok())?;
+            let named = shown.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            Some((number.to_owned(), named))
+        })
+        .collect()
+}
+
+#[test]
+fn every_threat_names_tests_and_each_of_them_exists() {
+    let (rows, tests) = (rows(&page("docs/threat-model.md")), tests());
+    assert!(rows.len() >= 30 && tests.len() >= 200, "{} threats, {} tests", rows.len(), tests.len());
+    let mut numbers = BTreeSet::new();
+    for (number, named) in &rows {
+        assert!(numbers.insert(number), "{number} stands twice");
+        assert!(!named.is_empty(), "{number} names no test");
+        let missing: Vec<_> = named.iter().filter(|name| !tests.contains(*name)).collect();
+        assert!(missing.is_empty(), "{number} names tests that do not exist: {missing:?}");
+    }
+}
+
+#[test]
+fn tests_and_rows_are_read_as_they_are_written() {
+    let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(flavor = \"x\")]\nasync fn two() {}\n\
+                  // #[test]\nfn three() {}\n#[cfg(test)]\nmod tests { #[actix_web::test] async fn four() {} }\n";
+    assert_eq!(tests_of(source), ["one", "two", "four"]);
+    let page = "| threat | measure | shown by |\n|---|---|---|\n| T01 A | b | `a::c`, `d` |\n| Tx no | b | `e` |\n";
+    assert_eq!(rows(page), [("T01".to_owned(), vec!["a::c".to_owned(), "d".to_owned()])]);
+}
+
+#[test]
+fn the_checks_of_the_dependencies_are_part_of_the_tests() {
+    let justfile = page("justfile");
+    let test = justfile.lines().find(|line| line.starts_with("test:")).expect("a recipe");
+    assert!(test.contains("deny"), "{test}");
+    for recipe in ["deny ", "advisories:", "sbom:"] {
+        assert!(justfile.lines().any(|line| line.starts_with(recipe)), "{recipe}");
+    }
+    let policy = page("deny.toml");
+    for law in [
+        "unknown-registry = \"deny\"",
+        "unknown-git = \"deny\"",
+        "wildcards = \"deny\"",
+        "yanked = \"deny\"",
+        "crate = \"rsa\"",
+    ] {
+        assert!(policy.contains(law), "{law}");
+    }
+    assert!(!policy.contains("ignore = ["), "no advisory is looked away from");
+    // The tree as it is: what the policy bans, and what comes from somewhere else, is not in the lock file.
+    let lock = page("Cargo.lock");
+    for banned in ["name = \"rsa\"", "name = \"openssl-sys\"", "name = \"aws-lc-sys\"", "name = \"h2\"", "git+"] {
+        assert!(!lock.contains(banned), "{banned}");
+    }
+}
+
+#[test]
+fn only_the_sources_reach_the_build_of_the_image() {
+    let ignored = page(".dockerignore");
+    let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
+    assert_eq!(lines.first(), Some(&"*"), "nothing but what is named");
+    for named in &lines[1..] {
+        assert!(named.starts_with('!') && !named.contains(".env"), "{named}");
+    }
+    let image = page("docker/Dockerfile");
+    for line in image.lines().filter(|line| line.starts_with("ENV") || line.starts_with("ARG")) {
+        assert!(!["KEY", "PASSWORD", "SECRET", "URL"].iter().any(|word| line.contains(word)), "{line}");
+    }
+    assert!(image.contains("USER 65532:65532"), "it does not run as root");
+}
