@@ -70,7 +70,13 @@ impl Raw {
             assert!(self.more().await, "the body is cut short:\n{head}");
         }
         let text = &self.received[end..end + length];
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_slice(text).expect("JSON") };
+        let is_json = headers.get("content-type").is_some_and(|kind| kind == "application/json");
+        let body = match text {
+            [] => Value::Null,
+            json if is_json => serde_json::from_slice(json).expect("JSON"),
+            // The page /docs and its files.
+            other => Value::String(String::from_utf8_lossy(other).into_owned()),
+        };
         self.received.drain(..end + length);
         Some(Answer { status: status.parse::<StatusCode>().expect("a status"), headers, body })
     }
