@@ -74,6 +74,44 @@ servers:
       exit 69
     fi
 
+# Install what the tests need beside the servers, where it is missing: Chromium with its driver, Python, Node, curl
+[group('set-up')]
+test-tools:
+    #!/bin/sh
+    set -eu
+    has() { for name in "$@"; do [ -x "$name" ] || command -v "$name" >/dev/null || continue; return 0; done; return 1; }
+    missing=
+    has python3 || missing="$missing python3"
+    has node || missing="$missing nodejs"
+    has curl || missing="$missing curl"
+    has "${CHROME:-chromium}" google-chrome "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" || missing="$missing chromium"
+    has "${CHROMEDRIVER:-chromedriver}" chromium.chromedriver || missing="$missing chromium-driver"
+    [ -n "$missing" ] || exit 0
+    if command -v apt-get >/dev/null; then
+      as_root=
+      [ "$(id -u)" = 0 ] || as_root=sudo
+      if [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
+        echo "The tests need more tools. As root, run: apt-get install -y --no-install-recommends$missing" >&2
+        exit 69
+      fi
+      echo "Installing$missing (once; about a minute)"
+      $as_root apt-get update
+      for package in $missing; do
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package" || {
+          echo "$package is not among this system's packages. Install it by hand (Ubuntu: snap install chromium, which has the driver too), or name the programs with CHROME and CHROMEDRIVER." >&2
+          exit 69
+        }
+      done
+    elif command -v brew >/dev/null; then
+      echo "Installing what is missing of:$missing (once; some minutes)"
+      has python3 || brew install python
+      has node || brew install node
+      has "${CHROMEDRIVER:-chromedriver}" || brew install --cask google-chrome chromedriver
+    else
+      echo "The tests need these too; install them with this system's package manager:$missing. CHROME and CHROMEDRIVER name the last two." >&2
+      exit 69
+    fi
+
 # Build the release binary
 [group('build')]
 build:
@@ -93,7 +131,7 @@ lint:
 
 # Everything that has to pass: formatting, clippy, all tests on real servers, the short faults, and a total
 [group('check')]
-test: servers lint
+test: servers test-tools lint
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
@@ -149,6 +187,16 @@ test-mutants *words: _cargo-mutants
     fi
     echo "No mutant lives but those that docs/mutants.md explains."
 
+# Only what is tried in a real browser: the page /docs
+[group('check')]
+test-browser: servers test-tools
+    cargo test --locked --test it docs_page::
+
+# Make the pictures of docs/images again
+[group('check')]
+pictures: servers test-tools
+    PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it docs_page::a_newcomer
+
 # Measure how soon after a registration the wallet is ready, and print the distribution
 [group('measure')]
 bench-latency: servers
@@ -156,7 +204,7 @@ bench-latency: servers
 
 # Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
 [group('check')]
-coverage: servers
+coverage: servers test-tools
     #!/usr/bin/env bash
     set -euo pipefail
     tools={{ quote(tools) }}/coverage

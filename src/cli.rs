@@ -41,6 +41,11 @@ pub fn command() -> Command {
             Command::new("healthcheck")
                 .about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
         ))
+        .subcommand(
+            Command::new("openapi")
+                .about("Print the OpenAPI 3.1 document of a role; needs no settings")
+                .arg(role_flag()),
+        )
         .subcommand(purse::dev_stack::command())
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
@@ -60,13 +65,16 @@ fn config_dir() -> Arg {
         .help("Folder of base.toml and <role>.toml [default: config]")
 }
 
-fn with_settings(command: Command) -> Command {
-    let role = Arg::new("role")
+fn role_flag() -> Arg {
+    Arg::new("role")
         .long("role")
         .value_name("ROLE")
         .required(true)
         .value_parser(PossibleValuesParser::new(Role::ALL.map(Role::as_str)))
-        .help("Which of the two services to be");
+        .help("Which of the two services to be")
+}
+
+fn with_settings(command: Command) -> Command {
     let port = Arg::new("port")
         .long("port")
         .value_name("PORT")
@@ -88,7 +96,7 @@ fn with_settings(command: Command) -> Command {
             .help_heading(heading(s.role))
             .help(format!("{} [env: {}]{default}", s.help, s.env))
     });
-    command.args([role, config_dir(), port]).args(settings).arg(retry_ttls)
+    command.args([role_flag(), config_dir(), port]).args(settings).arg(retry_ttls)
 }
 
 fn heading(role: Option<Role>) -> &'static str {
@@ -99,13 +107,21 @@ fn heading(role: Option<Role>) -> &'static str {
     }
 }
 
+/// The role that the command line names.
+///
+/// # Errors
+/// A sentence, where it names none.
+pub fn role(matches: &ArgMatches) -> Result<Role, String> {
+    matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(|e| format!("{e}"))
+}
+
 /// The role that the command line names, and all layers of its configuration.
 ///
 /// # Errors
 /// A sentence about a flag that does not fit.
 pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
     let text = |id: &str| matches.get_one::<String>(id).cloned();
-    let role: Role = text("role").unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
+    let role = role(matches)?;
     let mut flags: BTreeMap<String, String> = BTreeMap::new();
     for setting in setting::ALL.iter().filter(|s| !s.is_secret()) {
         let Some(value) = text(setting.env) else { continue };

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Some(("config", _)) => operate::config_template(),
         Some(("completions", arguments)) => operate::completions(arguments, cli::command()),
         Some(("man", arguments)) => operate::man(arguments, cli::command()),
+        Some(("openapi", arguments)) => openapi(arguments),
         Some((other, _)) => usage(&format!("{other} is not a command of this version")),
         None if matches.get_flag("check-config") => with_layers(&matches, check_config),
         None if matches.get_flag("migrate-only") => {
@@ -107,6 +108,18 @@ fn check_config(layers: Layers) -> ExitCode {
         }
         Err(e) => ended(Ending::OwnFault(e.to_owned())),
     })
+}
+
+/// Prints the document of a role. A closed stdout, as of `| head`, is nobody's fault.
+fn openapi(arguments: &ArgMatches) -> ExitCode {
+    match cli::role(arguments).map(roles::openapi) {
+        Ok(Ok(document)) => {
+            let _ = writeln!(std::io::stdout(), "{document}");
+            ExitCode::SUCCESS
+        }
+        Ok(Err(e)) => ended(Ending::OwnFault(format!("the document could not be written: {e}"))),
+        Err(message) => usage(&message),
+    }
 }
 
 /// The exit code of an ending; its reason has been logged, and is told to a person too.

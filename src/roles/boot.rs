@@ -9,13 +9,14 @@ use slog::{Logger, crit, error, info, o, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::config::ProcessConfig;
+use crate::infra::config::{ProcessConfig, setting};
 use crate::infra::health::HealthBoard;
-use crate::infra::http::Sweep;
+use crate::infra::http::openapi::OpenApi;
+use crate::infra::http::{DocsPage, OtherRole, Sweep};
 use crate::infra::postgres::{Connector, Database, MigrateError, Migrated, Migrations, migrate};
 use crate::infra::system::roll;
 use crate::infra::{security, telemetry};
-use crate::kernel::{Backoff, Classified as _, FailureClass, chain};
+use crate::kernel::{Backoff, Classified as _, FailureClass, Role, chain};
 use crate::roles::{RoleConfig, users, wallet};
 use crate::runtime::{
     Application, Child, ChildSpec, DatabaseProbe, Housekeeper, HttpActor, HttpPlan, Signals, Stop, Supervisor, Verdict,
@@ -68,6 +69,17 @@ pub(super) fn database_probe(on: &Foundation, database: Database, check: &'stati
 pub(super) fn housekeeper(chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
     let start = move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start()) as Box<dyn Child>;
     ChildSpec { name: "housekeeper", start: Box::new(start) }
+}
+
+/// The page of a role's document, with the way to the other role's.
+pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
+    let port = match other {
+        Role::Users => setting::USERS_PORT.default,
+        Role::Wallet => setting::WALLET_PORT.default,
+    };
+    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {other} role has no default") };
+    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port };
+    Ok(DocsPage::try_new(document, &other)?)
 }
 
 /// The child that listens. Made last and stopped first: what answers its requests is there before and after it.

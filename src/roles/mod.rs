@@ -61,6 +61,18 @@ pub fn migrate(config: &RoleConfig) -> Ending {
     boot::migrate_only(config)
 }
 
+/// The OpenAPI document of a role, as JSON for people to read.
+///
+/// # Errors
+/// When it cannot be written, which is our own fault.
+pub fn openapi(role: Role) -> Result<String, serde_json::Error> {
+    let document = match role {
+        Role::Users => crate::users::http::document(),
+        Role::Wallet => crate::wallet::http::document(),
+    };
+    serde_json::to_string_pretty(&document)
+}
+
 /// Where a health check of this process has to ask.
 pub fn probe_address(http: &HttpConfig) -> std::net::SocketAddr {
     let mut address = http.listen;

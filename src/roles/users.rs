@@ -10,15 +10,15 @@ use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
-use crate::kernel::{Timestamp, UserId};
-use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::kernel::{Role, Timestamp, UserId};
+use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{HasherHandle, OutboxPoller, OutboxPollerPlan, RelayWaker, start_hashers};
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
 use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
 use crate::users::application::register_user::RegisterUser;
-use crate::users::http::UsersApi;
+use crate::users::http::{UsersApi, document};
 use crate::users::postgres::{PgOutbox, PgUserStore};
 use actix::Actor as _;
 
@@ -69,6 +69,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         register_limit: limiter(config.register_limit)?,
         login_limit: limiter(config.login_limit)?,
         health: on.health.clone(),
+        docs: docs_page(&document(), Role::Wallet, process)?,
     };
     let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone())];
 

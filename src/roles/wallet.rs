@@ -12,7 +12,8 @@ use crate::infra::postgres::{Database, PoolOptions};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
-use crate::roles::boot::{Foundation, database_probe, housekeeper, http};
+use crate::kernel::Role;
+use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerWriter, LedgerWriterPlan, ProvisionConsumer, ProvisionConsumerPlan,
@@ -29,7 +30,7 @@ use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::post_entry::PostEntry;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::{WalletApi, document};
 use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
 
 /// The children of the role, in the order in which they are made; they are stopped in the reverse.
@@ -64,6 +65,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit,
         health: on.health.clone(),
+        docs: docs_page(&document(), Role::Users, process)?,
     };
     let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
 

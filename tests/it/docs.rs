@@ -9,7 +9,7 @@ use purse::infra::config::setting::{ALL, Fallback};
 use purse::kernel::Role;
 use serde_json::Value;
 
-use crate::support::World;
+use crate::support::{Document, World};
 
 /// Stands in an answer for what is different each time.
 const ELLIPSIS: char = '…';
@@ -107,9 +107,12 @@ fn the_container_stack_hands_every_setting_on() {
     }
 }
 
-fn walk() -> Vec<Step> {
+/// The pages that have a walk-through.
+const WALKS: [&str; 2] = ["README.md", "docs/api.md"];
+
+fn walk(name: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for (language, body) in blocks(between(&page("README.md"), "walk")) {
+    for (language, body) in blocks(between(&page(name), "walk")) {
         match (language.as_str(), steps.last_mut()) {
             ("sh", _) => steps.push(Step { commands: body, answer: None }),
             ("json", Some(step)) if step.answer.is_none() => {
@@ -158,25 +161,52 @@ fn differs(place: &str, shown: &Value, got: &Value) -> Option<String> {
 }
 
 #[tokio::test]
-async fn the_walk_through_of_the_readme_gives_the_answers_that_the_readme_shows() {
-    let steps = walk();
-    assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 8, "the walk-through has become short");
+async fn each_walk_through_gives_the_answers_that_its_page_shows() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    let ran = tokio::task::spawn_blocking(move || {
-        let printed = run(&steps, &client.users, &client.wallet);
-        steps.into_iter().zip(printed).collect::<Vec<_>>()
-    });
-    for (step, printed) in ran.await.expect("thread") {
-        match &step.answer {
-            None => assert_eq!(printed, "", "the page shows no answer to:\n{}", step.commands),
-            Some(shown) => {
-                let got: Value = serde_json::from_str(&printed)
-                    .unwrap_or_else(|e| panic!("{e}: {printed}\nafter\n{}", step.commands));
-                assert_eq!(differs("answer", shown, &got), None, "after\n{}", step.commands);
+    for name in WALKS {
+        let steps = walk(name);
+        assert!(steps.iter().filter(|step| step.answer.is_some()).count() >= 8, "{name}: the walk has become short");
+        let client = client.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let printed = run(&steps, &client.users, &client.wallet);
+            steps.into_iter().zip(printed).collect::<Vec<_>>()
+        });
+        for (step, printed) in ran.await.expect("thread") {
+            match &step.answer {
+                None => assert_eq!(printed, "", "{name} shows no answer to:\n{}", step.commands),
+                Some(shown) => {
+                    let got: Value = serde_json::from_str(&printed)
+                        .unwrap_or_else(|e| panic!("{name}: {e}: {printed}\nafter\n{}", step.commands));
+                    assert_eq!(differs("answer", shown, &got), None, "{name}: after\n{}", step.commands);
+                }
             }
         }
     }
+}
+
+/// The codes that a page tells of, with their status: the first cells of its table.
+fn codes_told(page: &str) -> BTreeSet<(String, String)> {
+    let rows = between(page, "codes").lines().filter(|line| line.contains('`'));
+    let cells = rows.filter_map(|row| row.trim_matches('|').split_once('|'));
+    let code = |rest: &str| rest.split('`').nth(1).unwrap_or_default().to_owned();
+    cells.map(|(status, rest)| (status.trim().to_owned(), code(rest))).collect()
+}
+
+#[tokio::test]
+async fn the_api_page_tells_of_every_code_and_every_route_that_the_documents_have() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let page = page("docs/api.md");
+    let mut codes = BTreeSet::new();
+    for process in [users, wallet] {
+        let document = Document::of(&client, &process.url()).await;
+        codes.extend(document.codes_by_status());
+        for (method, path, _) in document.operations() {
+            assert!(page.contains(&format!("`{method} {path}`")), "docs/api.md does not tell of {method} {path}");
+        }
+    }
+    assert_eq!(codes_told(&page), codes);
 }
 
 #[test]
@@ -193,8 +223,8 @@ fn an_answer_that_differs_from_the_page_is_told() {
 }
 
 #[test]
-fn every_shell_block_of_the_readme_is_one_that_a_shell_can_read() {
-    for (_, body) in blocks(&page("README.md")).iter().filter(|(language, _)| language == "sh") {
+fn every_shell_block_is_one_that_a_shell_can_read() {
+    for (_, body) in WALKS.map(|name| blocks(&page(name))).concat().iter().filter(|(language, _)| language == "sh") {
         let read = Command::new("sh").args(["-n", "-c", body]).output().expect("sh");
         assert!(read.status.success(), "{}\n{body}", String::from_utf8_lossy(&read.stderr));
     }
@@ -261,7 +291,15 @@ fn every_recipe_that_a_page_names_exists() {
     let elsewhere = |recipe: &String| {
         absent.iter().any(|path| path.file_stem().is_some_and(|stem| recipe.starts_with(&*stem.to_string_lossy())))
     };
-    for name in ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/decisions.md", "docs/operations.md"] {
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/api.md",
+        "docs/architecture.md",
+        "docs/decisions.md",
+        "docs/operations.md",
+        "docs/reliability.md",
+    ] {
         let named = recipes_named(&page(name));
         let missing: Vec<_> = named.iter().filter(|r| !recipes.contains(*r) && !elsewhere(r)).collect();
         assert!(missing.is_empty(), "{name} names recipes that the justfile does not have: {missing:?}");

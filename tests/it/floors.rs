@@ -103,6 +103,7 @@ fn technology_rule(word: &str, room: &Room, module: &[String]) -> Option<String>
             under("http") || module.join("::") == "runtime::http_actor",
             "actix_web is named only in http and in runtime/http_actor.rs",
         ),
+        "utoipa" => (under("http"), "utoipa is named only in http"),
         "slog" => (room.floor >= LOGGING_FROM, "nothing below floor 3 logs"),
         _ => return None,
     };
@@ -246,6 +247,7 @@ fn a_technology_outside_its_folder_is_told() {
         ("infra/http/query.rs", "fn f(e: tokio_postgres::Error) {}", "tokio_postgres"),
         ("runtime/database_probe.rs", "use deadpool_postgres::Pool;", "deadpool_postgres"),
         ("users/actors/mod.rs", "use actix_web::web;", "actix_web"),
+        ("wallet/domain/entry.rs", "#[derive(utoipa::ToSchema)]\nstruct A;", "utoipa"),
         ("wallet/application/post_batch.rs", "slog::info!(logger, \"x\");", "slog"),
         ("wallet/domain/entry.rs", "#[derive(Clone, serde::Serialize)]\nstruct A;", "Serialize"),
         ("cellar/mod.rs", "", "cellar"),

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_dressed, assert_invalid, assert_refused};
 
@@ -88,6 +91,28 @@ async fn pipelined_requests_are_answered_in_their_order() {
         }
     }
     assert!(raw.stays_open(Duration::from_millis(50)).await);
+}
+
+#[tokio::test]
+async fn a_pipelined_head_never_has_a_body_that_could_be_taken_for_the_next_answer() {
+    let (_world, _users, client) = users().await;
+    let user = client.user().await;
+    let bearer = format!("host: x\r\nauthorization: Bearer {}\r\n\r\n", user.token);
+    // The slow one first: it asks the database while the next one is read.
+    let sent = format!("HEAD /v1/users/me HTTP/1.1\r\n{bearer}GET /health/live HTTP/1.1\r\n{bearer}");
+    let mut stream = TcpStream::connect(client.users.trim_start_matches("http://")).await.expect("connected");
+    stream.write_all(sent.as_bytes()).await.expect("sent");
+    let (mut received, mut chunk) = (String::new(), [0; 4096]);
+    while let Ok(Ok(bytes)) = timeout(Duration::from_secs(2), stream.read(&mut chunk)).await {
+        if bytes == 0 {
+            break;
+        }
+        received.push_str(&String::from_utf8_lossy(&chunk[..bytes]));
+    }
+    // Either the heads follow each other or the connection ends; the profile is never sent.
+    assert!(!received.contains("Lovelace"), "{received}");
+    let next = received.split_once("\r\n\r\n").map_or("", |(_, rest)| rest);
+    assert!(next.is_empty() || next.starts_with("HTTP/1.1 "), "{received}");
 }
 
 #[tokio::test]

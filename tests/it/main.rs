@@ -10,8 +10,10 @@
 
 mod support;
 
+mod clients;
 mod concurrency;
 mod docs;
+mod docs_page;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod floors;
@@ -25,6 +27,8 @@ mod http_refusals;
 mod http_shutdown;
 mod lifecycle;
 mod main_job;
+mod openapi;
+mod openapi_answers;
 mod operate_dlq;
 mod operate_handbook;
 mod operate_ledger;

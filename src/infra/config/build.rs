@@ -179,16 +179,18 @@ impl DatabaseConfig {
 }
 
 fn http_config(l: &mut Layers) -> HttpConfig {
-    let port_setting = match l.role() {
-        Role::Users => setting::USERS_PORT,
-        Role::Wallet => setting::WALLET_PORT,
+    let (port_setting, other_role) = match l.role() {
+        Role::Users => (setting::USERS_PORT, setting::WALLET_PUBLIC_URL),
+        Role::Wallet => (setting::WALLET_PORT, setting::USERS_PUBLIC_URL),
     };
     let host = l.value(&setting::HOST, IpAddr::V4(Ipv4Addr::UNSPECIFIED), parse::address);
     let port = l.value(&port_setting, 0, |t| t.parse::<u16>().map_err(|_| "must be a port from 0 to 65535"));
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = l.optional(&setting::HTTP_WORKERS, |t| parse::count(t, 1, 256));
     let trusted_proxies = l.optional(&setting::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
-    HttpConfig { listen: SocketAddr::new(host, port), workers: workers.unwrap_or_else(cores), trusted_proxies }
+    let other_role_url = l.optional(&other_role, parse::web_address);
+    let listen = SocketAddr::new(host, port);
+    HttpConfig { listen, workers: workers.unwrap_or_else(cores), trusted_proxies, other_role_url }
 }
 
 fn database_config(l: &mut Layers) -> Option<DatabaseConfig> {

@@ -42,6 +42,22 @@ pub fn millis(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     integer(text, least, most).map(Duration::from_millis)
 }
 
+/// The beginning of web addresses, `https://wallet.example.com`; a slash at its end is dropped.
+///
+/// # Errors
+/// A half sentence with the form.
+pub fn web_address(text: &str) -> Result<String, &'static str> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let sound = |rest: &str| {
+        let host = rest.split('/').next().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '<' | '>' | '\\' | '?' | '#' | '@');
+        !host.is_empty() && !host.starts_with(':') && rest.chars().all(plain)
+    };
+    rest.is_some_and(sound)
+        .then(|| text.trim_end_matches('/').to_owned())
+        .ok_or("must be an address like https://wallet.example.com, without a query")
+}
+
 /// Longest duration that a setting may name: a day.
 const DURATION_MAX: Duration = Duration::from_hours(24);
 
@@ -120,10 +136,30 @@ mod tests {
         assert_eq!(networks, Ok(vec!["10.0.0.0/8".to_owned(), "192.168.1.7/32".to_owned(), "::1/128".to_owned()]));
     }
 
+    #[test]
+    fn a_web_address_has_a_scheme_and_a_host_and_loses_its_last_slash() {
+        assert_eq!(web_address("https://wallet.example.com/"), Ok("https://wallet.example.com".to_owned()));
+        assert_eq!(web_address("http://[::1]:3001/money"), Ok("http://[::1]:3001/money".to_owned()));
+        for refused in [
+            "",
+            "wallet",
+            "https://",
+            "https:///x",
+            "http://:80",
+            "javascript:alert(1)",
+            "http://a b",
+            "http://a\"b",
+            "http://a?b",
+        ] {
+            assert!(web_address(refused).is_err(), "{refused:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_a_reader_panic(text in any::<String>()) {
             let _ = (duration(&text), networks(&text), integer(&text, 1, 9), address(&text), boolean(&text));
+            let _ = web_address(&text);
         }
     }
 }

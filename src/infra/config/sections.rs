@@ -69,6 +69,8 @@ pub struct HttpConfig {
     pub workers: usize,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where clients reach the other role, without a slash at its end.
+    pub other_role_url: Option<String>,
 }
 
 /// A connection URL that parses; it holds a password, so it does not print itself.

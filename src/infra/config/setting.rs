@@ -88,6 +88,8 @@ settings! {
     RL_LOGIN_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_LOGIN_MAX";
     RL_TX_MAX = WALLET, Text("30"), "COUNT", "Credits and debits of one user a window";
     RL_TX_WINDOW = WALLET, Text("1m"), "DURATION", "Window of RL_TX_MAX";
+    WALLET_PUBLIC_URL = USERS, Absent, "URL", "Where clients reach the wallet role, for the link on /docs; port 3001 of the same host if unset";
+    USERS_PUBLIC_URL = WALLET, Absent, "URL", "Where clients reach the users role, for the link on /docs; port 3002 of the same host if unset";
     TRUSTED_PROXIES = BOTH, Absent, "CIDRS", "Networks whose X-Forwarded-For is believed, separated by commas";
     RETRY_TTL_1_MS = WALLET, Text("10000"), "MS", "Wait in the first retry tier";
     RETRY_TTL_2_MS = WALLET, Text("30000"), "MS", "Wait in the second retry tier";

@@ -7,11 +7,12 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::kernel::{Classified, FailureClass, chain};
 
 /// What is wrong with one field of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Detail {
     /// Its name in the body, the query or the headers.
     pub field: String,
@@ -30,11 +31,17 @@ pub struct ApiError {
     cause: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// The body of every refusal.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct Body<'a> {
+    /// What went wrong, for programs.
     code: &'static str,
+    /// The same for people. It may change.
     message: &'a str,
+    /// With `VALIDATION_ERROR` alone: everything that is wrong.
     #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
+    #[schema(required = false)]
     details: &'a [Detail],
 }
 
@@ -126,6 +133,21 @@ impl ApiError {
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
         self.cause = Some(chain(error));
         self
+    }
+
+    /// What went wrong, for programs.
+    pub(super) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The same for people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The headers that it adds to an answer.
+    pub(super) fn header_names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
     }
 
     /// What is wrong, field by field.

@@ -36,8 +36,7 @@ pub struct JsonFields {
 /// no JSON object.
 pub async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<JsonFields, ApiError> {
     if !is_json(request) {
-        let message = "The body must be sent as Content-Type: application/json.";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message));
+        return Err(wrong_media_type());
     }
     let announced = request
         .headers()
@@ -72,10 +71,7 @@ async fn collect(mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     loop {
         match timeout_at(deadline, payload.next()).await {
-            Err(_) => {
-                let message = "The body did not arrive within 10 seconds.";
-                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message));
-            }
+            Err(_) => return Err(slow_body()),
             Ok(None) => return Ok(body),
             Ok(Some(Err(_))) => return Err(ApiError::invalid("body", "could not be read to its end")),
             Ok(Some(Ok(chunk))) if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX => return Err(too_large()),
@@ -84,7 +80,20 @@ async fn collect(mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-fn too_large() -> ApiError {
+/// 415.
+pub(super) fn wrong_media_type() -> ApiError {
+    let message = "The body must be sent as Content-Type: application/json.";
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+}
+
+/// 408.
+pub(super) fn slow_body() -> ApiError {
+    let message = "The body did not arrive within 10 seconds.";
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message)
+}
+
+/// 413.
+pub(super) fn too_large() -> ApiError {
     let message = "The body must be at most 16 KiB long.";
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
 }

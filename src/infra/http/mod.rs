@@ -1,16 +1,20 @@
-//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, and what wraps every request.
+//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, the API's document and the
+//! page that shows it, and what wraps every request.
 
 mod api_error;
 mod authenticate;
+mod docs_page;
 mod health_routes;
 mod json_body;
 mod observe;
+pub mod openapi;
 mod query;
 mod rate_limit;
 
 pub use api_error::{ApiError, Detail};
 pub use authenticate::{Authenticated, authenticate};
-pub use health_routes::{live, ready};
+pub use docs_page::{DocsPage, OtherRole};
+pub use health_routes::{live, live_endpoint, ready, ready_endpoint};
 pub use json_body::{JsonFields, read_json};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;

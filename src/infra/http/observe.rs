@@ -1,13 +1,16 @@
 //! What wraps every request: its id and trace, one log line, safe headers, our form for what the router says, and a
 //! net under a panic.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
 use futures_util::FutureExt as _;
@@ -46,7 +49,7 @@ impl RequestContext {
 /// # Errors
 /// A panic below, as a 500 in our form.
 pub async fn observe(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let began = Instant::now();
@@ -54,6 +57,11 @@ pub async fn observe(
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
     request.extensions_mut().insert(context.clone());
+    let head_only = method == Method::HEAD;
+    if head_only {
+        // HEAD is GET without the body (RFC 9110 §9.3.2).
+        request.head_mut().method = Method::GET;
+    }
 
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let line = Line { began, method: method.as_str(), context: &context, logger };
@@ -62,11 +70,28 @@ pub async fn observe(
             let mut response = in_our_form(response.map_into_boxed_body());
             dress(response.headers_mut(), &context);
             line.write(&response);
-            Ok(response)
+            Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
         }
         Ok(Err(error)) => Err(line.write_error(error)),
         // The panic hook has logged where and why.
         Err(_) => Err(line.write_error(ApiError::internal().into())),
+    }
+}
+
+/// The length of a body that is not sent. The connection leaves a body out by itself where it remembers that HEAD was
+/// asked; where a pipelined request has made it forget, this ends the connection instead of passing a body off as the next
+/// answer.
+struct HeadOnly(BodySize);
+
+impl MessageBody for HeadOnly {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Infallible>>> {
+        Poll::Ready(None)
     }
 }
 
@@ -79,6 +104,12 @@ fn in_our_form(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         _ => return response,
     };
     let mut response = response.map_body(|_, _| BoxBody::new(error.body()));
+    // The router does not know that what can be read can be asked for its head.
+    let allowed = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok());
+    let allowed = allowed.filter(|allowed| allowed.split(", ").any(|method| method == "GET"));
+    if let Some(Ok(allowed)) = allowed.map(|allowed| format!("{allowed}, HEAD").parse()) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -202,7 +233,7 @@ mod tests {
         assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
         assert!(test::read_body(nowhere).await.starts_with(br#"{"code":"NOT_FOUND""#));
         let wrong = test::call_service(&app, test::TestRequest::post().uri("/here").to_request()).await;
-        assert_eq!(wrong.headers().get("allow").map(HeaderValue::as_bytes), Some(&b"GET"[..]));
+        assert_eq!(wrong.headers().get("allow").map(HeaderValue::as_bytes), Some(&b"GET, HEAD"[..]));
         assert!(test::read_body(wrong).await.starts_with(br#"{"code":"METHOD_NOT_ALLOWED""#));
     }
 }

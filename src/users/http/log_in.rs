@@ -1,9 +1,12 @@
 //! `POST /v1/auth/login`.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
 use slog::{Logger, warn};
+use utoipa::ToSchema;
 
+use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, JsonFields, RequestContext, read_json};
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
@@ -51,16 +54,39 @@ fn parse(mut fields: JsonFields) -> Result<(Option<EmailAddress>, Secret), ApiEr
     fields.finish(email.zip(password))
 }
 
+fn invalid_credentials() -> ApiError {
+    let message = "The email address or the password is wrong.";
+    ApiError::new(StatusCode::UNAUTHORIZED, "INVALID_CREDENTIALS", message)
+        .with_header(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"))
+}
+
 fn refusal(error: LogInError) -> ApiError {
     match error {
-        LogInError::InvalidCredentials => {
-            let message = "The email address or the password is wrong.";
-            ApiError::new(StatusCode::UNAUTHORIZED, "INVALID_CREDENTIALS", message).with_header(
-                actix_web::http::header::WWW_AUTHENTICATE,
-                actix_web::http::header::HeaderValue::from_static("Bearer"),
-            )
-        }
+        LogInError::InvalidCredentials => invalid_credentials(),
         LogInError::Overloaded => ApiError::overloaded(),
         other @ (LogInError::Store(_) | LogInError::Hash(_) | LogInError::Token(_)) => ApiError::from_failure(&other),
     }
+}
+
+/// The body, for the document: it is read by [`parse`].
+#[derive(ToSchema)]
+#[schema(as = Credentials, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Request {
+    #[schema(pattern = r"^[^\x00]*$")]
+    email: String,
+    /// At most 1024 bytes.
+    #[schema(format = "password", max_length = 1024, pattern = r"^[^\x00]*$")]
+    password: String,
+}
+
+pub(super) fn endpoint() -> Endpoint {
+    let bad = JsonFields::parse(br#"{"email":5}"#).and_then(parse);
+    Endpoint::post("/v1/auth/login", "logIn", "Log in, and get a token")
+        .tag("people")
+        .about("A wrong password and an unknown address get the same answer, after the same time.")
+        .limited()
+        .body::<Request>(json!({"email": "ada@example.com", "password": "correct horse battery"}), bad.err())
+        .answers(StatusCode::OK, "Logged in.", &TokenBody::example())
+        .refuses([invalid_credentials(), ApiError::dependency_unavailable()])
 }

@@ -1,9 +1,12 @@
 //! The users role's routes.
 
+mod document;
 mod get_profile;
 mod log_in;
 mod register_user;
 mod wire;
+
+pub use document::document;
 
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{ByClient, Limiter, authenticate, live, ready};
+use crate::infra::http::{ByClient, DocsPage, Limiter, authenticate, live, ready};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
@@ -34,6 +37,8 @@ pub struct UsersApi {
     pub login_limit: Limiter<ByClient>,
     /// What the probes show.
     pub health: HealthBoard,
+    /// `GET /openapi.json` and `GET /docs`.
+    pub docs: DocsPage,
 }
 
 impl UsersApi {
@@ -56,6 +61,7 @@ impl UsersApi {
                 web::resource("/v1/users/me").route(web::get().to(get_profile::handle).wrap(from_fn(authenticate))),
             )
             .service(web::resource("/health/live").route(web::get().to(live)))
-            .service(web::resource("/health/ready").route(web::get().to(ready)));
+            .service(web::resource("/health/ready").route(web::get().to(ready)))
+            .configure(|app| self.docs.routes(app));
     }
 }

@@ -3,14 +3,18 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
+use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, JsonFields, RequestContext, read_json};
 use crate::users::application::ports::Origin;
 use crate::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use crate::users::domain::{EmailAddress, Password, PersonName};
 use crate::users::http::wire::{TokenBody, UserBody};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Registered)]
 struct Body {
     user: UserBody,
     #[serde(flatten)]
@@ -42,15 +46,56 @@ fn parse(mut fields: JsonFields) -> Result<NewUser, ApiError> {
     fields.finish(new())
 }
 
+fn email_exists() -> ApiError {
+    let message = "This email address is already registered. Log in instead.";
+    ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
+}
+
 fn refusal(error: RegisterError) -> ApiError {
     match error {
-        RegisterError::EmailExists => {
-            let message = "This email address is already registered. Log in instead.";
-            ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
-        }
+        RegisterError::EmailExists => email_exists(),
         RegisterError::Overloaded => ApiError::overloaded(),
         other @ (RegisterError::Store(_) | RegisterError::Hash(_) | RegisterError::Token(_)) => {
             ApiError::from_failure(&other)
         }
     }
+}
+
+/// The body, for the document: it is read by [`parse`].
+#[derive(ToSchema)]
+#[schema(as = Registration, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Request {
+    /// No control characters; blanks at its ends are dropped.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
+    first_name: String,
+    /// No control characters; blanks at its ends are dropped.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
+    last_name: String,
+    /// At most 254 bytes. Upper and lower case are the same.
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    /// 8 characters to 1024 bytes, taken exactly as sent.
+    #[schema(format = "password", min_length = 8, max_length = 1024, pattern = r"^[^\x00]*$")]
+    password: String,
+}
+
+pub(super) fn endpoint() -> Endpoint {
+    let example = json!({"firstName": "Ada", "lastName": "Lovelace", "email": "ada@example.com", "password": "correct horse battery"});
+    let bad = JsonFields::parse(br#"{"firstName":"Ada","lastName":" ","email":"ada","colour":"red"}"#).and_then(parse);
+    Endpoint::post("/v1/auth/register", "register", "Register, and get a token")
+        .tag("people")
+        .about("The wallet is made by the wallet role, normally some milliseconds after this answer.")
+        .limited()
+        .body::<Request>(example, bad.err())
+        .answers(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
+        .refuses([email_exists(), ApiError::dependency_unavailable()])
 }

@@ -1,19 +1,38 @@
 //! The bodies that more than one endpoint answers with.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::users::application::ports::AccessToken;
 use crate::users::domain::User;
 
 /// A person, as the API shows one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserBody {
+    #[schema(format = "uuid")]
     id: String,
     first_name: String,
     last_name: String,
+    /// In lower case.
+    #[schema(format = "email")]
     email: String,
+    #[schema(format = "date-time")]
     created_at: String,
+}
+
+impl UserBody {
+    /// The person of the document's examples.
+    pub(super) fn example() -> Self {
+        Self {
+            id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e".to_owned(),
+            first_name: "Ada".to_owned(),
+            last_name: "Lovelace".to_owned(),
+            email: "ada@example.com".to_owned(),
+            created_at: "2026-01-31T12:00:00.123456Z".to_owned(),
+        }
+    }
 }
 
 impl From<&User> for UserBody {
@@ -32,12 +51,27 @@ impl From<&User> for UserBody {
 ///
 /// # Source
 /// RFC 6749 §5.1, in the API's own case.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Token)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenBody {
+    /// A JWT, to be sent as `Authorization: Bearer …` to either role.
     access_token: String,
+    #[schema(pattern = "^Bearer$")]
     token_type: &'static str,
+    /// Seconds for which it holds.
     expires_in: i64,
+}
+
+impl TokenBody {
+    /// The token of the document's examples.
+    pub(super) fn example() -> Self {
+        Self {
+            access_token: "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.…".to_owned(),
+            token_type: "Bearer",
+            expires_in: 3600,
+        }
+    }
 }
 
 impl From<&AccessToken> for TokenBody {

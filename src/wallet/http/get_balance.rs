@@ -1,20 +1,28 @@
 //! `GET /v1/balance`.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::path::ParameterIn;
 
+use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, QueryFields};
 use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::http::ready_wallet::ReadyWallet;
+use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 
 /// The one currency (plan §2).
 const CURRENCY: &str = "USD";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Balance)]
 #[serde(rename_all = "camelCase")]
 struct Body {
+    /// US cents.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     balance_minor: i64,
+    #[schema(pattern = "^USD$")]
     currency: &'static str,
 }
 
@@ -32,4 +40,18 @@ pub(super) async fn handle(
     fields.finish()?;
     let balance = get_balance.execute(wallet.user_id, at).await.map_err(|e| ApiError::from_failure(&e))?;
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
+}
+
+pub(super) fn endpoint() -> Endpoint {
+    Endpoint::get("/v1/balance", "getBalance", "The balance")
+        .tag("wallet")
+        .bearer()
+        .parameter(
+            ParameterIn::Query,
+            "at",
+            "The balance as it stood at the end of this moment, instead of now.",
+            time::schema(),
+        )
+        .answers(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
+        .refuses([ApiError::invalid("at", time::REFUSAL), provisioning(), ApiError::dependency_unavailable()])
 }

@@ -2,10 +2,13 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{ObjectBuilder, SchemaFormat, Type};
 
 use crate::infra::http::ApiError;
+use crate::infra::http::openapi::Endpoint;
 use crate::wallet::application::get_entry::{GetEntry, GetEntryError};
-use crate::wallet::http::ready_wallet::ReadyWallet;
+use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
 /// 200 with the entry.
@@ -27,4 +30,14 @@ pub(super) async fn handle(
 
 fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "There is no such transaction in your wallet.")
+}
+
+pub(super) fn endpoint() -> Endpoint {
+    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom("uuid".to_owned())));
+    Endpoint::get("/v1/transactions/{id}", "getTransaction", "One transaction")
+        .tag("transactions")
+        .bearer()
+        .parameter(ParameterIn::Path, "id", "The transaction's id.", id.build())
+        .answers(StatusCode::OK, "The transaction.", &EntryBody::example())
+        .refuses([not_found(), provisioning(), ApiError::dependency_unavailable()])
 }

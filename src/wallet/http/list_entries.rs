@@ -1,14 +1,19 @@
 //! `GET /v1/transactions`.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{ObjectBuilder, Type};
 
+use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, QueryFields};
 use crate::kernel::UserId;
 use crate::wallet::application::list_entries::{HistoryCursor, ListEntries};
 use crate::wallet::application::ports::HistoryQuery;
 use crate::wallet::domain::Direction;
-use crate::wallet::http::ready_wallet::ReadyWallet;
+use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 use crate::wallet::http::wire::EntryBody;
 
@@ -17,10 +22,14 @@ const LIMIT_DEFAULT: u16 = 20;
 /// Most entries of a page.
 const LIMIT_MAX: u16 = 100;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TransactionPage)]
 #[serde(rename_all = "camelCase")]
 struct Body {
+    /// Newest first.
     items: Vec<EntryBody>,
+    /// For the next page; null on the last one.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
@@ -62,4 +71,26 @@ fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiEr
         to,
         limit: limit.unwrap_or(LIMIT_DEFAULT),
     })
+}
+
+pub(super) fn endpoint() -> Endpoint {
+    let limit = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(LIMIT_MAX))
+        .default(Some(LIMIT_DEFAULT.into()));
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
+    let bad = ApiError::invalid("limit", "must be a whole number from 1 to 100");
+    Endpoint::get("/v1/transactions", "listTransactions", "The history, newest first")
+        .tag("transactions")
+        .about("What is posted meanwhile neither shifts a page nor repeats on it. Keep the filters while you follow a cursor.")
+        .bearer()
+        .parameter(ParameterIn::Query, "limit", "Most transactions of a page.", limit.build())
+        .parameter(ParameterIn::Query, "cursor", "The `nextCursor` of the page before.", text().min_length(Some(1)).build())
+        .parameter(ParameterIn::Query, "type", "Only these.", text().enum_values(Some(["credit", "debit"])).build())
+        .parameter(ParameterIn::Query, "from", "Only from this moment on.", time::schema())
+        .parameter(ParameterIn::Query, "to", "Only before this moment.", time::schema())
+        .answers(StatusCode::OK, "A page.", &page)
+        .refuses([bad, provisioning(), ApiError::dependency_unavailable()])
 }

@@ -1,5 +1,6 @@
 //! The wallet role's routes.
 
+mod document;
 mod get_balance;
 mod get_entry;
 mod list_entries;
@@ -9,13 +10,15 @@ mod time;
 mod wallet_status;
 mod wire;
 
+pub use document::document;
+
 use std::sync::Arc;
 
 use actix_web::middleware::from_fn;
 use actix_web::{Route, web};
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{BySubject, Limiter, authenticate, live, ready};
+use crate::infra::http::{BySubject, DocsPage, Limiter, authenticate, live, ready};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::get_balance::GetBalance;
@@ -42,6 +45,8 @@ pub struct WalletApi {
     pub post_limit: Limiter<BySubject>,
     /// What the probes show.
     pub health: HealthBoard,
+    /// `GET /openapi.json` and `GET /docs`.
+    pub docs: DocsPage,
 }
 
 impl WalletApi {
@@ -68,6 +73,7 @@ impl WalletApi {
             .service(web::resource("/v1/balance").route(known(web::get().to(get_balance::handle))))
             .service(web::resource("/v1/wallet/status").route(known(web::get().to(wallet_status::handle))))
             .service(web::resource("/health/live").route(web::get().to(live)))
-            .service(web::resource("/health/ready").route(web::get().to(ready)));
+            .service(web::resource("/health/ready").route(web::get().to(ready)))
+            .configure(|app| self.docs.routes(app));
     }
 }

@@ -3,7 +3,12 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{ObjectBuilder, Type};
 
+use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, JsonFields, read_json};
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::post_entry::{PostEntry, PostRequest};
@@ -96,28 +101,96 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
     IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
 }
 
-fn refusal(error: &PostError) -> ApiError {
+fn refused(error: EntryRefused) -> ApiError {
     let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
     match error {
-        PostError::Refused(EntryRefused::InsufficientFunds) => {
-            conflict("INSUFFICIENT_FUNDS", "The balance is smaller than the debit.")
-        }
-        PostError::Refused(EntryRefused::BalanceLimit) => {
+        EntryRefused::InsufficientFunds => conflict("INSUFFICIENT_FUNDS", "The balance is smaller than the debit."),
+        EntryRefused::BalanceLimit => {
             conflict("BALANCE_LIMIT", "The credit would lift the balance over 9007199254740991.")
         }
-        PostError::Refused(EntryRefused::IdempotencyKeyReused) => {
+        EntryRefused::IdempotencyKeyReused => {
             let message = "This Idempotency-Key was used for another request. Choose a new one.";
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
         }
+    }
+}
+
+fn outcome_unknown() -> ApiError {
+    let message = "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
+}
+
+fn refusal(error: &PostError) -> ApiError {
+    match error {
+        PostError::Refused(error) => refused(*error),
         PostError::NoWallet => provisioning(),
         PostError::Overloaded => ApiError::overloaded(),
         // The writer has logged the cause, once for the whole batch.
         PostError::NotDone => ApiError::dependency_unavailable(),
-        PostError::OutcomeUnknown => {
-            let message =
-                "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
-        }
+        PostError::OutcomeUnknown => outcome_unknown(),
         PostError::Bug => ApiError::internal(),
     }
+}
+
+/// The body where the path has the type, for the document: it is read by [`parse`].
+#[derive(ToSchema)]
+#[schema(as = Posting, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Request {
+    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    amount_minor: i64,
+    /// For people.
+    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
+    description: Option<String>,
+}
+
+/// The body where it has the type itself.
+#[derive(ToSchema)]
+#[schema(as = TypedPosting, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used")]
+struct TypedRequest {
+    /// `credit` or `debit`.
+    #[schema(pattern = "^(credit|debit)$")]
+    r#type: String,
+    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    amount_minor: i64,
+    /// For people.
+    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
+    description: Option<String>,
+}
+
+pub(super) fn endpoints() -> [Endpoint; 3] {
+    let own = json!({"amountMinor": 1500, "description": "first deposit"});
+    let typed = json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"});
+    [
+        described::<Request>("/v1/transactions/credit", "credit", "Credit", own.clone()),
+        described::<Request>("/v1/transactions/debit", "debit", "Debit", own),
+        described::<TypedRequest>("/v1/transactions", "post", "Credit or debit", typed),
+    ]
+}
+
+fn described<T: ToSchema>(path: &'static str, id: &str, summary: &str, example: Value) -> Endpoint {
+    let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
+    let about = "Your name for this request: 1 to 128 visible ASCII characters. Sent again with the same key and the same \
+                 body it moves no money and gets the first answer again, with `Idempotent-Replayed: true`.";
+    let bad = JsonFields::parse(br#"{"amountMinor":4.5,"colour":"red"}"#);
+    let bad = bad.and_then(|fields| parse(fields, None, Some(Direction::Credit)));
+    let first = EntryBody::example();
+    Endpoint::post(path, id, summary)
+        .tag("transactions")
+        .about("Send an `Idempotency-Key`: without one, a request whose answer was lost cannot be sent again safely.")
+        .bearer()
+        .limited()
+        .parameter(ParameterIn::Header, "Idempotency-Key", about, key)
+        .body::<T>(example, bad.err())
+        .answers(StatusCode::CREATED, "Done.", &first)
+        .answers(StatusCode::OK, "It was done before, by a request with the same key.", &first)
+        .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
+        .refuses(
+            [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
+                .map(refused),
+        )
+        .refuses([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

@@ -1,20 +1,45 @@
 //! The bodies that more than one endpoint answers with.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::wallet::domain::{Description, Entry};
 
 /// An entry, as the API shows one.
-#[derive(Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Transaction)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EntryBody {
+    #[schema(format = "uuid")]
     id: String,
+    /// `credit` or `debit`.
     #[serde(rename = "type")]
+    #[schema(pattern = "^(credit|debit)$")]
     kind: &'static str,
+    /// US cents.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     amount_minor: i64,
+    /// US cents.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     balance_after_minor: i64,
+    #[schema(required = true)]
     description: Option<String>,
+    #[schema(format = "date-time")]
     created_at: String,
+}
+
+impl EntryBody {
+    /// The entry of the document's examples.
+    pub(super) fn example() -> Self {
+        Self {
+            id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e".to_owned(),
+            kind: "credit",
+            amount_minor: 1500,
+            balance_after_minor: 1500,
+            description: Some("first deposit".to_owned()),
+            created_at: "2026-01-31T12:00:00.123456Z".to_owned(),
+        }
+    }
 }
 
 impl From<&Entry> for EntryBody {

@@ -5,8 +5,11 @@
 )]
 
 mod broker;
+mod browser;
 mod client;
 mod command;
+mod document;
+mod lossy;
 mod obstacle;
 mod process;
 mod raw;
@@ -19,8 +22,11 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use broker::{Broker, Message};
+pub use browser::Browser;
 pub use client::{Answer, Client, PASSWORD, User};
 pub use command::{Ran, command, on_a_terminal, purse};
+pub use document::Document;
+pub use lossy::LossyLine;
 pub use obstacle::Obstacle;
 pub use process::RoleProcess;
 pub use raw::Raw;

@@ -1,0 +1,181 @@
+//! One route as the document shows it.
+
+use std::collections::BTreeMap;
+
+use actix_web::ResponseError as _;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{ContentBuilder, Object, PathItem, Ref, RefOr, Required, Schema, SecurityRequirement};
+
+use super::answer::{ALWAYS, Answer, COUNTED};
+use crate::infra::http::ApiError;
+use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+
+/// Schemas by name.
+pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
+
+/// What a handler's file says of its route.
+pub struct Endpoint {
+    pub(super) path: &'static str,
+    method: HttpMethod,
+    operation: OperationBuilder,
+    answers: BTreeMap<u16, Answer>,
+    counted: bool,
+    pub(super) schemas: Schemas,
+}
+
+impl Endpoint {
+    /// A route that is read. `id` names it in generated clients.
+    pub fn get(path: &'static str, id: &str, summary: &str) -> Self {
+        Self::new(HttpMethod::Get, path, id, summary)
+    }
+
+    /// A route that is written to.
+    pub fn post(path: &'static str, id: &str, summary: &str) -> Self {
+        Self::new(HttpMethod::Post, path, id, summary)
+    }
+
+    fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
+        let mut operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
+        for name in ALWAYS {
+            operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
+        }
+        let new = Self { path, method, operation, answers: BTreeMap::new(), counted: false, schemas: Vec::new() };
+        new.refuses([ApiError::internal()])
+    }
+
+    fn changed(mut self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
+        self.operation = change(self.operation);
+        self
+    }
+
+    fn at(&mut self, status: StatusCode) -> &mut Answer {
+        self.answers.entry(status.as_u16()).or_default()
+    }
+
+    /// The group it is listed under.
+    #[must_use]
+    pub fn tag(self, tag: &str) -> Self {
+        self.changed(|operation| operation.tag(tag))
+    }
+
+    /// What a client should know beside the summary, as Markdown.
+    #[must_use]
+    pub fn about(self, description: &str) -> Self {
+        self.changed(|operation| operation.description(Some(description)))
+    }
+
+    /// It needs an access token.
+    #[must_use]
+    pub fn bearer(self) -> Self {
+        self.changed(|operation| operation.security(SecurityRequirement::new("bearer", Vec::<String>::new())))
+            .refuses([ApiError::unauthorized()])
+    }
+
+    /// A limiter counts it: 429, and what is left on every answer that was counted.
+    #[must_use]
+    pub fn limited(mut self) -> Self {
+        self.counted = true;
+        let example = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests. Retry in 2 s.");
+        let told = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"];
+        let example = told
+            .into_iter()
+            .map(HeaderName::from_static)
+            .fold(example.retry_after_s(2), |example, name| example.with_header(name, HeaderValue::from_static("")));
+        self.refuses([example])
+    }
+
+    /// It takes a JSON body of this form. `bad` is the answer to a body with mistakes.
+    #[must_use]
+    pub fn body<T: ToSchema>(mut self, example: Value, bad: Option<ApiError>) -> Self {
+        let schema = self.schema::<T>();
+        if let Some((_, RefOr::T(Schema::Object(object)))) = self.schemas.last_mut() {
+            // No body may have a field that is not its own.
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
+        self.changed(|operation| operation.request_body(Some(body.build()))).refuses(bad).refuses([
+            slow_body(),
+            too_large(),
+            wrong_media_type(),
+            ApiError::stopping(),
+            ApiError::overloaded(),
+        ])
+    }
+
+    /// It takes a parameter that may be absent.
+    #[must_use]
+    pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
+        let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
+        // Pages fill a form with the parameter's example and do not look into its schema for one.
+        let example = schema.examples.first().cloned();
+        let parameter: Parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(place)
+            .required(needed)
+            .description(Some(about))
+            .schema(Some(schema))
+            .example(example)
+            .build();
+        self.changed(|operation| operation.parameter(parameter))
+    }
+
+    /// It answers this JSON body.
+    #[must_use]
+    pub fn answers<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
+        let schema = self.schema::<T>();
+        let example = serde_json::to_value(example).unwrap_or(Value::Null);
+        self.at(status).body("application/json", schema, about, Some(("example", example)));
+        self
+    }
+
+    /// It answers a body of another media type.
+    #[must_use]
+    pub fn answers_with(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
+        self.at(StatusCode::OK).body(media_type, schema.into(), about, None);
+        self
+    }
+
+    /// An answer with this status has this header.
+    #[must_use]
+    pub fn with_header(mut self, status: StatusCode, name: &HeaderName) -> Self {
+        self.at(status).header(name.as_str());
+        self
+    }
+
+    /// It may refuse in these ways.
+    #[must_use]
+    pub fn refuses<E: std::borrow::Borrow<ApiError>>(mut self, errors: impl IntoIterator<Item = E>) -> Self {
+        for error in errors {
+            self.at(error.borrow().status_code()).refusal(error.borrow());
+        }
+        self
+    }
+
+    /// The schema's place in the document, where it will stand with all that it names.
+    fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        T::schemas(&mut self.schemas);
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        Ref::from_schema_name(T::name()).into()
+    }
+
+    /// The route as the document has it.
+    pub(super) fn build(self) -> PathItem {
+        let counted = self.counted;
+        let operation = self.answers.into_iter().fold(self.operation, |operation, (status, mut answer)| {
+            // The token stands before the limiter: a request without one was not counted.
+            for name in COUNTED.into_iter().filter(|_| counted && status != 401) {
+                answer.header(name);
+            }
+            operation.response(status.to_string(), answer.build())
+        });
+        PathItem::new(self.method, operation)
+    }
+}

@@ -1,0 +1,127 @@
+//! `/docs` in a real browser: what a newcomer does there, by clicking, and what the page may not do.
+
+use std::path::PathBuf;
+
+use purse::kernel::Role;
+use reqwest::Method;
+
+use crate::support::{Browser, Client, RoleProcess, World, assert_refused};
+
+/// Both roles; the users page knows where the wallet's is.
+async fn roles(world: &World) -> (RoleProcess, RoleProcess) {
+    let wallet = world.start(Role::Wallet).await;
+    let users = world.start_with(Role::Users, &[("WALLET_PUBLIC_URL", &format!("{}/", wallet.url()))]).await;
+    (users, wallet)
+}
+
+/// Opens an operation, executes it, and says what was answered.
+async fn execute(browser: &Browser, operation: &str) -> (String, String) {
+    let place = format!("#operations-{operation}");
+    browser.click(&format!("{place} .opblock-summary-control")).await;
+    browser.click(&format!("{place} button.execute")).await;
+    let status = browser.text(&format!("{place} .live-responses-table tbody .response-col_status")).await;
+    let body = browser.text(&format!("{place} .live-responses-table tbody .highlight-code code")).await;
+    (status.trim().to_owned(), body)
+}
+
+async fn authorize(browser: &Browser, token: &str) {
+    browser.click("button.authorize.unlocked").await;
+    browser.write("#auth-bearer-value", token).await;
+    browser.click(".modal-ux button.authorize[type=submit]").await;
+    browser.click(".modal-ux button.btn-done").await;
+}
+
+/// A picture for the docs, where the run is told to make them.
+async fn picture(browser: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("PURSE_PICTURES") {
+        browser.picture(&PathBuf::from(folder).join(format!("{name}.png"))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet() {
+    let world = World::new().await;
+    let (users, wallet) = roles(&world).await;
+    let browser = Browser::start().await;
+
+    browser.open(&format!("{}/docs", users.url())).await;
+    picture(&browser, "docs-users").await;
+    let (status, body) = execute(&browser, "people-register").await;
+    assert_eq!(status, "201", "{body}");
+    assert!(body.contains("ada@example.com"), "{body}");
+    let token = browser.run("return document.getElementById('token').value").await;
+    let token = token.as_str().expect("a token");
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    picture(&browser, "docs-registered").await;
+    authorize(&browser, token).await;
+    let (status, body) = execute(&browser, "people-getProfile").await;
+    assert!(status == "200" && body.contains("Lovelace"), "{status} {body}");
+
+    browser.click("#next").await;
+    assert_eq!(browser.url().await, format!("{}/docs", wallet.url()));
+    authorize(&browser, token).await;
+    let (status, body) = execute(&browser, "wallet-getWalletStatus").await;
+    assert!(status == "200" && body.contains("ready"), "{status} {body}");
+    let (status, body) = execute(&browser, "transactions-credit").await;
+    assert!(status == "201" && body.contains("\"balanceAfterMinor\": 1500"), "{status} {body}");
+    let (status, body) = execute(&browser, "wallet-getBalance").await;
+    assert!(status == "200" && body.contains("\"balanceMinor\": 1500"), "{status} {body}");
+    browser.run("document.getElementById('operations-wallet-getBalance').scrollIntoView()").await;
+    picture(&browser, "docs-balance").await;
+    assert_eq!(world.sql(Role::Wallet, "SELECT sum(amount_minor) FROM transactions").await, "1500");
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_page_loads_from_its_own_origin_alone_and_may_do_nothing_else() {
+    let world = World::new().await;
+    let (users, wallet) = roles(&world).await;
+    let browser = Browser::start().await;
+    for role in [&users, &wallet] {
+        browser.open(&format!("{}/docs", role.url())).await;
+        browser.click("button.authorize.unlocked").await;
+        let loaded = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)").await;
+        let loaded: Vec<_> = loaded.as_array().into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        assert!(loaded.len() >= 5, "{loaded:?}");
+        let foreign = |name: &&&str| !name.starts_with(&role.url()) && !name.starts_with("data:");
+        assert_eq!(loaded.iter().filter(foreign).collect::<Vec<_>>(), Vec::<&&str>::new());
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+    }
+    // The policy holds: another origin is not even asked.
+    let script = "return fetch('http://127.0.0.1:9/').then(() => 'let through', error => String(error))";
+    assert!(browser.run(script).await.as_str().is_some_and(|said| said.contains("Failed to fetch")));
+    let complaints = browser.complaints().await.join("\n");
+    assert!(complaints.contains("Content Security Policy"), "{complaints}");
+    // Nobody said where the users role is, so it is looked for on the same host.
+    let next = browser.run("return document.getElementById('other').href").await;
+    assert_eq!(next, "http://127.0.0.1:3002/docs");
+}
+
+#[tokio::test]
+async fn the_page_and_its_files_say_what_they_are_and_other_files_are_a_404() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    let get = |path: &str| client.request(Method::GET, &format!("{}{path}", users.url()));
+    let page = get("/docs").send().await.expect("an answer");
+    let policy = page.headers()["content-security-policy"].to_str().expect("text").to_owned();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    let text = page.text().await.expect("text");
+    assert!(!text.contains('{') && text.contains("purse: users"), "{text}");
+    for (file, media_type) in [
+        ("page.js", "text/javascript"),
+        ("swagger-ui.js", "text/javascript"),
+        ("page.css", "text/css"),
+        ("swagger-ui.css", "text/css"),
+    ] {
+        let answer = get(&format!("/docs/{file}")).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{file}");
+        assert!(answer.headers()["content-type"].to_str().expect("text").starts_with(media_type), "{file}");
+        assert!(text.contains(&format!("\"docs/{file}\"")), "the page does not load {file}");
+    }
+    for path in ["/docs/", "/docs/page.html", "/docs/..%2fCargo.toml", "/docs/page.js/x"] {
+        assert_refused(&client.send(get(path)).await, 404, "NOT_FOUND", path);
+    }
+}

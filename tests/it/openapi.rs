@@ -1,0 +1,271 @@
+//! The OpenAPI documents: that they are sound, and that they have the routes that the servers have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Document, World};
+
+/// Runs the binary to its end, with nothing set.
+fn purse(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_purse"));
+    // Coverage is written where the run that measures it says.
+    command.args(arguments).env_clear().envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+    command.output().expect("purse")
+}
+
+/// What a role's `purse openapi` prints.
+fn printed(role: Role) -> Document {
+    let ran = purse(&["openapi", "--role", role.as_str()]);
+    assert!(ran.status.success(), "{ran:?}");
+    Document::new(serde_json::from_slice(&ran.stdout).unwrap_or_else(|e| panic!("{role}: {e}")))
+}
+
+fn errors(validator: &jsonschema::Validator, value: &Value) -> Vec<String> {
+    validator.iter_errors(value).map(|e| format!("{e} at {}", e.instance_path())).collect()
+}
+
+/// Every object under a value.
+fn objects<'a>(value: &'a Value, found: &mut Vec<&'a serde_json::Map<String, Value>>) {
+    match value {
+        Value::Object(object) => {
+            found.push(object);
+            object.values().for_each(|value| objects(value, found));
+        }
+        Value::Array(array) => array.iter().for_each(|value| objects(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn both_documents_are_openapi_3_1() {
+    // The OpenAPI Initiative's own (https://spec.openapis.org/oas/3.1/schema/2022-10-07), under Apache-2.0.
+    let schema = serde_json::from_str(include_str!("openapi-3.1.schema.json")).expect("the schema of OpenAPI 3.1");
+    let openapi = jsonschema::draft202012::options().build(&schema).expect("a schema");
+    for role in Role::ALL {
+        let document = printed(role);
+        assert_eq!(errors(&openapi, &document.value), Vec::<String>::new(), "{role}");
+        let mut broken = document.value.clone();
+        broken["paths"]["/health/live"]["get"]["responses"] = json!("none");
+        assert!(!openapi.is_valid(&broken), "the schema of OpenAPI refuses nothing");
+
+        for (name, schema) in document.value["components"]["schemas"].as_object().expect("schemas") {
+            assert!(jsonschema::draft202012::meta::is_valid(schema), "{role}: {name} is no JSON schema");
+        }
+        let mut all = Vec::new();
+        objects(&document.value, &mut all);
+        let places: BTreeSet<_> = all.iter().filter_map(|object| object.get("$ref")?.as_str()).collect();
+        assert!(places.len() > 10, "{places:?}");
+        let dead: Vec<_> =
+            places.iter().filter(|place| document.value.pointer(place.trim_start_matches('#')).is_none()).collect();
+        assert_eq!(dead, Vec::<&&str>::new(), "{role}: references that lead nowhere");
+        let operations = document.operations();
+        let ids: BTreeSet<_> = operations.iter().map(|(.., operation)| operation["operationId"].as_str()).collect();
+        assert_eq!(ids.len(), operations.len(), "{role}: an operationId stands twice");
+    }
+}
+
+#[test]
+fn every_example_of_the_documents_fits_its_schema() {
+    for role in Role::ALL {
+        let document = printed(role);
+        let mut checked = 0;
+        for (method, path, operation) in document.operations() {
+            let responses = operation["responses"].as_object().expect("responses");
+            let answers = responses.values().map(|response| &response["content"]);
+            for content in answers.chain([&operation["requestBody"]["content"]]) {
+                let Some(content) = content["application/json"].as_object() else { continue };
+                let named = content.get("examples").and_then(Value::as_object).cloned().unwrap_or_default();
+                let examples = named.values().map(|example| &example["value"]).chain(content.get("example"));
+                for example in examples {
+                    let broken = errors(&document.validator(&content["schema"], true), example);
+                    assert_eq!(broken, Vec::<String>::new(), "{method} {path}: {example}");
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 15, "{role}: only {checked} examples");
+    }
+}
+
+/// The paths that a file of routes names.
+fn paths_in(file: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).expect(file);
+    let production = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let named = production.split("web::resource(\"").skip(1).filter_map(|rest| rest.split_once('"'));
+    let paths: Vec<String> = named.map(|(path, _)| path.to_owned()).collect();
+    // Nobody adds a route in another way, which this would not see.
+    for other in [".route(\"", "web::scope(", "web::redirect("] {
+        assert!(!production.contains(other), "{file} adds routes by {other}");
+    }
+    assert!(!paths.is_empty(), "{file} names no path");
+    paths
+}
+
+#[tokio::test]
+async fn the_documented_routes_are_the_ones_that_the_servers_have() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {
+        let document = Document::of(&client, &process.url()).await;
+        assert_eq!(document.value, printed(role).value, "{role}: printed and served");
+        let mut written = paths_in(&format!("{role}/http/mod.rs"));
+        written.extend(paths_in("infra/http/docs_page.rs"));
+        // What the page loads is its own business.
+        written.retain(|path| path != "/docs/{file}");
+        let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (method, path, _) in document.operations() {
+            let methods = documented.entry(path).or_default();
+            methods.extend((method == "GET").then(|| "HEAD".to_owned()));
+            methods.insert(method);
+        }
+        assert_eq!(written.into_iter().collect::<BTreeSet<_>>(), documented.keys().cloned().collect(), "{role}");
+        for (path, methods) in documented {
+            let url = format!("{}{}", process.url(), path.replace("{id}", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e"));
+            let answer = document.record(&client, client.request(Method::PATCH, &url)).await;
+            assert_eq!(answer.status, 405, "{path}: {answer:?}");
+            let allowed: BTreeSet<String> = answer.header("allow").split(", ").map(str::to_owned).collect();
+            assert_eq!(allowed, methods, "{role} {path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_is_printed_for_a_role_and_needs_no_settings() {
+    for (arguments, told) in [(vec!["openapi"], "--role"), (vec!["openapi", "--role", "cashier"], "users, wallet")] {
+        let ran = purse(&arguments);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(64), "{arguments:?}");
+        assert!(ran.stdout.is_empty() && said.contains(told), "{arguments:?}: {said}");
+    }
+    let users = printed(Role::Users);
+    assert_eq!(users.value["openapi"], "3.1.0");
+    assert!(users.value["paths"]["/v1/auth/register"].is_object() && users.value["paths"]["/v1/balance"].is_null());
+}
+
+/// A request for each documented body with one field changed: by its schema right or wrong, and so by the server.
+#[tokio::test]
+async fn a_body_is_a_400_exactly_where_its_schema_refuses_it() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    for process in [&users, &wallet] {
+        let document = Document::of(&client, &process.url()).await;
+        let (mut right, mut wrong) = (0, 0);
+        for (method, path, operation) in document.operations() {
+            let content = &operation["requestBody"]["content"]["application/json"];
+            if content.is_null() {
+                continue;
+            }
+            assert_eq!(method, "POST");
+            let reader = document.validator(&content["schema"], false);
+            for mut body in variants(document.resolved(&content["schema"]), &content["example"]) {
+                // The address of a sound registration must be nobody's.
+                if body["email"] == content["example"]["email"] && path.ends_with("register") {
+                    body["email"] = json!(Client::fresh_email());
+                }
+                let valid = reader.is_valid(&body);
+                let request =
+                    client.request(Method::POST, &format!("{}{path}", process.url())).bearer_auth(&user.token);
+                let answer = document.record(&client, request.json(&body)).await;
+                assert_eq!(answer.status != 400, valid, "{path} {body}: {answer:?}");
+                *(if valid { &mut right } else { &mut wrong }) += 1;
+            }
+        }
+        assert!(right >= 10 && wrong >= 50, "{right} right, {wrong} wrong");
+    }
+}
+
+/// The example, and the example with one field changed in all the ways that its schema has a word for.
+fn variants(schema: &Value, example: &Value) -> Vec<Value> {
+    let mut variants = vec![example.clone(), json!({}), json!([]), json!("text"), json!(null)];
+    let mut with = |field: &str, value: Option<Value>| {
+        let mut body = example.clone();
+        let fields = body.as_object_mut().expect("an object");
+        match value {
+            Some(value) => fields.insert(field.to_owned(), value),
+            None => fields.remove(field),
+        };
+        variants.push(body);
+    };
+    with("unknown", Some(json!(1)));
+    for (field, schema) in schema["properties"].as_object().expect("properties") {
+        with(field, None);
+        for value in [
+            json!(null),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!(5),
+            json!(5.5),
+            json!(""),
+            json!(" "),
+            json!("A\u{0}Lovelace"),
+            json!("text"),
+        ] {
+            with(field, Some(value));
+        }
+        for bound in ["minimum", "maximum"].iter().filter_map(|bound| schema[bound].as_i64()) {
+            (bound - 1..=bound + 1).for_each(|number| with(field, Some(json!(number))));
+        }
+        for bound in ["minLength", "maxLength"].iter().filter_map(|bound| schema[bound].as_u64()) {
+            let bound = usize::try_from(bound).expect("small");
+            (bound - 1..=bound + 1).for_each(|length| with(field, Some(json!("x".repeat(length)))));
+        }
+    }
+    variants
+}
+
+#[tokio::test]
+async fn a_parameter_is_a_400_exactly_where_its_schema_refuses_it() {
+    let world = World::new().await;
+    let (_users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let document = Document::of(&client, &wallet.url()).await;
+    let (mut right, mut wrong) = (0, 0);
+    for (_, path, operation) in document.operations() {
+        for parameter in operation["parameters"].as_array().expect("parameters") {
+            let parameter = document.resolved(parameter);
+            // What a cursor looks like is not promised: it goes back as it came.
+            if parameter["in"] != "query" || parameter["name"] == "cursor" {
+                continue;
+            }
+            let (name, reader) =
+                (parameter["name"].as_str().expect("name"), document.validator(&parameter["schema"], false));
+            for text in [
+                "",
+                "0",
+                "1",
+                "30",
+                "31",
+                "100",
+                "101",
+                "-1",
+                "1.5",
+                "x",
+                "credit",
+                "debit",
+                "CREDIT",
+                "2026-01-31T12:00:00Z",
+                "2026-01-31T12:00:00+02:00",
+                "2026-01-31",
+            ] {
+                let number = text.parse::<i64>().map(|number| json!(number)).ok();
+                let integer = parameter["schema"]["type"] == "integer";
+                let value = if integer { number.unwrap_or(json!(text)) } else { json!(text) };
+                let valid = reader.is_valid(&value);
+                let request =
+                    client.request(Method::GET, &format!("{}{path}?{name}={}", wallet.url(), text.replace('+', "%2B")));
+                let answer = document.record(&client, request.bearer_auth(&user.token)).await;
+                assert_eq!(answer.status != 400, valid, "{path}?{name}={text}: {answer:?}");
+                *(if valid { &mut right } else { &mut wrong }) += 1;
+            }
+        }
+    }
+    assert!(right >= 10 && wrong >= 20, "{right} right, {wrong} wrong");
+}
