@@ -13,6 +13,9 @@ use serde_json::Value;
 use super::world::PURSE;
 use super::{PATIENCE, eventually};
 
+/// Lines of the log that are shown when a test fails.
+const LINES_OF_A_FAILURE: usize = 300;
+
 /// A running `purse`.
 pub struct RoleProcess {
     child: Child,
@@ -176,8 +179,10 @@ impl RoleProcess {
 impl Drop for RoleProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What a failed test wants to be read with.
-            eprintln!("{}", self.everything());
+            // What a failed test wants to be read with: the end of it.
+            let all = self.everything();
+            let lines: Vec<&str> = all.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].join("\n"));
         }
         if let Ok(None) = self.child.try_wait() {
             // In order where it goes fast: coverage is written at an orderly end.
