@@ -24,12 +24,17 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         drop(world.both().await);
         bare.push(bare_publisher(&world.broker).await);
         drained.push(drain(&world).await);
-        println!("  round {round}: outbox {:.0} rows/s, bare publisher {:.0} messages/s", drained.median(), bare.median());
+        println!(
+            "  round {round}: outbox {:.0} rows/s, bare publisher {:.0} messages/s",
+            drained.median(),
+            bare.median()
+        );
     }
     let ratio = drained.median() / bare.median();
     // Either is enough.
     let reached = if drained.median() >= 8_000.0 { f64::INFINITY } else { ratio };
-    let mut target = Target::at_least("outbox drain ÷ a bare publisher with the same window, or 8,000 rows a second", reached, 0.7);
+    let mut target =
+        Target::at_least("outbox drain ÷ a bare publisher with the same window, or 8,000 rows a second", reached, 0.7);
     target.figure = ratio;
     report.target(target);
     report.heading("Relay", &["what", "a second (least–most)"]);
@@ -103,6 +108,9 @@ async fn latency(servers: &Outages, report: &mut Report) {
         }
     }
     times.sort_by(f64::total_cmp);
-    report.heading("From an answered registration to its wallet, one after the other", &["p50 ms", "p95 ms", "p99 ms", "most ms"]);
+    report.heading(
+        "From an answered registration to its wallet, one after the other",
+        &["p50 ms", "p95 ms", "p99 ms", "most ms"],
+    );
     report.row(&[50, 95, 99, 100].map(|percent| format!("{:.2}", percentile(&times, percent))));
 }

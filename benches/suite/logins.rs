@@ -18,15 +18,13 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     let world = World::on(servers.servers).await;
     let (users, _wallet, client) = world.both().await;
     let person = client.user().await;
-    let (mut raw, mut logins, mut idle, mut flooded) =
-        (Figures::default(), Figures::default(), Vec::new(), Vec::new());
+    let (mut raw, mut logins, mut idle, mut flooded) = (Figures::default(), Figures::default(), Vec::new(), Vec::new());
     for round in 1..=rounds() {
         raw.push(beside(raw_rate).await);
         idle.extend(profile_times(&client, &person, Duration::from_secs(seconds() as u64)).await);
         let (url, email) = (users.url(), person.email.clone());
         let flood = beside(move || wrk(&url, FLOOD, seconds(), "logins.lua", &[&email, PASSWORD]));
-        let (load, times) =
-            tokio::join!(flood, profile_times(&client, &person, Duration::from_secs(seconds() as u64)));
+        let (load, times) = tokio::join!(flood, profile_times(&client, &person, Duration::from_secs(seconds() as u64)));
         assert_eq!(load.refused, 0);
         println!("  round {round}: raw {:.1} hashes/s, {:.1} logins/s", raw.median(), load.rate);
         logins.push(load.rate);
@@ -35,7 +33,11 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     idle.sort_by(f64::total_cmp);
     flooded.sort_by(f64::total_cmp);
     let (calm, busy) = (percentile(&idle, 95), percentile(&flooded, 95));
-    report.target(Target::at_least("logins a second ÷ raw hashes a second of all cores", logins.median() / raw.median(), 0.9));
+    report.target(Target::at_least(
+        "logins a second ÷ raw hashes a second of all cores",
+        logins.median() / raw.median(),
+        0.9,
+    ));
     report.target(Target::at_most("p95 of /v1/users/me in a flood of 32 connections ÷ its idle p95", busy / calm, 5.0));
     report.target(Target::at_most("the same p95, in ms", busy, 25.0));
     report.heading("Logins", &["what", "figure"]);
@@ -43,7 +45,10 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     report.row(&[format!("logins a second, {FLOOD} connections"), logins.shown()]);
     for (what, times) in [("idle", &idle), ("in the flood", &flooded)] {
         let at = |percent| percentile(times, percent);
-        report.row(&[format!("/v1/users/me {what}: p50, p95, p99 in ms"), format!("{:.2}, {:.2}, {:.2}", at(50), at(95), at(99))]);
+        report.row(&[
+            format!("/v1/users/me {what}: p50, p95, p99 in ms"),
+            format!("{:.2}, {:.2}, {:.2}", at(50), at(95), at(99)),
+        ]);
     }
     report.memory("users, after the flood", &users);
 }
@@ -51,7 +56,8 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
 /// Hashes a second with a thread a core, and nothing else to do.
 fn raw_rate() -> f64 {
     let cores = std::thread::available_parallelism().expect("cores").get();
-    let (prototype, stop, began) = (Argon2id::try_new().expect("argon2"), Arc::new(AtomicBool::new(false)), Instant::now());
+    let (prototype, stop, began) =
+        (Argon2id::try_new().expect("argon2"), Arc::new(AtomicBool::new(false)), Instant::now());
     let threads: Vec<_> = (0..cores)
         .map(|_| {
             let (mut argon2, stop) = (prototype.clone(), Arc::clone(&stop));

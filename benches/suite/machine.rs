@@ -11,7 +11,8 @@ pub fn described(on: &ServerAddresses) -> Vec<String> {
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("\t: unknown");
     let meminfo = read("/proc/meminfo");
-    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let kib =
+        meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     let first = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -19,7 +20,11 @@ pub fn described(on: &ServerAddresses) -> Vec<String> {
     };
     let postgres = on.postgres_bin_dir.join("postgres");
     vec![
-        format!("{}, {cores} cores, {} GiB", model.trim_start_matches(['\t', ':', ' ']), kib.unwrap_or(0) / 1024 / 1024),
+        format!(
+            "{}, {cores} cores, {} GiB",
+            model.trim_start_matches(['\t', ':', ' ']),
+            kib.unwrap_or(0) / 1024 / 1024
+        ),
         first("uname", &["-sr"]),
         first(postgres.to_str().unwrap_or("postgres"), &["--version"]),
         format!("RabbitMQ {}", rabbitmq(on)),

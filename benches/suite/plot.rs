@@ -5,8 +5,13 @@ use plotters::prelude::*;
 use crate::report::folder;
 
 const SIZE: (u32, u32) = (900, 480);
-const COLOURS: [RGBColor; 5] =
-    [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44), RGBColor(127, 127, 127), RGBColor(148, 103, 189)];
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(127, 127, 127),
+    RGBColor(148, 103, 189),
+];
 
 /// One line a series, over a logarithmic axis.
 pub fn lines(file: &str, title: &str, series: &[(&str, Vec<(f64, f64)>)]) {

@@ -90,7 +90,12 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     for round in 1..=rounds() {
         for (index, (connections, over, mixed, series)) in http.iter_mut().enumerate() {
             let (load, batch) = over_http(&town, *connections, *over, *mixed, &format!("r{round}-{index}")).await;
-            println!("  round {round}: {connections} connections, {}, mixed {mixed}: {:.0}/s, p95 {:.2} ms", over.name(), load.rate, load.p95);
+            println!(
+                "  round {round}: {connections} connections, {}, mixed {mixed}: {:.0}/s, p95 {:.2} ms",
+                over.name(),
+                load.rate,
+                load.p95
+            );
             series.rate.push(load.rate);
             series.p50.push(load.p50);
             series.p95.push(load.p95);
@@ -129,11 +134,27 @@ fn tell(
     let locked_hot = &peer(CLIENTS, Over::Hot, "pgbench_locked.sql").3;
     let lone = &peer(1, Over::Spread, "pgbench_locked.sql").4;
     let ratio = |a: &Figures, b: &Figures| a.median() / b.median();
-    report.target(Target::at_least("credits over HTTP, 256 connections, spread ÷ pgbench, one statement, 16 clients", ratio(&spread.rate, statement), 1.5));
-    report.target(Target::at_least("the same ÷ pgbench, locked transaction, 16 clients", ratio(&spread.rate, locked), 4.0));
+    report.target(Target::at_least(
+        "credits over HTTP, 256 connections, spread ÷ pgbench, one statement, 16 clients",
+        ratio(&spread.rate, statement),
+        1.5,
+    ));
+    report.target(Target::at_least(
+        "the same ÷ pgbench, locked transaction, 16 clients",
+        ratio(&spread.rate, locked),
+        4.0,
+    ));
     report.target(Target::at_least("hot wallet ÷ spread, 256 connections", ratio(&hot.rate, &spread.rate), 0.9));
-    report.target(Target::at_least("hot wallet ÷ pgbench, locked transaction on one row, 16 clients", ratio(&hot.rate, locked_hot), 10.0));
-    report.target(Target::at_most("latency of a lone post ÷ pgbench, locked transaction, 1 client", ratio(&series(1, Over::Spread, false).p50, lone), 1.3));
+    report.target(Target::at_least(
+        "hot wallet ÷ pgbench, locked transaction on one row, 16 clients",
+        ratio(&hot.rate, locked_hot),
+        10.0,
+    ));
+    report.target(Target::at_most(
+        "latency of a lone post ÷ pgbench, locked transaction, 1 client",
+        ratio(&series(1, Over::Spread, false).p50, lone),
+        1.3,
+    ));
 
     report.heading("Posts", &["way", "a second (least–most)", "p50 ms", "p95 ms", "p99 ms", "posts a transaction"]);
     for (connections, over, mixed, series) in http {
@@ -149,7 +170,11 @@ fn tell(
     }
     for (clients, over, script, rate, latency) in plain {
         let what = if script.contains("locked") { "locked transaction" } else { "one statement" };
-        let row = [format!("pgbench, {what}, {clients} clients, {}", over.name()), rate.shown(), format!("mean {:.2}", latency.median())];
+        let row = [
+            format!("pgbench, {what}, {clients} clients, {}", over.name()),
+            rate.shown(),
+            format!("mean {:.2}", latency.median()),
+        ];
         report.row(&[&row[..], &[String::new(), String::new(), "1".to_owned()]].concat());
     }
     let points = |over: Over| -> Vec<(f64, f64)> {
@@ -170,6 +195,10 @@ fn tell(
     let batches = |over: Over| -> Vec<(f64, f64)> {
         CONNECTIONS.iter().map(|c| (*c as f64, series(*c, over, false).batch.median())).collect()
     };
-    plot::lines("batches.svg", "Posts in a database transaction, by connections", &[("spread", batches(Over::Spread)), ("hot wallet", batches(Over::Hot))]);
+    plot::lines(
+        "batches.svg",
+        "Posts in a database transaction, by connections",
+        &[("spread", batches(Over::Spread)), ("hot wallet", batches(Over::Hot))],
+    );
     report.memory("wallet, after the posts", &town.wallet);
 }

@@ -1,6 +1,5 @@
 //! Reads of wallets with short and long histories, and two wallet processes instead of one.
 
-
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
@@ -23,7 +22,9 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     let town = Town::begin(servers).await;
     for length in LENGTHS {
         let user = wallet_of(length);
-        town.world.sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{user}', gen_random_uuid())")).await;
+        town.world
+            .sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{user}', gen_random_uuid())"))
+            .await;
         let script = format!(
             "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
              SELECT '{user}', n, gen_random_uuid(), 'credit', 1, n, clock_timestamp() FROM generate_series(1, {length}) AS n"
@@ -38,9 +39,8 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     for round in 1..=rounds() {
         for (length, name, path, rate, p95) in &mut measured {
             let (url, path, file) = (town.wallet.url(), *path, tokens("reader", std::iter::once(wallet_of(*length))));
-            let load = beside(move || {
-                wrk(&url, CONNECTIONS, seconds(), "reads.lua", &[file.to_str().expect("a path"), path])
-            });
+            let load =
+                beside(move || wrk(&url, CONNECTIONS, seconds(), "reads.lua", &[file.to_str().expect("a path"), path]));
             let load = load.await;
             assert_eq!(load.refused, 0);
             println!("  round {round}: {name} at {length} entries: {:.0}/s", load.rate);
@@ -88,7 +88,8 @@ async fn two_processes(town: Town, report: &mut Report) {
         two.push(left + right);
     }
     town.verify().await;
-    report.heading("Wallet processes on one database, 128 connections", &["processes", "credits a second (least–most)"]);
+    report
+        .heading("Wallet processes on one database, 128 connections", &["processes", "credits a second (least–most)"]);
     report.row(&["1".to_owned(), one.shown()]);
     report.row(&["2".to_owned(), two.shown()]);
 }

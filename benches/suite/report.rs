@@ -73,7 +73,12 @@ impl Report {
         for fact in &self.machine {
             let _ = writeln!(page, "- {fact}");
         }
-        let _ = writeln!(page, "- {} interleaved rounds of {} s each; medians, with the least and the most\n", rounds(), seconds());
+        let _ = writeln!(
+            page,
+            "- {} interleaved rounds of {} s each; medians, with the least and the most\n",
+            rounds(),
+            seconds()
+        );
         page.push_str("| measure | reached | wanted | |\n|---|---|---|---|\n");
         for Target { measure, figure, bound, reached, sign } in &self.targets {
             let verdict = if *reached { "yes" } else { "**no**" };

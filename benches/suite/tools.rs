@@ -47,20 +47,31 @@ pub fn wrk(url: &str, connections: usize, seconds: usize, name: &str, arguments:
     let numbers: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     let [requests, micros, refused, broken, p50, p95, p99] = numbers[..] else { panic!("wrk: {line}") };
     assert!(broken < 0.5, "{broken} connections broke: {text}");
-    Load {
-        rate: requests / (micros / 1e6),
-        p50: p50 / 1e3,
-        p95: p95 / 1e3,
-        p99: p99 / 1e3,
-        refused: refused as u64,
-    }
+    Load { rate: requests / (micros / 1e6), p50: p50 / 1e3, p95: p95 / 1e3, p99: p99 / 1e3, refused: refused as u64 }
 }
 
 /// Transactions a second, and their mean latency in milliseconds. Blocks the thread.
-pub fn pgbench(on: &ServerAddresses, database: &str, clients: usize, seconds: usize, wallets: usize, name: &str) -> (f64, f64) {
+pub fn pgbench(
+    on: &ServerAddresses,
+    database: &str,
+    clients: usize,
+    seconds: usize,
+    wallets: usize,
+    name: &str,
+) -> (f64, f64) {
     let output = Command::new(on.postgres_bin_dir.join("pgbench"))
         .env("PGPASSWORD", &on.postgres_password)
-        .args(["-h", &on.host, "-p", &on.postgres_port.to_string(), "-U", &on.postgres_superuser, "-n", "-M", "prepared"])
+        .args([
+            "-h",
+            &on.host,
+            "-p",
+            &on.postgres_port.to_string(),
+            "-U",
+            &on.postgres_superuser,
+            "-n",
+            "-M",
+            "prepared",
+        ])
         .args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string(), "-T", &seconds.to_string()])
         .arg("-D")
         .arg(format!("wallets={wallets}"))

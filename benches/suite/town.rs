@@ -32,7 +32,8 @@ pub fn tokens(name: &str, people: impl Iterator<Item = Uuid>) -> PathBuf {
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
     for person in people {
         let claims = serde_json::json!({"sub": person.to_string(), "exp": seconds_from_now(86_400)});
-        writeln!(file, "{}", mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY)).expect("written");
+        writeln!(file, "{}", mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY))
+            .expect("written");
     }
     file.flush().expect("written");
     path
@@ -65,7 +66,12 @@ impl Town {
             Command::new(PURSE).args(["ledger", "verify"]).env_clear().envs(settings).output().expect("started")
         });
         let output = output.await;
-        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Database transactions so far.
