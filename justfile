@@ -259,10 +259,11 @@ sbom: (_cargo-tool "cargo-cyclonedx" "0.5.9") (_cargo-tool "cargo-auditable" "0.
     echo "The bill of materials is $CARGO_TARGET_DIR/sbom/purse.cdx.json"
     echo "The binary holds its own: cargo audit bin "{{ quote(purse) }}
 
-# Measure how soon after a registration the wallet is ready, and print the distribution
+# Compare posts with pgbench, and measure reads, relay, logins, memory and start, in one run on durable servers (a quarter of
+# an hour); or some parts of it: process, posts, reads, drain, logins
 [group('measure')]
-bench-latency: servers
-    cargo bench --locked --bench latency
+bench *parts: servers _wrk
+    cargo bench --locked --bench suite -- {{ parts }}
 
 # Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
 [group('check')]
@@ -424,6 +425,18 @@ _faketime:
     [ "$(id -u)" = 0 ] || as_root=sudo
     $as_root apt-get update
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends faketime
+
+# wrk, the load generator of the benchmarks
+[private]
+_wrk:
+    #!/bin/sh
+    set -eu
+    command -v wrk >/dev/null && exit 0
+    if command -v brew >/dev/null; then exec brew install wrk; fi
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    $as_root apt-get update
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wrk
 
 # cargo-mutants, built once into the tools folder where the machine has none
 [private]

@@ -7,6 +7,7 @@ use slog_async::OverflowStrategy;
 
 use crate::infra::config::{LogConfig, LogFormat};
 use crate::infra::system::System;
+use crate::infra::telemetry::gathered::{self, Flusher, Gathered};
 use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::kernel::{Clock, Role};
 
@@ -15,7 +16,20 @@ const QUEUE_RECORDS_MAX: usize = 8192;
 
 /// Keeps the log's queue alive. Dropping it writes out what still waits; records after that go nowhere.
 pub struct LogGuard {
+    // In this order: what the queue still holds is written out, and then what waits to be written.
     _queue: slog_async::AsyncGuard,
+    _flusher: Option<Flusher>,
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLog {
+    /// One was installed before.
+    #[error("a logger was installed before")]
+    Installed(#[from] log::SetLoggerError),
+    /// The system has no thread for it.
+    #[error("the log's thread could not be started")]
+    Thread(#[from] io::Error),
 }
 
 type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never> + Send>;
@@ -24,15 +38,18 @@ type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never> + Send>;
 /// through a hook.
 ///
 /// # Errors
-/// When a logger was installed before.
-pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), log::SetLoggerError> {
+/// [`NoLog`].
+pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), NoLog> {
     let format =
         config.format.unwrap_or_else(|| if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json });
-    let sink: BoxedDrain = match format {
-        LogFormat::Json => json(),
+    let (sink, flusher): (BoxedDrain, _) = match format {
+        LogFormat::Json => {
+            let (lines, flusher) = gathered::stdout()?;
+            (json(lines), Some(flusher))
+        }
         LogFormat::Pretty => {
             let lines = slog_term::TermDecorator::new().stdout().build();
-            Box::new(slog_term::FullFormat::new(lines).build().ignore_res())
+            (Box::new(slog_term::FullFormat::new(lines).build().ignore_res()), None)
         }
     };
     let (queue, queue_guard) = slog_async::Async::new(sink)
@@ -51,11 +68,11 @@ pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), log::S
         let place = panic.location().map(ToString::to_string);
         slog::error!(hook, "panicked"; "error" => panic.payload_as_str(), "at" => place);
     }));
-    Ok((root, LogGuard { _queue: queue_guard }))
+    Ok((root, LogGuard { _queue: queue_guard, _flusher: flusher }))
 }
 
-fn json() -> BoxedDrain {
-    let lines = slog_json::Json::new(io::stdout()) // line-buffered: one write a record
+fn json(lines: Gathered) -> BoxedDrain {
+    let lines = slog_json::Json::new(lines)
         .add_key_value(o!(
             // Written by slog-json in reverse, so the line begins with the time.
             "target" => FnValue(|r: &Record<'_>| target(r).to_owned()),

@@ -44,6 +44,10 @@ const ROUTE_AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::
 /// was in hand when a process was stopped.
 const SUSPECT_FROM: u32 = 3;
 
+/// How long the others are given to arrive before lots are drawn among those under suspicion. The first to arrive would
+/// be drawn each time otherwise, and that is the culprit once all before it are handled.
+const LOTS_AFTER: Duration = Duration::from_millis(250);
+
 /// What a consumer is built from, again and again.
 pub struct ProvisionConsumerPlan {
     /// The broker.
@@ -68,11 +72,21 @@ pub struct ProvisionConsumer {
     consumer: Option<Consumer>,
     waiting: Vec<ProvisionDelivery>,
     working: bool,
+    /// Whether lots may be drawn, and whether it is only a matter of time.
+    lots: Lots,
     /// Questions to an absent database in a row; `Some` while paused.
     paused: Option<u32>,
     routing: usize,
     stopping: Option<oneshot::Sender<()>>,
     lifeline: Lifeline,
+}
+
+/// When a delivery under suspicion may be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lots {
+    NotYet,
+    Soon,
+    Now,
 }
 
 type Subscription = (Consumer, LocalBoxStream<'static, Result<Incoming, AmqpError>>);
@@ -91,6 +105,7 @@ impl ProvisionConsumer {
             consumer: None,
             waiting: Vec::new(),
             working: false,
+            lots: Lots::NotYet,
             paused: None,
             routing: 0,
             stopping: None,
@@ -131,13 +146,23 @@ impl ProvisionConsumer {
         if self.working || self.paused.is_some() || self.waiting.is_empty() || self.stopping.is_some() {
             return;
         }
+        let deliveries = take_batch(&mut self.waiting, self.lots == Lots::Now, draw);
+        if deliveries.is_empty() {
+            if self.lots == Lots::NotYet {
+                self.lots = Lots::Soon;
+                ctx.run_later(LOTS_AFTER, |consumer, ctx| {
+                    consumer.lots = Lots::Now;
+                    consumer.work(ctx);
+                });
+            }
+            return;
+        }
         self.working = true;
         let batch = ProvisionBatch {
             provision: Arc::clone(&self.plan.provision),
             reader: self.plan.reader.clone(),
             logger: self.plan.logger.clone(),
         };
-        let deliveries = take_batch(&mut self.waiting, draw);
         let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
         ctx.spawn(working.into_actor(self).map(|ended, consumer, ctx| match ended {
             Ok(ended) => consumer.batch_ended(ended, ctx),
@@ -229,16 +254,20 @@ impl ProvisionConsumer {
     }
 }
 
-/// All that wait, without those under suspicion; once only those are left, one of them, by lot.
+/// All that wait, without those under suspicion; where only those are left, one of them, by lot, if lots may be drawn.
 ///
 /// A delivery that ends the process takes all that are in hand with it, and after twenty such ends the broker makes
 /// dead letters of them all. So one that has come back several times is handled alone and after the others; and by lot,
 /// so that an innocent one is not behind the culprit each time.
-fn take_batch(waiting: &mut Vec<ProvisionDelivery>, draw: impl Fn(usize) -> usize) -> Vec<ProvisionDelivery> {
+fn take_batch(
+    waiting: &mut Vec<ProvisionDelivery>,
+    lots_may_be_drawn: bool,
+    draw: impl Fn(usize) -> usize,
+) -> Vec<ProvisionDelivery> {
     let (suspects, batch): (Vec<_>, Vec<_>) =
         std::mem::take(waiting).into_iter().partition(|delivery| delivery.unanswered_before >= SUSPECT_FROM);
     *waiting = suspects;
-    if batch.is_empty() && !waiting.is_empty() {
+    if batch.is_empty() && !waiting.is_empty() && lots_may_be_drawn {
         return vec![waiting.swap_remove(draw(waiting.len()))];
     }
     batch

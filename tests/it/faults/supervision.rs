@@ -98,7 +98,7 @@ async fn a_handler_that_panics_is_a_500_in_our_form_and_its_thread_serves_the_ne
         assert_refused(&client.me(&user.token).await, 500, "INTERNAL_ERROR", &format!("panic {n}"));
     }
     assert_eq!(client.me(&user.token).await.status, 200);
-    assert_eq!(users.said("panicked").len(), 4);
+    eventually(PATIENCE, "four panics are told", || async { (users.said("panicked").len() == 4).then_some(()) }).await;
     assert!(is_live(&users).await);
 }
 
@@ -108,6 +108,7 @@ async fn fp_25_a_delivery_whose_handler_panics_climbs_the_ladder_alone() {
     let (poison, innocent) = (Uuid::now_v7(), Uuid::now_v7());
     let points = format!("wallet.provision.{poison}=panic");
     let wallet = world.spawn_fragile(Role::Wallet, &points, FAST_LADDER).await;
+    wallet.ready().await;
     for (user, id) in [(poison, "poison"), (innocent, "innocent")] {
         world.publish_event(user, id).await;
     }

@@ -152,5 +152,6 @@ async fn fp_23_a_thousand_shuffled_events_with_late_copies_make_a_thousand_walle
     eventually(PATIENCE, "the queue is empty", || async { (world.broker.depth(QUEUE).await == Some(0)).then_some(()) })
         .await;
     assert_eq!(world.broker.depth(DEAD).await, Some(0));
-    assert_eq!(wallet.said("wallet provisioned").len(), 1000, "each was made once");
+    let made = || async { (wallet.said("wallet provisioned").len() == 1000).then_some(()) };
+    eventually(PATIENCE, "each was made once", made).await;
 }

@@ -1,0 +1,90 @@
+//! Logins a second beside the raw rate of hashes, and what a flood of them does to another route.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use purse::infra::security::password_hash::Argon2id;
+use purse::kernel::Role;
+
+use crate::figures::{Figures, percentile, rounds, seconds};
+use crate::report::{Report, Target};
+use crate::support::{Client, Outages, PASSWORD, User, World};
+use crate::tools::{beside, wrk};
+
+const FLOOD: usize = 32;
+
+pub async fn measure(servers: &Outages, report: &mut Report) {
+    let world = World::on(servers.servers).await;
+    let (users, _wallet, client) = world.both().await;
+    let person = client.user().await;
+    let (mut raw, mut logins, mut idle, mut flooded) = (Figures::default(), Figures::default(), Vec::new(), Vec::new());
+    for round in 1..=rounds() {
+        raw.push(beside(raw_rate).await);
+        idle.extend(profile_times(&client, &person, Duration::from_secs(seconds() as u64)).await);
+        let (url, email) = (users.url(), person.email.clone());
+        let flood = beside(move || wrk(&url, FLOOD, seconds(), "logins.lua", &[&email, PASSWORD]));
+        let (load, times) = tokio::join!(flood, profile_times(&client, &person, Duration::from_secs(seconds() as u64)));
+        assert_eq!(load.refused, 0);
+        println!("  round {round}: raw {:.1} hashes/s, {:.1} logins/s", raw.median(), load.rate);
+        logins.push(load.rate);
+        flooded.extend(times);
+    }
+    idle.sort_by(f64::total_cmp);
+    flooded.sort_by(f64::total_cmp);
+    let (calm, busy) = (percentile(&idle, 95), percentile(&flooded, 95));
+    report.target(Target::at_least(
+        "logins a second ÷ raw hashes a second of all cores",
+        logins.median() / raw.median(),
+        0.9,
+    ));
+    report.target(Target::at_most("p95 of /v1/users/me in a flood of 32 connections ÷ its idle p95", busy / calm, 5.0));
+    report.target(Target::at_most("the same p95, in ms", busy, 25.0));
+    report.heading("Logins", &["what", "figure"]);
+    report.row(&["raw argon2id hashes a second, a thread a core".to_owned(), raw.shown()]);
+    report.row(&[format!("logins a second, {FLOOD} connections"), logins.shown()]);
+    for (what, times) in [("idle", &idle), ("in the flood", &flooded)] {
+        let at = |percent| percentile(times, percent);
+        report.row(&[
+            format!("/v1/users/me {what}: p50, p95, p99 in ms"),
+            format!("{:.2}, {:.2}, {:.2}", at(50), at(95), at(99)),
+        ]);
+    }
+    report.memory("users, after the flood", &users);
+}
+
+/// Hashes a second with a thread a core, and nothing else to do.
+fn raw_rate() -> f64 {
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    let (prototype, stop, began) =
+        (Argon2id::try_new().expect("argon2"), Arc::new(AtomicBool::new(false)), Instant::now());
+    let threads: Vec<_> = (0..cores)
+        .map(|_| {
+            let (mut argon2, stop) = (prototype.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut made = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    argon2.hash(PASSWORD).expect("a hash");
+                    made += 1;
+                }
+                made
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(seconds() as u64));
+    stop.store(true, Ordering::Relaxed);
+    let made: u32 = threads.into_iter().map(|thread| thread.join().expect("a thread")).sum();
+    f64::from(made) / began.elapsed().as_secs_f64()
+}
+
+/// Milliseconds of one request after the other.
+async fn profile_times(client: &Client, person: &User, span: Duration) -> Vec<f64> {
+    let (until, mut times) = (Instant::now() + span, Vec::new());
+    while Instant::now() < until {
+        let began = Instant::now();
+        assert_eq!(client.me(&person.token).await.status, 200);
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    times
+}

@@ -1,0 +1,69 @@
+//! The whole comparison in one run, on private servers with stock settings and fsync on: `just bench`.
+//!
+//! Rounds are interleaved, so that a machine that slows down slows all of them down, and medians are told with their
+//! spread. What is compared with what, and what each must reach, stands in docs/benchmarks/README.md, which this writes.
+#![allow(
+    clippy::expect_used,
+    clippy::float_arithmetic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    dead_code,
+    unused_imports,
+    reason = "a benchmark computes and prints, and panics when it cannot go on; it uses a part of the tests' support"
+)]
+
+#[path = "../../tests/it/support/mod.rs"]
+mod support;
+
+mod drain;
+mod figures;
+mod logins;
+mod machine;
+mod plot;
+mod posts;
+mod process;
+mod reads;
+mod report;
+mod tools;
+mod town;
+
+use report::Report;
+use support::Outages;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    runtime.block_on(measure());
+}
+
+async fn measure() {
+    // Cargo hands its own words on.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
+    println!("starting PostgreSQL and RabbitMQ (about ten seconds) …");
+    let servers = Outages::begin().await;
+    let mut report = Report::new(&servers);
+    if wants("process") {
+        process::measure(&servers, &mut report).await;
+    }
+    if wants("posts") {
+        posts::measure(&servers, &mut report).await;
+    }
+    if wants("reads") {
+        reads::measure(&servers, &mut report).await;
+    }
+    if wants("drain") {
+        drain::measure(&servers, &mut report).await;
+    }
+    if wants("logins") {
+        logins::measure(&servers, &mut report).await;
+    }
+    report.print();
+    if wanted.is_empty() {
+        report.write();
+    }
+}

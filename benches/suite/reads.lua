@@ -1,0 +1,12 @@
+-- wrk: reads of one path, each with a token out of a file. Arguments: file of tokens, path.
+function init(args)
+  requests, number = {}, 0
+  for token in io.lines(args[1]) do
+    requests[#requests + 1] = "GET " .. args[2] .. " HTTP/1.1\r\nHost: purse\r\nAuthorization: Bearer " .. token .. "\r\n\r\n"
+  end
+end
+
+function request()
+  number = number % #requests + 1
+  return requests[number]
+end

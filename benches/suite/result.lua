@@ -1,0 +1,6 @@
+-- wrk: the end of each script: one line of numbers for whoever started it.
+function done(summary, latency)
+  io.write(string.format("RESULT %d %d %d %d %d %d %d\n", summary.requests, summary.duration, summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
+    latency:percentile(50), latency:percentile(95), latency:percentile(99)))
+end
