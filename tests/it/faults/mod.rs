@@ -23,7 +23,7 @@ mod twins;
 
 use purse::kernel::Role;
 
-use crate::support::{Client, RoleProcess, World};
+use crate::support::{Client, PATIENCE, RoleProcess, World, eventually};
 
 /// A ladder that is climbed within two seconds, and locks that are given up soon.
 const FAST_LADDER: &[(&str, &str)] =
@@ -38,6 +38,9 @@ async fn with_fragile(
 ) -> (RoleProcess, RoleProcess, Client) {
     let other = if fragile == Role::Users { Role::Wallet } else { Role::Users };
     let (broken, sound) = tokio::join!(world.spawn_fragile(fragile, points, changed), world.start(other));
+    // Both listen before the broker knows of their queues.
+    let declared = || async { world.broker.depth("wallet.provision").await.map(drop) };
+    eventually(PATIENCE, "the queues are declared", declared).await;
     let (users, wallet) = if fragile == Role::Users { (&broken, &sound) } else { (&sound, &broken) };
     let client = Client::new(&users.url(), &wallet.url());
     (broken, sound, client)
