@@ -18,7 +18,8 @@ use actix_web::{App, HttpServer, web};
 use slog::Logger;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::infra::http::observe;
+use crate::infra::http::{RequestMeters, observe};
+use crate::infra::metrics::Meters;
 use crate::runtime::child::{EndReason, Lifeline, Shutdown};
 
 /// Connections that may wait to be accepted.
@@ -45,6 +46,8 @@ pub struct HttpPlan {
     pub application: Application,
     /// For the request lines.
     pub logger: Logger,
+    /// For what is measured of requests.
+    pub meters: Meters,
 }
 
 /// The listener as an actor.
@@ -74,9 +77,11 @@ impl HttpActor {
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
         let (application, logger) = (Arc::clone(&self.plan.application), self.plan.logger.clone());
+        let meters = self.plan.meters.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(logger.clone()))
+                .app_data(web::Data::new(RequestMeters::new(&meters)))
                 .configure(|routes| application(routes))
                 .wrap(from_fn(observe))
         })

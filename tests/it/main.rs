@@ -27,6 +27,7 @@ mod http_refusals;
 mod http_shutdown;
 mod lifecycle;
 mod main_job;
+mod metrics;
 mod openapi;
 mod openapi_answers;
 mod operate_dlq;

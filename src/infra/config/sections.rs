@@ -65,6 +65,8 @@ pub struct LogConfig {
 pub struct HttpConfig {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where `/metrics` is, if not there.
+    pub metrics: Option<SocketAddr>,
     /// Threads that serve requests.
     pub workers: usize,
     /// Networks whose `X-Forwarded-For` is believed.

@@ -71,6 +71,7 @@ settings! {
     HOST = BOTH, Text("0.0.0.0"), "ADDRESS", "Address to listen on";
     USERS_PORT = USERS, Text("3002"), "PORT", "Port of the users role; 0 takes a free one";
     WALLET_PORT = WALLET, Text("3001"), "PORT", "Port of the wallet role; 0 takes a free one";
+    METRICS_PORT = BOTH, Absent, "PORT", "Port for /metrics alone, which is then not on the role's own port; 0 takes a free one";
     USERS_DATABASE_URL = USERS, RequiredSecret, "URL", "PostgreSQL of the users role, as its least-privileged user";
     WALLET_DATABASE_URL = WALLET, RequiredSecret, "URL", "PostgreSQL of the wallet role, as its least-privileged user";
     USERS_MIGRATION_DATABASE_URL = USERS, OptionalSecret, "URL", "The same database as its owner, for migrations alone; USERS_DATABASE_URL if unset";

@@ -9,6 +9,7 @@ use slog::{Logger, debug, info};
 
 use crate::infra::amqp::AmqpError;
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
+use crate::wallet::actors::meters::ProvisionMeters;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
@@ -17,6 +18,7 @@ use crate::wallet::application::provision_wallets::ProvisionWallets;
 pub(super) struct ProvisionBatch {
     pub(super) provision: Arc<ProvisionWallets>,
     pub(super) reader: DeliveryReader,
+    pub(super) meters: ProvisionMeters,
     pub(super) logger: Logger,
 }
 
@@ -102,12 +104,13 @@ impl ProvisionBatch {
         for (user, delivery) in readable {
             let logger = describe(&self.logger, &delivery).new(slog::o!("user_id" => user.to_string()));
             // Two deliveries for one user in one batch: one of them has made it.
-            match made.iter().position(|m| *m == user) {
-                Some(index) => {
-                    made.swap_remove(index);
-                    info!(logger, "wallet provisioned");
-                }
-                None => debug!(logger, "wallet was there already"),
+            if let Some(index) = made.iter().position(|m| *m == user) {
+                made.swap_remove(index);
+                self.meters.provisioned.increment(1);
+                info!(logger, "wallet provisioned");
+            } else {
+                self.meters.duplicate.increment(1);
+                debug!(logger, "wallet was there already");
             }
             if let Err(e) = delivery.ack().await {
                 // It comes again, and then the wallet is there already.

@@ -26,6 +26,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::system::{System, draw, roll};
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
+use crate::wallet::actors::meters::ProvisionMeters;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
 use crate::wallet::amqp::{DeliveryReader, FailedDelivery, ProvisionDelivery, Route, topology};
@@ -58,6 +59,8 @@ pub struct ProvisionConsumerPlan {
     pub prefetch: u16,
     /// Where the broker's state is shown.
     pub health: HealthBoard,
+    /// What becomes of deliveries.
+    pub meters: ProvisionMeters,
     /// For deliveries.
     pub logger: Logger,
 }
@@ -135,6 +138,7 @@ impl ProvisionConsumer {
         let batch = ProvisionBatch {
             provision: Arc::clone(&self.plan.provision),
             reader: self.plan.reader.clone(),
+            meters: self.plan.meters.clone(),
             logger: self.plan.logger.clone(),
         };
         let deliveries = take_batch(&mut self.waiting, draw);
@@ -191,7 +195,7 @@ impl ProvisionConsumer {
         let Failed { delivery, route, reason } = failed;
         let logger = describe(&self.plan.logger, &delivery);
         let copy = FailedDelivery::copy(&delivery, &route, &reason, System.next_id());
-        let router = self.plan.router.clone();
+        let (router, meters) = (self.plan.router.clone(), self.plan.meters.clone());
         let routing = async move {
             let mut tries = 0;
             while let Err(e) = router.route(copy.clone()).await {
@@ -199,6 +203,7 @@ impl ProvisionConsumer {
                 tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
                 tries = tries.saturating_add(1);
             }
+            meters.routed(&route);
             match &route {
                 Route::Tier { number, .. } => {
                     warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);
