@@ -28,6 +28,7 @@ mod http_shutdown;
 mod lifecycle;
 mod main_job;
 mod metrics;
+mod observability;
 mod openapi;
 mod openapi_answers;
 mod operate_dlq;
