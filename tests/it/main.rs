@@ -41,4 +41,5 @@ mod outages;
 mod provisioning;
 mod rate_limits;
 mod tokens_http;
+mod traces;
 mod use_cases;
