@@ -127,7 +127,7 @@ fmt:
 lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
-    cargo clippy --all-targets --locked --features failpoints -- -D warnings
+    cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Everything that has to pass: formatting, clippy, all tests on real servers, the short faults, and a total
 [group('check')]
@@ -139,7 +139,7 @@ test: servers test-tools lint
     # The binary that is released, and then the one whose steps can be broken off.
     {
       cargo test --locked --no-fail-fast; product=$?
-      cargo test --locked --no-fail-fast --features failpoints --test it -- faults:: --skip faults::long; faults=$?
+      cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long; faults=$?
       exit $((product ? product : faults))
     } | tee "$results"
     outcome=$?

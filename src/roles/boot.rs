@@ -16,6 +16,7 @@ use crate::infra::http::{DocsPage, OtherRole, Sweep, metrics_routes};
 use crate::infra::metrics::Meters;
 use crate::infra::postgres::{Connector, Database, DbError, MigrateError, Migrated, Migrations, PoolOptions, migrate};
 use crate::infra::system::roll;
+use crate::infra::telemetry::Spans;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, Role, chain};
 use crate::roles::{RoleConfig, users, vitals, wallet};
@@ -52,6 +53,7 @@ pub(super) struct Foundation {
     /// Where `/metrics` is, if not there.
     pub(super) metrics_listener: Option<TcpListener>,
     pub(super) meters: Meters,
+    pub(super) spans: Spans,
 }
 
 impl Foundation {
@@ -100,7 +102,7 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
 
 /// The child that listens. Made last and stopped first: what answers its requests is there before and after it.
 pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Application) -> ChildSpec {
-    let (logger, meters) = (on.logger_of("http"), on.meters);
+    let (logger, meters, spans) = (on.logger_of("http"), on.meters, on.spans);
     let application: Application = if on.metrics_listener.is_some() {
         application
     } else {
@@ -111,7 +113,7 @@ pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Applica
         })
     };
     let (workers, drain) = (process.http.workers, process.shutdown_grace / 2);
-    listener("http", HttpPlan { workers, drain, application, logger, meters, listener: on.listener })
+    listener("http", HttpPlan { workers, drain, application, logger, meters, spans, listener: on.listener })
 }
 
 /// The child that answers `/metrics` where that has a port of its own. Made first and stopped last.
@@ -124,6 +126,7 @@ fn metrics_http(on: &Foundation) -> anyhow::Result<Option<ChildSpec>> {
         application: Arc::new(move |app| metrics_routes(&meters, app)),
         logger: on.logger_of("metrics_http"),
         meters: on.meters.clone(),
+        spans: Spans::default(),
         listener: own.try_clone()?,
     };
     Ok(Some(listener("metrics_http", plan)))
@@ -228,6 +231,10 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         Ok(meters) => meters,
         Err(e) => return Ending::OwnFault(format!("the meters cannot be set up: {e}")),
     };
+    let spans = match Spans::try_new(process.otlp_url.as_deref(), process.role) {
+        Ok(spans) => spans,
+        Err(e) => return Ending::OwnFault(e.to_string()),
+    };
     let connector = match Connector::new(&process.database, io.clone()) {
         Ok(connector) => connector,
         Err(e) => return no_tls(&e),
@@ -248,6 +255,7 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         listener,
         metrics_listener,
         meters: meters.clone(),
+        spans: spans.clone(),
     };
     let specs = match assemble(&config, foundation) {
         Ok(specs) => specs,
@@ -280,6 +288,7 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         },
         signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
     }
+    spans.close();
     ending
 }
 

@@ -82,6 +82,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         lease: config.outbox_lease,
         health: on.health.clone(),
         meters: RelayMeters::new(&on.meters),
+        spans: on.spans.clone(),
         logger: on.logger_of("outbox_poller"),
     });
     // Of the pool for requests: a count that takes long must not keep the relay or the probe waiting.

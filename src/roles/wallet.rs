@@ -93,6 +93,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         prefetch: config.prefetch,
         health: on.health.clone(),
         meters: ProvisionMeters::new(&on.meters),
+        spans: on.spans.clone(),
         logger: on.logger_of("provision_consumer"),
     });
     Ok(vec![

@@ -37,6 +37,8 @@ mod operate_ledger;
 mod operate_outbox;
 mod operate_pages;
 mod operate_redrive;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outages;
 mod provisioning;
 mod rate_limits;

@@ -12,6 +12,7 @@ use crate::infra::config::sections::{
     TokenConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::config::setting::{self, Setting};
+use crate::infra::telemetry::Spans;
 use crate::infra::{amqp, postgres};
 use crate::kernel::{Role, Secret};
 
@@ -110,6 +111,10 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
     let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
+    let otlp_url = l.optional(&setting::OTLP_URL, parse::web_address);
+    if otlp_url.is_some() && !Spans::AVAILABLE {
+        warnings.push("OTLP_URL is set and this binary cannot send spans: build it with --features otlp".into());
+    }
     Some(ProcessConfig {
         role,
         log,
@@ -118,6 +123,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
         amqp: amqp?,
         tokens: tokens?,
         rate_limit_enabled,
+        otlp_url,
         shutdown_grace,
         warnings,
     })

@@ -147,6 +147,8 @@ pub struct ProcessConfig {
     pub tokens: TokenConfig,
     /// Whether requests are limited at all.
     pub rate_limit_enabled: bool,
+    /// Where spans go, without a slash at its end.
+    pub otlp_url: Option<String>,
     /// Longest time of a shutdown.
     pub shutdown_grace: Duration,
     /// What is unsafe and only a warning outside production: logged at boot.

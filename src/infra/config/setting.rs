@@ -108,6 +108,7 @@ settings! {
     DB_STATEMENT_TIMEOUT_MS = BOTH, Text("3000"), "MS", "Longest run of one statement, kept by the server";
     DB_LOCK_TIMEOUT_MS = BOTH, Text("1000"), "MS", "Longest wait for a lock, kept by the server";
     SHUTDOWN_GRACE_MS = BOTH, Text("15000"), "MS", "Longest time that a shutdown may take";
+    OTLP_URL = BOTH, Absent, "URL", "OpenTelemetry collector that takes spans by HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL = BOTH, Text("info"), "LEVEL", "error, warn, info, debug or trace";
     LOG_FORMAT = BOTH, Absent, "FORMAT", "json or pretty; pretty on a terminal and json elsewhere unless set";
 }

@@ -18,6 +18,7 @@ use slog::Logger;
 
 use crate::infra::http::{ApiError, Authenticated, RequestMeters};
 use crate::infra::system::System;
+use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,6 +58,7 @@ pub async fn observe(
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
     let meters = request.app_data::<web::Data<RequestMeters>>().cloned();
+    let spans = request.app_data::<web::Data<Spans>>().cloned();
     request.extensions_mut().insert(context.clone());
     let head_only = method == Method::HEAD;
     if head_only {
@@ -65,7 +67,7 @@ pub async fn observe(
     }
 
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    let line = Line { began, method: method.as_str(), context: &context, logger, meters };
+    let line = Line { began, method: method.as_str(), context: &context, logger, meters, spans };
     match answered {
         Ok(Ok(response)) => {
             let mut response = in_our_form(response.map_into_boxed_body());
@@ -133,6 +135,11 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
 }
 
+/// Probes and scrapes come every few seconds.
+fn is_probe(route: &str) -> bool {
+    route.starts_with("/health") || route == "/metrics"
+}
+
 /// The one log line of a request.
 struct Line<'a> {
     began: Instant,
@@ -140,6 +147,7 @@ struct Line<'a> {
     context: &'a RequestContext,
     logger: Option<Logger>,
     meters: Option<web::Data<RequestMeters>>,
+    spans: Option<web::Data<Spans>>,
 }
 
 impl Line<'_> {
@@ -173,6 +181,19 @@ impl Line<'_> {
         if let Some(meters) = &self.meters {
             meters.count((self.method, route), (status, code), self.began.elapsed());
         }
+        if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
+            spans.record(|| Span {
+                step: Step::Request,
+                trace: &self.context.traceparent,
+                took: self.began.elapsed(),
+                failed: status.is_server_error(),
+                attributes: vec![
+                    ("http.request.method", self.method.to_owned()),
+                    ("http.route", route.to_owned()),
+                    ("http.response.status_code", status.as_str().to_owned()),
+                ],
+            });
+        }
     }
 
     fn log(&self, route: &str, status: StatusCode, user_id: Option<String>, error: Option<String>) {
@@ -197,8 +218,7 @@ impl Line<'_> {
             (Some(error), 500) => slog::error!(logger, "request failed"; "error" => error),
             (Some(error), _) => slog::warn!(logger, "request could not be served"; "error" => error),
             (None, 500) => slog::error!(logger, "request failed"),
-            // Probes and scrapes come every few seconds.
-            (None, 200 | 503) if route.starts_with("/health") || route == "/metrics" => slog::debug!(logger, "request"),
+            (None, 200 | 503) if is_probe(route) => slog::debug!(logger, "request"),
             (None, _) => slog::info!(logger, "request"),
         }
     }

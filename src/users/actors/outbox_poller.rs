@@ -21,6 +21,7 @@ use crate::infra::amqp::{AmqpError, Broker};
 use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::roll;
+use crate::infra::telemetry::Spans;
 use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::users::actors::meters::RelayMeters;
@@ -51,6 +52,8 @@ pub struct OutboxPollerPlan {
     pub health: HealthBoard,
     /// What becomes of events.
     pub meters: RelayMeters,
+    /// For each event.
+    pub spans: Spans,
     /// For what happens to batches.
     pub logger: Logger,
 }
@@ -203,7 +206,9 @@ impl Actor for OutboxPoller {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
         let plan = Arc::clone(&self.plan);
-        let connecting = async move { OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures)).await };
+        let connecting = async move {
+            OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures), plan.spans.clone()).await
+        };
         ctx.spawn(connecting.into_actor(self).map(|connected, poller, ctx| poller.connected(connected, ctx)));
     }
 }

@@ -10,7 +10,7 @@
 //! the broker sends nothing more. It does not even subscribe before the database has answered once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _,
@@ -24,6 +24,7 @@ use crate::contracts::PROVISION_QUEUE;
 use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
 use crate::infra::health::HealthBoard;
 use crate::infra::system::{System, draw, roll};
+use crate::infra::telemetry::Spans;
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
 use crate::wallet::actors::meters::ProvisionMeters;
@@ -61,6 +62,8 @@ pub struct ProvisionConsumerPlan {
     pub health: HealthBoard,
     /// What becomes of deliveries.
     pub meters: ProvisionMeters,
+    /// For each delivery.
+    pub spans: Spans,
     /// For deliveries.
     pub logger: Logger,
 }
@@ -139,6 +142,8 @@ impl ProvisionConsumer {
             provision: Arc::clone(&self.plan.provision),
             reader: self.plan.reader.clone(),
             meters: self.plan.meters.clone(),
+            spans: self.plan.spans.clone(),
+            began: Instant::now(),
             logger: self.plan.logger.clone(),
         };
         let deliveries = take_batch(&mut self.waiting, draw);
