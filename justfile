@@ -74,9 +74,9 @@ servers:
       exit 69
     fi
 
-# Install what the tests need beside the servers, where it is missing: Chromium with its driver, Python, Node, curl
+# Install what the tests need beside the servers, where it is missing: Chromium with its driver, Python, Node, curl, Prometheus
 [group('set-up')]
-test-tools:
+test-tools: _prometheus
     #!/bin/sh
     set -eu
     has() { for name in "$@"; do [ -x "$name" ] || command -v "$name" >/dev/null || continue; return 0; done; return 1; }
@@ -127,7 +127,7 @@ fmt:
 lint:
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
-    cargo clippy --all-targets --locked --features failpoints -- -D warnings
+    cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Everything that has to pass: formatting, clippy, dependencies, all tests on real servers, the short faults, and a total
 [group('check')]
@@ -139,7 +139,7 @@ test: servers test-tools lint (deny "error")
     # The binary that is released, and then the one whose steps can be broken off.
     {
       cargo test --locked --no-fail-fast; product=$?
-      cargo test --locked --no-fail-fast --features failpoints --test it -- faults:: --skip faults::long; faults=$?
+      cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long; faults=$?
       exit $((product ? product : faults))
     } | tee "$results"
     outcome=$?
@@ -191,6 +191,11 @@ test-mutants *words: _cargo-mutants
 [group('check')]
 test-browser: servers test-tools
     cargo test --locked --test it docs_page::
+
+# Only metrics: counts, alerts by promtool, and each panel's query by a Prometheus that scrapes both roles under load
+[group('check')]
+test-observability: servers _prometheus
+    cargo test --locked --test it -- metrics:: observability::
 
 # Make the pictures of docs/images again
 [group('check')]
@@ -437,6 +442,34 @@ _wrk:
     [ "$(id -u)" = 0 ] || as_root=sudo
     $as_root apt-get update
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wrk
+
+# Prometheus and promtool, unpacked once into the tools folder where the machine has none: installed, Debian would start it
+[private]
+_prometheus:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "prometheus") }}
+    PATH="$PATH:$into/usr/bin"
+    command -v prometheus >/dev/null && command -v promtool >/dev/null && exit 0
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+      echo "fetching Prometheus into $into" >&2
+      folder=$(mktemp -d)
+      trap 'rm -rf "$folder"' EXIT
+      cd "$folder"
+      apt-get -q download prometheus || {
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        $as_root apt-get update
+        apt-get -q download prometheus
+      }
+      mkdir -p "$into"
+      dpkg-deb --extract prometheus_*.deb "$into"
+    elif command -v brew >/dev/null; then
+      brew install prometheus
+    else
+      echo "The tests of metrics need prometheus and promtool; install them so that they are found by PATH." >&2
+      exit 69
+    fi
 
 # cargo-mutants, built once into the tools folder where the machine has none
 [private]

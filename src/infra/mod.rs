@@ -1,4 +1,5 @@
-//! Technology without a context: configuration, logs, the database, the broker, HTTP, cryptography, the system.
+//! Technology without a context: configuration, logs, the database, the broker, HTTP, metrics, cryptography,
+//! the system.
 //!
 //! Nothing here names users or wallets. `slog`, `lapin`, `tokio_postgres` and `actix_web` begin on this floor.
 
@@ -6,6 +7,7 @@ pub mod amqp;
 pub mod config;
 pub mod health;
 pub mod http;
+pub mod metrics;
 pub mod postgres;
 pub mod security;
 pub mod system;

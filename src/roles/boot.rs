@@ -1,6 +1,6 @@
 //! The life of a serving process: log, check, migrate, supervise, stop.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::infra::config::{ProcessConfig, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
-use crate::infra::http::{DocsPage, OtherRole, Sweep};
-use crate::infra::postgres::{Connector, Database, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::http::{DocsPage, OtherRole, Sweep, metrics_routes};
+use crate::infra::metrics::Meters;
+use crate::infra::postgres::{Connector, Database, DbError, MigrateError, Migrated, Migrations, PoolOptions, migrate};
 use crate::infra::system::roll;
+use crate::infra::telemetry::Spans;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, Role, chain};
-use crate::roles::{RoleConfig, users, wallet};
+use crate::roles::{RoleConfig, users, vitals, wallet};
 use crate::runtime::{
     Application, Child, ChildSpec, DatabaseProbe, Housekeeper, HttpActor, HttpPlan, Signals, Stop, Supervisor, Verdict,
     bind,
@@ -25,6 +27,8 @@ use crate::runtime::{
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
+/// How long a scrape in hand may take once a shutdown has begun.
+const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// Waits between tries to reach the database at boot.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
@@ -46,12 +50,23 @@ pub(super) struct Foundation {
     pub(super) io: tokio::runtime::Handle,
     pub(super) connector: Connector,
     pub(super) listener: TcpListener,
+    /// Where `/metrics` is, if not there.
+    pub(super) metrics_listener: Option<TcpListener>,
+    pub(super) meters: Meters,
+    pub(super) spans: Spans,
 }
 
 impl Foundation {
     /// The logger of one actor.
     pub(super) fn logger_of(&self, actor: &'static str) -> Logger {
         self.logger.new(o!("actor" => actor))
+    }
+
+    /// A pool of database connections; `purpose` names it where there is more than the one for requests.
+    pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
+        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
+        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.meters);
+        Ok(pool)
     }
 }
 
@@ -66,8 +81,11 @@ pub(super) fn database_probe(on: &Foundation, database: Database, check: &'stati
 }
 
 /// The child that sweeps what would grow for ever.
-pub(super) fn housekeeper(chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
-    let start = move |lifeline| Box::new(Housekeeper { chores: chores.clone(), lifeline }.start()) as Box<dyn Child>;
+pub(super) fn housekeeper(on: &Foundation, chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
+    let meters = on.meters.clone();
+    let start = move |lifeline| {
+        Box::new(Housekeeper { chores: chores.clone(), meters: meters.clone(), lifeline }.start()) as Box<dyn Child>
+    };
     ChildSpec { name: "housekeeper", start: Box::new(start) }
 }
 
@@ -84,15 +102,40 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
 
 /// The child that listens. Made last and stopped first: what answers its requests is there before and after it.
 pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Application) -> ChildSpec {
-    let plan = Arc::new(HttpPlan {
-        workers: process.http.workers,
-        drain: process.shutdown_grace / 2,
-        application,
-        logger: on.logger_of("http"),
-        listener: on.listener,
-    });
+    let (logger, meters, spans) = (on.logger_of("http"), on.meters, on.spans);
+    let application: Application = if on.metrics_listener.is_some() {
+        application
+    } else {
+        let meters = meters.clone();
+        Arc::new(move |app| {
+            application(app);
+            metrics_routes(&meters, app);
+        })
+    };
+    let (workers, drain) = (process.http.workers, process.shutdown_grace / 2);
+    listener("http", HttpPlan { workers, drain, application, logger, meters, spans, listener: on.listener })
+}
+
+/// The child that answers `/metrics` where that has a port of its own. Made first and stopped last.
+fn metrics_http(on: &Foundation) -> anyhow::Result<Option<ChildSpec>> {
+    let Some(own) = &on.metrics_listener else { return Ok(None) };
+    let meters = on.meters.clone();
+    let plan = HttpPlan {
+        workers: 1,
+        drain: METRICS_DRAIN,
+        application: Arc::new(move |app| metrics_routes(&meters, app)),
+        logger: on.logger_of("metrics_http"),
+        meters: on.meters.clone(),
+        spans: Spans::default(),
+        listener: own.try_clone()?,
+    };
+    Ok(Some(listener("metrics_http", plan)))
+}
+
+fn listener(name: &'static str, plan: HttpPlan) -> ChildSpec {
+    let plan = Arc::new(plan);
     let start = move |lifeline| Box::new(HttpActor::new(Arc::clone(&plan), lifeline).start()) as Box<dyn Child>;
-    ChildSpec { name: "http", start: Box::new(start) }
+    ChildSpec { name, start: Box::new(start) }
 }
 
 /// Checks what must hold before anything is opened.
@@ -175,15 +218,23 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
     for warning in &process.warnings {
         warn!(logger, "unsafe setting"; "error" => warning);
     }
-    let listener = match bind(listen) {
-        Ok(listener) => listener,
-        Err(e) => {
-            return Ending::Refused(format!(
-                "cannot listen on {listen}: {e}. Stop whatever uses that port, or choose another one with --port"
-            ));
-        }
+    let (listener, address) = match open(listen, "--port") {
+        Ok(opened) => opened,
+        Err(ending) => return ending,
     };
-    let address = listener.local_addr().unwrap_or(listen);
+    let metrics = match process.http.metrics.map(|address| open(address, "--metrics-port")).transpose() {
+        Ok(opened) => opened,
+        Err(ending) => return ending,
+    };
+    let (metrics_listener, metrics_address) = metrics.unzip();
+    let meters = match Meters::try_new() {
+        Ok(meters) => meters,
+        Err(e) => return Ending::OwnFault(format!("the meters cannot be set up: {e}")),
+    };
+    let spans = match Spans::try_new(process.otlp_url.as_deref(), process.role) {
+        Ok(spans) => spans,
+        Err(e) => return Ending::OwnFault(e.to_string()),
+    };
     let connector = match Connector::new(&process.database, io.clone()) {
         Ok(connector) => connector,
         Err(e) => return no_tls(&e),
@@ -196,13 +247,26 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         }
     }
     let health = HealthBoard::default();
-    let foundation = Foundation { logger: logger.clone(), health: health.clone(), io, connector, listener };
+    let foundation = Foundation {
+        logger: logger.clone(),
+        health: health.clone(),
+        io,
+        connector,
+        listener,
+        metrics_listener,
+        meters: meters.clone(),
+        spans: spans.clone(),
+    };
     let specs = match assemble(&config, foundation) {
         Ok(specs) => specs,
         Err(e) => return Ending::OwnFault(format!("{e:#}")),
     };
+    vitals::show(&meters, process.role, &specs, &health);
     let (supervisor, mut verdict) = Supervisor::new(specs, health.clone(), logger.clone());
     let supervisor = supervisor.start();
+    if let Some(address) = metrics_address {
+        info!(logger, "listening for metrics"; "address" => address.to_string());
+    }
     info!(logger, "listening"; "address" => address.to_string());
 
     let ending = tokio::select! {
@@ -224,14 +288,29 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         },
         signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
     }
+    spans.close();
     ending
 }
 
 fn assemble(config: &RoleConfig, foundation: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
-    match config {
+    let first = metrics_http(&foundation)?;
+    let others = match config {
         RoleConfig::Users(config) => users::assemble(config, foundation),
         RoleConfig::Wallet(config) => wallet::assemble(config, foundation),
-    }
+    };
+    Ok(first.into_iter().chain(others?).collect())
+}
+
+/// Binds an address; `flag` is what chooses another one.
+fn open(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Ending> {
+    let refused = |e| {
+        Ending::Refused(format!(
+            "cannot listen on {address}: {e}. Stop whatever uses that port, or choose another one with {flag}"
+        ))
+    };
+    let listener = bind(address).map_err(refused)?;
+    let address = listener.local_addr().unwrap_or(address);
+    Ok((listener, address))
 }
 
 /// Migrates as soon as the database can be reached, however long that takes.

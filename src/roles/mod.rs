@@ -4,6 +4,7 @@
 
 mod boot;
 mod users;
+mod vitals;
 mod wallet;
 
 pub use boot::{Ending, self_test};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::infra::amqp::Broker;
 use crate::infra::config::UsersConfig;
 use crate::infra::http::{ByClient, Limiter, Sweep, TextLimiter};
-use crate::infra::postgres::{Database, PoolOptions};
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
@@ -13,10 +12,13 @@ use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
 use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
-use crate::users::actors::{HasherHandle, OutboxPoller, OutboxPollerPlan, RelayWaker, start_hashers};
+use crate::users::actors::{
+    DepthMeters, HashMeters, HasherHandle, OutboxPoller, OutboxPollerPlan, OutboxWatch, RelayMeters, RelayWaker,
+    start_hashers,
+};
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{AccessToken, OutboxDepth, PasswordHasher, TokenError, TokenIssuer, UserStore};
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
 use crate::users::postgres::{PgOutbox, PgUserStore};
@@ -37,17 +39,15 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
     let process = &config.process;
     on.health.expect("users-db", true);
     on.health.expect("rabbitmq", false);
-    let pool = |application_name, connections_max| {
-        Database::new(&on.connector, PoolOptions { application_name, connections_max })
-    };
-    let requests = pool("purse users", process.database.pool_max)?;
-    let probe = pool("purse users: probe", 1)?;
+    let requests = on.pool("purse users", process.database.pool_max)?;
+    let probe = on.pool("purse users: probe", 1)?;
     // Its own, so that a flood of requests never keeps events from leaving.
-    let relay = pool("purse users: outbox", 1)?;
+    let relay = on.pool("purse users: outbox", 1)?;
 
     let (poller, hashers) = (Handle::default(), Handle::default());
-    let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests));
-    let hasher: Arc<dyn PasswordHasher> = Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max));
+    let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests.clone()));
+    let hasher: Arc<dyn PasswordHasher> =
+        Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.meters));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
     let (system, clock) = (Arc::new(System), Arc::new(System));
     let limiter = |limit| {
@@ -80,22 +80,35 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
     let poller_plan = Arc::new(OutboxPollerPlan {
         broker: Broker::new(&process.amqp, on.io.clone()),
         signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
-        outbox: Arc::new(PgOutbox::new(relay, system)),
+        outbox: Arc::new(PgOutbox::new(relay, system.clone())),
         poll_interval: config.outbox_poll_interval,
         batch_max: config.outbox_batch_max,
         lease: config.outbox_lease,
         health: on.health.clone(),
+        meters: RelayMeters::new(&on.meters),
+        spans: on.spans.clone(),
         logger: on.logger_of("outbox_poller"),
     });
+    // Of the pool for requests: a count that takes long must not keep the relay or the probe waiting.
+    let outbox: Arc<dyn OutboxDepth> = Arc::new(PgOutbox::new(requests, system));
+    let (depth_meters, watch_logger) = (DepthMeters::new(&on.meters), on.logger_of("outbox_watch"));
+    let hash_meters = HashMeters::new(&on.meters);
     let argon2 = Argon2id::try_new()?;
     let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(vec![
         database_probe(&on, probe, "users-db"),
-        housekeeper(chores),
+        housekeeper(&on, chores),
+        ChildSpec {
+            name: "outbox_watch",
+            start: Box::new(move |lifeline| {
+                let (outbox, meters, logger) = (Arc::clone(&outbox), depth_meters.clone(), watch_logger.clone());
+                Box::new(OutboxWatch { outbox, meters, logger, lifeline }.start())
+            }),
+        },
         ChildSpec {
             name: "password_hasher",
             start: Box::new(move |lifeline| {
-                let threads = start_hashers(&argon2, hash_threads, lifeline);
+                let threads = start_hashers(&argon2, hash_threads, &hash_meters, lifeline);
                 hashers.point_to(threads.clone());
                 Box::new(threads)
             }),

@@ -8,7 +8,6 @@ use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
 use crate::infra::config::WalletConfig;
 use crate::infra::http::{BySubject, Limiter, Sweep};
-use crate::infra::postgres::{Database, PoolOptions};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
@@ -16,8 +15,8 @@ use crate::kernel::Role;
 use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    LEDGER_CONNECTIONS, LedgerHandle, LedgerWriter, LedgerWriterPlan, ProvisionConsumer, ProvisionConsumerPlan,
-    RetryRouter, RetryRouterPlan, RouterHandle,
+    LEDGER_CONNECTIONS, LedgerHandle, LedgerMeters, LedgerWriter, LedgerWriterPlan, ProvisionConsumer,
+    ProvisionConsumerPlan, ProvisionMeters, RetryRouter, RetryRouterPlan, RouterHandle, RouterMeters,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::arrivals::Arrivals;
@@ -38,14 +37,11 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
     let process = &config.process;
     on.health.expect("wallet-db", true);
     on.health.expect("rabbitmq", false);
-    let pool = |application_name, connections_max| {
-        Database::new(&on.connector, PoolOptions { application_name, connections_max })
-    };
-    let requests = pool("purse wallet", process.database.pool_max)?;
-    let probe = pool("purse wallet: probe", 1)?;
+    let requests = on.pool("purse wallet", process.database.pool_max)?;
+    let probe = on.pool("purse wallet: probe", 1)?;
     // Their own, so that neither a flood of reads nor a held wallet keeps the writer or the provisioning waiting.
-    let writing = pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
-    let provisioning = pool("purse wallet: provisioning", 1)?;
+    let writing = on.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
+    let provisioning = on.pool("purse wallet: provisioning", 1)?;
 
     let (system, arrivals) = (Arc::new(System), Arrivals::default());
     let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system.clone()));
@@ -55,7 +51,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
     let api = WalletApi {
         post_entry: Arc::new(PostEntry {
-            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max)),
+            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.meters)),
             ids: system,
         }),
         list_entries: Arc::new(ListEntries { ledger: Arc::clone(&ledger) }),
@@ -76,11 +72,13 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         batch_max: config.ledger_batch_max,
         queue_max: config.ledger_queue_max,
         io: on.io.clone(),
+        meters: LedgerMeters::new(&on.meters),
         logger: on.logger_of("ledger_writer"),
     });
     let router_plan = Arc::new(RetryRouterPlan {
         broker: broker.clone(),
         ladder: Arc::clone(&ladder),
+        meters: RouterMeters::new(&on.meters),
         logger: on.logger_of("retry_router"),
     });
     let consumer_plan = Arc::new(ProvisionConsumerPlan {
@@ -94,11 +92,13 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         router: router.clone(),
         prefetch: config.prefetch,
         health: on.health.clone(),
+        meters: ProvisionMeters::new(&on.meters),
+        spans: on.spans.clone(),
         logger: on.logger_of("provision_consumer"),
     });
     Ok(vec![
         database_probe(&on, probe, "wallet-db"),
-        housekeeper(chores),
+        housekeeper(&on, chores),
         ChildSpec {
             name: "ledger_writer",
             start: Box::new(move |lifeline| {

@@ -1,4 +1,4 @@
-//! Sweeps what would grow for ever: the counts of the rate limits.
+//! Sweeps what would grow for ever: the counts of the rate limits, and measured durations that nobody asks for.
 //!
 //! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages alone. Ends: on shutdown.
 
@@ -8,15 +8,20 @@ use std::time::Duration;
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler};
 
 use crate::infra::http::Sweep;
+use crate::infra::metrics::Meters;
 use crate::runtime::child::{Lifeline, Shutdown};
 
 /// Time between two sweeps.
 const EVERY: Duration = Duration::from_mins(1);
+/// Time between two looks at the meters: at ten thousand requests a second there are that many numbers more each second.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// Sweeps each of its chores in turn.
 pub struct Housekeeper {
     /// What is swept.
     pub chores: Vec<Arc<dyn Sweep>>,
+    /// What is tidied.
+    pub meters: Meters,
     /// Tells the supervisor of the end.
     pub lifeline: Lifeline,
 }
@@ -26,6 +31,7 @@ impl Actor for Housekeeper {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(EVERY, |keeper, _| keeper.chores.iter().for_each(|chore| chore.sweep()));
+        ctx.run_interval(TIDY_EVERY, |keeper, _| keeper.meters.tidy());
     }
 }
 

@@ -18,7 +18,9 @@ use actix_web::{App, HttpServer, web};
 use slog::Logger;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::infra::http::observe;
+use crate::infra::http::{RequestMeters, observe};
+use crate::infra::metrics::Meters;
+use crate::infra::telemetry::Spans;
 use crate::runtime::child::{EndReason, Lifeline, Shutdown};
 
 /// Connections that may wait to be accepted.
@@ -45,6 +47,10 @@ pub struct HttpPlan {
     pub application: Application,
     /// For the request lines.
     pub logger: Logger,
+    /// For what is measured of requests.
+    pub meters: Meters,
+    /// For the requests' spans.
+    pub spans: Spans,
 }
 
 /// The listener as an actor.
@@ -74,9 +80,12 @@ impl HttpActor {
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
         let (application, logger) = (Arc::clone(&self.plan.application), self.plan.logger.clone());
+        let (meters, spans) = (self.plan.meters.clone(), self.plan.spans.clone());
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(logger.clone()))
+                .app_data(web::Data::new(RequestMeters::new(&meters)))
+                .app_data(web::Data::new(spans.clone()))
                 .configure(|routes| application(routes))
                 .wrap(from_fn(observe))
         })

@@ -9,9 +9,11 @@ use crate::infra::amqp::{
     AmqpError, Broker, ConfirmedPublisher, Declaration, Frames, HeaderValue, Outgoing, PublishResult,
 };
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
+use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Name of the publishing connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse users: outbox";
@@ -20,6 +22,7 @@ const CONNECTION_NAME: &str = "purse users: outbox";
 pub struct OutboxPublisher {
     publisher: ConfirmedPublisher,
     signatures: Arc<EventSignatures>,
+    spans: Spans,
 }
 
 impl OutboxPublisher {
@@ -28,10 +31,10 @@ impl OutboxPublisher {
     ///
     /// # Errors
     /// [`AmqpError`].
-    pub async fn connect(broker: &Broker, signatures: Arc<EventSignatures>) -> Result<Self, AmqpError> {
+    pub async fn connect(broker: &Broker, signatures: Arc<EventSignatures>, spans: Spans) -> Result<Self, AmqpError> {
         let connection = broker.connect(CONNECTION_NAME, Frames::Small).await?;
         connection.declare(&[Declaration::TopicExchange(EVENTS_EXCHANGE)]).await?;
-        Ok(Self { publisher: ConfirmedPublisher::open(connection).await?, signatures })
+        Ok(Self { publisher: ConfirmedPublisher::open(connection).await?, signatures, spans })
     }
 
     /// Whether its connection is open, as far as this side knows.
@@ -47,6 +50,19 @@ impl OutboxPublisher {
     /// Closes the connection.
     pub async fn close(self) {
         self.publisher.into_connection().close().await;
+    }
+
+    /// An event takes as long as its batch, since the broker's answers come for all of it.
+    fn trace(&self, event: &ClaimedEvent, outcome: &PublishOutcome, began: Instant) {
+        if let Some(trace) = &event.traceparent {
+            self.spans.record(|| Span {
+                step: Step::Publish,
+                trace,
+                took: began.elapsed(),
+                failed: *outcome != PublishOutcome::Confirmed,
+                attributes: vec![("messaging.message.id", event.id.to_string())],
+            });
+        }
     }
 
     fn message(&self, event: &ClaimedEvent) -> Result<Outgoing, PublishOutcome> {
@@ -79,10 +95,11 @@ impl OutboxPublisher {
 #[async_trait]
 impl EventPublisher for OutboxPublisher {
     async fn publish(&self, events: &[ClaimedEvent]) -> Vec<PublishOutcome> {
+        let began = Instant::now();
         let prepared: Vec<_> = events.iter().map(|event| self.message(event)).collect();
         let messages: Vec<Outgoing> = prepared.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
         let mut results = self.publisher.publish(&messages).await.into_iter();
-        prepared
+        let outcomes: Vec<_> = prepared
             .into_iter()
             .map(|prepared| match prepared {
                 Err(refused) => refused,
@@ -93,6 +110,10 @@ impl EventPublisher for OutboxPublisher {
                     Some(PublishResult::Unanswered) | None => PublishOutcome::Unanswered,
                 },
             })
-            .collect()
+            .collect();
+        for (event, outcome) in events.iter().zip(&outcomes) {
+            self.trace(event, outcome, began);
+        }
+        outcomes
     }
 }

@@ -116,6 +116,7 @@ async fn the_documented_routes_are_the_ones_that_the_servers_have() {
         assert_eq!(document.value, printed(role).value, "{role}: printed and served");
         let mut written = paths_in(&format!("{role}/http/mod.rs"));
         written.extend(paths_in("infra/http/docs_page.rs"));
+        written.extend(paths_in("infra/http/metrics_page.rs"));
         // What the page loads is its own business.
         written.retain(|path| path != "/docs/{file}");
         let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

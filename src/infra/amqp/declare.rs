@@ -68,6 +68,16 @@ impl BrokerConnection {
         Ok(())
     }
 
+    /// How many messages wait in a queue, without those that a consumer has in hand.
+    ///
+    /// # Errors
+    /// [`AmqpError`], also when there is no such queue, which closes the channel.
+    pub async fn messages(&self, queue: &str) -> Result<u32, AmqpError> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asked = self.channel().queue_declare(queue.into(), options, FieldTable::default());
+        answer("counting a queue's messages", asked).await.map(|queue| queue.message_count())
+    }
+
     async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
         match declaration {
             Declaration::TopicExchange(name) => {

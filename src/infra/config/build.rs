@@ -12,6 +12,7 @@ use crate::infra::config::sections::{
     TokenConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::config::setting::{self, Setting};
+use crate::infra::telemetry::Spans;
 use crate::infra::{amqp, postgres};
 use crate::kernel::{Role, Secret};
 
@@ -112,6 +113,10 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
     let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
+    let otlp_url = l.optional(&setting::OTLP_URL, parse::web_address);
+    if otlp_url.is_some() && !Spans::AVAILABLE {
+        warnings.push("OTLP_URL is set and this binary cannot send spans: build it with --features otlp".into());
+    }
     Some(ProcessConfig {
         role,
         log,
@@ -120,6 +125,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
         amqp: amqp?,
         tokens: tokens?,
         rate_limit_enabled,
+        otlp_url,
         shutdown_grace,
         warnings,
     })
@@ -186,13 +192,22 @@ fn http_config(l: &mut Layers) -> HttpConfig {
         Role::Wallet => (setting::WALLET_PORT, setting::USERS_PUBLIC_URL),
     };
     let host = l.value(&setting::HOST, IpAddr::V4(Ipv4Addr::UNSPECIFIED), parse::address);
-    let port = l.value(&port_setting, 0, |t| t.parse::<u16>().map_err(|_| "must be a port from 0 to 65535"));
+    let as_port = |t: &str| t.parse::<u16>().map_err(|_| "must be a port from 0 to 65535");
+    let port = l.value(&port_setting, 0, as_port);
+    let metrics_port = l.optional(&setting::METRICS_PORT, as_port);
+    if metrics_port.is_some_and(|metrics_port| metrics_port != 0 && metrics_port == port) {
+        l.problem_with(
+            &setting::METRICS_PORT,
+            "must be another port than the role's own; unset, /metrics is on that one",
+        );
+    }
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = l.optional(&setting::HTTP_WORKERS, |t| parse::count(t, 1, 256));
     let trusted_proxies = l.optional(&setting::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
     let other_role_url = l.optional(&other_role, parse::web_address);
     let listen = SocketAddr::new(host, port);
-    HttpConfig { listen, workers: workers.unwrap_or_else(cores), trusted_proxies, other_role_url }
+    let metrics = metrics_port.map(|port| SocketAddr::new(host, port));
+    HttpConfig { listen, metrics, workers: workers.unwrap_or_else(cores), trusted_proxies, other_role_url }
 }
 
 fn database_config(l: &mut Layers) -> Option<DatabaseConfig> {

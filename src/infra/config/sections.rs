@@ -65,6 +65,8 @@ pub struct LogConfig {
 pub struct HttpConfig {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where `/metrics` is, if not there.
+    pub metrics: Option<SocketAddr>,
     /// Threads that serve requests.
     pub workers: usize,
     /// Networks whose `X-Forwarded-For` is believed.
@@ -145,6 +147,8 @@ pub struct ProcessConfig {
     pub tokens: TokenConfig,
     /// Whether requests are limited at all.
     pub rate_limit_enabled: bool,
+    /// Where spans go, without a slash at its end.
+    pub otlp_url: Option<String>,
     /// Longest time of a shutdown.
     pub shutdown_grace: Duration,
     /// What is unsafe and only a warning outside production: logged at boot.

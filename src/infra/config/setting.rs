@@ -71,6 +71,7 @@ settings! {
     HOST = BOTH, Text("0.0.0.0"), "ADDRESS", "Address to listen on";
     USERS_PORT = USERS, Text("3002"), "PORT", "Port of the users role; 0 takes a free one";
     WALLET_PORT = WALLET, Text("3001"), "PORT", "Port of the wallet role; 0 takes a free one";
+    METRICS_PORT = BOTH, Absent, "PORT", "Port for /metrics alone, which is then not on the role's own port; 0 takes a free one";
     USERS_DATABASE_URL = USERS, RequiredSecret, "URL", "PostgreSQL of the users role, as its least-privileged user";
     WALLET_DATABASE_URL = WALLET, RequiredSecret, "URL", "PostgreSQL of the wallet role, as its least-privileged user";
     USERS_MIGRATION_DATABASE_URL = USERS, OptionalSecret, "URL", "The same database as its owner, for migrations alone; USERS_DATABASE_URL if unset";
@@ -108,6 +109,7 @@ settings! {
     DB_STATEMENT_TIMEOUT_MS = BOTH, Text("3000"), "MS", "Longest run of one statement, kept by the server";
     DB_LOCK_TIMEOUT_MS = BOTH, Text("1000"), "MS", "Longest wait for a lock, kept by the server";
     SHUTDOWN_GRACE_MS = BOTH, Text("15000"), "MS", "Longest time that a shutdown may take";
+    OTLP_URL = BOTH, Absent, "URL", "OpenTelemetry collector that takes spans by HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL = BOTH, Text("info"), "LEVEL", "error, warn, info, debug or trace";
     LOG_FORMAT = BOTH, Absent, "FORMAT", "json or pretty; pretty on a terminal and json elsewhere unless set";
 }

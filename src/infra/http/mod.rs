@@ -1,11 +1,12 @@
-//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, the API's document and the
-//! page that shows it, and what wraps every request.
+//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, metrics, the API's document
+//! and the page that shows it, and what wraps every request.
 
 mod api_error;
 mod authenticate;
 mod docs_page;
 mod health_routes;
 mod json_body;
+mod metrics_page;
 mod observe;
 pub mod openapi;
 mod query;
@@ -17,6 +18,7 @@ pub use authenticate::{Authenticated, authenticate};
 pub use docs_page::{DocsPage, OtherRole};
 pub use health_routes::{live, live_endpoint, ready, ready_endpoint};
 pub use json_body::{JsonFields, read_json};
+pub use metrics_page::{RequestMeters, metrics_endpoint, metrics_routes};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;
 pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};

@@ -16,8 +16,9 @@ use actix_web::{Error, HttpMessage as _, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
-use crate::infra::http::{ApiError, Authenticated};
+use crate::infra::http::{ApiError, Authenticated, RequestMeters};
 use crate::infra::system::System;
+use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -60,6 +61,8 @@ pub async fn observe(
     let context = RequestContext::of(request.headers());
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
+    let meters = request.app_data::<web::Data<RequestMeters>>().cloned();
+    let spans = request.app_data::<web::Data<Spans>>().cloned();
     request.extensions_mut().insert(context.clone());
     let head_only = method == Method::HEAD;
     if head_only {
@@ -73,7 +76,7 @@ pub async fn observe(
         let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
         called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
     };
-    let line = Line { began, method: method.as_str(), context: &context, logger };
+    let line = Line { began, method: method.as_str(), context: &context, logger, meters, spans };
     match answered {
         Ok(Ok(response)) => {
             let mut response = in_our_form(response);
@@ -150,12 +153,19 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
 }
 
+/// Probes and scrapes come every few seconds.
+fn is_probe(route: &str) -> bool {
+    route.starts_with("/health") || route == "/metrics"
+}
+
 /// The one log line of a request.
 struct Line<'a> {
     began: Instant,
     method: &'a str,
     context: &'a RequestContext,
     logger: Option<Logger>,
+    meters: Option<web::Data<RequestMeters>>,
+    spans: Option<web::Data<Spans>>,
 }
 
 impl Line<'_> {
@@ -164,16 +174,15 @@ impl Line<'_> {
         // The pattern, not the path: ids and queries do not belong into every log line.
         let route = request.match_pattern().unwrap_or_else(|| "(none)".to_owned());
         let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
-        let cause = response
-            .response()
-            .error()
-            .and_then(|e| e.as_error::<ApiError>())
-            .and_then(|e| e.cause().map(str::to_owned));
+        let refusal = response.response().error().and_then(|e| e.as_error::<ApiError>());
+        let cause = refusal.and_then(|e| e.cause().map(str::to_owned));
+        self.measure(&route, response.status(), refusal);
         self.log(&route, response.status(), user, cause);
     }
 
     fn write_error(&self, mut error: Error) -> Error {
         let status = error.as_response_error().status_code();
+        self.measure("(none)", status, error.as_error::<ApiError>());
         self.log("(none)", status, None, None);
         let context = self.context.clone();
         error.add_response_mapper(move |mut response| {
@@ -181,6 +190,28 @@ impl Line<'_> {
             response
         });
         error
+    }
+
+    fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>) {
+        // A limiter answers for itself.
+        let limited = (status == StatusCode::TOO_MANY_REQUESTS).then_some("RATE_LIMITED");
+        let code = refusal.map(ApiError::code).or(limited);
+        if let Some(meters) = &self.meters {
+            meters.count((self.method, route), (status, code), self.began.elapsed());
+        }
+        if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
+            spans.record(|| Span {
+                step: Step::Request,
+                trace: &self.context.traceparent,
+                took: self.began.elapsed(),
+                failed: status.is_server_error(),
+                attributes: vec![
+                    ("http.request.method", self.method.to_owned()),
+                    ("http.route", route.to_owned()),
+                    ("http.response.status_code", status.as_str().to_owned()),
+                ],
+            });
+        }
     }
 
     fn log(&self, route: &str, status: StatusCode, user_id: Option<String>, error: Option<String>) {
@@ -205,8 +236,7 @@ impl Line<'_> {
             (Some(error), 500) => slog::error!(logger, "request failed"; "error" => error),
             (Some(error), _) => slog::warn!(logger, "request could not be served"; "error" => error),
             (None, 500) => slog::error!(logger, "request failed"),
-            // Probes come every second.
-            (None, 200 | 503) if route.starts_with("/health") => slog::debug!(logger, "request"),
+            (None, 200 | 503) if is_probe(route) => slog::debug!(logger, "request"),
             (None, _) => slog::info!(logger, "request"),
         }
     }

@@ -21,8 +21,10 @@ use crate::infra::amqp::{AmqpError, Broker};
 use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::roll;
+use crate::infra::telemetry::Spans;
 use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
+use crate::users::actors::meters::RelayMeters;
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
@@ -48,6 +50,10 @@ pub struct OutboxPollerPlan {
     pub lease: Duration,
     /// Where the broker's state is shown.
     pub health: HealthBoard,
+    /// What becomes of events.
+    pub meters: RelayMeters,
+    /// For each event.
+    pub spans: Spans,
     /// For what happens to batches.
     pub logger: Logger,
 }
@@ -76,6 +82,8 @@ impl OutboxPoller {
     }
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+        // A connection that is gone is not blocked.
+        self.plan.meters.blocked.set(0);
         if let EndReason::Unavailable(_) = &reason {
             self.plan.health.set(CHECK, Err("not connected".to_owned()));
         }
@@ -134,7 +142,9 @@ impl OutboxPoller {
 
     /// Whether the broker takes nothing at the moment; the timer comes back to it.
     fn is_blocked(&self, publisher: &OutboxPublisher) -> bool {
-        if publisher.is_blocked() {
+        let blocked = publisher.is_blocked();
+        self.plan.meters.blocked.set(u8::from(blocked));
+        if blocked {
             if self.plan.health.set(CHECK, Err("takes no messages: short of memory or disk".to_owned())) {
                 warn!(self.plan.logger, "the broker takes no messages; they wait in the outbox until it does");
             }
@@ -150,6 +160,7 @@ impl OutboxPoller {
         self.relaying = false;
         let again = match ended {
             Ok(relayed) => {
+                self.plan.meters.count(relayed);
                 self.log(relayed);
                 if relayed.unanswered > 0
                     && !self.publisher.as_ref().is_some_and(|publisher| self.is_blocked(publisher))
@@ -195,7 +206,9 @@ impl Actor for OutboxPoller {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
         let plan = Arc::clone(&self.plan);
-        let connecting = async move { OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures)).await };
+        let connecting = async move {
+            OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures), plan.spans.clone()).await
+        };
         ctx.spawn(connecting.into_actor(self).map(|connected, poller, ctx| poller.connected(connected, ctx)));
     }
 }

@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Handler, Message, SyncArbiter, SyncContext};
 use async_trait::async_trait;
@@ -16,15 +16,18 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::infra::metrics::{Histogram, Meters};
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
+use crate::users::actors::meters::{HashMeters, show_hash_queue};
 use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
 use crate::users::domain::Password;
 
 /// One hashing thread.
 pub struct HasherThread {
     argon2: Argon2id,
+    meters: HashMeters,
     _lifeline: Arc<Lifeline>,
 }
 
@@ -54,12 +57,15 @@ impl Actor for HasherThread {
 }
 
 /// A panic must not take the thread with it: the others' jobs wait for it too.
-fn guarded<T>(work: impl FnOnce() -> Result<T, HashingFailed>) -> Result<T, HashError> {
+fn guarded<T>(took: &Histogram, work: impl FnOnce() -> Result<T, HashingFailed>) -> Result<T, HashError> {
+    let began = Instant::now();
     let work = || {
         fault::point("password_hasher.job");
         work()
     };
-    match catch_unwind(AssertUnwindSafe(work)) {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    took.record(began.elapsed());
+    match done {
         Ok(done) => done.map_err(|e| HashError::Failed(Box::new(e))),
         Err(_) => Err(HashError::Failed("hashing panicked".into())),
     }
@@ -70,7 +76,7 @@ impl Handler<Job<Hash>> for HasherThread {
 
     fn handle(&mut self, job: Job<Hash>, _: &mut Self::Context) -> Self::Result {
         let argon2 = &mut self.argon2;
-        guarded(|| argon2.hash(job.work.0.expose()).map(PasswordHash::new))
+        guarded(&self.meters.hash, || argon2.hash(job.work.0.expose()).map(PasswordHash::new))
     }
 }
 
@@ -79,7 +85,9 @@ impl Handler<Job<Compare>> for HasherThread {
 
     fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
         let (argon2, Compare { candidate, against }) = (&mut self.argon2, &job.work);
-        let compared = guarded(|| argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose)))?;
+        let compared = guarded(&self.meters.compare, || {
+            argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose))
+        })?;
         Ok(match compared {
             Compared::Different => Verdict::Wrong,
             Compared::Same => Verdict::Right,
@@ -96,9 +104,13 @@ impl Child for Addr<HasherThread> {
 }
 
 /// Starts `threads` hashing threads behind one address.
-pub fn start_hashers(argon2: &Argon2id, threads: usize, lifeline: Lifeline) -> Addr<HasherThread> {
-    let (argon2, lifeline) = (argon2.clone(), Arc::new(lifeline));
-    SyncArbiter::start(threads, move || HasherThread { argon2: argon2.clone(), _lifeline: Arc::clone(&lifeline) })
+pub fn start_hashers(argon2: &Argon2id, threads: usize, meters: &HashMeters, lifeline: Lifeline) -> Addr<HasherThread> {
+    let (argon2, meters, lifeline) = (argon2.clone(), meters.clone(), Arc::new(lifeline));
+    SyncArbiter::start(threads, move || HasherThread {
+        argon2: argon2.clone(),
+        meters: meters.clone(),
+        _lifeline: Arc::clone(&lifeline),
+    })
 }
 
 /// [`PasswordHasher`] to whichever threads there are at the moment, with a bound on what may wait for them.
@@ -108,9 +120,12 @@ pub struct HasherHandle {
 }
 
 impl HasherHandle {
-    /// At most `queue_max` jobs wait or run at once.
-    pub fn new(threads: Handle<HasherThread>, queue_max: usize) -> Self {
-        Self { threads, places: Arc::new(Semaphore::new(queue_max)) }
+    /// At most `queue_max` jobs wait or run at once; how many there are is shown in `meters`.
+    pub fn new(threads: Handle<HasherThread>, queue_max: usize, meters: &Meters) -> Self {
+        let places = Arc::new(Semaphore::new(queue_max));
+        let free = Arc::clone(&places);
+        show_hash_queue(meters, move || queue_max.saturating_sub(free.available_permits()));
+        Self { threads, places }
     }
 
     async fn ask<T>(&self, work: T) -> <Job<T> as Message>::Result

@@ -201,6 +201,22 @@ pub trait Outbox: Send + Sync {
     async fn settle(&self, token: uuid::Uuid, settlement: Settlement) -> Result<u64, DependencyError>;
 }
 
+/// What waits in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Events that are not published.
+    pub events: usize,
+    /// Age of the oldest of them, by the store's clock; zero while nothing waits.
+    pub oldest_age: std::time::Duration,
+}
+
+/// Looks at the outbox without touching it.
+#[async_trait]
+pub trait OutboxDepth: Send + Sync {
+    /// What waits now.
+    async fn depth(&self) -> Result<Depth, DependencyError>;
+}
+
 /// Takes events to the broker.
 #[async_trait]
 pub trait EventPublisher: Send + Sync {

@@ -10,6 +10,7 @@
 //! gather, and all of them are the next one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
@@ -19,8 +20,10 @@ use slog::{Logger, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::infra::metrics::{Meters, number};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
+use crate::wallet::actors::meters::{LedgerMeters, PostMeters};
 use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
 use crate::wallet::application::posting_queue::PostingQueue;
@@ -41,6 +44,8 @@ pub struct LedgerWriterPlan {
     pub queue_max: usize,
     /// Where batches run.
     pub io: runtime::Handle,
+    /// For batches.
+    pub meters: LedgerMeters,
     /// For batches that fail.
     pub logger: Logger,
 }
@@ -173,7 +178,14 @@ async fn run_batch(plan: &LedgerWriterPlan, posts: Vec<Waiting>, patience: Patie
         })
         .unzip();
     fault::point("ledger_writer.batch");
+    let began = Instant::now();
     let BatchResult { results, failures } = plan.post_batch.execute(&drafts, patience).await;
+    let took = match patience {
+        Patience::SkipHeld => &plan.meters.commit_common,
+        Patience::Wait => &plan.meters.commit_set_aside,
+    };
+    took.record(began.elapsed());
+    plan.meters.batch.record(number(drafts.len()));
     for failure in &failures {
         log(&plan.logger, failure, drafts.len());
     }
@@ -239,18 +251,19 @@ impl Handler<Shutdown> for LedgerWriter {
 pub struct LedgerHandle {
     writer: Handle<LedgerWriter>,
     places: Arc<Semaphore>,
+    meters: PostMeters,
 }
 
 impl LedgerHandle {
-    /// At most `queue_max` posts wait or are written at once.
-    pub fn new(writer: Handle<LedgerWriter>, queue_max: usize) -> Self {
-        Self { writer, places: Arc::new(Semaphore::new(queue_max)) }
+    /// At most `queue_max` posts wait or are written at once; how many there are is shown in `meters`.
+    pub fn new(writer: Handle<LedgerWriter>, queue_max: usize, meters: &Meters) -> Self {
+        let places = Arc::new(Semaphore::new(queue_max));
+        let free = Arc::clone(&places);
+        let meters = PostMeters::new(meters, move || queue_max.saturating_sub(free.available_permits()));
+        Self { writer, places, meters }
     }
-}
 
-#[async_trait]
-impl Ledger for LedgerHandle {
-    async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
+    async fn ask(&self, draft: Draft) -> Result<Posted, PostError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
         let (answer, answered) = oneshot::channel();
@@ -258,5 +271,14 @@ impl Ledger for LedgerHandle {
         writer.try_send(Post(Waiting { draft, asker })).map_err(|_| PostError::Overloaded)?;
         // An asker always tells something before it is gone.
         answered.await.unwrap_or(Err(PostError::OutcomeUnknown))
+    }
+}
+
+#[async_trait]
+impl Ledger for LedgerHandle {
+    async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
+        let result = self.ask(draft).await;
+        self.meters.count(&result);
+        result
     }
 }

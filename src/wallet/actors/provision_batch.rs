@@ -3,12 +3,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use slog::{Logger, debug, info};
 
 use crate::infra::amqp::AmqpError;
+use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
+use crate::wallet::actors::meters::ProvisionMeters;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
@@ -17,6 +20,9 @@ use crate::wallet::application::provision_wallets::ProvisionWallets;
 pub(super) struct ProvisionBatch {
     pub(super) provision: Arc<ProvisionWallets>,
     pub(super) reader: DeliveryReader,
+    pub(super) meters: ProvisionMeters,
+    pub(super) spans: Spans,
+    pub(super) began: Instant,
     pub(super) logger: Logger,
 }
 
@@ -50,6 +56,7 @@ impl ProvisionBatch {
                 Ok(Ok(user)) => readable.push((user, delivery)),
                 // No later try can make it readable.
                 Ok(Err(poison)) => {
+                    self.trace(&delivery, true);
                     end.failed.push(Failed { delivery, route: Route::DeadLetter, reason: poison.to_string() });
                 }
                 Err(_) => self.fail(delivery, &panicked(), &mut end),
@@ -102,13 +109,15 @@ impl ProvisionBatch {
         for (user, delivery) in readable {
             let logger = describe(&self.logger, &delivery).new(slog::o!("user_id" => user.to_string()));
             // Two deliveries for one user in one batch: one of them has made it.
-            match made.iter().position(|m| *m == user) {
-                Some(index) => {
-                    made.swap_remove(index);
-                    info!(logger, "wallet provisioned");
-                }
-                None => debug!(logger, "wallet was there already"),
+            if let Some(index) = made.iter().position(|m| *m == user) {
+                made.swap_remove(index);
+                self.meters.provisioned.increment(1);
+                info!(logger, "wallet provisioned");
+            } else {
+                self.meters.duplicate.increment(1);
+                debug!(logger, "wallet was there already");
             }
+            self.trace(&delivery, false);
             if let Err(e) = delivery.ack().await {
                 // It comes again, and then the wallet is there already.
                 end.broken.get_or_insert(e);
@@ -122,8 +131,21 @@ impl ProvisionBatch {
         end.away.get_or_insert_with(|| chain(e));
     }
 
+    fn trace(&self, delivery: &ProvisionDelivery, failed: bool) {
+        if let Some(trace) = &delivery.traceparent {
+            self.spans.record(|| Span {
+                step: Step::Provision,
+                trace,
+                took: self.began.elapsed(),
+                failed,
+                attributes: vec![("purse.attempt", delivery.attempt.count().to_string())],
+            });
+        }
+    }
+
     fn fail(&self, delivery: ProvisionDelivery, e: &DependencyError, end: &mut BatchEnd) {
         let route = Route::after(&self.reader.ladder, delivery.attempt);
+        self.trace(&delivery, true);
         end.failed.push(Failed { delivery, route, reason: chain(e) });
     }
 }

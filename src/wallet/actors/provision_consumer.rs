@@ -10,7 +10,7 @@
 //! the broker sends nothing more. It does not even subscribe before the database has answered once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _,
@@ -24,8 +24,10 @@ use crate::contracts::PROVISION_QUEUE;
 use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
 use crate::infra::health::HealthBoard;
 use crate::infra::system::{System, draw, roll};
+use crate::infra::telemetry::Spans;
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
+use crate::wallet::actors::meters::ProvisionMeters;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
 use crate::wallet::amqp::{DeliveryReader, FailedDelivery, ProvisionDelivery, Route, topology};
@@ -62,6 +64,10 @@ pub struct ProvisionConsumerPlan {
     pub prefetch: u16,
     /// Where the broker's state is shown.
     pub health: HealthBoard,
+    /// What becomes of deliveries.
+    pub meters: ProvisionMeters,
+    /// For each delivery.
+    pub spans: Spans,
     /// For deliveries.
     pub logger: Logger,
 }
@@ -161,6 +167,9 @@ impl ProvisionConsumer {
         let batch = ProvisionBatch {
             provision: Arc::clone(&self.plan.provision),
             reader: self.plan.reader.clone(),
+            meters: self.plan.meters.clone(),
+            spans: self.plan.spans.clone(),
+            began: Instant::now(),
             logger: self.plan.logger.clone(),
         };
         let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
@@ -216,7 +225,7 @@ impl ProvisionConsumer {
         let Failed { delivery, route, reason } = failed;
         let logger = describe(&self.plan.logger, &delivery);
         let copy = FailedDelivery::copy(&delivery, &route, &reason, System.next_id());
-        let router = self.plan.router.clone();
+        let (router, meters) = (self.plan.router.clone(), self.plan.meters.clone());
         let routing = async move {
             let mut tries = 0;
             while let Err(e) = router.route(copy.clone()).await {
@@ -224,6 +233,7 @@ impl ProvisionConsumer {
                 tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
                 tries = tries.saturating_add(1);
             }
+            meters.routed(&route);
             match &route {
                 Route::Tier { number, .. } => {
                     warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::infra::amqp::{AmqpError, Broker};
 use crate::kernel::{Classified, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
+use crate::wallet::actors::meters::RouterMeters;
 use crate::wallet::amqp::{FailedDelivery, RetryPublisher, RouteError};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
@@ -33,6 +34,8 @@ pub struct RetryRouterPlan {
     pub broker: Broker,
     /// The tiers.
     pub ladder: Arc<RetryLadder>,
+    /// For the connection and the dead letters.
+    pub meters: RouterMeters,
     /// For connections.
     pub logger: Logger,
 }
@@ -60,6 +63,8 @@ impl RetryRouter {
     }
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+        // A connection that is gone is not blocked.
+        self.plan.meters.blocked.set(0);
         self.lifeline.end(reason);
         ctx.stop();
     }
@@ -76,6 +81,8 @@ impl RetryRouter {
                         router.publish(ctx);
                     }
                 });
+                // Once at once: the first look must not wait.
+                self.declare(ctx);
                 ctx.run_interval(DECLARE_EVERY, Self::declare);
                 self.publish(ctx);
             }
@@ -96,10 +103,9 @@ impl RetryRouter {
         let Some(publisher) = self.publisher.clone().filter(free) else { return };
         let plan = Arc::clone(&self.plan);
         let declared = async move { publisher.declare(&plan.ladder).await };
-        ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| {
-            if let Err(e) = declared {
-                router.broker_failed(&e, ctx);
-            }
+        ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| match declared {
+            Ok(dead_letters) => router.plan.meters.dead_letters.set(dead_letters),
+            Err(e) => router.broker_failed(&e, ctx),
         }));
     }
 
@@ -108,7 +114,9 @@ impl RetryRouter {
         // Whoever no longer waits has lost the delivery, and it comes again.
         self.waiting.retain(|publish| !publish.answer.is_closed());
         let Some(publisher) = self.publisher.clone() else { return };
-        if self.publishing || self.waiting.is_empty() || publisher.is_blocked() {
+        let blocked = publisher.is_blocked();
+        self.plan.meters.blocked.set(u8::from(blocked));
+        if self.publishing || self.waiting.is_empty() || blocked {
             return;
         }
         self.publishing = true;

@@ -118,12 +118,15 @@ impl RetryPublisher {
         results
     }
 
-    /// Declares everything again, so that what somebody has deleted is there again.
+    /// Declares everything again, so that what somebody has deleted is there again, and tells how many dead letters
+    /// there are.
     ///
     /// # Errors
     /// [`AmqpError`].
-    pub async fn declare(&self, ladder: &RetryLadder) -> Result<(), AmqpError> {
-        self.publisher.connection().declare(&topology(ladder)).await
+    pub async fn declare(&self, ladder: &RetryLadder) -> Result<u32, AmqpError> {
+        let connection = self.publisher.connection();
+        connection.declare(&topology(ladder)).await?;
+        connection.messages(DEAD_LETTER_QUEUE).await
     }
 
     /// Whether the broker takes nothing at the moment.

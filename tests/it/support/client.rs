@@ -60,7 +60,7 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// Sends it; the answer must be JSON.
+    /// Sends it; the answer must be JSON, or say that it is plain text.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         self.try_send(request).await.expect("an answer")
     }
@@ -70,7 +70,12 @@ impl Client {
         let response = request.send().await.ok()?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.ok()?;
-        let body = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{status} without JSON ({e}): {text}"));
+        let is_text = headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+        let body = if is_text {
+            Value::String(text)
+        } else {
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{status} without JSON ({e}): {text}"))
+        };
         Some(Answer { status, headers, body })
     }
 

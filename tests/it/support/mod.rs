@@ -15,6 +15,7 @@ mod obstacle;
 mod process;
 mod raw;
 mod refusal;
+mod scrape;
 pub mod source;
 mod token;
 mod world;
@@ -32,6 +33,7 @@ pub use obstacle::Obstacle;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
+pub use scrape::{Family, Scrape};
 pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, stranger, token_of};
 pub use world::{Outages, PURSE, World, free_port};
 

@@ -1,0 +1,130 @@
+//! `GET /metrics`, and what is measured of every request.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpResponse, web};
+use utoipa::openapi::{ObjectBuilder, Type};
+
+use crate::infra::http::openapi::Endpoint;
+use crate::infra::metrics::{Counter, Histogram, Meters, Named};
+
+/// The text format of Prometheus.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const DURATION: Named = Named {
+    name: "http_server_request_duration_seconds",
+    help: "Time from the request's head to the answer's, by method, route pattern and status.",
+};
+const REFUSALS: Named = Named {
+    name: "purse_http_refusals_total",
+    help: "Refused requests by route pattern and code: RATE_LIMITED, WALLET_PROVISIONING (the gate), OVERLOADED and so on.",
+};
+
+/// Adds the route to an application.
+pub fn metrics_routes(meters: &Meters, app: &mut web::ServiceConfig) {
+    app.app_data(web::Data::new(meters.clone())).service(web::resource("/metrics").route(web::get().to(metrics)));
+}
+
+/// What the document says of the route.
+pub fn metrics_endpoint() -> Endpoint {
+    Endpoint::get("/metrics", "getMetrics", "What was counted and measured")
+        .tag("health")
+        .about("Where `METRICS_PORT` is set it is on that port, and not on this one.")
+        .answers_with("text/plain", ObjectBuilder::new().schema_type(Type::String), "The text format of Prometheus.")
+}
+
+async fn metrics(meters: web::Data<Meters>) -> HttpResponse {
+    HttpResponse::Ok().content_type(TEXT).body(meters.text())
+}
+
+/// The meters of one thread's requests. Handles are kept by what they are labelled with: a request looks its own up and
+/// makes none but the first of its kind.
+pub struct RequestMeters {
+    meters: Meters,
+    by_route: RefCell<HashMap<String, Vec<Kind>>>,
+}
+
+/// Requests of one route that were answered alike.
+struct Kind {
+    method: &'static str,
+    status: StatusCode,
+    code: Option<&'static str>,
+    duration: Histogram,
+    refusals: Option<Counter>,
+}
+
+impl RequestMeters {
+    /// Meters that have seen no request.
+    pub fn new(meters: &Meters) -> Self {
+        Self { meters: meters.clone(), by_route: RefCell::default() }
+    }
+
+    /// Counts a request. `code` is that of the refusal, if it was refused.
+    pub(super) fn count(
+        &self,
+        (method, route): (&str, &str),
+        (status, code): (StatusCode, Option<&'static str>),
+        took: Duration,
+    ) {
+        // Nothing below counts requests, so nobody else holds it; if somebody did, one request would go uncounted.
+        let Ok(mut by_route) = self.by_route.try_borrow_mut() else { return };
+        let method = known(method);
+        let is_like = |kind: &&Kind| kind.method == method && kind.status == status && kind.code == code;
+        if let Some(kind) = by_route.get(route).and_then(|kinds| kinds.iter().find(is_like)) {
+            return kind.count(took);
+        }
+        let labels = [("method", method), ("route", route), ("status", status.as_str())];
+        let refusals = code.map(|code| self.meters.counter(REFUSALS, &[("route", route), ("code", code)]));
+        let kind = Kind { method, status, code, duration: self.meters.histogram(DURATION, &labels), refusals };
+        kind.count(took);
+        by_route.entry(route.to_owned()).or_default().push(kind);
+    }
+}
+
+impl Kind {
+    fn count(&self, took: Duration) {
+        self.duration.record(took);
+        if let Some(refusals) = &self.refusals {
+            refusals.increment(1);
+        }
+    }
+}
+
+/// A method can be any word; ours are few.
+fn known(method: &str) -> &'static str {
+    [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::PUT, Method::PATCH, Method::DELETE]
+        .iter()
+        .zip(["GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"])
+        .find_map(|(known, word)| (known == method).then_some(word))
+        .unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_one_kind_are_one_series_whatever_thread_served_them() {
+        let meters = Meters::try_new().expect("meters");
+        let threads = [RequestMeters::new(&meters), RequestMeters::new(&meters)];
+        for thread in &threads {
+            for _ in 0..2 {
+                let answer = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
+                thread.count(("POST", "/v1/auth/login"), answer, Duration::from_millis(2));
+            }
+            thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
+        }
+        let text = meters.text();
+        let series = [
+            "http_server_request_duration_seconds_count{method=\"POST\",route=\"/v1/auth/login\",status=\"429\"} 4\n",
+            "http_server_request_duration_seconds_count{method=\"other\",route=\"(none)\",status=\"404\"} 2\n",
+            "purse_http_refusals_total{route=\"/v1/auth/login\",code=\"RATE_LIMITED\"} 4\n",
+        ];
+        for line in series {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Spans to a collector: a small one of the test's own, which takes what is posted and answers that it has it.
+
+use std::sync::{Arc, Mutex};
+
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Client, PATIENCE, World, eventually};
+
+/// The 16 bytes of the trace, as a span has them.
+const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+const PARENT: u64 = 0x00f0_67aa_0ba9_02b7;
+
+type Posted = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// Reads one request after the other, keeps the bodies, and answers 200 without one.
+async fn collect(mut stream: TcpStream, posted: Posted) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    loop {
+        while let Some(head) = read.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4) {
+            let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
+            assert!(text.starts_with("post /v1/traces http/1.1\r\n"), "{text}");
+            assert!(text.contains("content-type: application/x-protobuf\r\n"), "{text}");
+            let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            let end = head + length.parse::<usize>().expect("a number");
+            while read.len() < end {
+                if stream.read_buf(&mut read).await? == 0 {
+                    return Ok(());
+                }
+            }
+            posted.lock().expect("posted").push(read[head..end].to_vec());
+            read.drain(..end);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// A collector, and what was posted to it.
+async fn collector() -> (String, Posted) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    let posted = Posted::default();
+    let kept = Arc::clone(&posted);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(collect(stream, Arc::clone(&kept)));
+        }
+    });
+    (url, posted)
+}
+
+fn holds(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len()).any(|window| window == part)
+}
+
+/// Whether one export has all of these.
+fn has(posted: &Posted, parts: &[&[u8]]) -> bool {
+    posted.lock().expect("posted").iter().any(|body| parts.iter().all(|part| holds(body, part)))
+}
+
+#[tokio::test]
+async fn the_three_steps_of_a_registration_reach_the_collector_in_one_trace() {
+    let world = World::new().await;
+    let (url, posted) = collector().await;
+    let exporting = [("OTLP_URL", url.as_str())];
+    let users = world.start_with(Role::Users, &exporting).await;
+    let wallet = world.start_with(Role::Wallet, &exporting).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    let register = |sampled: &str, trace: u128| {
+        let person =
+            json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": "12345678"});
+        let traceparent = format!("00-{trace:032x}-{PARENT:016x}-{sampled}");
+        let request = client.request(Method::POST, &format!("{}/v1/auth/register", client.users)).json(&person);
+        client.send(request.header("traceparent", traceparent))
+    };
+    assert_eq!(register("00", TRACE + 1).await.status, 201);
+    assert_eq!(register("01", TRACE).await.status, 201);
+
+    let (trace, parent) = (TRACE.to_be_bytes(), PARENT.to_be_bytes());
+    let steps: [&[&[u8]]; 3] = [
+        &[b"purse-users", b"request", b"/v1/auth/register"],
+        &[b"purse-users", b"publish user.registered"],
+        &[b"purse-wallet", b"provision wallet"],
+    ];
+    for step in steps {
+        let parts: Vec<&[u8]> = step.iter().copied().chain([&trace[..], &parent[..]]).collect();
+        let what = format!("a span {}", String::from_utf8_lossy(step[1]));
+        eventually(PATIENCE, &what, || async { has(&posted, &parts).then_some(()) }).await;
+    }
+    // Its event was published before the other's, so its spans would be there by now.
+    assert!(!has(&posted, &[&(TRACE + 1).to_be_bytes()]), "a trace that the client did not sample was sent");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+    let world = World::new().await;
+    let nowhere = [("OTLP_URL", "http://127.0.0.1:1")];
+    let mut users = world.start_with(Role::Users, &nowhere).await;
+    let wallet = world.start_with(Role::Wallet, &nowhere).await;
+    Client::new(&users.url(), &wallet.url()).ready_user().await;
+    users.signal(rustix::process::Signal::TERM);
+    assert_eq!(users.ended().await.code(), Some(0));
+}
