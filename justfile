@@ -131,7 +131,7 @@ lint:
 
 # Everything that has to pass: formatting, clippy, all tests on real servers, the short faults, and a total
 [group('check')]
-test: servers test-tools lint
+test: servers test-tools _git-cliff lint
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
@@ -204,7 +204,7 @@ bench-latency: servers
 
 # Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
 [group('check')]
-coverage: servers test-tools
+coverage: servers test-tools _git-cliff
     #!/usr/bin/env bash
     set -euo pipefail
     tools={{ quote(tools) }}/coverage

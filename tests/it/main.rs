@@ -38,5 +38,6 @@ mod operate_redrive;
 mod outages;
 mod provisioning;
 mod rate_limits;
+mod releases;
 mod tokens_http;
 mod use_cases;
