@@ -292,6 +292,23 @@ coverage: servers test-tools _git-cliff
         if (low) { print "coverage: under " least " % of the lines:" low > "/dev/stderr"; exit 1 }
       }' "$measured"
 
+# Check docker/kubernetes against the schemas of Kubernetes and against itself; needs no cluster
+[group('check')]
+check-kubernetes:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "kubernetes-validate") }}
+    if [ ! -d "$into/kubernetes_validate" ]; then
+      echo "fetching kubernetes-validate, with its schemas, into $into" >&2
+      python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target "$into" \
+        kubernetes-validate==1.37.0 || {
+        rm -rf "$into"
+        echo "kubernetes-validate could not be fetched; that needs Python's pip (Debian: apt-get install python3-pip)" >&2
+        exit 69
+      }
+    fi
+    PYTHONPATH="$into" exec python3 -W ignore docker/kubernetes/check.py
+
 # Show what the next release would say, and its number
 [group('release')]
 changelog: _git-cliff

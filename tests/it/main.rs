@@ -12,6 +12,7 @@ mod support;
 
 mod clients;
 mod concurrency;
+mod deployment;
 mod docs;
 mod docs_page;
 #[cfg(feature = "failpoints")]
