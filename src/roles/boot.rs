@@ -9,11 +9,13 @@ use slog::{Logger, crit, error, info, o, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::config::{ProcessConfig, setting};
+use crate::infra::config::{ProcessConfig, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{DocsPage, OtherRole, Sweep};
-use crate::infra::postgres::{Connector, Database, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::postgres::{
+    Connector, Database, MigrateError, Migrated, Migrations, PoolOptions, SharedCounts, migrate,
+};
 use crate::infra::system::roll;
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, Role, chain};
@@ -25,6 +27,8 @@ use crate::runtime::{
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
+/// Connections over which the shared rate limits are counted; each request holds one for a statement of one row.
+const COUNTING_CONNECTIONS: usize = 2;
 /// Waits between tries to reach the database at boot.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
@@ -63,6 +67,19 @@ pub(super) fn database_probe(on: &Foundation, database: Database, check: &'stati
         Box::new(DatabaseProbe { database, check, health, logger, failures: 0, lifeline }.start()) as Box<dyn Child>
     };
     ChildSpec { name: "database_probe", start: Box::new(start) }
+}
+
+/// The counts that the processes of the role share, if the limits are kept so.
+pub(super) fn shared_counts(
+    on: &Foundation,
+    process: &ProcessConfig,
+    application_name: &'static str,
+) -> anyhow::Result<Option<Arc<SharedCounts>>> {
+    if !process.rate_limit_enabled || process.rate_limit_store == RateLimitStore::Local {
+        return Ok(None);
+    }
+    let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+    Ok(Some(Arc::new(SharedCounts::new(Database::new(&on.connector, options)?, on.logger.clone()))))
 }
 
 /// The child that sweeps what would grow for ever.

@@ -1,4 +1,4 @@
-//! Sweeps what would grow for ever: the counts of the rate limits.
+//! Sweeps what would grow for ever: the counts of the rate limits, here and in the database.
 //!
 //! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages alone. Ends: on shutdown.
 

@@ -39,6 +39,7 @@ mod operate_redrive;
 mod outages;
 mod provisioning;
 mod rate_limits;
+mod rate_limits_shared;
 mod releases;
 mod tokens_http;
 mod use_cases;

@@ -9,7 +9,7 @@ use crate::infra::config::layers::{ConfigError, Layers};
 use crate::infra::config::parse;
 use crate::infra::config::sections::{
     AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogConfig, LogFormat, ProcessConfig, RateLimit,
-    TokenConfig, UsersConfig, WalletConfig,
+    RateLimitStore, TokenConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::config::setting::{self, Setting};
 use crate::infra::{amqp, postgres};
@@ -109,6 +109,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let amqp = amqp_config(l);
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
+    let rate_limit_store = l.value(&setting::RATE_LIMIT_STORE, RateLimitStore::Local, RateLimitStore::from_str);
     let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
     Some(ProcessConfig {
         role,
@@ -118,6 +119,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
         amqp: amqp?,
         tokens: tokens?,
         rate_limit_enabled,
+        rate_limit_store,
         shutdown_grace,
         warnings,
     })

@@ -128,6 +128,27 @@ pub struct RateLimit {
     pub window: Duration,
 }
 
+/// Where the counts of the rate limits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimitStore {
+    /// In each process, for itself alone.
+    Local,
+    /// There, and in the role's database for all processes of the role together.
+    Postgres,
+}
+
+impl FromStr for RateLimitStore {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "local" => Ok(Self::Local),
+            "postgres" => Ok(Self::Postgres),
+            _ => Err("must be local or postgres"),
+        }
+    }
+}
+
 /// What both roles have.
 #[derive(Clone, Debug)]
 pub struct ProcessConfig {
@@ -145,6 +166,8 @@ pub struct ProcessConfig {
     pub tokens: TokenConfig,
     /// Whether requests are limited at all.
     pub rate_limit_enabled: bool,
+    /// Where they are counted.
+    pub rate_limit_store: RateLimitStore,
     /// Longest time of a shutdown.
     pub shutdown_grace: Duration,
     /// What is unsafe and only a warning outside production: logged at boot.

@@ -10,6 +10,7 @@ mod observe;
 pub mod openapi;
 mod query;
 mod rate_limit;
+mod shared_limit;
 
 pub use api_error::{ApiError, Detail};
 pub use authenticate::{Authenticated, authenticate};
@@ -19,3 +20,4 @@ pub use json_body::{JsonFields, read_json};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;
 pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};
+pub use shared_limit::{SharedLimit, SharedSweep};
