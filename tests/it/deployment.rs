@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use purse::infra::config::Setting;
 use purse::infra::config::setting::ALL;
 use purse::kernel::Role;
 
-use crate::support::purse;
+use crate::support::{World, purse};
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -47,7 +48,14 @@ fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
             assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is no setting of it");
         }
         let secrets = ALL.iter().filter(|s| s.is_secret() && s.role.is_none_or(|role| role == known));
-        for secret in secrets {
+        // The owner's password is for the jobs alone.
+        let (owner, needed): (Vec<&Setting>, Vec<&Setting>) =
+            secrets.partition(|s| s.env.ends_with("_MIGRATION_DATABASE_URL"));
+        let jobs = variables(&file("docker/kubernetes/migrate.yaml"));
+        for secret in owner {
+            assert!(!named.contains(secret.env) && jobs.contains(secret.env), "{} in {name}.yaml", secret.env);
+        }
+        for secret in needed {
             assert!(named.contains(secret.env), "docker/kubernetes/{name}.yaml does not give {}", secret.env);
         }
     }
@@ -95,4 +103,18 @@ fn an_image_says_what_it_is_and_what_it_was_made_of() {
     let base = recipe.split("org.opencontainers.image.base.name=\"").nth(1).and_then(|rest| rest.split('"').next());
     let last = recipe.lines().filter_map(|line| line.strip_prefix("FROM ")).next_back();
     assert_eq!(base, last, "the label names the image that it is really made on");
+}
+
+#[tokio::test]
+async fn every_unique_key_of_the_wallet_tables_begins_with_the_user() {
+    // So that they can be distributed by it: docs/scaling.md.
+    let world = World::new().await;
+    let _wallet = world.start(Role::Wallet).await;
+    let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)
+                FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+                WHERE indisunique AND indrelid IN ('wallets'::regclass, 'transactions'::regclass)";
+    assert_eq!(
+        world.sql(Role::Wallet, keys).await,
+        "transactions_id_key user_id, transactions_idempotency_key user_id, transactions_pkey user_id, wallets_pkey user_id"
+    );
 }
