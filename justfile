@@ -202,6 +202,11 @@ pictures: servers test-tools
 bench-latency: servers
     cargo bench --locked --bench latency
 
+# Measure two processes of a role beside one, and shared rate limits beside a process's own (four minutes)
+[group('measure')]
+bench-instances: servers
+    cargo bench --locked --bench instances
+
 # Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
 [group('check')]
 coverage: servers test-tools _git-cliff
