@@ -131,7 +131,7 @@ lint:
 
 # Everything that has to pass: formatting, clippy, dependencies, all tests on real servers, the short faults, and a total
 [group('check')]
-test: servers test-tools lint (deny "error")
+test: servers test-tools _git-cliff lint (deny "error")
     #!/usr/bin/env bash
     set -uo pipefail
     results=$(mktemp)
@@ -270,9 +270,14 @@ sbom: (_cargo-tool "cargo-cyclonedx" "0.5.9") (_cargo-tool "cargo-auditable" "0.
 bench *parts: servers _wrk
     cargo bench --locked --bench suite -- {{ parts }}
 
+# Measure two processes of a role beside one, and shared rate limits beside a process's own (four minutes)
+[group('measure')]
+bench-instances: servers
+    cargo bench --locked --bench instances
+
 # Line coverage of domain and application as a table; fails under 90 % (minutes: it builds and tests in a folder of its own)
 [group('check')]
-coverage: servers test-tools
+coverage: servers test-tools _git-cliff
     #!/usr/bin/env bash
     set -euo pipefail
     tools={{ quote(tools) }}/coverage
@@ -359,6 +364,23 @@ coverage: servers test-tools
         row("domain and application", total_hit, total_all, "")
         if (low) { print "coverage: under " least " % of the lines:" low > "/dev/stderr"; exit 1 }
       }' "$measured"
+
+# Check docker/kubernetes against the schemas of Kubernetes and against itself; needs no cluster
+[group('check')]
+check-kubernetes:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "kubernetes-validate") }}
+    if [ ! -d "$into/kubernetes_validate" ]; then
+      echo "fetching kubernetes-validate, with its schemas, into $into" >&2
+      python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target "$into" \
+        kubernetes-validate==1.37.0 || {
+        rm -rf "$into"
+        echo "kubernetes-validate could not be fetched; that needs Python's pip (Debian: apt-get install python3-pip)" >&2
+        exit 69
+      }
+    fi
+    PYTHONPATH="$into" exec python3 -W ignore docker/kubernetes/check.py
 
 # Show what the next release would say, and its number
 [group('release')]

@@ -85,11 +85,14 @@ trust_flags() {
 build() {
   PURSE_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
   export PURSE_VERSION
+  # Where the sources are no checkout, or one of somebody else's, the image says that it does not know.
+  revision=$(git -C "$root" describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
   echo "Building the image (some minutes the first time: every dependency is compiled)"
   trust=$(trust_flags)
   # By `docker build`, not by Compose, which would not take extra flags; they are several words on purpose.
   # shellcheck disable=SC2086
   docker build --tag purse:local --file "$root/docker/Dockerfile" --build-arg "VERSION=$PURSE_VERSION" \
+    --build-arg "REVISION=$revision" --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
     $trust ${PURSE_DOCKER_BUILD_FLAGS:-} "$root"
 }
 

@@ -9,12 +9,14 @@ use slog::{Logger, crit, error, info, o, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::config::{ProcessConfig, setting};
+use crate::infra::config::{ProcessConfig, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{DocsPage, OtherRole, Sweep, metrics_routes};
 use crate::infra::metrics::Meters;
-use crate::infra::postgres::{Connector, Database, DbError, MigrateError, Migrated, Migrations, PoolOptions, migrate};
+use crate::infra::postgres::{
+    Connector, Database, DbError, MigrateError, Migrated, Migrations, PoolOptions, SharedCounts, migrate,
+};
 use crate::infra::system::roll;
 use crate::infra::telemetry::Spans;
 use crate::infra::{security, telemetry};
@@ -29,6 +31,8 @@ use crate::runtime::{
 const IO_THREADS: usize = 2;
 /// How long a scrape in hand may take once a shutdown has begun.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
+/// Connections over which the shared rate limits are counted; each request holds one for a statement of one row.
+const COUNTING_CONNECTIONS: usize = 2;
 /// Waits between tries to reach the database at boot.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
@@ -78,6 +82,19 @@ pub(super) fn database_probe(on: &Foundation, database: Database, check: &'stati
         Box::new(DatabaseProbe { database, check, health, logger, failures: 0, lifeline }.start()) as Box<dyn Child>
     };
     ChildSpec { name: "database_probe", start: Box::new(start) }
+}
+
+/// The counts that the processes of the role share, if the limits are kept so.
+pub(super) fn shared_counts(
+    on: &Foundation,
+    process: &ProcessConfig,
+    application_name: &'static str,
+) -> anyhow::Result<Option<Arc<SharedCounts>>> {
+    if !process.rate_limit_enabled || process.rate_limit_store == RateLimitStore::Local {
+        return Ok(None);
+    }
+    let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+    Ok(Some(Arc::new(SharedCounts::new(Database::new(&on.connector, options)?, on.logger.clone()))))
 }
 
 /// The child that sweeps what would grow for ever.

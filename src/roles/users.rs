@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::infra::amqp::Broker;
 use crate::infra::config::UsersConfig;
-use crate::infra::http::{ByClient, Limiter, Sweep, TextLimiter};
+use crate::infra::http::{ByClient, Limiter, SharedLimit, SharedSweep, Sweep, TextLimiter};
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
+use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
     DepthMeters, HashMeters, HasherHandle, OutboxPoller, OutboxPollerPlan, OutboxWatch, RelayMeters, RelayWaker,
@@ -50,8 +50,11 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.meters));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
     let (system, clock) = (Arc::new(System), Arc::new(System));
-    let limiter = |limit| {
+    let shared = shared_counts(&on, process, "purse users: limits")?;
+    let limiter = |name, limit| {
+        let shared = shared.clone().map(|counts| SharedLimit::new(counts, name, limit));
         Limiter::new(ByClient::new(&process.http.trusted_proxies), limit, process.rate_limit_enabled)
+            .map(|limiter| limiter.sharing(shared))
             .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))
     };
     let account_limit = TextLimiter::new(config.account_limit, process.rate_limit_enabled)
@@ -68,14 +71,17 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         log_in: Arc::new(LogIn { users: Arc::clone(&users), hasher, tokens, clock }),
         get_profile: Arc::new(GetProfile { users }),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        register_limit: limiter(config.register_limit)?,
-        login_limit: limiter(config.login_limit)?,
+        register_limit: limiter("register", config.register_limit)?,
+        login_limit: limiter("login", config.login_limit)?,
         account_limit: Arc::new(account_limit),
         health: on.health.clone(),
         docs: docs_page(&document(), Role::Wallet, process)?,
     };
-    let chores: Vec<Arc<dyn Sweep>> =
+    let mut chores: Vec<Arc<dyn Sweep>> =
         vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone()), api.account_limit.clone()];
+    if let Some(counts) = shared {
+        chores.push(Arc::new(SharedSweep { counts, logger: on.logger_of("housekeeper") }));
+    }
 
     let poller_plan = Arc::new(OutboxPollerPlan {
         broker: Broker::new(&process.amqp, on.io.clone()),

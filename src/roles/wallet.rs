@@ -7,12 +7,12 @@ use actix::Actor as _;
 use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
 use crate::infra::config::WalletConfig;
-use crate::infra::http::{BySubject, Limiter, Sweep};
+use crate::infra::http::{BySubject, Limiter, SharedLimit, SharedSweep, Sweep};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
 use crate::kernel::Role;
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http};
+use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerMeters, LedgerWriter, LedgerWriterPlan, ProvisionConsumer,
@@ -47,7 +47,11 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
     let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system.clone()));
     let ledger: Arc<dyn LedgerReader> = Arc::new(PgLedgerReader::new(requests));
     let (writer, router) = (Handle::default(), RouterHandle::default());
+    let shared = shared_counts(&on, process, "purse wallet: limits")?;
     let post_limit = Limiter::new(BySubject, config.post_limit, process.rate_limit_enabled)
+        .map(|limiter| {
+            limiter.sharing(shared.clone().map(|counts| SharedLimit::new(counts, "post", config.post_limit)))
+        })
         .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
     let api = WalletApi {
         post_entry: Arc::new(PostEntry {
@@ -63,7 +67,10 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         health: on.health.clone(),
         docs: docs_page(&document(), Role::Users, process)?,
     };
-    let chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+    let mut chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+    if let Some(counts) = shared {
+        chores.push(Arc::new(SharedSweep { counts, logger: on.logger_of("housekeeper") }));
+    }
 
     let broker = Broker::new(&process.amqp, on.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));

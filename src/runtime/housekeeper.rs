@@ -1,4 +1,5 @@
-//! Sweeps what would grow for ever: the counts of the rate limits, and measured durations that nobody asks for.
+//! Sweeps what would grow for ever: the counts of the rate limits, here and in the database, and measured durations that
+//! nobody asks for.
 //!
 //! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages alone. Ends: on shutdown.
 

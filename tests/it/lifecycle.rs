@@ -8,7 +8,7 @@ use std::time::Duration;
 use purse::kernel::Role;
 use rustix::process::Signal;
 
-use crate::support::{Client, PATIENCE, RoleProcess, World, eventually};
+use crate::support::{Client, PATIENCE, RoleProcess, World, eventually, purse};
 
 fn sound(role: Role) -> BTreeMap<String, String> {
     [
@@ -197,6 +197,28 @@ async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
     let (code, told) = run(&["migrate", "--role", "users"], &settings).await;
     assert_eq!(code, Some(69), "{told}");
     assert!(told.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{told}");
+}
+
+#[tokio::test]
+async fn a_role_without_the_owners_password_serves_a_database_that_the_owner_has_migrated_and_no_other() {
+    let world = World::new().await;
+    for role in [Role::Users, Role::Wallet] {
+        let with_owner = world.settings(role);
+        let mut settings = with_owner.clone();
+        settings.retain(|name, _| !name.ends_with("_MIGRATION_DATABASE_URL"));
+        let too_soon = purse(&["--role", role.as_str()], &settings).await;
+        assert_eq!(too_soon.code, Some(69), "{too_soon:?}");
+        assert!(too_soon.err.contains("run `purse migrate` as the owner first"), "{too_soon:?}");
+
+        assert_eq!(purse(&["migrate", "--role", role.as_str()], &with_owner).await.code, Some(0));
+        let mut process = RoleProcess::spawn(&["--role", role.as_str()], &settings);
+        process.listening().await;
+        process.ready().await;
+        drop(process);
+        // One script short is as good as not migrated.
+        world.sql(role, "DELETE FROM refinery_schema_history WHERE version = (SELECT max(version) FROM refinery_schema_history)").await;
+        assert_eq!(purse(&["--role", role.as_str()], &settings).await.code, Some(69));
+    }
 }
 
 #[tokio::test]

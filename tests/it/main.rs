@@ -15,6 +15,7 @@ mod broker_rights;
 mod clients;
 mod concurrency;
 mod database_rights;
+mod deployment;
 mod docs;
 mod docs_page;
 #[cfg(feature = "failpoints")]
@@ -52,6 +53,8 @@ mod outages;
 mod passwords;
 mod provisioning;
 mod rate_limits;
+mod rate_limits_shared;
+mod releases;
 mod signed_events;
 mod threat_model;
 mod tokens_http;

@@ -9,7 +9,7 @@ use crate::infra::config::layers::{ConfigError, Layers};
 use crate::infra::config::parse;
 use crate::infra::config::sections::{
     AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogConfig, LogFormat, ProcessConfig, RateLimit,
-    TokenConfig, UsersConfig, WalletConfig,
+    RateLimitStore, TokenConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::config::setting::{self, Setting};
 use crate::infra::telemetry::Spans;
@@ -112,6 +112,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
     let amqp = amqp_config(l);
     let tokens = token_config(l, env, &mut warnings);
     let rate_limit_enabled = l.value(&setting::RATE_LIMIT_ENABLED, true, parse::boolean);
+    let rate_limit_store = l.value(&setting::RATE_LIMIT_STORE, RateLimitStore::Local, RateLimitStore::from_str);
     let shutdown_grace = l.value(&setting::SHUTDOWN_GRACE_MS, Duration::ZERO, |t| parse::millis(t, 100, 600_000));
     let otlp_url = l.optional(&setting::OTLP_URL, parse::web_address);
     if otlp_url.is_some() && !Spans::AVAILABLE {
@@ -126,6 +127,7 @@ fn process(l: &mut Layers) -> Option<ProcessConfig> {
         tokens: tokens?,
         rate_limit_enabled,
         otlp_url,
+        rate_limit_store,
         shutdown_grace,
         warnings,
     })

@@ -13,6 +13,6 @@ pub mod setting;
 pub use layers::{ConfigError, Layers, Problem};
 pub use sections::{
     AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogConfig, LogFormat, ProcessConfig, RateLimit,
-    TokenConfig, UsersConfig, WalletConfig,
+    RateLimitStore, TokenConfig, UsersConfig, WalletConfig,
 };
 pub use setting::Setting;

@@ -130,6 +130,27 @@ pub struct RateLimit {
     pub window: Duration,
 }
 
+/// Where the counts of the rate limits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateLimitStore {
+    /// In each process, for itself alone.
+    Local,
+    /// There, and in the role's database for all processes of the role together.
+    Postgres,
+}
+
+impl FromStr for RateLimitStore {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "local" => Ok(Self::Local),
+            "postgres" => Ok(Self::Postgres),
+            _ => Err("must be local or postgres"),
+        }
+    }
+}
+
 /// What both roles have.
 #[derive(Clone, Debug)]
 pub struct ProcessConfig {
@@ -147,6 +168,8 @@ pub struct ProcessConfig {
     pub tokens: TokenConfig,
     /// Whether requests are limited at all.
     pub rate_limit_enabled: bool,
+    /// Where they are counted.
+    pub rate_limit_store: RateLimitStore,
     /// Where spans go, without a slash at its end.
     pub otlp_url: Option<String>,
     /// Longest time of a shutdown.

@@ -83,6 +83,7 @@ settings! {
     REQUIRE_SIGNED_EVENTS = WALLET, Absent, "BOOL", "Refuse unsigned events; true in production and false elsewhere unless set (a wrong signature is always refused)";
     ACCESS_TOKEN_TTL = USERS, Text("1h"), "DURATION", "Lifetime of an access token";
     RATE_LIMIT_ENABLED = BOTH, Text("true"), "BOOL", "Whether requests are limited at all";
+    RATE_LIMIT_STORE = BOTH, Text("local"), "STORE", "local or postgres: each process counts for itself, or all processes of a role together";
     RL_REGISTER_MAX = USERS, Text("5"), "COUNT", "Registrations from one address a window";
     RL_REGISTER_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_REGISTER_MAX";
     RL_LOGIN_MAX = USERS, Text("10"), "COUNT", "Logins from one address a window";

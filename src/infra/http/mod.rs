@@ -11,6 +11,7 @@ mod observe;
 pub mod openapi;
 mod query;
 mod rate_limit;
+mod shared_limit;
 mod text_limit;
 
 pub use api_error::{ApiError, Detail};
@@ -22,4 +23,5 @@ pub use metrics_page::{RequestMeters, metrics_endpoint, metrics_routes};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;
 pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};
+pub use shared_limit::{SharedLimit, SharedSweep};
 pub use text_limit::TextLimiter;

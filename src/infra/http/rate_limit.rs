@@ -1,25 +1,29 @@
 //! Limits of requests: by client address before anything is known of a caller, by user after.
 //!
-//! GCRA: `max` at once, then one more every `window / max`. The counts are this process's own.
+//! GCRA: `max` at once, then one more every `window / max`. The counts are this process's own, or they are shared by all
+//! processes ([`SharedLimit`]), and its own are what is left while the shared ones cannot be asked.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_governor::governor::NotUntil;
 use actix_governor::governor::clock::{Clock as _, DefaultClock, QuantaInstant};
 use actix_governor::governor::middleware::StateInformationMiddleware;
 use actix_governor::{Governor, GovernorConfig, GovernorConfigBuilder, KeyExtractor};
-use actix_web::dev::ServiceRequest;
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
-use actix_web::{HttpMessage as _, HttpResponse, HttpResponseBuilder, ResponseError};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{Error, HttpMessage as _, HttpResponse, HttpResponseBuilder, ResponseError, Route};
 use ipnet::IpNet;
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::{ApiError, Authenticated};
+use crate::infra::http::{ApiError, Authenticated, SharedLimit};
 use crate::kernel::UserId;
 
 /// Who is counted.
@@ -29,6 +33,9 @@ pub trait Throttle: Clone + 'static {
 
     /// The key of a request.
     fn key(&self, request: &ServiceRequest) -> Self::Key;
+
+    /// The key as a text, the same in each process.
+    fn name(key: &Self::Key) -> String;
 }
 
 /// Counts by client address, as far as the trusted proxies tell it.
@@ -83,6 +90,10 @@ impl Throttle for ByClient {
         let forwarded: Vec<&str> = request.headers().get_all(name).filter_map(|v| v.to_str().ok()).collect();
         bucket(self.client(peer, &forwarded))
     }
+
+    fn name(key: &IpAddr) -> String {
+        key.to_string()
+    }
 }
 
 /// Counts by the token's subject; stands inside the middleware that checks the token.
@@ -95,14 +106,22 @@ impl Throttle for BySubject {
     fn key(&self, request: &ServiceRequest) -> Option<UserId> {
         request.extensions().get::<Authenticated>().map(|user| user.user_id())
     }
+
+    fn name(key: &Option<UserId>) -> String {
+        key.map_or_else(String::new, |user| user.to_string())
+    }
 }
 
 /// A limit and its counts, shared by all threads of the process.
-pub struct Limiter<T: Throttle>(GovernorConfig<Extractor<T>, StateInformationMiddleware>);
+pub struct Limiter<T: Throttle> {
+    own: GovernorConfig<Extractor<T>, StateInformationMiddleware>,
+    throttle: T,
+    shared: Option<SharedLimit>,
+}
 
 impl<T: Throttle> Clone for Limiter<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { own: self.own.clone(), throttle: self.throttle.clone(), shared: self.shared.clone() }
     }
 }
 
@@ -117,7 +136,7 @@ where
     T::Key: Send + Sync,
 {
     fn sweep(&self) {
-        let limiter = self.0.limiter();
+        let limiter = self.own.limiter();
         limiter.retain_recent();
         limiter.shrink_to_fit();
     }
@@ -126,19 +145,63 @@ where
 impl<T: Throttle> Limiter<T> {
     /// `enabled` false counts and never refuses. `None` for a limit that cannot be, which [`RateLimit`] rules out.
     pub fn new(throttle: T, limit: RateLimit, enabled: bool) -> Option<Self> {
-        GovernorConfigBuilder::default()
-            .key_extractor(Extractor { throttle, limit })
+        let own = GovernorConfigBuilder::default()
+            .key_extractor(Extractor { throttle: throttle.clone(), limit })
             .period(limit.window / limit.max.get())
             .burst_size(limit.max.get())
             .permissive(!enabled)
             .use_headers()
-            .finish()
-            .map(Self)
+            .finish()?;
+        Some(Self { own, throttle, shared: None })
     }
 
-    /// The middleware for one route.
-    pub fn middleware(&self) -> Governor<Extractor<T>, StateInformationMiddleware> {
-        Governor::new(&self.0)
+    /// The same, counted together with the other processes.
+    #[must_use]
+    pub fn sharing(mut self, shared: Option<SharedLimit>) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    /// `route`, limited.
+    pub fn around(&self, route: Route) -> Route {
+        let Some(shared) = self.shared.clone() else { return route.wrap(Governor::new(&self.own)) };
+        let limiter = Arc::new((self.clone(), shared));
+        route.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+            let limiter = Arc::clone(&limiter);
+            async move { limiter.0.pass(&limiter.1, request, next).await }
+        }))
+    }
+
+    /// One request, by the shared count or, where that cannot be asked, by the process's own.
+    async fn pass(
+        &self,
+        shared: &SharedLimit,
+        request: ServiceRequest,
+        next: Next<BoxBody>,
+    ) -> Result<ServiceResponse<BoxBody>, Error> {
+        let key = self.throttle.key(&request);
+        let left = match shared.count(&T::name(&key)).await {
+            Ok(Some(left)) => {
+                // Counted here too, so that nobody begins anew when the shared count goes away.
+                let _ = self.own.limiter().check_key(&key);
+                Ok(left)
+            }
+            Ok(None) => match self.own.limiter().check_key(&key) {
+                Ok(state) => Ok(state.remaining_burst_capacity()),
+                Err(until) => Err(limited(shared.limit, until.wait_time_from(DefaultClock::default().now()))),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        match left {
+            Err(refusal) => Ok(request.error_response(refusal)),
+            Ok(left) => {
+                let mut response = next.call(request).await?;
+                let headers = response.headers_mut();
+                headers.insert(HeaderName::from_static("ratelimit-limit"), shared.limit.max.get().into());
+                headers.insert(HeaderName::from_static("ratelimit-remaining"), left.into());
+                Ok(response)
+            }
+        }
     }
 }
 
@@ -174,13 +237,12 @@ impl<T: Throttle> KeyExtractor for Extractor<T> {
     }
 
     fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
-        limited(self.limit, until).error_response()
+        limited(self.limit, until.wait_time_from(DefaultClock::default().now())).error_response()
     }
 }
 
 /// 429 `RATE_LIMITED` of this limit, with how long to wait.
-pub(super) fn limited(limit: RateLimit, until: &NotUntil<QuantaInstant>) -> ApiError {
-    let wait = until.wait_time_from(DefaultClock::default().now());
+pub(super) fn limited(limit: RateLimit, wait: Duration) -> ApiError {
     // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
     let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
     let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
@@ -241,7 +303,7 @@ mod tests {
     #[actix_web::test]
     async fn ipv4_clients_of_an_ipv6_listener_do_not_share_a_count_and_the_addresses_of_one_ipv6_customer_do() {
         let limiter = limiter(1, Duration::from_hours(1));
-        let route = web::get().to(HttpResponse::Ok).wrap(limiter.middleware());
+        let route = limiter.around(web::get().to(HttpResponse::Ok));
         let app = init_service(App::new().service(web::resource("/").route(route))).await;
         for (peer, status) in [
             ("[::ffff:192.0.2.1]:1", 200),
@@ -263,14 +325,14 @@ mod tests {
         let (short, long) = (limiter(1, Duration::from_millis(10)), limiter(1, Duration::from_hours(1)));
         for n in 0..1000 {
             let client = IpAddr::from(std::net::Ipv4Addr::from_bits(n));
-            assert!(short.0.limiter().check_key(&client).is_ok() && long.0.limiter().check_key(&client).is_ok());
+            assert!(short.own.limiter().check_key(&client).is_ok() && long.own.limiter().check_key(&client).is_ok());
         }
         let until = Instant::now() + Duration::from_mins(1);
-        while !short.0.limiter().is_empty() {
+        while !short.own.limiter().is_empty() {
             short.sweep();
-            assert!(Instant::now() < until, "{} are kept", short.0.limiter().len());
+            assert!(Instant::now() < until, "{} are kept", short.own.limiter().len());
         }
         long.sweep();
-        assert_eq!(long.0.limiter().len(), 1000);
+        assert_eq!(long.own.limiter().len(), 1000);
     }
 }

@@ -1,5 +1,6 @@
 //! A limit by a text out of a request's body, which no middleware sees: the handler asks it.
 
+use actix_governor::governor::clock::{Clock as _, DefaultClock};
 use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
 
@@ -34,7 +35,9 @@ impl TextLimiter {
         }
         let mut key = Key::default();
         key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-        self.counts.check_key(&key).map_err(|until| limited(self.limit, &until))
+        self.counts
+            .check_key(&key)
+            .map_err(|until| limited(self.limit, until.wait_time_from(DefaultClock::default().now())))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
 
 use crate::infra::postgres::connect::{Connector, driver_config};
 use crate::infra::postgres::error::{DbError, class_of};
@@ -32,6 +32,12 @@ pub struct Migration {
     pub name: String,
 }
 
+impl Migration {
+    fn of(script: &refinery::Migration) -> Self {
+        Self { version: format!("V{}", script.version()), name: script.name().to_owned() }
+    }
+}
+
 /// Why a database is not up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
@@ -41,6 +47,11 @@ pub enum MigrateError {
     /// Lengths would be counted in bytes, and texts kept that are none.
     #[error("the database is encoded in {0}; make it anew with ENCODING 'UTF8'")]
     NotUtf8(String),
+    /// Scripts are missing, and there is no owner to apply them as.
+    #[error(
+        "the runtime user may not bring the database up to date; run `purse migrate` as the owner first, or set the URL of the owner"
+    )]
+    NotOwner(#[source] Box<refinery::Error>),
     /// A script failed, or one that was applied before has changed since.
     #[error("migration")]
     Script(#[source] Box<refinery::Error>),
@@ -52,16 +63,25 @@ impl Classified for MigrateError {
             Self::Database(e) => e.class(),
             // A connection that broke in the middle rolled the script back: the next try may go through.
             Self::Script(e) if broken_connection(e.as_ref()) => FailureClass::Unavailable,
-            Self::Script(_) | Self::NotUtf8(_) => FailureClass::Permanent,
+            Self::Script(_) | Self::NotUtf8(_) | Self::NotOwner(_) => FailureClass::Permanent,
         }
     }
 }
 
 /// Whether the driver's error under this one says that the database is away.
 fn broken_connection(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |e| e.source())
-        .filter_map(|e| e.downcast_ref::<tokio_postgres::Error>())
-        .any(|e| class_of(e) == FailureClass::Unavailable)
+    driver_errors(error).any(|e| class_of(e) == FailureClass::Unavailable)
+}
+
+/// Whether it says that this user may not do that.
+fn lacks_right(error: &(dyn std::error::Error + 'static)) -> bool {
+    driver_errors(error).any(|e| e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
+}
+
+fn driver_errors<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e tokio_postgres::Error> + use<'e> {
+    std::iter::successors(Some(error), |e| e.source()).filter_map(|e| e.downcast_ref::<tokio_postgres::Error>())
 }
 
 impl From<tokio_postgres::Error> for MigrateError {
@@ -103,24 +123,36 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     if encoding != "UTF8" {
         return Err(MigrateError::NotUtf8(encoding));
     }
-    let report = (migrations.runner)()
-        .set_abort_missing(false) // an older binary beside a newer one, while both are rolled out
-        .run_async(&mut client)
-        .await
-        .map_err(|e| MigrateError::Script(Box::new(e)))?;
-    if let (Some(user), true) = (runtime.get_user(), runtime.get_user() != owner.get_user()) {
+    let runner = (migrations.runner)().set_abort_missing(false); // an older binary beside a newer one, while both are rolled out
+    let has_owner = runtime.get_user() != owner.get_user();
+    let applied = if !has_owner && nothing_is_missing(&client, runner.get_migrations()).await {
+        // Somebody has migrated as the owner before, whose password this process need not have.
+        Vec::new()
+    } else {
+        let report = runner.run_async(&mut client).await.map_err(|e| {
+            let (lacks_right, e) = (lacks_right(&e), Box::new(e));
+            if lacks_right && !has_owner { MigrateError::NotOwner(e) } else { MigrateError::Script(e) }
+        })?;
+        report.applied_migrations().iter().map(Migration::of).collect()
+    };
+    if let (Some(user), true) = (runtime.get_user(), has_owner) {
         grant(&mut client, user, migrations.grants).await?;
     }
     let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = connection.await;
-    let applied = report
-        .applied_migrations()
-        .iter()
-        .map(|m| Migration { version: format!("V{}", m.version()), name: m.name().to_owned() })
-        .collect();
     Ok(Migrated { applied, not_durable })
+}
+
+/// Whether each of these scripts has been applied as it is. Who may not ask, or finds no list, has to migrate.
+async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) -> bool {
+    let Ok(rows) = client.query("SELECT version::bigint, checksum FROM refinery_schema_history", &[]).await else {
+        return false;
+    };
+    let applied = |row: &Row| Some((row.try_get::<_, i64>(0).ok()?, row.try_get::<_, String>(1).ok()?));
+    let applied: Vec<_> = rows.iter().filter_map(applied).collect();
+    scripts.iter().all(|script| applied.contains(&(i64::from(script.version()), script.checksum().to_string())))
 }
 
 /// The settings that PostgreSQL needs for a commit to survive a crash, as far as they are off.

@@ -1,4 +1,5 @@
 //! PostgreSQL without a schema: connections, units of work with a deadline, long reads, classes of errors, migrations.
+//! But for one table that both roles have: the counts of the rate limits.
 
 mod connect;
 mod database;
@@ -6,9 +7,11 @@ mod error;
 mod gate;
 mod migrate;
 mod session;
+mod shared_counts;
 
 pub use connect::{Connector, is_database_url};
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
 pub use session::Session;
+pub use shared_counts::{Count, CountKey, SharedCounts};

@@ -54,12 +54,9 @@ impl UsersApi {
             .app_data(web::Data::new(self.health.clone()))
             .service(
                 web::resource("/v1/auth/register")
-                    .route(web::post().to(register_user::handle).wrap(self.register_limit.middleware())),
+                    .route(self.register_limit.around(web::post().to(register_user::handle))),
             )
-            .service(
-                web::resource("/v1/auth/login")
-                    .route(web::post().to(log_in::handle).wrap(self.login_limit.middleware())),
-            )
+            .service(web::resource("/v1/auth/login").route(self.login_limit.around(web::post().to(log_in::handle))))
             .service(
                 web::resource("/v1/users/me").route(web::get().to(get_profile::handle).wrap(from_fn(authenticate))),
             )

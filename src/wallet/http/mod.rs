@@ -53,7 +53,7 @@ impl WalletApi {
     /// The route table. What wraps a route runs from the last to the first: the token, then the limit, then the
     /// handler with its gate; a wrong method is told before all of them.
     pub fn routes(&self, app: &mut web::ServiceConfig) {
-        let limited = |route: Route| route.wrap(self.post_limit.middleware()).wrap(from_fn(authenticate));
+        let limited = |route: Route| self.post_limit.around(route).wrap(from_fn(authenticate));
         let known = |route: Route| route.wrap(from_fn(authenticate));
         app.app_data(web::Data::from(Arc::clone(&self.post_entry)))
             .app_data(web::Data::from(Arc::clone(&self.list_entries)))

@@ -1,0 +1,120 @@
+//! The files that others run us by: what they name is there, and a role takes what a pod would be given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use purse::infra::config::Setting;
+use purse::infra::config::setting::ALL;
+use purse::kernel::Role;
+
+use crate::support::{World, purse};
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Whether a word has the form of a variable: `APP_ENV`.
+fn is_variable(word: &str) -> bool {
+    word.contains('_') && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// The variables that a manifest names, outside its comments.
+fn variables(manifest: &str) -> BTreeSet<String> {
+    let lines = manifest.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    words.filter(|word| is_variable(word)).map(str::to_owned).collect()
+}
+
+/// The settings that every pod gets: `NAME=value` under `literals`.
+fn literals() -> BTreeMap<String, String> {
+    let kustomization = file("docker/kubernetes/kustomization.yaml");
+    let lines = kustomization.lines().filter_map(|line| line.trim_start().strip_prefix("- "));
+    lines.filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
+    let both = literals().into_keys().collect::<BTreeSet<_>>();
+    assert!(both.contains("APP_ENV"), "{both:?}");
+    for (name, known) in [("users", Role::Users), ("wallet", Role::Wallet)] {
+        let named = variables(&file(&format!("docker/kubernetes/{name}.yaml")));
+        assert!(named.contains("INTERNAL_JWT_PRIVATE_KEY"), "{named:?}");
+        for variable in both.iter().chain(&named) {
+            let setting = ALL.iter().find(|setting| setting.env == variable);
+            // What the pods of both roles get may belong to one of them.
+            let fits = setting.is_some_and(|s| both.contains(variable) || s.role.is_none_or(|role| role == known));
+            assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is no setting of it");
+        }
+        let secrets = ALL.iter().filter(|s| s.is_secret() && s.role.is_none_or(|role| role == known));
+        // The owner's password is for the jobs alone.
+        let (owner, needed): (Vec<&Setting>, Vec<&Setting>) =
+            secrets.partition(|s| s.env.ends_with("_MIGRATION_DATABASE_URL"));
+        let jobs = variables(&file("docker/kubernetes/migrate.yaml"));
+        for secret in owner {
+            assert!(!named.contains(secret.env) && jobs.contains(secret.env), "{} in {name}.yaml", secret.env);
+        }
+        for secret in needed {
+            assert!(named.contains(secret.env), "docker/kubernetes/{name}.yaml does not give {}", secret.env);
+        }
+    }
+    for variable in variables(&file("docker/kubernetes/migrate.yaml")) {
+        assert!(ALL.iter().any(|setting| setting.env == variable), "migrate.yaml: {variable}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() {
+    for (role, port) in [("users", "3002"), ("wallet", "3001")] {
+        let manifest = file(&format!("docker/kubernetes/{role}.yaml"));
+        let mut environment = literals();
+        for variable in variables(&manifest) {
+            let value = match variable.as_str() {
+                "RABBITMQ_URL" => "amqps://user:password@rabbitmq.example:5671/%2f".to_owned(),
+                name if name.ends_with("_URL") => format!("postgres://{role}:password@database.example:5432/{role}"),
+                name => format!("{name:-<32}"),
+            };
+            environment.insert(variable, value);
+        }
+        let checked = purse(&["check-config", "--role", role], &environment).await;
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        assert!(manifest.contains(&format!("containerPort: {port}}}")), "{role}");
+        let name = format!("{}_PORT", role.to_uppercase());
+        let setting = ALL.iter().find(|setting| setting.env == name).expect("port");
+        assert_eq!(setting.default, purse::infra::config::setting::Fallback::Text(port), "{name}");
+        // The check reads what it is given: a setting that is taken away is missed.
+        environment.remove("INTERNAL_JWT_PRIVATE_KEY");
+        let checked = purse(&["check-config", "--role", role], &environment).await;
+        assert_eq!(checked.code, Some(64), "{checked:?}");
+    }
+}
+
+#[test]
+fn an_image_says_what_it_is_and_what_it_was_made_of() {
+    let (recipe, stack) = (file("docker/Dockerfile"), file("docker/stack.sh"));
+    for label in ["title", "description", "licenses", "version", "revision", "created", "base.name"] {
+        assert!(recipe.contains(&format!("org.opencontainers.image.{label}=\"")), "{label}");
+    }
+    for argument in ["VERSION", "REVISION", "CREATED"] {
+        assert!(recipe.contains(&format!("\nARG {argument}=unknown\n")), "{argument}");
+        assert!(stack.contains(&format!("--build-arg \"{argument}=")), "docker/stack.sh does not say {argument}");
+    }
+    let base = recipe.split("org.opencontainers.image.base.name=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let last = recipe.lines().filter_map(|line| line.strip_prefix("FROM ")).next_back();
+    assert_eq!(base, last, "the label names the image that it is really made on");
+}
+
+#[tokio::test]
+async fn every_unique_key_of_the_wallet_tables_begins_with_the_user() {
+    // So that they can be distributed by it: docs/scaling.md.
+    let world = World::new().await;
+    let _wallet = world.start(Role::Wallet).await;
+    let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)
+                FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+                WHERE indisunique AND indrelid IN ('wallets'::regclass, 'transactions'::regclass)";
+    assert_eq!(
+        world.sql(Role::Wallet, keys).await,
+        "transactions_id_key user_id, transactions_idempotency_key user_id, transactions_pkey user_id, wallets_pkey user_id"
+    );
+}
