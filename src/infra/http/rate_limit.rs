@@ -197,8 +197,12 @@ impl<T: Throttle> Limiter<T> {
             Ok(left) => {
                 let mut response = next.call(request).await?;
                 let headers = response.headers_mut();
-                headers.insert(HeaderName::from_static("ratelimit-limit"), shared.limit.max.get().into());
-                headers.insert(HeaderName::from_static("ratelimit-remaining"), left.into());
+                let (limit, remaining) = ("ratelimit-limit", "ratelimit-remaining");
+                // What is there already belongs to a refusal by another limit, further in.
+                if !headers.contains_key(limit) {
+                    headers.insert(HeaderName::from_static(limit), shared.limit.max.get().into());
+                    headers.insert(HeaderName::from_static(remaining), left.into());
+                }
                 Ok(response)
             }
         }
