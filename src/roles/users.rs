@@ -57,7 +57,9 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
             .map(|limiter| limiter.sharing(shared))
             .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))
     };
+    let by_account = shared.clone().map(|counts| SharedLimit::new(counts, "account", config.account_limit));
     let account_limit = TextLimiter::new(config.account_limit, process.rate_limit_enabled)
+        .map(|limiter| limiter.sharing(by_account))
         .ok_or_else(|| anyhow::anyhow!("the rate limit of accounts is zero"))?;
     let api = UsersApi {
         register_user: Arc::new(RegisterUser {

@@ -85,6 +85,22 @@ async fn who_waits_as_long_as_one_process_says_gets_in_at_the_other_and_at_this_
 }
 
 #[tokio::test]
+async fn logins_to_one_account_are_counted_together_whatever_addresses_they_come_from() {
+    let world = World::new().await;
+    let limits = [("RL_LOGIN_ACCOUNT_MAX", "2"), ("RL_LOGIN_WINDOW", "1h")];
+    let [one, other] = twins(&world, Role::Users, &limits).await;
+    let clients = [&one, &other].map(|users| Client::new(&users.url(), &users.url()));
+    let email = clients[0].user().await.email;
+    for client in &clients {
+        assert_eq!(client.log_in(&email, "a guess").await.status, 401);
+    }
+    for client in &clients {
+        assert_limited(&client.log_in(&email.to_uppercase(), "a guess").await, "2", 3600);
+    }
+    assert_eq!(clients[0].log_in(&Client::fresh_email(), "a guess").await.status, 401, "another account");
+}
+
+#[tokio::test]
 async fn posts_of_one_user_are_counted_together_over_all_wallet_processes() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;

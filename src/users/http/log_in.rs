@@ -31,7 +31,7 @@ pub(super) async fn handle(
     let (email, password) = parse(read_json(&request, payload).await?)?;
     if let Some(email) = &email {
         // Before anybody is looked up or hashed for; whether there is such an account makes no difference.
-        account_limit.count(email.as_str())?;
+        account_limit.count(email.as_str()).await?;
     }
     let logged_in = log_in.execute(email, password).await.map_err(refusal)?;
     if let Some(e) = logged_in.renewal_failed {
