@@ -249,3 +249,15 @@ pub trait TokenIssuer: Send + Sync {
     /// A token for `user`, valid from `now` on.
     fn issue(&self, user: UserId, now: Timestamp) -> Result<AccessToken, TokenError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_shown_to_the_store_and_to_no_log() {
+        let hash = PasswordHash::new("$argon2id$v=19$m=8,t=1,p=1$salt$hash".to_owned());
+        assert_eq!(hash.expose(), "$argon2id$v=19$m=8,t=1,p=1$salt$hash");
+        assert_eq!(format!("{hash:?}"), "[hash]");
+    }
+}

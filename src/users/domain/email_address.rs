@@ -79,6 +79,10 @@ mod tests {
             "ada\0@example.com",
             "\"a\u{1}b\"@example.com",
             "ada@example..com",
+            // Quoted, the standard allows them.
+            "\"a b\"@example.com",
+            "\"a\u{7f}b\"@example.com",
+            "\"a\tb\"@example.com",
         ] {
             assert_eq!(EmailAddress::parse(text), Err(EmailRefused::NotAnAddress), "{text:?}");
         }
@@ -90,6 +94,21 @@ mod tests {
         let of = |bytes: usize| format!("{}@{domain}", "a".repeat(bytes - domain.len() - 1));
         assert_eq!(EmailAddress::parse(&of(254)).map(|e| e.as_str().len()), Ok(254));
         assert_eq!(EmailAddress::parse(&of(255)), Err(EmailRefused::TooLong));
+    }
+
+    #[test]
+    fn a_letter_that_grows_or_shrinks_when_it_is_folded_is_counted_before_and_after() {
+        // Two bytes that become three, and three that become one.
+        for (letter, count) in [("\u{130}", 100), ("\u{212a}", 85)] {
+            let text = format!("{}@example.com", letter.repeat(count));
+            assert_eq!(
+                EmailAddress::parse(&text),
+                Err(EmailRefused::TooLong),
+                "{} bytes, {}",
+                text.len(),
+                text.to_lowercase().len()
+            );
+        }
     }
 
     proptest! {

@@ -51,3 +51,34 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use uuid::Uuid;
+
+    fn user(number: u128) -> UserId {
+        UserId::from_uuid(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn who_listens_hears_of_their_user_and_of_nobody_else() {
+        let arrivals = Arrivals::default();
+        let mut listener = arrivals.listen();
+        arrivals.announce(&[user(1), user(2)]);
+        arrivals.announce(&[]);
+        assert_eq!(listener.heard_of(user(3)).now_or_never(), None, "nobody has told of them");
+        arrivals.announce(&[user(2), user(3)]);
+        assert_eq!(listener.heard_of(user(3)).now_or_never(), Some(()));
+        assert_eq!(arrivals.listen().heard_of(user(3)).now_or_never(), None, "who comes later asks the store");
+    }
+
+    #[test]
+    fn who_has_missed_something_is_told_to_look() {
+        let arrivals = Arrivals::default();
+        let mut listener = arrivals.listen();
+        (0..=BACKLOG_MAX).for_each(|_| arrivals.announce(&[user(1)]));
+        assert_eq!(listener.heard_of(user(2)).now_or_never(), Some(()));
+    }
+}

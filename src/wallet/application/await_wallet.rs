@@ -49,3 +49,71 @@ impl AwaitWallet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wallet::application::provision_wallets::ProvisionWallets;
+    use async_trait::async_trait;
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use uuid::Uuid;
+
+    /// Wallets in memory.
+    #[derive(Default)]
+    struct Drawer(Mutex<BTreeSet<UserId>>);
+
+    #[async_trait]
+    impl WalletStore for Drawer {
+        async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+            let mut wallets = self.0.lock().expect("wallets");
+            Ok(users.into_iter().filter(|user| wallets.insert(*user)).collect())
+        }
+
+        async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
+            Ok(self.0.lock().expect("wallets").contains(&user).then_some(Timestamp::UNIX_EPOCH))
+        }
+    }
+
+    fn user() -> UserId {
+        UserId::from_uuid(Uuid::from_u128(7))
+    }
+
+    fn house() -> (Arc<AwaitWallet>, ProvisionWallets) {
+        let (wallets, arrivals) = (Arc::new(Drawer::default()), Arrivals::default());
+        let awaiting = AwaitWallet { wallets: wallets.clone(), arrivals: arrivals.clone() };
+        (Arc::new(awaiting), ProvisionWallets { wallets, arrivals })
+    }
+
+    #[tokio::test]
+    async fn a_wallet_is_made_once_and_found_at_once() {
+        let (awaiting, provision) = house();
+        assert_eq!(provision.execute(vec![user()]).await.expect("made"), [user()]);
+        assert_eq!(provision.execute(vec![user()]).await.expect("made"), []);
+        assert_eq!(awaiting.execute(user(), Duration::ZERO).await.expect("asked"), Some(Timestamp::UNIX_EPOCH));
+    }
+
+    #[tokio::test]
+    async fn without_patience_and_after_it_there_is_no_wallet() {
+        let (awaiting, _) = house();
+        for patience in [Duration::ZERO, Duration::from_millis(20)] {
+            let began = Instant::now();
+            assert_eq!(awaiting.execute(user(), patience).await.expect("asked"), None);
+            assert!(began.elapsed() >= patience);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_when_the_wallet_comes() {
+        let (awaiting, provision) = house();
+        let mut listener = awaiting.arrivals.listen();
+        let waiting = tokio::spawn({
+            let awaiting = Arc::clone(&awaiting);
+            async move { awaiting.execute(user(), Duration::from_mins(10)).await.expect("asked") }
+        });
+        tokio::task::yield_now().await;
+        provision.execute(vec![user()]).await.expect("made");
+        listener.heard_of(user()).await;
+        assert_eq!(waiting.await.expect("waited"), Some(Timestamp::UNIX_EPOCH));
+    }
+}
