@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, Mutex};
 
+use purse::infra::config::setting;
+
 use super::{ACCESS_KEY, PASSWORD};
 
 /// What is secret in whatever log it stands.
@@ -33,13 +35,10 @@ pub fn sent(password: &str) {
 pub fn leaks(printed: &str, settings: &BTreeMap<String, String>) -> Vec<String> {
     let mut found: Vec<String> =
         NEVER.iter().filter(|(_, text)| printed.contains(text)).map(|(what, _)| (*what).to_owned()).collect();
-    for (name, value) in settings {
-        let parts: Vec<&str> = match name.as_str() {
-            _ if name.ends_with("_URL") => credentials(value).into_iter().chain([value.as_str()]).collect(),
-            _ if name.ends_with("_KEY") || name.ends_with("_KEY_PREVIOUS") => vec![value.as_str()],
-            _ => Vec::new(),
-        };
-        if parts.iter().any(|part| !part.is_empty() && printed.contains(part)) {
+    let is_secret = |name: &str| setting::ALL.iter().any(|setting| setting.env == name && setting.is_secret());
+    for (name, value) in settings.iter().filter(|(name, _)| is_secret(name)) {
+        let parts = credentials(value).into_iter().chain([value.as_str()]);
+        if parts.into_iter().any(|part| !part.is_empty() && printed.contains(part)) {
             found.push(format!("the value of {name}"));
         }
     }
