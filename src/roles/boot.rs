@@ -130,7 +130,11 @@ pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Applica
         })
     };
     let (workers, drain) = (process.http.workers, process.shutdown_grace / 2);
-    listener("http", HttpPlan { workers, drain, application, logger, meters, spans, listener: on.listener })
+    let cors_origins = process.http.cors_origins.clone();
+    listener(
+        "http",
+        HttpPlan { workers, drain, application, cors_origins, logger, meters, spans, listener: on.listener },
+    )
 }
 
 /// The child that answers `/metrics` where that has a port of its own. Made first and stopped last.
@@ -141,6 +145,7 @@ fn metrics_http(on: &Foundation) -> anyhow::Result<Option<ChildSpec>> {
         workers: 1,
         drain: METRICS_DRAIN,
         application: Arc::new(move |app| metrics_routes(&meters, app)),
+        cors_origins: Vec::new(),
         logger: on.logger_of("metrics_http"),
         meters: on.meters.clone(),
         spans: Spans::default(),

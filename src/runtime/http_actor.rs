@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actix_web::dev::ServerHandle;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use slog::Logger;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::infra::http::{RequestMeters, observe};
+use crate::infra::http::{RequestMeters, cors, observe};
 use crate::infra::metrics::Meters;
 use crate::infra::telemetry::Spans;
 use crate::runtime::child::{EndReason, Lifeline, Shutdown};
@@ -47,6 +47,8 @@ pub struct HttpPlan {
     pub application: Application,
     /// For the request lines.
     pub logger: Logger,
+    /// Origins whose pages may call.
+    pub cors_origins: Vec<String>,
     /// For what is measured of requests.
     pub meters: Meters,
     /// For the requests' spans.
@@ -80,6 +82,7 @@ impl HttpActor {
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
         let (application, logger) = (Arc::clone(&self.plan.application), self.plan.logger.clone());
+        let origins = self.plan.cors_origins.clone();
         let (meters, spans) = (self.plan.meters.clone(), self.plan.spans.clone());
         let server = HttpServer::new(move || {
             App::new()
@@ -87,6 +90,7 @@ impl HttpActor {
                 .app_data(web::Data::new(RequestMeters::new(&meters)))
                 .app_data(web::Data::new(spans.clone()))
                 .configure(|routes| application(routes))
+                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(observe))
         })
         .workers(self.plan.workers)

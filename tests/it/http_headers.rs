@@ -162,3 +162,40 @@ async fn no_answer_lets_another_site_in() {
         assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn an_origin_that_is_named_may_call_and_read_and_no_other_one() {
+    let world = World::new().await;
+    let named = [("CORS_ORIGINS", "https://app.example.com, http://localhost:8080")];
+    let users = world.start_with(Role::Users, &named).await;
+    let client = Client::new(&users.url(), &users.url());
+    let user = client.user().await;
+    let me = format!("{}/v1/users/me", client.users);
+    let values = |answer: &reqwest::Response, name: &str| {
+        let text = |value: &reqwest::header::HeaderValue| value.to_str().expect("text").to_ascii_lowercase();
+        answer.headers().get_all(name).iter().map(text).collect::<Vec<_>>().join(",")
+    };
+    for (origin, allowed) in [
+        ("https://app.example.com", true),
+        ("http://localhost:8080", true),
+        ("https://app.example.com.evil.example", false),
+    ] {
+        let asked = client.request(Method::OPTIONS, &me).header("origin", origin);
+        let asked = asked.header("access-control-request-method", "GET");
+        let asked = asked.header("access-control-request-headers", "authorization,idempotency-key").send().await;
+        let asked = asked.expect("an answer");
+        assert_eq!(values(&asked, "access-control-allow-origin"), if allowed { origin } else { "" });
+        if allowed {
+            let headers = values(&asked, "access-control-allow-headers");
+            assert!(headers.contains("authorization") && headers.contains("idempotency-key"), "{headers}");
+            assert!(asked.status().is_success(), "{asked:?}");
+        }
+        let read = client.request(Method::GET, &me).bearer_auth(&user.token).header("origin", origin).send().await;
+        let read = read.expect("an answer");
+        assert_eq!(read.status(), 200, "the browser keeps the answer from the page, not the service");
+        assert_eq!(values(&read, "access-control-allow-origin"), if allowed { origin } else { "" });
+        assert_eq!(values(&read, "access-control-allow-credentials"), "");
+        assert!(!allowed || values(&read, "access-control-expose-headers").contains("retry-after"));
+        assert_eq!(values(&read, "cache-control"), "no-store");
+    }
+}

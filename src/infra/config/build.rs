@@ -206,10 +206,18 @@ fn http_config(l: &mut Layers) -> HttpConfig {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = l.optional(&setting::HTTP_WORKERS, |t| parse::count(t, 1, 256));
     let trusted_proxies = l.optional(&setting::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
+    let cors_origins = l.optional(&setting::CORS_ORIGINS, parse::origins).unwrap_or_default();
     let other_role_url = l.optional(&other_role, parse::web_address);
     let listen = SocketAddr::new(host, port);
     let metrics = metrics_port.map(|port| SocketAddr::new(host, port));
-    HttpConfig { listen, metrics, workers: workers.unwrap_or_else(cores), trusted_proxies, other_role_url }
+    HttpConfig {
+        listen,
+        metrics,
+        workers: workers.unwrap_or_else(cores),
+        trusted_proxies,
+        cors_origins,
+        other_role_url,
+    }
 }
 
 fn database_config(l: &mut Layers) -> Option<DatabaseConfig> {

@@ -58,6 +58,27 @@ pub fn web_address(text: &str) -> Result<String, &'static str> {
         .ok_or("must be an address like https://wallet.example.com, without a query")
 }
 
+/// Origins as a browser writes them, `https://app.example.com` or `http://localhost:8080`, separated by commas.
+///
+/// # Errors
+/// A half sentence with the form.
+///
+/// # Source
+/// RFC 6454 §6.2.
+pub fn origins(text: &str) -> Result<Vec<String>, &'static str> {
+    let origin = |part: &str| {
+        let address = web_address(part).ok()?;
+        let host = address.split_once("://")?.1;
+        // A browser writes it in lower case and without a path; anything else would never match.
+        (!host.contains('/') && !address.contains('*') && address == part.to_ascii_lowercase()).then_some(address)
+    };
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(origin)
+        .collect::<Option<_>>()
+        .ok_or("must be origins like https://app.example.com separated by commas, without a path or a wildcard")
+}
+
 /// Longest duration that a setting may name: a day.
 const DURATION_MAX: Duration = Duration::from_hours(24);
 
@@ -118,6 +139,17 @@ pub fn networks(text: &str) -> Result<Vec<IpNet>, &'static str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_origin_is_what_a_browser_writes_and_nothing_wider() {
+        let two = ["https://app.example.com".to_owned(), "http://localhost:8080".to_owned()];
+        assert_eq!(origins("https://app.example.com, http://localhost:8080"), Ok(two.to_vec()));
+        for refused in
+            ["*", "https://*.example.com", "app.example.com", "https://a.example/x", "https://A.example", "null"]
+        {
+            assert!(origins(refused).is_err(), "{refused:?}");
+        }
+    }
 
     #[test]
     fn durations_are_a_number_and_a_unit() {

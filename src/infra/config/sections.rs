@@ -71,6 +71,8 @@ pub struct HttpConfig {
     pub workers: usize,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may call the API.
+    pub cors_origins: Vec<String>,
     /// Where clients reach the other role, without a slash at its end.
     pub other_role_url: Option<String>,
 }

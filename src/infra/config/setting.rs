@@ -94,6 +94,7 @@ settings! {
     WALLET_PUBLIC_URL = USERS, Absent, "URL", "Where clients reach the wallet role, for the link on /docs; port 3001 of the same host if unset";
     USERS_PUBLIC_URL = WALLET, Absent, "URL", "Where clients reach the users role, for the link on /docs; port 3002 of the same host if unset";
     TRUSTED_PROXIES = BOTH, Absent, "CIDRS", "Networks whose X-Forwarded-For is believed, separated by commas";
+    CORS_ORIGINS = BOTH, Absent, "ORIGINS", "Origins like https://app.example.com whose pages may call the API, separated by commas; none if unset";
     RETRY_TTL_1_MS = WALLET, Text("10000"), "MS", "Wait in the first retry tier";
     RETRY_TTL_2_MS = WALLET, Text("30000"), "MS", "Wait in the second retry tier";
     RETRY_TTL_3_MS = WALLET, Text("120000"), "MS", "Wait in the third retry tier";

@@ -3,6 +3,7 @@
 
 mod api_error;
 mod authenticate;
+mod cors;
 mod docs_page;
 mod health_routes;
 mod json_body;
@@ -16,6 +17,7 @@ mod text_limit;
 
 pub use api_error::{ApiError, Detail};
 pub use authenticate::{Authenticated, authenticate};
+pub use cors::cors;
 pub use docs_page::{DocsPage, OtherRole};
 pub use health_routes::{live, live_endpoint, ready, ready_endpoint};
 pub use json_body::{JsonFields, read_json};
