@@ -200,7 +200,7 @@ test-observability: servers _prometheus
 # Make the pictures of docs/images again
 [group('check')]
 pictures: servers test-tools
-    PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it docs_page::a_newcomer
+    PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it -- docs_page::a_newcomer observability::every_panel
 
 # Search on in the fuzz targets with their coverage as the guide: seconds for each, all or one (minutes to build first)
 [group('check')]

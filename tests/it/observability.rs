@@ -11,7 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::{Client, PATIENCE, RoleProcess, Scrape, World, eventually, free_port, stranger, token_of};
+use crate::support::{
+    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, stranger, token_of,
+};
+
+/// Seconds that the pictures of the dashboards show.
+const PICTURE_S: i64 = 45;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/observability")
@@ -99,6 +104,11 @@ fn names(query: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// A query as a part of an address.
+fn encoded(query: &str) -> String {
+    query.bytes().flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect()
+}
+
 /// A Prometheus of the test's own.
 struct Prometheus {
     child: Child,
@@ -135,13 +145,24 @@ impl Prometheus {
 
     /// Whether a query shows at least one number.
     async fn shows(&self, query: &str) -> bool {
-        let encoded: String =
-            query.bytes().flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect();
-        let Some(answer) = self.get(&format!("/api/v1/query?query={encoded}")).await else { return false };
+        let Some(answer) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
         assert_ne!(answer["status"], "error", "{query}: {answer}");
         let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
         let numbers = results.iter().filter_map(|result| result["value"][1].as_str()?.parse::<f64>().ok());
         numbers.into_iter().any(f64::is_finite)
+    }
+
+    #[expect(clippy::float_arithmetic, reason = "a picture has coordinates")]
+    /// Every series of a query over the last seconds, from 0 on.
+    async fn series(&self, query: &str, seconds: i64) -> Vec<Vec<(f64, f64)>> {
+        let end = jiff::Timestamp::now().as_second();
+        let path = format!("/api/v1/query_range?query={}&start={}&end={end}&step=1", encoded(query), end - seconds);
+        let answer = self.get(&path).await.unwrap_or_default();
+        let begin = f64::from(u32::try_from(end - seconds).expect("a time"));
+        let point = |pair: &Value| Some((pair[0].as_f64()? - begin, pair[1].as_str()?.parse().ok()?));
+        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let points = |result: &Value| result["values"].as_array().into_iter().flatten().filter_map(point).collect();
+        results.iter().map(points).collect()
     }
 
     /// The alerts that are on their way or firing.
@@ -206,6 +227,9 @@ async fn every_panel_shows_something_under_load_and_a_dead_letter_raises_its_ale
         empty = still;
     }
     assert!(!prometheus.shows("purse_nothing").await, "a query shows what there is not");
+    if let Some(folder) = std::env::var_os("PURSE_PICTURES") {
+        pictures(&prometheus, &client, Path::new(&folder)).await;
+    }
 
     assert!(!prometheus.alerts().await.contains("PurseDeadLetters"));
     world.broker.publish("domain.events", "user.registered", b"poison", Some(&Uuid::now_v7().to_string()), &[]).await;
@@ -213,4 +237,23 @@ async fn every_panel_shows_something_under_load_and_a_dead_letter_raises_its_ale
         prometheus.alerts().await.contains("PurseDeadLetters").then_some(())
     })
     .await;
+}
+
+/// Draws both dashboards after some more load.
+async fn pictures(prometheus: &Prometheus, client: &Client, folder: &Path) {
+    for _ in 0..PICTURE_S {
+        load(client).await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    for role in Role::ALL {
+        let mut panels: Vec<Panel> = Vec::new();
+        for (title, query) in queries(role) {
+            let series = prometheus.series(&query.replace("$__rate_interval", "10s"), PICTURE_S).await;
+            match panels.last_mut().filter(|panel| panel.0 == title) {
+                Some(panel) => panel.1.extend(series),
+                None => panels.push((title, series)),
+            }
+        }
+        draw_panels(&folder.join(format!("dashboard-{role}.svg")), &panels);
+    }
 }
