@@ -55,6 +55,7 @@ mod provisioning;
 mod rate_limits;
 mod rate_limits_shared;
 mod releases;
+mod schemathesis;
 mod signed_events;
 mod threat_model;
 mod tokens_http;

@@ -57,11 +57,12 @@ mod tests {
     use async_trait::async_trait;
     use std::collections::BTreeSet;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use uuid::Uuid;
 
-    /// Wallets in memory.
+    /// Wallets in memory, and how often they were looked for.
     #[derive(Default)]
-    struct Drawer(Mutex<BTreeSet<UserId>>);
+    struct Drawer(Mutex<BTreeSet<UserId>>, AtomicUsize);
 
     #[async_trait]
     impl WalletStore for Drawer {
@@ -71,6 +72,7 @@ mod tests {
         }
 
         async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
             Ok(self.0.lock().expect("wallets").contains(&user).then_some(Timestamp::UNIX_EPOCH))
         }
     }
@@ -101,6 +103,15 @@ mod tests {
             assert_eq!(awaiting.execute(user(), patience).await.expect("asked"), None);
             assert!(began.elapsed() >= patience);
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_leaves_the_store_alone_in_between() {
+        let (wallets, arrivals) = (Arc::new(Drawer::default()), Arrivals::default());
+        let awaiting = AwaitWallet { wallets: wallets.clone(), arrivals };
+        assert_eq!(awaiting.execute(user(), Duration::from_millis(20)).await.expect("asked"), None);
+        // Before it waits, once it listens, and when its patience has ended.
+        assert_eq!(wallets.1.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]

@@ -182,6 +182,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_draft_that_was_alone_is_not_tried_twice() {
+        let broken = Failing { whole: None, cents: Some((7, FailureClass::Bug)), unknown: false };
+        assert_eq!(results(broken, &[7], Patience::SkipHeld).await, (vec!["post broke down".to_owned()], 1));
+    }
+
+    #[tokio::test]
     async fn what_fails_the_store_or_a_lock_is_not_tried_draft_by_draft() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
             let away = Failing { whole: Some(class), cents: None, unknown: false };

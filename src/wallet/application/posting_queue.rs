@@ -121,6 +121,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_empty_when_neither_common_nor_set_aside_posts_wait() {
+        let mut queue = PostingQueue::default();
+        assert!(queue.is_empty());
+        queue.push(user(1), 10);
+        assert!(!queue.is_empty(), "one of a free wallet waits");
+        let taken = queue.take_common(1);
+        queue.set_aside(taken.into_iter().map(|post| (user(1), post)).collect());
+        assert!(!queue.is_empty(), "one of a held wallet waits");
+        queue.take_set_aside(1);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn held_wallets_take_turns() {
         let mut queue = PostingQueue::default();
         queue.set_aside(vec![(user(1), 10), (user(2), 20), (user(1), 11)]);

@@ -1,6 +1,6 @@
 //! What becomes of an event that could not be handled: the next tier, or the dead-letter queue. Pure.
 
-use crate::contracts::{PROVISION_QUEUE, RetryTier};
+use crate::contracts::RetryTier;
 
 /// How many tiers there are.
 pub const TIERS: usize = 3;
@@ -62,11 +62,11 @@ impl RetryLadder {
     pub fn attempt(&self, header: Option<i64>, last_death_queue: Option<&str>) -> Attempt {
         match (header, last_death_queue) {
             (Some(count), _) => Attempt::from_header(count),
-            (None, Some(queue)) if queue != PROVISION_QUEUE => {
+            (None, Some(queue)) => {
                 let left = self.tiers.iter().position(|tier| tier.queue() == queue);
                 left.map_or(Attempt::FIRST, |index| Attempt(index.saturating_add(1)))
             }
-            (None, _) => Attempt::FIRST,
+            (None, None) => Attempt::FIRST,
         }
     }
 

@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn a_note_is_counted_in_characters_not_bytes() {
-        assert!(Description::parse(&"ü".repeat(255)).is_ok());
+        let longest = "ü".repeat(255);
+        assert_eq!(Description::parse(&longest).map(|d| d.as_str().to_owned()), Ok(longest), "kept as it was sent");
         assert_eq!(Description::parse(&"ü".repeat(256)), Err(DescriptionRefused::TooLong));
     }
 

@@ -122,3 +122,19 @@ pub enum EntryRefused {
     #[error("idempotency key was used for another request")]
     IdempotencyKeyReused,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_direction_has_the_word_of_the_api_and_no_other_word_is_one() {
+        for (direction, word) in [(Direction::Credit, "credit"), (Direction::Debit, "debit")] {
+            assert_eq!(direction.as_str(), word);
+            assert_eq!(Direction::parse(word), Some(direction));
+        }
+        for word in ["", "Credit", "credit ", "refund"] {
+            assert_eq!(Direction::parse(word), None, "{word:?}");
+        }
+    }
+}
