@@ -108,6 +108,11 @@ async fn latency(servers: &Outages, report: &mut Report) {
         }
     }
     times.sort_by(f64::total_cmp);
+    report.tails(
+        "ready.svg",
+        "From an answered registration to its wallet, in ms: one in so many takes at least",
+        &[("one after the other", &times)],
+    );
     report.heading(
         "From an answered registration to its wallet, one after the other",
         &["p50 ms", "p95 ms", "p99 ms", "most ms"],

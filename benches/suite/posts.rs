@@ -5,7 +5,6 @@ use std::process::Command;
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
-use crate::plot;
 use crate::report::{Report, Target};
 use crate::support::{Outages, PURSE, World};
 use crate::tools::{beside, pgbench, wrk};
@@ -76,8 +75,9 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     let (peer, database) = comparison(servers).await;
     let mut http: Vec<(usize, Over, bool, Series)> = Vec::new();
     for over in Over::BOTH {
-        http.extend(CONNECTIONS.map(|connections| (connections, over, false, Series::default())));
-        http.extend([64, 256].map(|connections| (connections, over, true, Series::default())));
+        for mixed in [false, true] {
+            http.extend(CONNECTIONS.map(|connections| (connections, over, mixed, Series::default())));
+        }
     }
     let mut plain: Vec<(usize, Over, &str, Figures, Figures)> = Vec::new();
     for over in Over::BOTH {
@@ -177,16 +177,18 @@ fn tell(
         ];
         report.row(&[&row[..], &[String::new(), String::new(), "1".to_owned()]].concat());
     }
-    let points = |over: Over| -> Vec<(f64, f64)> {
-        CONNECTIONS.iter().map(|c| (*c as f64, series(*c, over, false).rate.median())).collect()
+    let points = |over: Over, mixed: bool| -> Vec<(f64, f64)> {
+        CONNECTIONS.iter().map(|c| (*c as f64, series(*c, over, mixed).rate.median())).collect()
     };
     let level = |rate: &Figures| CONNECTIONS.iter().map(|c| (*c as f64, rate.median())).collect::<Vec<_>>();
-    plot::lines(
+    report.lines(
         "posts.svg",
-        "Durable credits a second, by connections",
+        "Durable posts a second, by connections",
         &[
-            ("purse, spread", points(Over::Spread)),
-            ("purse, hot wallet", points(Over::Hot)),
+            ("credits, spread", points(Over::Spread, false)),
+            ("credits, hot wallet", points(Over::Hot, false)),
+            ("credits and debits, spread", points(Over::Spread, true)),
+            ("credits and debits, hot wallet", points(Over::Hot, true)),
             ("pgbench, one statement, spread", level(statement)),
             ("pgbench, locked, spread", level(locked)),
             ("pgbench, locked, hot row", level(locked_hot)),
@@ -195,7 +197,7 @@ fn tell(
     let batches = |over: Over| -> Vec<(f64, f64)> {
         CONNECTIONS.iter().map(|c| (*c as f64, series(*c, over, false).batch.median())).collect()
     };
-    plot::lines(
+    report.lines(
         "batches.svg",
         "Posts in a database transaction, by connections",
         &[("spread", batches(Over::Spread)), ("hot wallet", batches(Over::Hot))],

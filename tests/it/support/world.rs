@@ -15,8 +15,9 @@ use super::{Broker, Client};
 /// The binary under test.
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
-/// What the roles of a test log; a benchmark, which uses this support too, measures what is deployed.
-const LOG_LEVEL: &str = if matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it") { "trace" } else { "info" };
+/// Whether this is a test; a benchmark, which uses this support too, measures what is deployed.
+pub const TEST: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it");
+const LOG_LEVEL: &str = if TEST { "trace" } else { "info" };
 
 /// The servers of this run. They end when this process does, however it does.
 static SHARED: OnceLock<LentServers> = OnceLock::new();
