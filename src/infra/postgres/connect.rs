@@ -24,11 +24,11 @@ pub fn is_database_url(url: &str) -> bool {
     scheme && parsed.is_ok_and(|config| !config.get_hosts().is_empty() && config.get_user().is_some())
 }
 
-/// Every statement of a pool finds its few rows by an index, and its plan is kept for as long as the session. A table that
-/// grows by thousands of rows a second is never as the statistics say, so the planner is not left to guess: a plan that was
-/// the cheapest for 1,000 rows reads all of them when there are 100,000.
-const PLANNER: &str =
-    "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+/// Every statement of a pool finds its few rows by an index, so it is planned once, for any values, and the planner is not
+/// left to guess: a table that grows by thousands of rows a second is never as the statistics say, and a plan that was the
+/// cheapest for 1,000 rows reads all of them when there are 100,000.
+const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
+                       -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 /// Limits of a session, kept by the server.
 #[derive(Clone, Copy, Debug)]
