@@ -88,6 +88,9 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         }
     }
     for round in 1..=rounds() {
+        // What the round before left to be written is not this one's, and nobody's first post is measured.
+        town.world.sql(Role::Wallet, "CHECKPOINT").await;
+        over_http(&town, CLIENTS, Over::Spread, true, &format!("w{round}")).await;
         for (index, (connections, over, mixed, series)) in http.iter_mut().enumerate() {
             let (load, batch) = over_http(&town, *connections, *over, *mixed, &format!("r{round}-{index}")).await;
             println!(
@@ -151,8 +154,8 @@ fn tell(
         10.0,
     ));
     report.target(Target::at_most(
-        "latency of a lone post ÷ pgbench, locked transaction, 1 client",
-        ratio(&series(1, Over::Spread, false).p50, lone),
+        "mean latency of a lone post ÷ pgbench, locked transaction, 1 client",
+        1e3 / series(1, Over::Spread, false).rate.median() / lone.median(),
         1.3,
     ));
 
