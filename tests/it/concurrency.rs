@@ -56,6 +56,10 @@ async fn sixty_four_posts_under_one_key_are_one_entry() {
 #[tokio::test]
 async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything() {
     let world = World::new().await;
+    // Under the wrong default of a database a batch would look at its wallets as they were before it had their locks.
+    let database = &world.databases.wallet.database;
+    let wrong = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'");
+    world.sql(Role::Wallet, &wrong).await;
     let (_users, _first, client) = world.both().await;
     let second = world.start(Role::Wallet).await;
     let beside = Client::new(&client.users, &second.url());

@@ -30,6 +30,9 @@ pub fn is_database_url(url: &str) -> bool {
 const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
                        -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
+/// What the order of our statements rests on (decision D022), whatever the database's own default is.
+const ISOLATION: &str = r"-c default_transaction_isolation=read\ committed";
+
 /// Limits of a session, kept by the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SessionLimits {
@@ -53,7 +56,7 @@ pub(super) fn driver_config(
     if let Some(limits) = limits {
         let own = config.get_options().unwrap_or_default().to_owned();
         config.options(format!(
-            "{own} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
+            "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
             limits.statement_timeout.as_millis(),
             limits.lock_timeout.as_millis(),
             // A transaction of ours never waits for anything but its own statements.
