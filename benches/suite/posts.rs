@@ -192,9 +192,9 @@ fn tell(
             ("credits, hot wallet", points(Over::Hot, false)),
             ("credits and debits, spread", points(Over::Spread, true)),
             ("credits and debits, hot wallet", points(Over::Hot, true)),
-            ("pgbench, one statement, spread", level(statement)),
-            ("pgbench, locked, spread", level(locked)),
-            ("pgbench, locked, hot row", level(locked_hot)),
+            ("pgbench, 16 clients, one statement, spread", level(statement)),
+            ("pgbench, 16 clients, locked, spread", level(locked)),
+            ("pgbench, 16 clients, locked, hot row", level(locked_hot)),
         ],
     );
     let batches = |over: Over| -> Vec<(f64, f64)> {
