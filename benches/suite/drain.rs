@@ -15,6 +15,8 @@ use crate::support::{Broker, Client, Outages, World};
 const ROWS: usize = 20_000;
 /// Messages under way at once: `OUTBOX_BATCH_MAX`.
 const WINDOW: usize = 500;
+/// Rows a second that are enough on any machine.
+const DRAIN_MIN: f64 = 8_000.0;
 const REGISTRATIONS: usize = 200;
 
 pub async fn measure(servers: &Outages, report: &mut Report) {
@@ -30,13 +32,13 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
             bare.median()
         );
     }
-    let ratio = drained.median() / bare.median();
-    // Either is enough.
-    let reached = if drained.median() >= 8_000.0 { f64::INFINITY } else { ratio };
-    let mut target =
-        Target::at_least("outbox drain ÷ a bare publisher with the same window, or 8,000 rows a second", reached, 0.7);
-    target.figure = ratio;
-    report.target(target);
+    // Either is enough: the second is for a machine on which something else runs.
+    report.target(if drained.median() >= DRAIN_MIN {
+        Target::at_least("rows of the outbox drained a second", drained.median(), DRAIN_MIN)
+    } else {
+        let ratio = drained.median() / bare.median();
+        Target::at_least("outbox drain ÷ a bare publisher with the same window", ratio, 0.7)
+    });
     report.heading("Relay", &["what", "a second (least–most)"]);
     report.row(&[format!("outbox of {ROWS} rows, claimed, published, confirmed, marked"), drained.shown()]);
     report.row(&[format!("bare publisher, window of {WINDOW}, the same kind of queue"), bare.shown()]);
@@ -108,6 +110,11 @@ async fn latency(servers: &Outages, report: &mut Report) {
         }
     }
     times.sort_by(f64::total_cmp);
+    report.tails(
+        "ready.svg",
+        "From an answered registration to its wallet, in ms: one in so many takes at least",
+        &[("one after the other", &times)],
+    );
     report.heading(
         "From an answered registration to its wallet, one after the other",
         &["p50 ms", "p95 ms", "p99 ms", "most ms"],

@@ -2,25 +2,24 @@
 
 use plotters::prelude::*;
 
-use crate::report::folder;
-
 const SIZE: (u32, u32) = (900, 480);
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
     RGBColor(44, 160, 44),
     RGBColor(127, 127, 127),
     RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+    RGBColor(23, 190, 207),
 ];
 
 /// One line a series, over a logarithmic axis.
-pub fn lines(file: &str, title: &str, series: &[(&str, Vec<(f64, f64)>)]) {
-    std::fs::create_dir_all(folder()).expect("a folder");
-    let path = folder().join(file);
+pub fn lines(title: &str, series: &[(&str, Vec<(f64, f64)>)]) -> String {
+    let mut picture = String::new();
     let all = || series.iter().flat_map(|(_, points)| points.iter().copied());
     let (from, to) = (all().map(|p| p.0).fold(f64::INFINITY, f64::min), all().map(|p| p.0).fold(1.0, f64::max));
     let most = all().map(|p| p.1).fold(1.0, f64::max) * 1.1;
-    let area = SVGBackend::new(&path, SIZE).into_drawing_area();
+    let area = SVGBackend::with_string(&mut picture, SIZE).into_drawing_area();
     area.fill(&WHITE).expect("drawn");
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 22))
@@ -46,5 +45,8 @@ pub fn lines(file: &str, title: &str, series: &[(&str, Vec<(f64, f64)>)]) {
         .border_style(BLACK.mix(0.2))
         .draw()
         .expect("drawn");
-    area.present().expect("written");
+    area.present().expect("drawn");
+    drop(chart);
+    drop(area);
+    picture
 }

@@ -3,7 +3,6 @@
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
-use crate::plot;
 use crate::report::{Report, Target};
 use crate::support::Outages;
 use crate::tools::{beside, wrk};
@@ -61,7 +60,7 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         report.row(&[(*name).to_owned(), length.to_string(), rate.shown(), format!("{:.2}", p95.median())]);
     }
     let points = |of: &str| LENGTHS.iter().map(|l| (*l as f64, rate(*l, of).median())).collect::<Vec<_>>();
-    plot::lines(
+    report.lines(
         "reads.svg",
         "Reads a second, by entries in the wallet",
         &[("balance", points("balance")), ("first page of the history", points("first page of the history"))],

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::figures::{grouped, rounds, seconds};
 use crate::machine;
+use crate::plot;
 use crate::support::{Outages, RoleProcess};
 
 /// Where the page and its pictures stand.
-pub fn folder() -> PathBuf {
+fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks")
 }
 
@@ -32,10 +33,18 @@ impl Target {
     }
 }
 
+/// A file beside the page.
+struct Picture {
+    file: &'static str,
+    title: &'static str,
+    svg: String,
+}
+
 pub struct Report {
     machine: Vec<String>,
     targets: Vec<Target>,
     tables: String,
+    pictures: Vec<Picture>,
 }
 
 /// Most memory that a role may hold after a load, in MiB.
@@ -45,7 +54,7 @@ impl Report {
     pub fn new(servers: &Outages) -> Self {
         let on = servers.servers.addresses().clone();
         let machine = std::thread::spawn(move || machine::described(&on)).join().expect("a thread");
-        Self { machine, targets: Vec::new(), tables: String::new() }
+        Self { machine, targets: Vec::new(), tables: String::new(), pictures: Vec::new() }
     }
 
     pub fn target(&mut self, target: Target) {
@@ -58,6 +67,22 @@ impl Report {
 
     pub fn row(&mut self, cells: &[String]) {
         let _ = writeln!(self.tables, "| {} |", cells.join(" | "));
+    }
+
+    /// One line a series.
+    pub fn lines(&mut self, file: &'static str, title: &'static str, series: &[(&str, Vec<(f64, f64)>)]) {
+        self.pictures.push(Picture { file, title, svg: plot::lines(title, series) });
+    }
+
+    /// How long one request in so many takes at least, a line a series of sorted times.
+    pub fn tails(&mut self, file: &'static str, title: &'static str, series: &[(&str, &[f64])]) {
+        const ONE_IN: [f64; 9] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0];
+        let tail = |times: &[f64]| {
+            let at = |one_in: f64| times[((times.len() - 1) as f64 * (1.0 - 1.0 / one_in)) as usize];
+            ONE_IN.map(|one_in| (one_in, at(one_in))).to_vec()
+        };
+        let series: Vec<_> = series.iter().map(|(name, times)| (*name, tail(times))).collect();
+        self.lines(file, title, &series);
     }
 
     pub fn memory(&mut self, what: &str, process: &RoleProcess) {
@@ -84,7 +109,9 @@ impl Report {
             let verdict = if *reached { "yes" } else { "**no**" };
             let _ = writeln!(page, "| {measure} | {} | {sign} {bound} | {verdict} |", grouped(*figure));
         }
-        page.push_str("\n![Credits a second](posts.svg)\n\n![Posts in a transaction](batches.svg)\n\n![Reads a second](reads.svg)\n");
+        for Picture { file, title, .. } in &self.pictures {
+            let _ = write!(page, "\n![{title}]({file})\n");
+        }
         page.push_str(&self.tables);
         page
     }
@@ -96,6 +123,9 @@ impl Report {
     pub fn write(&self) {
         std::fs::create_dir_all(folder()).expect("a folder");
         std::fs::write(folder().join("README.md"), self.page()).expect("written");
+        for Picture { file, svg, .. } in &self.pictures {
+            std::fs::write(folder().join(file), svg).expect("written");
+        }
         println!("written to docs/benchmarks");
     }
 }

@@ -25,6 +25,8 @@ pub struct ServerAddresses {
     pub postgres_password: String,
     /// The folder of `psql`, `pg_dump` and the rest.
     pub postgres_bin_dir: PathBuf,
+    /// What PostgreSQL writes its log to.
+    pub postgres_log: PathBuf,
     /// The AMQP port of RabbitMQ.
     pub amqp_port: u16,
     /// An administrator of RabbitMQ, for AMQP and for management.
@@ -36,13 +38,20 @@ pub struct ServerAddresses {
 }
 
 impl ServerAddresses {
-    pub(super) fn new(postgres_bin_dir: PathBuf, postgres_port: u16, amqp_port: u16, management_port: u16) -> Self {
+    pub(super) fn new(
+        postgres_bin_dir: PathBuf,
+        postgres_log: PathBuf,
+        postgres_port: u16,
+        amqp_port: u16,
+        management_port: u16,
+    ) -> Self {
         Self {
             host: "127.0.0.1".into(),
             postgres_port,
             postgres_superuser: "postgres".into(),
             postgres_password: DEV_PASSWORD.into(),
             postgres_bin_dir,
+            postgres_log,
             amqp_port,
             amqp_user: "guest".into(),
             amqp_password: "guest".into(),
@@ -78,6 +87,7 @@ impl ServerAddresses {
             "postgresSuperuser": self.postgres_superuser,
             "postgresPassword": self.postgres_password,
             "postgresBinDir": self.postgres_bin_dir.to_string_lossy(),
+            "postgresLog": self.postgres_log.to_string_lossy(),
             "amqpPort": self.amqp_port,
             "amqpUser": self.amqp_user,
             "amqpPassword": self.amqp_password,
@@ -105,6 +115,7 @@ impl ServerAddresses {
             postgres_superuser: text("postgresSuperuser")?,
             postgres_password: text("postgresPassword")?,
             postgres_bin_dir: text("postgresBinDir")?.into(),
+            postgres_log: text("postgresLog")?.into(),
             amqp_port: port("amqpPort")?,
             amqp_user: text("amqpUser")?,
             amqp_password: text("amqpPassword")?,
@@ -118,7 +129,13 @@ mod tests {
     use super::*;
 
     fn some() -> ServerAddresses {
-        ServerAddresses::new("/usr/lib/postgresql/15/bin".into(), 55432, 55672, 55673)
+        ServerAddresses::new(
+            "/usr/lib/postgresql/15/bin".into(),
+            "/var/tmp/purse-0/postgres.log".into(),
+            55432,
+            55672,
+            55673,
+        )
     }
 
     #[test]

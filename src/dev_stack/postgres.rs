@@ -26,6 +26,11 @@ const CONNECTIONS_MAX: u16 = 300;
 /// `sun_path` holds 108 bytes on Linux and 104 on macOS, with the final NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
+/// Where a server whose state lies in `state` writes its log.
+pub(super) fn log_in(state: &Path) -> PathBuf {
+    state.join("postgres.log")
+}
+
 /// One server, running or not.
 #[derive(Debug)]
 pub(super) struct Postgres {
@@ -71,7 +76,7 @@ impl Postgres {
             name: "postgres",
             folder: &self.state,
             mark: format!("{}/", self.state.display()),
-            log: self.state.join("postgres.log"),
+            log: log_in(&self.state),
         };
         let child = self.child.0.insert(ManagedChild::spawn(&mut command, place)?);
         let wait = Wait { what: "PostgreSQL", bound: READY_BOUND, interrupt };

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn everything_listens_on_the_loopback_address() {
-        let text = configuration(&ServerAddresses::new("/x".into(), 1, 2, 3));
+        let text = configuration(&ServerAddresses::new("/x".into(), "/y".into(), 1, 2, 3));
         assert!(text.contains("listeners.tcp.1 = 127.0.0.1:2\n"));
         assert!(text.contains("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = 3\n"));
     }

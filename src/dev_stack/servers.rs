@@ -14,7 +14,7 @@ use super::error::DevStackError;
 use super::interrupt::Interrupt;
 use super::locate::Programs;
 use super::ports;
-use super::postgres::Postgres;
+use super::postgres::{Postgres, log_in};
 use super::rabbitmq::{ErlangPorts, RabbitMq};
 
 /// Whether PostgreSQL survives a power cut.
@@ -102,7 +102,7 @@ impl Servers {
     /// `Interrupted`. Nothing runs after an error.
     pub fn start(options: StartOptions, mut progress: impl FnMut(&str)) -> Result<Self, DevStackError> {
         let programs = Programs::locate()?;
-        let (addresses, erlang) = choose_ports(&programs, options.preferred_ports)?;
+        let (addresses, erlang) = choose_ports(&programs, &options)?;
         let mut servers = Self {
             postgres: Postgres::new(&options.folder, options.durability, options.lifetime),
             rabbitmq: RabbitMq::new(&options.folder, &programs, erlang, options.lifetime),
@@ -183,16 +183,15 @@ impl Servers {
     }
 }
 
-fn choose_ports(
-    programs: &Programs,
-    preferred: Option<PreferredPorts>,
-) -> Result<(ServerAddresses, ErlangPorts), DevStackError> {
+fn choose_ports(programs: &Programs, options: &StartOptions) -> Result<(ServerAddresses, ErlangPorts), DevStackError> {
+    let preferred = options.preferred_ports;
     let mut used = Vec::new();
     let postgres = ports::choose(preferred.map(|ports| ports.postgres), &mut used)?;
     let amqp = ports::choose(preferred.map(|ports| ports.amqp), &mut used)?;
     let management = ports::choose(preferred.map(|ports| ports.management), &mut used)?;
     let epmd = ports::choose(None, &mut used)?;
     let distribution = ports::choose(None, &mut used)?;
-    let addresses = ServerAddresses::new(programs.postgres_bin.clone(), postgres, amqp, management);
+    let addresses =
+        ServerAddresses::new(programs.postgres_bin.clone(), log_in(&options.folder), postgres, amqp, management);
     Ok((addresses, ErlangPorts { epmd, distribution }))
 }

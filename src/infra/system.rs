@@ -1,4 +1,4 @@
-//! The one home of time, ids and randomness.
+//! The one home of time, ids, randomness and priorities.
 
 use uuid::Uuid;
 
@@ -30,4 +30,18 @@ pub fn draw(count: usize) -> usize {
 /// A random number in `0.0..1.0`, for jitter; not for secrets.
 pub fn roll() -> f64 {
     fastrand::f64()
+}
+
+/// How far a thread steps back: 0 is as important as any other, 19 the least.
+///
+/// # Source
+/// `nice(2)`.
+#[cfg(target_os = "linux")]
+const STEP_BACK: i32 = 19;
+
+/// Lets the other threads go first from now on, where a thread has a priority of its own: on Linux.
+pub fn step_back() {
+    #[cfg(target_os = "linux")]
+    // Linux takes "this process" for this thread. Refused, it is as important as before.
+    let _ = rustix::process::setpriority_process(None, STEP_BACK);
 }

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use purse::kernel::Role;
 
-use crate::support::{Client, World};
+use crate::support::{Client, PATIENCE, User, World, eventually};
 
 /// What must hold of every wallet at any time: places without a gap, the balance the sum, never below zero.
 async fn the_ledger_is_right(world: &World) {
@@ -93,16 +93,50 @@ async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything(
     assert_eq!(world.sql(Role::Wallet, deadlocks).await, "0");
 }
 
+/// Somebody else's connection, in a transaction that has the lock of this wallet.
+async fn holder_of(world: &World, user: &User) -> tokio_postgres::Client {
+    let url = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", user.id);
+    holder.batch_execute(&hold).await.expect("held");
+    holder
+}
+
+#[tokio::test]
+async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whatever_the_database_defaults_to() {
+    let world = World::new().await;
+    let database = &world.databases.wallet.database;
+    let wrong = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'");
+    world.sql(Role::Wallet, &wrong).await;
+    let patient = [("DB_LOCK_TIMEOUT_MS", "20000"), ("DB_STATEMENT_TIMEOUT_MS", "30000")];
+    let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &patient));
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    let holder = holder_of(&world, &user).await;
+    let posting = tokio::spawn({
+        let (client, user) = (client.clone(), user.clone());
+        async move { client.post(&user, "credit", 5, None).await }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(PATIENCE, "it waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) }).await;
+    let write = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp()); COMMIT",
+        user.id
+    );
+    holder.batch_execute(&write).await.expect("written");
+    let made = posting.await.expect("asked");
+    assert_eq!((made.status.as_u16(), &made.body["balanceAfterMinor"]), (201, &serde_json::json!(7)), "{made:?}");
+    the_ledger_is_right(&world).await;
+}
+
 #[tokio::test]
 async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_waiting() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (held, free) = (client.ready_user().await, client.ready_user().await);
-    let url = world.addresses.superuser_url(&world.databases.wallet.database);
-    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
-    tokio::spawn(connection);
-    let hold = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", held.id);
-    holder.batch_execute(&hold).await.expect("held");
+    let holder = holder_of(&world, &held).await;
 
     // The held wallet's post is on its way before and while the others are answered.
     let (waiting_client, waiting_user) = (client.clone(), held.clone());
@@ -194,7 +228,7 @@ async fn one_key_of_two_users_is_two_keys() {
 }
 
 /// All entries of a wallet by pages of seven, newest first, as `(id, type, amount, balance after)`.
-async fn pages_of_seven(client: &Client, user: &crate::support::User) -> Vec<(String, String, i64, i64)> {
+async fn pages_of_seven(client: &Client, user: &User) -> Vec<(String, String, i64, i64)> {
     let (mut entries, mut path) = (Vec::new(), "/v1/transactions?limit=7".to_owned());
     loop {
         let page = client.get(user, &path).await;

@@ -52,6 +52,7 @@ mod otlp;
 mod outages;
 mod passwords;
 mod provisioning;
+mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
 mod releases;

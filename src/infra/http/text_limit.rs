@@ -1,6 +1,6 @@
 //! A limit by a text out of a request's body, which no middleware sees: the handler asks it.
 
-use actix_governor::governor::clock::{Clock as _, DefaultClock};
+use actix_governor::governor::clock::Clock as _;
 use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
 
@@ -50,7 +50,7 @@ impl TextLimiter {
         // Counted here too, so that nobody begins anew when the shared count goes away.
         let own = self.counts.check_key(&key);
         match (shared, own) {
-            (None, Err(until)) => Err(limited(self.limit, until.wait_time_from(DefaultClock::default().now()))),
+            (None, Err(until)) => Err(limited(self.limit, until.wait_time_from(self.counts.clock().now()))),
             _ => Ok(()),
         }
     }

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::infra::metrics::{Histogram, Meters};
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
+use crate::infra::system::step_back;
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
 use crate::users::actors::meters::{HashMeters, show_hash_queue};
@@ -106,10 +107,10 @@ impl Child for Addr<HasherThread> {
 /// Starts `threads` hashing threads behind one address.
 pub fn start_hashers(argon2: &Argon2id, threads: usize, meters: &HashMeters, lifeline: Lifeline) -> Addr<HasherThread> {
     let (argon2, meters, lifeline) = (argon2.clone(), meters.clone(), Arc::new(lifeline));
-    SyncArbiter::start(threads, move || HasherThread {
-        argon2: argon2.clone(),
-        meters: meters.clone(),
-        _lifeline: Arc::clone(&lifeline),
+    SyncArbiter::start(threads, move || {
+        // A hash takes all of a core for tens of milliseconds; whoever asks for something else should not wait for it.
+        step_back();
+        HasherThread { argon2: argon2.clone(), meters: meters.clone(), _lifeline: Arc::clone(&lifeline) }
     })
 }
 

@@ -1,20 +1,22 @@
-//! Writes batches of posts: one database transaction each, three round trips whatever its size.
+//! Writes batches of posts: one database transaction each, two round trips whatever its size.
 //!
 //! The order of the statements is the law here. The wallets are locked by a statement of their own; only the next
 //! statement, with a snapshot taken after the locks were had (READ COMMITTED), reads the last entries and the keys
-//! already used. A lock in the same statement, or a snapshot from before it, loses money.
+//! already used. A lock in the same statement, or a snapshot from before it, loses money. That the statements of a round
+//! trip are sent without waiting for each other's answers changes nothing: the server runs them one after the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::Transaction;
-use futures_util::future::try_join;
+use tokio::join;
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Client, Database, DbError};
 use crate::kernel::{EntryId, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience};
 use crate::wallet::domain::{Decision, Draft, Entry, Head, IdempotencyKey, WalletState, decide_batch};
@@ -92,13 +94,12 @@ impl Journal for PgJournal {
         let sent = Arc::clone(&pending);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
-                let tx = client.transaction().await?;
-                let outcomes = write(&tx, &batch, patience).await?;
-                let _ = sent.set(outcomes);
-                fault::point("ledger.inserted");
-                tx.commit().await?;
-                fault::point("ledger.committed");
-                Ok(())
+                let written = write(client, &batch, patience, &sent).await;
+                if written.is_err() {
+                    // For the next borrower. Where the connection is broken there is none.
+                    let _ = client.batch_execute("ROLLBACK").await;
+                }
+                written
             })
         });
         match (committed.await, pending.get()) {
@@ -116,84 +117,127 @@ impl Journal for PgJournal {
     }
 }
 
-/// Locks, reads, decides, inserts.
-async fn write(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, DbError> {
+/// Begins, locks, reads; decides; inserts, commits. `pending` is set before anything is sent that could be committed.
+async fn write(client: &Client, drafts: &[Draft], patience: Patience, pending: &Pending) -> Result<(), DbError> {
+    let statements = Statements::of(client, patience).await?;
     fault::point("ledger.begun");
-    let locked = lock(tx, drafts, patience).await?;
+    let (mut wallets, now) = read_locked(client, &statements, drafts).await?;
     fault::point("ledger.locked");
-    let (mut wallets, now) = if locked.is_empty() { (HashMap::new(), None) } else { read(tx, &locked, drafts).await? };
     let decisions = decide_batch(&mut wallets, drafts, now.unwrap_or(Timestamp::UNIX_EPOCH));
-    insert(tx, drafts, &decisions).await?;
-    Ok(decisions
-        .into_iter()
-        .map(|decision| match decision {
-            Decision::Post(entry) => DraftOutcome::Posted(entry),
-            Decision::Replay(entry) => DraftOutcome::Replayed(entry),
-            Decision::Refuse(refused) => DraftOutcome::Refused(refused),
-            Decision::NoWallet => DraftOutcome::NotLocked,
-        })
-        .collect())
+    let outcomes = decisions.iter().map(|decision| match decision {
+        Decision::Post(entry) => DraftOutcome::Posted(entry.clone()),
+        Decision::Replay(entry) => DraftOutcome::Replayed(entry.clone()),
+        Decision::Refuse(refused) => DraftOutcome::Refused(*refused),
+        Decision::NoWallet => DraftOutcome::NotLocked,
+    });
+    let _ = pending.set(outcomes.collect());
+    fault::point("ledger.decided");
+    insert_and_commit(client, &statements, drafts, &decisions).await?;
+    fault::point("ledger.committed");
+    Ok(())
 }
 
-/// Locks the wallets of the batch, in the order of their keys, and returns those whose lock is ours.
-async fn lock(tx: &Transaction<'_>, drafts: &[Draft], patience: Patience) -> Result<Vec<Uuid>, DbError> {
+/// The statements of a batch, prepared once a connection.
+struct Statements {
+    lock: Statement,
+    heads: Statement,
+    used_keys: Statement,
+    insert: Statement,
+}
+
+impl Statements {
+    async fn of(client: &Client, patience: Patience) -> Result<Self, DbError> {
+        let lock = match patience {
+            _ if fault::left_out("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+            Patience::SkipHeld => {
+                "-- wallet.ledger.lock_free ($1 users)
+                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
+            }
+            Patience::Wait => {
+                "-- wallet.ledger.lock ($1 users)
+                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
+            }
+        };
+        Ok(Self {
+            lock: client.prepare_cached(lock).await?,
+            heads: client
+                .prepare_cached(
+                    "-- wallet.ledger.heads ($1 users)
+                     SELECT wallet.user_id, last.seq, last.balance_after_minor, last.created_at, clock_timestamp() AS now
+                     FROM unnest($1::uuid[]) AS wallet (user_id)
+                     LEFT JOIN LATERAL (
+                         SELECT seq, balance_after_minor, created_at FROM transactions
+                         WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
+                     ) AS last ON true",
+                )
+                .await?,
+            used_keys: client
+                .prepare_cached(
+                    "-- wallet.ledger.used_keys ($1 users, $2 keys)
+                     SELECT asked.user_id, asked.key, entry.*
+                     FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
+                     CROSS JOIN LATERAL (
+                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
+                         FROM transactions
+                         WHERE transactions.user_id = asked.user_id AND transactions.idempotency_key = asked.key
+                     ) AS entry",
+                )
+                .await?,
+            insert: client
+                .prepare_cached(
+                    "-- wallet.ledger.insert
+                     INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description,
+                                               idempotency_key, created_at)
+                     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
+                                          $7::text[], $8::text[], $9::timestamptz[])",
+                )
+                .await?,
+        })
+    }
+}
+
+/// Locks the wallets of the batch in the order of their keys, and reads, in the same round trip, the last entry of each
+/// whose lock is ours, the entries behind the batch's keys, and the database's time.
+async fn read_locked(
+    client: &Client,
+    statements: &Statements,
+    drafts: &[Draft],
+) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
     let mut users: Vec<Uuid> = drafts.iter().map(|draft| draft.user_id.as_uuid()).collect();
     users.sort_unstable();
     users.dedup();
-    let statement = match patience {
-        _ if fault::left_out("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-        Patience::SkipHeld => {
-            "-- wallet.ledger.lock_free
-             SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
-        }
-        Patience::Wait => {
-            "-- wallet.ledger.lock
-             SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
-        }
-    };
-    let lock = tx.prepare_cached(statement).await?;
-    let rows = tx.query(&lock, &[&users]).await?;
-    rows.iter().map(|row| Ok(row.try_get("user_id")?)).collect()
-}
-
-/// The last entry of each locked wallet, the entries behind the batch's keys, and the database's time.
-async fn read(
-    tx: &Transaction<'_>,
-    locked: &[Uuid],
-    drafts: &[Draft],
-) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
-    let heads = tx
-        .prepare_cached(
-            "-- wallet.ledger.heads ($1 users)
-             SELECT wallet.user_id, last.seq, last.balance_after_minor, last.created_at, clock_timestamp() AS now
-             FROM unnest($1::uuid[]) AS wallet (user_id)
-             LEFT JOIN LATERAL (
-                 SELECT seq, balance_after_minor, created_at FROM transactions
-                 WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
-             ) AS last ON true",
-        )
-        .await?;
     let with_key = || drafts.iter().filter_map(|d| Some((d.user_id.as_uuid(), d.idempotency_key.as_ref()?.as_str())));
     let (key_users, keys): (Vec<Uuid>, Vec<&str>) = with_key().unzip();
-    let used = tx
-        .prepare_cached(
-            "-- wallet.ledger.used_keys ($1 users, $2 keys)
-             SELECT asked.user_id, asked.key, entry.*
-             FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
-             CROSS JOIN LATERAL (
-                 SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
-                 FROM transactions
-                 WHERE transactions.user_id = asked.user_id AND transactions.idempotency_key = asked.key
-             ) AS entry",
-        )
-        .await?;
-    // Both in one round trip: the driver pipelines what is awaited together. Without keys the second is not sent.
-    let key_rows = async { if keys.is_empty() { Ok(Vec::new()) } else { tx.query(&used, &[&key_users, &keys]).await } };
-    let (head_rows, key_rows) = try_join(tx.query(&heads, &[&locked]), key_rows).await?;
+    let asked: [&(dyn ToSql + Sync); 1] = [&users];
+    let used = async {
+        if keys.is_empty() { Ok(Vec::new()) } else { client.query(&statements.used_keys, &[&key_users, &keys]).await }
+    };
+    // The driver sends each when it is first polled, so they reach the server in this order.
+    let (begun, locked, heads, used) = join!(
+        biased;
+        client.batch_execute("BEGIN"),
+        client.query(&statements.lock, &asked),
+        client.query(&statements.heads, &asked),
+        used,
+    );
+    begun?;
+    let locked: HashSet<Uuid> = locked?.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
+    states(&locked, &heads?, &used?)
+}
 
-    let mut wallets = HashMap::with_capacity(head_rows.len());
+/// The states of the wallets in `locked`. The rows of others were read without a lock, and are worth nothing.
+fn states(
+    locked: &HashSet<Uuid>,
+    heads: &[Row],
+    used_keys: &[Row],
+) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
+    let mut wallets = HashMap::with_capacity(locked.len());
     let mut now = None;
-    for row in &head_rows {
+    for row in heads {
+        let user: Uuid = row.try_get("user_id")?;
+        if !locked.contains(&user) {
+            continue;
+        }
         let head = match row.try_get::<_, Option<i64>>("seq")? {
             None => Head::EMPTY,
             Some(seq) => Head {
@@ -203,9 +247,9 @@ async fn read(
             },
         };
         now = Some(row.try_get("now")?).max(now);
-        wallets.insert(UserId::from_uuid(row.try_get("user_id")?), WalletState::new(head));
+        wallets.insert(UserId::from_uuid(user), WalletState::new(head));
     }
-    for row in &key_rows {
+    for row in used_keys {
         let key = IdempotencyKey::parse(row.try_get("key")?).map_err(|_| DbError::Corrupt("idempotency_key"))?;
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.used_keys.insert(key, rows::entry(row)?);
@@ -242,39 +286,42 @@ impl<'a> Columns<'a> {
     }
 }
 
-async fn insert(tx: &Transaction<'_>, drafts: &[Draft], decisions: &[Decision]) -> Result<(), DbError> {
+/// Both in one round trip. Where the insert fails, the commit behind it ends the transaction without a trace.
+async fn insert_and_commit(
+    client: &Client,
+    statements: &Statements,
+    drafts: &[Draft],
+    decisions: &[Decision],
+) -> Result<(), DbError> {
     let mut new = Columns::default();
     for (draft, decision) in drafts.iter().zip(decisions) {
         if let Decision::Post(entry) = decision {
             new.push(draft, entry);
         }
     }
-    if new.id.is_empty() {
-        return Ok(());
-    }
-    let insert = tx
-        .prepare_cached(
-            "-- wallet.ledger.insert
-             INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description,
-                                       idempotency_key, created_at)
-             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
-                                  $7::text[], $8::text[], $9::timestamptz[])",
-        )
-        .await?;
-    tx.execute(
-        &insert,
-        &[
-            &new.user_id,
-            &new.seq,
-            &new.id,
-            &new.kind,
-            &new.amount,
-            &new.balance,
-            &new.description,
-            &new.key,
-            &new.created_at,
-        ],
-    )
-    .await?;
+    let insert = async {
+        if new.id.is_empty() {
+            return Ok(0);
+        }
+        client
+            .execute(
+                &statements.insert,
+                &[
+                    &new.user_id,
+                    &new.seq,
+                    &new.id,
+                    &new.kind,
+                    &new.amount,
+                    &new.balance,
+                    &new.description,
+                    &new.key,
+                    &new.created_at,
+                ],
+            )
+            .await
+    };
+    let (inserted, committed) = join!(biased; insert, client.batch_execute("COMMIT"));
+    inserted?;
+    committed?;
     Ok(())
 }

@@ -42,7 +42,7 @@ async fn remote(changed: &[(&str, &str)]) -> Remote {
 
 #[tokio::test]
 async fn fm_01_a_post_that_was_not_committed_is_not_there_and_its_key_is_free() {
-    for point in ["ledger.begun", "ledger.locked", "ledger.inserted"] {
+    for point in ["ledger.begun", "ledger.locked", "ledger.decided"] {
         let (world, history) = (World::new().await, History::default());
         let (broken, users, client) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
         let user = client.ready_user().await;
@@ -199,7 +199,7 @@ async fn fm_08_a_retry_while_the_first_try_still_runs_is_one_entry() {
 #[tokio::test]
 async fn a_panic_before_the_commit_leaves_nothing_and_one_after_it_is_answered_truly() {
     let world = World::new().await;
-    let points = "ledger.inserted=1*panic;ledger.committed=1*panic;ledger_writer.batch=2*off->1*panic";
+    let points = "ledger.decided=1*panic;ledger.committed=1*panic;ledger_writer.batch=2*off->1*panic";
     let (_wallet, _users, client) = with_fragile(&world, Role::Wallet, points, &[]).await;
     let user = client.ready_user().await;
     let first = client.post(&user, "credit", 5, Some("a")).await;

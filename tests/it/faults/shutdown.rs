@@ -67,7 +67,7 @@ async fn fp_32_a_stop_ends_within_its_grace_while_the_database_and_the_broker_ar
 async fn fp_31_a_stop_during_a_hash_and_a_debit_answers_both() {
     let (world, history) = (World::new().await, History::default());
     // Each takes half a second longer than it would.
-    let slow = "password_hasher.job=1*off->sleep(500);ledger.inserted=sleep(500)";
+    let slow = "password_hasher.job=1*off->sleep(500);ledger.decided=sleep(500)";
     let users = world.spawn_fragile(Role::Users, slow, &[]).await;
     let wallet = world.spawn_fragile(Role::Wallet, slow, &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
@@ -122,7 +122,7 @@ async fn fp_31_a_stop_while_a_delivery_is_in_hand_acks_it_or_leaves_it_to_the_ne
 async fn a_stop_says_not_ready_before_it_closes_the_door() {
     let world = World::new().await;
     // A post that takes its time holds the listener open.
-    let (wallet, _users, client) = with_fragile(&world, Role::Wallet, "ledger.inserted=sleep(2000)", &[]).await;
+    let (wallet, _users, client) = with_fragile(&world, Role::Wallet, "ledger.decided=sleep(2000)", &[]).await;
     let user = client.ready_user().await;
     let mut kept = crate::support::Raw::connect(&wallet.url()).await;
     kept.send("GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n").await;

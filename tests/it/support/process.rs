@@ -1,7 +1,7 @@
 //! A role as a process of its own, with its log.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::PURSE;
+use super::world::{PURSE, TEST};
 use super::{PATIENCE, eventually, leaks};
 
 /// Lines of the log that are shown when a test fails.
@@ -31,9 +31,16 @@ fn collect(stream: impl std::io::Read + Send + 'static) -> (Arc<Mutex<Vec<String
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     let reader = std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let mut stream = BufReader::new(stream);
+        for line in stream.by_ref().lines().map_while(Result::ok) {
+            let listening = line.contains(r#""msg":"listening""#);
             kept.lock().expect("lines").push(line);
+            if listening && !TEST {
+                break;
+            }
         }
+        // Nobody looks for more in a benchmark, and to keep it would be measured too.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     (lines, reader)
 }

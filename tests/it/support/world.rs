@@ -1,6 +1,7 @@
 //! A world of a test's own: two databases and a virtual host on the servers that all tests share.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,8 +16,9 @@ use super::{Broker, Client};
 /// The binary under test.
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
-/// What the roles of a test log; a benchmark, which uses this support too, measures what is deployed.
-const LOG_LEVEL: &str = if matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it") { "trace" } else { "info" };
+/// Whether this is a test; a benchmark, which uses this support too, measures what is deployed.
+pub const TEST: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it");
+const LOG_LEVEL: &str = if TEST { "trace" } else { "info" };
 
 /// The servers of this run. They end when this process does, however it does.
 static SHARED: OnceLock<LentServers> = OnceLock::new();
@@ -62,10 +64,11 @@ impl Outages {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, and that stays free for a role that comes back to it: below those that the systems give
+/// to connections that go out.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-    listener.local_addr().expect("address").port()
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(20_000..32_000)).find(free).expect("endless")
 }
 
 /// What one test has for itself.

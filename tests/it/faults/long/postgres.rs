@@ -46,7 +46,7 @@ async fn fm_04_a_database_that_dies_before_a_commit_is_an_honest_503() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let users = world.start(Role::Users).await;
-    let wallet = world.spawn_fragile(Role::Wallet, "ledger.inserted=1*sleep(1500)->off", &[]).await;
+    let wallet = world.spawn_fragile(Role::Wallet, "ledger.decided=1*sleep(1500)->off", &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
     let asked = tokio::spawn({

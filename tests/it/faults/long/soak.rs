@@ -106,10 +106,14 @@ impl Soak {
         match fault {
             Fault::KillUsers => {
                 self.fragile_users.signal(Signal::KILL);
+                // Its port is free when it has gone, not when it has been told to go.
+                self.fragile_users.ended().await;
                 self.fragile_users = self.world.start_on(Role::Users, self.ports.0, &[]).await;
             }
             Fault::KillWallet => {
                 self.fragile_wallet.signal(Signal::KILL);
+                // Its port is free when it has gone, not when it has been told to go.
+                self.fragile_wallet.ended().await;
                 self.fragile_wallet = self.world.start_on(Role::Wallet, self.ports.1, &[]).await;
             }
             Fault::FreezeUsers => freeze(&self.users, span).await,
