@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use purse::kernel::Role;
 
-use crate::support::{Client, PATIENCE, User, World, eventually};
+use crate::support::{Client, Holder, PATIENCE, User, World, eventually};
 
 /// What must hold of every wallet at any time: places without a gap, the balance the sum, never below zero.
 async fn the_ledger_is_right(world: &World) {
@@ -93,16 +93,6 @@ async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything(
     assert_eq!(world.sql(Role::Wallet, deadlocks).await, "0");
 }
 
-/// Somebody else's connection, in a transaction that has the lock of this wallet.
-async fn holder_of(world: &World, user: &User) -> tokio_postgres::Client {
-    let url = world.addresses.superuser_url(&world.databases.wallet.database);
-    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
-    tokio::spawn(connection);
-    let hold = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", user.id);
-    holder.batch_execute(&hold).await.expect("held");
-    holder
-}
-
 #[tokio::test]
 async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whatever_the_database_defaults_to() {
     let world = World::new().await;
@@ -113,7 +103,7 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
     let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &patient));
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
-    let holder = holder_of(&world, &user).await;
+    let holder = Holder::of(&world, &user).await;
     let posting = tokio::spawn({
         let (client, user) = (client.clone(), user.clone());
         async move { client.post(&user, "credit", 5, None).await }
@@ -122,10 +112,10 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
     eventually(PATIENCE, "it waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) }).await;
     let write = format!(
         "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-         VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp()); COMMIT",
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp())",
         user.id
     );
-    holder.batch_execute(&write).await.expect("written");
+    holder.writes(&write).await;
     let made = posting.await.expect("asked");
     assert_eq!((made.status.as_u16(), &made.body["balanceAfterMinor"]), (201, &serde_json::json!(7)), "{made:?}");
     the_ledger_is_right(&world).await;
@@ -136,7 +126,7 @@ async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_w
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (held, free) = (client.ready_user().await, client.ready_user().await);
-    let holder = holder_of(&world, &held).await;
+    let holder = Holder::of(&world, &held).await;
 
     // The held wallet's post is on its way before and while the others are answered.
     let (waiting_client, waiting_user) = (client.clone(), held.clone());
@@ -146,7 +136,7 @@ async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_w
     }
     let refused = waiting.await.expect("answer");
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{refused:?}");
-    holder.batch_execute("ROLLBACK").await.expect("let go");
+    holder.lets_go().await;
     let made = client.post(&held, "credit", 5, Some("held")).await;
     assert_eq!((made.status.as_u16(), client.balance(&held).await), (201, 5));
     the_ledger_is_right(&world).await;

@@ -10,7 +10,7 @@ use super::history::{History, Told};
 use super::invariants::hold;
 use super::proxy::{Commit, Flow, Proxy};
 use super::with_fragile;
-use crate::support::{Client, PATIENCE, RoleProcess, User, World, eventually};
+use crate::support::{Client, Holder, PATIENCE, RoleProcess, User, World, eventually};
 
 const HEALED: Duration = Duration::from_mins(1);
 
@@ -214,24 +214,6 @@ async fn a_panic_before_the_commit_leaves_nothing_and_one_after_it_is_answered_t
         (answer.status == 201).then_some(answer)
     });
     assert_eq!(known.await.body["balanceAfterMinor"], 10);
-}
-
-/// Somebody who holds one wallet's lock.
-struct Holder(tokio_postgres::Client);
-
-impl Holder {
-    async fn of(world: &World, user: &User) -> Self {
-        let url = world.addresses.superuser_url(&world.databases.wallet.database);
-        let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
-        tokio::spawn(connection);
-        let hold = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", user.id);
-        holder.batch_execute(&hold).await.expect("held");
-        Self(holder)
-    }
-
-    async fn lets_go(self) {
-        self.0.batch_execute("ROLLBACK").await.expect("let go");
-    }
 }
 
 #[tokio::test]
