@@ -124,15 +124,15 @@ async fn write(client: &Client, drafts: &[Draft], patience: Patience, pending: &
     let (mut wallets, now) = read_locked(client, &statements, drafts).await?;
     fault::point("ledger.locked");
     let decisions = decide_batch(&mut wallets, drafts, now.unwrap_or(Timestamp::UNIX_EPOCH));
-    let outcomes = decisions.iter().map(|decision| match decision {
-        Decision::Post(entry) => DraftOutcome::Posted(entry.clone()),
-        Decision::Replay(entry) => DraftOutcome::Replayed(entry.clone()),
-        Decision::Refuse(refused) => DraftOutcome::Refused(*refused),
+    let outcomes = decisions.into_iter().map(|decision| match decision {
+        Decision::Post(entry) => DraftOutcome::Posted(entry),
+        Decision::Replay(entry) => DraftOutcome::Replayed(entry),
+        Decision::Refuse(refused) => DraftOutcome::Refused(refused),
         Decision::NoWallet => DraftOutcome::NotLocked,
     });
-    let _ = pending.set(outcomes.collect());
+    let outcomes = pending.get_or_init(|| outcomes.collect());
     fault::point("ledger.decided");
-    insert_and_commit(client, &statements, drafts, &decisions).await?;
+    insert_and_commit(client, &statements, drafts, outcomes).await?;
     fault::point("ledger.committed");
     Ok(())
 }
@@ -291,11 +291,11 @@ async fn insert_and_commit(
     client: &Client,
     statements: &Statements,
     drafts: &[Draft],
-    decisions: &[Decision],
+    outcomes: &[DraftOutcome],
 ) -> Result<(), DbError> {
     let mut new = Columns::default();
-    for (draft, decision) in drafts.iter().zip(decisions) {
-        if let Decision::Post(entry) = decision {
+    for (draft, outcome) in drafts.iter().zip(outcomes) {
+        if let DraftOutcome::Posted(entry) = outcome {
             new.push(draft, entry);
         }
     }
