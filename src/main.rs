@@ -13,7 +13,7 @@ use clap::ArgMatches;
 use purse::infra::config::{HttpConfig, Layers};
 use purse::kernel::Role;
 use purse::operate;
-use purse::roles::{self, Ending, RoleConfig};
+use purse::roles::{self, ExitReason, RoleConfig};
 
 /// Bad usage or configuration.
 ///
@@ -83,7 +83,7 @@ fn with_layers(matches: &ArgMatches, run: impl FnOnce(Layers) -> ExitCode) -> Ex
 /// Runs an operator's command with the settings of the role that it belongs to.
 fn operated(role: Role, arguments: &ArgMatches, run: fn(&ArgMatches, Layers) -> ExitCode) -> ExitCode {
     match (roles::self_test(), cli::layers_of(role, arguments, BTreeMap::new())) {
-        (Err(e), _) => ended(Ending::OwnFault(e.to_owned())),
+        (Err(e), _) => ended(ExitReason::InternalError(e.to_owned())),
         (_, Err(message)) => usage(&message),
         (Ok(()), Ok(layers)) => run(arguments, layers),
     }
@@ -106,7 +106,7 @@ fn check_config(layers: Layers) -> ExitCode {
             let _ = writeln!(std::io::stdout(), "The configuration of the {} role is sound.", process.role);
             ExitCode::SUCCESS
         }
-        Err(e) => ended(Ending::OwnFault(e.to_owned())),
+        Err(e) => ended(ExitReason::InternalError(e.to_owned())),
     })
 }
 
@@ -117,20 +117,20 @@ fn openapi(arguments: &ArgMatches) -> ExitCode {
             let _ = writeln!(std::io::stdout(), "{document}");
             ExitCode::SUCCESS
         }
-        Ok(Err(e)) => ended(Ending::OwnFault(format!("the document could not be written: {e}"))),
+        Ok(Err(e)) => ended(ExitReason::InternalError(format!("the document could not be written: {e}"))),
         Err(message) => usage(&message),
     }
 }
 
 /// The exit code of an ending; its reason has been logged, and is told to a person too.
-fn ended(ending: Ending) -> ExitCode {
+fn ended(ending: ExitReason) -> ExitCode {
     match ending {
-        Ending::Requested => ExitCode::SUCCESS,
-        Ending::Refused(why) => {
+        ExitReason::Requested => ExitCode::SUCCESS,
+        ExitReason::Refused(why) => {
             say_wrong(&why);
             EX_UNAVAILABLE.into()
         }
-        Ending::OwnFault(why) => {
+        ExitReason::InternalError(why) => {
             say_wrong(&why);
             EX_SOFTWARE.into()
         }

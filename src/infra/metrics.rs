@@ -1,6 +1,6 @@
 //! What a process counts and measures, and the text in which Prometheus reads it.
 //!
-//! Not the crate's global recorder: meters are a value that is handed down, and each part takes its handles when it is
+//! Not the crate's global recorder: metrics are a value that is handed down, and each part takes its handles when it is
 //! built. What a number is made of that lies about anyway (a pool, a queue, the health board) is read when somebody asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ const BATCH: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 51
 
 /// How something is named, and what it is in one sentence.
 #[derive(Clone, Copy, Debug)]
-pub struct Named {
+pub struct MetricName {
     /// With its unit, and `_total` where it only grows.
     pub name: &'static str,
     /// For people.
@@ -32,7 +32,7 @@ type Reading = Box<dyn Fn() + Send + Sync>;
 
 /// Where handles come from and where their text is written.
 #[derive(Clone)]
-pub struct Meters(Arc<Inner>);
+pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     recorder: PrometheusRecorder,
@@ -40,8 +40,8 @@ struct Inner {
     readings: Mutex<Vec<Reading>>,
 }
 
-impl Meters {
-    /// Meters that have counted nothing yet.
+impl Metrics {
+    /// Metrics that have counted nothing yet.
     ///
     /// # Errors
     /// Buckets that the exporter does not take, which is our own fault.
@@ -55,21 +55,21 @@ impl Meters {
     }
 
     /// Something that only grows.
-    pub fn counter(&self, named: Named, labels: Labels<'_>) -> Counter {
-        self.0.recorder.describe_counter(KeyName::from(named.name), Some(Unit::Count), named.help.into());
-        self.0.recorder.register_counter(&key(named, labels), &METADATA)
+    pub fn counter(&self, metric: MetricName, labels: Labels<'_>) -> Counter {
+        self.0.recorder.describe_counter(KeyName::from(metric.name), Some(Unit::Count), metric.help.into());
+        self.0.recorder.register_counter(&key(metric, labels), &METADATA)
     }
 
     /// Something that goes up and down.
-    pub fn gauge(&self, named: Named, labels: Labels<'_>) -> Gauge {
-        self.0.recorder.describe_gauge(KeyName::from(named.name), None, named.help.into());
-        self.0.recorder.register_gauge(&key(named, labels), &METADATA)
+    pub fn gauge(&self, metric: MetricName, labels: Labels<'_>) -> Gauge {
+        self.0.recorder.describe_gauge(KeyName::from(metric.name), None, metric.help.into());
+        self.0.recorder.register_gauge(&key(metric, labels), &METADATA)
     }
 
     /// Something whose distribution is of interest: a duration, or the size of a batch.
-    pub fn histogram(&self, named: Named, labels: Labels<'_>) -> Histogram {
-        self.0.recorder.describe_histogram(KeyName::from(named.name), None, named.help.into());
-        self.0.recorder.register_histogram(&key(named, labels), &METADATA)
+    pub fn histogram(&self, metric: MetricName, labels: Labels<'_>) -> Histogram {
+        self.0.recorder.describe_histogram(KeyName::from(metric.name), None, metric.help.into());
+        self.0.recorder.register_histogram(&key(metric, labels), &METADATA)
     }
 
     /// Has `reading` set its handles each time somebody asks for the text.
@@ -92,9 +92,9 @@ impl Meters {
 
 const METADATA: Metadata<'_> = Metadata::new("purse", Level::INFO, None);
 
-fn key(named: Named, labels: Labels<'_>) -> Key {
+fn key(metric: MetricName, labels: Labels<'_>) -> Key {
     let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>();
-    Key::from_parts(named.name, labels)
+    Key::from_parts(metric.name, labels)
 }
 
 /// A count as the exporter takes it.
@@ -111,14 +111,14 @@ pub fn many(count: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const JOBS: Named = Named { name: "purse_jobs_total", help: "Jobs." };
+    const JOBS: MetricName = MetricName { name: "purse_jobs_total", help: "Jobs." };
 
     #[test]
     fn what_was_never_counted_is_shown_as_zero_with_its_help() {
-        let meters = Meters::try_new().expect("meters");
-        let _ = meters.counter(JOBS, &[("result", "done")]);
-        let _ = meters.histogram(Named { name: "purse_job_duration_seconds", help: "Time." }, &[]);
-        let text = meters.text();
+        let metrics = Metrics::try_new().expect("metrics");
+        let _ = metrics.counter(JOBS, &[("result", "done")]);
+        let _ = metrics.histogram(MetricName { name: "purse_job_duration_seconds", help: "Time." }, &[]);
+        let text = metrics.text();
         assert!(text.contains("# HELP purse_jobs_total Jobs.\n# TYPE purse_jobs_total counter\n"), "{text}");
         assert!(text.contains("purse_jobs_total{result=\"done\"} 0\n"), "{text}");
         assert!(text.contains("purse_job_duration_seconds_bucket{le=\"0.0005\"} 0\n"), "{text}");
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn a_batch_has_buckets_of_its_own_and_a_reading_is_taken_when_asked() {
-        let meters = Meters::try_new().expect("meters");
-        meters.histogram(Named { name: "purse_batch_jobs", help: "Jobs a batch." }, &[]).record(3.0);
-        meters.tidy();
-        let depth = meters.gauge(Named { name: "purse_queue_jobs", help: "Jobs that wait." }, &[]);
-        meters.when_asked(move || depth.increment(1.0));
-        assert!(meters.text().contains("purse_queue_jobs 1\n"));
-        let text = meters.text();
+        let metrics = Metrics::try_new().expect("metrics");
+        metrics.histogram(MetricName { name: "purse_batch_jobs", help: "Jobs a batch." }, &[]).record(3.0);
+        metrics.tidy();
+        let depth = metrics.gauge(MetricName { name: "purse_queue_jobs", help: "Jobs that wait." }, &[]);
+        metrics.when_asked(move || depth.increment(1.0));
+        assert!(metrics.text().contains("purse_queue_jobs 1\n"));
+        let text = metrics.text();
         assert!(text.contains("purse_queue_jobs 2\n"), "{text}");
         assert!(text.contains("purse_batch_jobs_bucket{le=\"2\"} 0\n"), "{text}");
         assert!(text.contains("purse_batch_jobs_bucket{le=\"4\"} 1\n"), "{text}");

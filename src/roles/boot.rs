@@ -13,7 +13,7 @@ use crate::infra::config::{ProcessConfig, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{DocsPage, OtherRole, Sweep, metrics_routes};
-use crate::infra::metrics::Meters;
+use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{
     Connector, Database, DbError, MigrateError, Migrated, Migrations, PoolOptions, SharedCounts, migrate,
 };
@@ -23,8 +23,8 @@ use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, FailureClass, Role, chain};
 use crate::roles::{RoleConfig, users, vitals, wallet};
 use crate::runtime::{
-    Application, Child, ChildSpec, DatabaseProbe, Housekeeper, HttpActor, HttpPlan, Signals, Stop, Supervisor, Verdict,
-    bind,
+    Application, Child, ChildSpec, DatabaseProbeActor, Escalation, HousekeeperActor, HttpActor, HttpDeps, Signals,
+    Stop, SupervisorActor, bind,
 };
 
 /// Threads that drive database and broker connections.
@@ -38,17 +38,17 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ExitReason {
     /// It was asked to, or had nothing more to do.
     Requested,
     /// A dependency refuses for good, or the address is taken: a person has to do something.
     Refused(String),
     /// Our own fault.
-    OwnFault(String),
+    InternalError(String),
 }
 
 /// What the parts of a role are built with.
-pub(super) struct Foundation {
+pub(super) struct RoleContext {
     pub(super) logger: Logger,
     pub(super) health: HealthBoard,
     pub(super) io: tokio::runtime::Handle,
@@ -56,11 +56,11 @@ pub(super) struct Foundation {
     pub(super) listener: TcpListener,
     /// Where `/metrics` is, if not there.
     pub(super) metrics_listener: Option<TcpListener>,
-    pub(super) meters: Meters,
+    pub(super) metrics: Metrics,
     pub(super) spans: Spans,
 }
 
-impl Foundation {
+impl RoleContext {
     /// The logger of one actor.
     pub(super) fn logger_of(&self, actor: &'static str) -> Logger {
         self.logger.new(o!("actor" => actor))
@@ -69,24 +69,25 @@ impl Foundation {
     /// A pool of database connections; `purpose` names it where there is more than the one for requests.
     pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
         let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
-        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.meters);
+        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
         Ok(pool)
     }
 }
 
 /// The child that watches the role's database.
-pub(super) fn database_probe(on: &Foundation, database: Database, check: &'static str) -> ChildSpec {
+pub(super) fn database_probe(on: &RoleContext, database: Database, check: &'static str) -> ChildSpec {
     let (health, logger) = (on.health.clone(), on.logger_of("database_probe"));
     let start = move |lifeline| {
         let (database, health, logger) = (database.clone(), health.clone(), logger.clone());
-        Box::new(DatabaseProbe { database, check, health, logger, failures: 0, lifeline }.start()) as Box<dyn Child>
+        Box::new(DatabaseProbeActor { database, check, health, logger, failures: 0, lifeline }.start())
+            as Box<dyn Child>
     };
     ChildSpec { name: "database_probe", start: Box::new(start) }
 }
 
 /// The counts that the processes of the role share, if the limits are kept so.
 pub(super) fn shared_counts(
-    on: &Foundation,
+    on: &RoleContext,
     process: &ProcessConfig,
     application_name: &'static str,
 ) -> anyhow::Result<Option<Arc<SharedCounts>>> {
@@ -98,10 +99,11 @@ pub(super) fn shared_counts(
 }
 
 /// The child that sweeps what would grow for ever.
-pub(super) fn housekeeper(on: &Foundation, chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
-    let meters = on.meters.clone();
+pub(super) fn housekeeper(on: &RoleContext, chores: Vec<Arc<dyn Sweep>>) -> ChildSpec {
+    let metrics = on.metrics.clone();
     let start = move |lifeline| {
-        Box::new(Housekeeper { chores: chores.clone(), meters: meters.clone(), lifeline }.start()) as Box<dyn Child>
+        Box::new(HousekeeperActor { chores: chores.clone(), metrics: metrics.clone(), lifeline }.start())
+            as Box<dyn Child>
     };
     ChildSpec { name: "housekeeper", start: Box::new(start) }
 }
@@ -118,43 +120,43 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
 }
 
 /// The child that listens. Made last and stopped first: what answers its requests is there before and after it.
-pub(super) fn http(on: Foundation, process: &ProcessConfig, application: Application) -> ChildSpec {
-    let (logger, meters, spans) = (on.logger_of("http"), on.meters, on.spans);
+pub(super) fn http(on: RoleContext, process: &ProcessConfig, application: Application) -> ChildSpec {
+    let (logger, metrics, spans) = (on.logger_of("http"), on.metrics, on.spans);
     let application: Application = if on.metrics_listener.is_some() {
         application
     } else {
-        let meters = meters.clone();
+        let metrics = metrics.clone();
         Arc::new(move |app| {
             application(app);
-            metrics_routes(&meters, app);
+            metrics_routes(&metrics, app);
         })
     };
     let (workers, drain) = (process.http.workers, process.shutdown_grace / 2);
     let cors_origins = process.http.cors_origins.clone();
     listener(
         "http",
-        HttpPlan { workers, drain, application, cors_origins, logger, meters, spans, listener: on.listener },
+        HttpDeps { workers, drain, application, cors_origins, logger, metrics, spans, listener: on.listener },
     )
 }
 
 /// The child that answers `/metrics` where that has a port of its own. Made first and stopped last.
-fn metrics_http(on: &Foundation) -> anyhow::Result<Option<ChildSpec>> {
+fn metrics_http(on: &RoleContext) -> anyhow::Result<Option<ChildSpec>> {
     let Some(own) = &on.metrics_listener else { return Ok(None) };
-    let meters = on.meters.clone();
-    let plan = HttpPlan {
+    let metrics = on.metrics.clone();
+    let plan = HttpDeps {
         workers: 1,
         drain: METRICS_DRAIN,
-        application: Arc::new(move |app| metrics_routes(&meters, app)),
+        application: Arc::new(move |app| metrics_routes(&metrics, app)),
         cors_origins: Vec::new(),
         logger: on.logger_of("metrics_http"),
-        meters: on.meters.clone(),
+        metrics: on.metrics.clone(),
         spans: Spans::default(),
         listener: own.try_clone()?,
     };
     Ok(Some(listener("metrics_http", plan)))
 }
 
-fn listener(name: &'static str, plan: HttpPlan) -> ChildSpec {
+fn listener(name: &'static str, plan: HttpDeps) -> ChildSpec {
     let plan = Arc::new(plan);
     let start = move |lifeline| Box::new(HttpActor::new(Arc::clone(&plan), lifeline).start()) as Box<dyn Child>;
     ChildSpec { name, start: Box::new(start) }
@@ -175,14 +177,14 @@ fn io_runtime() -> std::io::Result<Runtime> {
 }
 
 /// Begins to log, to the end of `body`; whatever was logged by then is written.
-fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> Ending) -> Ending {
+fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> ExitReason) -> ExitReason {
     if let Err(e) = self_test() {
-        return Ending::OwnFault(e.to_owned());
+        return ExitReason::InternalError(e.to_owned());
     }
     let process = config.process();
     let (logger, guard) = match telemetry::init(&process.log, process.role) {
         Ok(log) => log,
-        Err(e) => return Ending::OwnFault(e.to_string()),
+        Err(e) => return ExitReason::InternalError(e.to_string()),
     };
     let ending = match io_runtime() {
         Ok(io) => {
@@ -191,12 +193,12 @@ fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> Ending) -
             io.shutdown_background();
             ending
         }
-        Err(e) => Ending::OwnFault(format!("the IO threads could not be started: {e}")),
+        Err(e) => ExitReason::InternalError(format!("the IO threads could not be started: {e}")),
     };
     match &ending {
-        Ending::Requested => info!(logger, "stopped"),
-        Ending::Refused(why) => error!(logger, "stopped: a person has to do something"; "error" => why),
-        Ending::OwnFault(why) => crit!(logger, "stopped by our own fault"; "error" => why),
+        ExitReason::Requested => info!(logger, "stopped"),
+        ExitReason::Refused(why) => error!(logger, "stopped: a person has to do something"; "error" => why),
+        ExitReason::InternalError(why) => crit!(logger, "stopped by our own fault"; "error" => why),
     }
     drop(logger);
     drop(guard);
@@ -204,7 +206,7 @@ fn logged(config: &RoleConfig, body: impl FnOnce(&Logger, &Runtime) -> Ending) -
 }
 
 /// Migrates, and ends.
-pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
+pub(super) fn migrate_only(config: &RoleConfig) -> ExitReason {
     logged(config, |logger, io| {
         let connector = match Connector::new(&config.process().database, io.handle().clone()) {
             Ok(connector) => connector,
@@ -213,7 +215,7 @@ pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
         match io.block_on(migrate(&connector, config.migrations())) {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
-                Ending::Requested
+                ExitReason::Requested
             }
             Err(e) => refused_migration(&e),
         }
@@ -221,7 +223,7 @@ pub(super) fn migrate_only(config: &RoleConfig) -> Ending {
 }
 
 /// Serves until asked to stop.
-pub(super) fn run(config: RoleConfig) -> Ending {
+pub(super) fn run(config: RoleConfig) -> ExitReason {
     let again = config.clone();
     logged(&again, |logger, io| {
         let (logger, io) = (logger.clone(), io.handle().clone());
@@ -229,10 +231,10 @@ pub(super) fn run(config: RoleConfig) -> Ending {
     })
 }
 
-async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) -> Ending {
+async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) -> ExitReason {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(e) => return Ending::OwnFault(format!("signals cannot be listened to: {e}")),
+        Err(e) => return ExitReason::InternalError(format!("signals cannot be listened to: {e}")),
     };
     let process = config.process();
     let (grace, listen) = (process.shutdown_grace, process.http.listen);
@@ -249,13 +251,13 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         Err(ending) => return ending,
     };
     let (metrics_listener, metrics_address) = metrics.unzip();
-    let meters = match Meters::try_new() {
-        Ok(meters) => meters,
-        Err(e) => return Ending::OwnFault(format!("the meters cannot be set up: {e}")),
+    let metrics = match Metrics::try_new() {
+        Ok(metrics) => metrics,
+        Err(e) => return ExitReason::InternalError(format!("the metrics cannot be set up: {e}")),
     };
     let spans = match Spans::try_new(process.otlp_url.as_deref(), process.role) {
         Ok(spans) => spans,
-        Err(e) => return Ending::OwnFault(e.to_string()),
+        Err(e) => return ExitReason::InternalError(e.to_string()),
     };
     let connector = match Connector::new(&process.database, io.clone()) {
         Ok(connector) => connector,
@@ -265,26 +267,26 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
         ended = migrate_patiently(&connector, config.migrations(), &logger) => if let Err(ending) = ended { return ending },
         signal = signals.stop_requested() => {
             info!(logger, "asked to stop before the database was reached"; "signal" => signal);
-            return Ending::Requested;
+            return ExitReason::Requested;
         }
     }
     let health = HealthBoard::default();
-    let foundation = Foundation {
+    let foundation = RoleContext {
         logger: logger.clone(),
         health: health.clone(),
         io,
         connector,
         listener,
         metrics_listener,
-        meters: meters.clone(),
+        metrics: metrics.clone(),
         spans: spans.clone(),
     };
     let specs = match assemble(&config, foundation) {
         Ok(specs) => specs,
-        Err(e) => return Ending::OwnFault(format!("{e:#}")),
+        Err(e) => return ExitReason::InternalError(format!("{e:#}")),
     };
-    vitals::show(&meters, process.role, &specs, &health);
-    let (supervisor, mut verdict) = Supervisor::new(specs, health.clone(), logger.clone());
+    vitals::show(&metrics, process.role, &specs, &health);
+    let (supervisor, mut escalation) = SupervisorActor::new(specs, health.clone(), logger.clone());
     let supervisor = supervisor.start();
     if let Some(address) = metrics_address {
         info!(logger, "listening for metrics"; "address" => address.to_string());
@@ -294,12 +296,12 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
     let ending = tokio::select! {
         signal = signals.stop_requested() => {
             info!(logger, "stopping"; "signal" => signal, "grace_ms" => u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-            Ending::Requested
+            ExitReason::Requested
         }
-        verdict = &mut verdict => match verdict {
-            Ok(Verdict::GivenUp { child }) => Ending::OwnFault(format!("actor {child} ended too often")),
-            Ok(Verdict::Refused { message }) => Ending::Refused(message),
-            Err(_) => Ending::OwnFault("the supervisor ended".to_owned()),
+        escalation = &mut escalation => match escalation {
+            Ok(Escalation::GivenUp { child }) => ExitReason::InternalError(format!("actor {child} ended too often")),
+            Ok(Escalation::Refused { message }) => ExitReason::Refused(message),
+            Err(_) => ExitReason::InternalError("the supervisor ended".to_owned()),
         },
     };
     health.change(|health| health.stopping = true);
@@ -314,7 +316,7 @@ async fn live(config: RoleConfig, logger: Logger, io: tokio::runtime::Handle) ->
     ending
 }
 
-fn assemble(config: &RoleConfig, foundation: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+fn assemble(config: &RoleConfig, foundation: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     let first = metrics_http(&foundation)?;
     let others = match config {
         RoleConfig::Users(config) => users::assemble(config, foundation),
@@ -324,9 +326,9 @@ fn assemble(config: &RoleConfig, foundation: Foundation) -> anyhow::Result<Vec<C
 }
 
 /// Binds an address; `flag` is what chooses another one.
-fn open(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Ending> {
+fn open(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), ExitReason> {
     let refused = |e| {
-        Ending::Refused(format!(
+        ExitReason::Refused(format!(
             "cannot listen on {address}: {e}. Stop whatever uses that port, or choose another one with {flag}"
         ))
     };
@@ -336,7 +338,7 @@ fn open(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), En
 }
 
 /// Migrates as soon as the database can be reached, however long that takes.
-async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger: &Logger) -> Result<(), Ending> {
+async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger: &Logger) -> Result<(), ExitReason> {
     let mut tries = 0;
     loop {
         match migrate(connector, migrations).await {
@@ -356,15 +358,15 @@ async fn migrate_patiently(connector: &Connector, migrations: Migrations, logger
     }
 }
 
-fn no_tls(e: &rustls::Error) -> Ending {
-    Ending::OwnFault(format!("TLS cannot be set up: {e}"))
+fn no_tls(e: &rustls::Error) -> ExitReason {
+    ExitReason::InternalError(format!("TLS cannot be set up: {e}"))
 }
 
-fn refused_migration(e: &MigrateError) -> Ending {
+fn refused_migration(e: &MigrateError) -> ExitReason {
     match e.class() {
-        FailureClass::Bug => Ending::OwnFault(chain(e)),
+        FailureClass::Bug => ExitReason::InternalError(chain(e)),
         FailureClass::Refused | FailureClass::Unavailable | FailureClass::Transient | FailureClass::Permanent => {
-            Ending::Refused(format!("the database is not up to date: {}", chain(e)))
+            ExitReason::Refused(format!("the database is not up to date: {}", chain(e)))
         }
     }
 }

@@ -7,7 +7,7 @@ mod users;
 mod vitals;
 mod wallet;
 
-pub use boot::{Ending, self_test};
+pub use boot::{ExitReason, self_test};
 
 use std::path::Path;
 
@@ -53,12 +53,12 @@ impl RoleConfig {
 }
 
 /// Serves until asked to stop, and says how it ended.
-pub fn serve(config: RoleConfig) -> Ending {
+pub fn serve(config: RoleConfig) -> ExitReason {
     boot::run(config)
 }
 
 /// Applies the role's migrations and ends.
-pub fn migrate(config: &RoleConfig) -> Ending {
+pub fn migrate(config: &RoleConfig) -> ExitReason {
     boot::migrate_only(config)
 }
 

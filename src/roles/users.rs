@@ -10,11 +10,11 @@ use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
+use crate::roles::boot::{RoleContext, database_probe, docs_page, housekeeper, http, shared_counts};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
-    DepthMeters, HashMeters, HasherHandle, OutboxPoller, OutboxPollerPlan, OutboxWatch, RelayMeters, RelayWaker,
-    start_hashers,
+    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor, RelayMetrics,
+    RelayWaker, start_hashers,
 };
 use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
@@ -35,7 +35,7 @@ impl TokenIssuer for Issuer {
 }
 
 /// The children of the role, in the order in which they are made; they are stopped in the reverse.
-pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     let process = &config.process;
     on.health.expect("users-db", true);
     on.health.expect("rabbitmq", false);
@@ -47,7 +47,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
     let (poller, hashers) = (Handle::default(), Handle::default());
     let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests.clone()));
     let hasher: Arc<dyn PasswordHasher> =
-        Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.meters));
+        Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.metrics));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
     let (system, clock) = (Arc::new(System), Arc::new(System));
     let shared = shared_counts(&on, process, "purse users: limits")?;
@@ -85,7 +85,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         chores.push(Arc::new(SharedSweep { counts, logger: on.logger_of("housekeeper") }));
     }
 
-    let poller_plan = Arc::new(OutboxPollerPlan {
+    let poller_deps = Arc::new(OutboxPollerDeps {
         broker: Broker::new(&process.amqp, on.io.clone()),
         signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
         outbox: Arc::new(PgOutbox::new(relay, system.clone())),
@@ -93,14 +93,14 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         batch_max: config.outbox_batch_max,
         lease: config.outbox_lease,
         health: on.health.clone(),
-        meters: RelayMeters::new(&on.meters),
+        metrics: RelayMetrics::new(&on.metrics),
         spans: on.spans.clone(),
         logger: on.logger_of("outbox_poller"),
     });
     // Of the pool for requests: a count that takes long must not keep the relay or the probe waiting.
     let outbox: Arc<dyn OutboxDepth> = Arc::new(PgOutbox::new(requests, system));
-    let (depth_meters, watch_logger) = (DepthMeters::new(&on.meters), on.logger_of("outbox_watch"));
-    let hash_meters = HashMeters::new(&on.meters);
+    let (depth_metrics, watch_logger) = (DepthMetrics::new(&on.metrics), on.logger_of("outbox_watch"));
+    let hash_metrics = HashMetrics::new(&on.metrics);
     let argon2 = Argon2id::try_new()?;
     let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(vec![
@@ -109,14 +109,14 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         ChildSpec {
             name: "outbox_watch",
             start: Box::new(move |lifeline| {
-                let (outbox, meters, logger) = (Arc::clone(&outbox), depth_meters.clone(), watch_logger.clone());
-                Box::new(OutboxWatch { outbox, meters, logger, lifeline }.start())
+                let (outbox, metrics, logger) = (Arc::clone(&outbox), depth_metrics.clone(), watch_logger.clone());
+                Box::new(OutboxWatchActor { outbox, metrics, logger, lifeline }.start())
             }),
         },
         ChildSpec {
             name: "password_hasher",
             start: Box::new(move |lifeline| {
-                let threads = start_hashers(&argon2, hash_threads, &hash_meters, lifeline);
+                let threads = start_hashers(&argon2, hash_threads, &hash_metrics, lifeline);
                 hashers.point_to(threads.clone());
                 Box::new(threads)
             }),
@@ -124,7 +124,7 @@ pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<V
         ChildSpec {
             name: "outbox_poller",
             start: Box::new(move |lifeline| {
-                let child = OutboxPoller::new(Arc::clone(&poller_plan), lifeline).start();
+                let child = OutboxPollerActor::new(Arc::clone(&poller_deps), lifeline).start();
                 poller.point_to(child.clone());
                 Box::new(child)
             }),

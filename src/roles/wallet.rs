@@ -12,11 +12,11 @@ use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
 use crate::kernel::Role;
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
+use crate::roles::boot::{RoleContext, database_probe, docs_page, housekeeper, http, shared_counts};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    LEDGER_CONNECTIONS, LedgerHandle, LedgerMeters, LedgerWriter, LedgerWriterPlan, ProvisionConsumer,
-    ProvisionConsumerPlan, ProvisionMeters, RetryRouter, RetryRouterPlan, RouterHandle, RouterMeters,
+    LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
+    ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::arrivals::Arrivals;
@@ -33,7 +33,7 @@ use crate::wallet::http::{WalletApi, document};
 use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
 
 /// The children of the role, in the order in which they are made; they are stopped in the reverse.
-pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     let process = &config.process;
     on.health.expect("wallet-db", true);
     on.health.expect("rabbitmq", false);
@@ -55,7 +55,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
     let api = WalletApi {
         post_entry: Arc::new(PostEntry {
-            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.meters)),
+            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.metrics)),
             ids: system,
         }),
         list_entries: Arc::new(ListEntries { ledger: Arc::clone(&ledger) }),
@@ -74,21 +74,21 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
 
     let broker = Broker::new(&process.amqp, on.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
-    let writer_plan = Arc::new(LedgerWriterPlan {
+    let writer_deps = Arc::new(LedgerWriterDeps {
         post_batch: PostBatch { journal: Arc::new(PgJournal::new(writing)) },
         batch_max: config.ledger_batch_max,
         queue_max: config.ledger_queue_max,
         io: on.io.clone(),
-        meters: LedgerMeters::new(&on.meters),
+        metrics: LedgerMetrics::new(&on.metrics),
         logger: on.logger_of("ledger_writer"),
     });
-    let router_plan = Arc::new(RetryRouterPlan {
+    let router_deps = Arc::new(RetryRouterDeps {
         broker: broker.clone(),
         ladder: Arc::clone(&ladder),
-        meters: RouterMeters::new(&on.meters),
+        metrics: RouterMetrics::new(&on.metrics),
         logger: on.logger_of("retry_router"),
     });
-    let consumer_plan = Arc::new(ProvisionConsumerPlan {
+    let consumer_deps = Arc::new(ProvisionConsumerDeps {
         broker,
         reader: DeliveryReader {
             signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
@@ -99,7 +99,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         router: router.clone(),
         prefetch: config.prefetch,
         health: on.health.clone(),
-        meters: ProvisionMeters::new(&on.meters),
+        metrics: ProvisionMetrics::new(&on.metrics),
         spans: on.spans.clone(),
         logger: on.logger_of("provision_consumer"),
     });
@@ -109,7 +109,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         ChildSpec {
             name: "ledger_writer",
             start: Box::new(move |lifeline| {
-                let child = LedgerWriter::new(Arc::clone(&writer_plan), lifeline).start();
+                let child = LedgerWriterActor::new(Arc::clone(&writer_deps), lifeline).start();
                 writer.point_to(child.clone());
                 Box::new(child)
             }),
@@ -117,7 +117,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         ChildSpec {
             name: "retry_router",
             start: Box::new(move |lifeline| {
-                let child = RetryRouter::new(Arc::clone(&router_plan), lifeline).start();
+                let child = RetryRouterActor::new(Arc::clone(&router_deps), lifeline).start();
                 router.0.point_to(child.clone());
                 Box::new(child)
             }),
@@ -125,7 +125,7 @@ pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<
         ChildSpec {
             name: "provision_consumer",
             start: Box::new(move |lifeline| {
-                Box::new(ProvisionConsumer::new(Arc::clone(&consumer_plan), lifeline).start())
+                Box::new(ProvisionConsumerActor::new(Arc::clone(&consumer_deps), lifeline).start())
             }),
         },
         http(on, process, Arc::new(move |routes| api.routes(routes))),

@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const AWAY_AFTER: u32 = 2;
 
 /// The probe of one database.
-pub struct DatabaseProbe {
+pub struct DatabaseProbeActor {
     /// Over a pool of one.
     pub database: Database,
     /// The check that it sets.
@@ -37,7 +37,7 @@ pub struct DatabaseProbe {
     pub lifeline: Lifeline,
 }
 
-impl DatabaseProbe {
+impl DatabaseProbeActor {
     fn ask(&mut self, ctx: &mut Context<Self>) {
         fault::point("database_probe.ask");
         let database = self.database.clone();
@@ -76,7 +76,7 @@ impl DatabaseProbe {
     }
 }
 
-impl Actor for DatabaseProbe {
+impl Actor for DatabaseProbeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -84,7 +84,7 @@ impl Actor for DatabaseProbe {
     }
 }
 
-impl Handler<Shutdown> for DatabaseProbe {
+impl Handler<Shutdown> for DatabaseProbeActor {
     type Result = ();
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {

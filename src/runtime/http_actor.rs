@@ -18,8 +18,8 @@ use actix_web::{App, HttpServer, web};
 use slog::Logger;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::infra::http::{RequestMeters, cors, observe};
-use crate::infra::metrics::Meters;
+use crate::infra::http::{RequestMetrics, cors, observe};
+use crate::infra::metrics::Metrics;
 use crate::infra::telemetry::Spans;
 use crate::runtime::child::{EndReason, Lifeline, Shutdown};
 
@@ -36,7 +36,7 @@ const CONNECTIONS_MAX: usize = 4096;
 pub type Application = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
 /// What is served, and by how many threads.
-pub struct HttpPlan {
+pub struct HttpDeps {
     /// Bound once for the life of the process.
     pub listener: TcpListener,
     /// Threads.
@@ -50,14 +50,14 @@ pub struct HttpPlan {
     /// Origins whose pages may call.
     pub cors_origins: Vec<String>,
     /// For what is measured of requests.
-    pub meters: Meters,
+    pub metrics: Metrics,
     /// For the requests' spans.
     pub spans: Spans,
 }
 
 /// The listener as an actor.
 pub struct HttpActor {
-    plan: Arc<HttpPlan>,
+    deps: Arc<HttpDeps>,
     server: Option<ServerHandle>,
     lifeline: Lifeline,
 }
@@ -75,31 +75,31 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl HttpActor {
-    /// A listener of this plan.
-    pub const fn new(plan: Arc<HttpPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, server: None, lifeline }
+    /// A listener.
+    pub const fn new(deps: Arc<HttpDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, server: None, lifeline }
     }
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
-        let (application, logger) = (Arc::clone(&self.plan.application), self.plan.logger.clone());
-        let origins = self.plan.cors_origins.clone();
-        let (meters, spans) = (self.plan.meters.clone(), self.plan.spans.clone());
+        let (application, logger) = (Arc::clone(&self.deps.application), self.deps.logger.clone());
+        let origins = self.deps.cors_origins.clone();
+        let (metrics, spans) = (self.deps.metrics.clone(), self.deps.spans.clone());
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(logger.clone()))
-                .app_data(web::Data::new(RequestMeters::new(&meters)))
+                .app_data(web::Data::new(RequestMetrics::new(&metrics)))
                 .app_data(web::Data::new(spans.clone()))
                 .configure(|routes| application(routes))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(observe))
         })
-        .workers(self.plan.workers)
+        .workers(self.deps.workers)
         .max_connections(CONNECTIONS_MAX)
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(self.plan.drain.as_secs().max(1))
+        .shutdown_timeout(self.deps.drain.as_secs().max(1))
         .disable_signals() // the process has its own
-        .listen(self.plan.listener.try_clone()?)?
+        .listen(self.deps.listener.try_clone()?)?
         .run();
         Ok(server)
     }

@@ -11,8 +11,8 @@ mod signals;
 mod supervisor;
 
 pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
-pub use database_probe::DatabaseProbe;
-pub use housekeeper::Housekeeper;
-pub use http_actor::{Application, HttpActor, HttpPlan, bind};
+pub use database_probe::DatabaseProbeActor;
+pub use housekeeper::HousekeeperActor;
+pub use http_actor::{Application, HttpActor, HttpDeps, bind};
 pub use signals::Signals;
-pub use supervisor::{ChildSpec, Stop, Supervisor, Verdict};
+pub use supervisor::{ChildSpec, Escalation, Stop, SupervisorActor};

@@ -45,7 +45,7 @@ pub struct ChildSpec {
 
 /// Why the process has to end by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Escalation {
     /// A child ended more often than its budget allows.
     GivenUp {
         /// Which.
@@ -84,22 +84,22 @@ struct Supervised {
 }
 
 /// The supervisor of a process.
-pub struct Supervisor {
+pub struct SupervisorActor {
     children: Vec<Supervised>,
     ended: mpsc::UnboundedSender<Ended>,
     inbox: Option<mpsc::UnboundedReceiver<Ended>>,
-    verdict: Option<oneshot::Sender<Verdict>>,
+    escalation: Option<oneshot::Sender<Escalation>>,
     health: HealthBoard,
     logger: Logger,
     stopping: bool,
 }
 
-impl Supervisor {
+impl SupervisorActor {
     /// A supervisor of these children, made in this order when it starts. The receiver hears of the one thing that the
     /// supervisor cannot mend.
-    pub fn new(specs: Vec<ChildSpec>, health: HealthBoard, logger: Logger) -> (Self, oneshot::Receiver<Verdict>) {
+    pub fn new(specs: Vec<ChildSpec>, health: HealthBoard, logger: Logger) -> (Self, oneshot::Receiver<Escalation>) {
         let (ended, inbox) = mpsc::unbounded_channel();
-        let (verdict, heard) = oneshot::channel();
+        let (escalation, heard) = oneshot::channel();
         let children = specs
             .into_iter()
             .map(|spec| Supervised {
@@ -113,7 +113,7 @@ impl Supervisor {
             })
             .collect();
         let supervisor =
-            Self { children, ended, inbox: Some(inbox), verdict: Some(verdict), health, logger, stopping: false };
+            Self { children, ended, inbox: Some(inbox), escalation: Some(escalation), health, logger, stopping: false };
         (supervisor, heard)
     }
 
@@ -151,7 +151,7 @@ impl Supervisor {
         match &ended.reason {
             EndReason::Refused(message) => {
                 error!(logger, "a dependency refuses for good"; "error" => message);
-                return self.pronounce(Verdict::Refused { message: message.clone() });
+                return self.escalate(Escalation::Refused { message: message.clone() });
             }
             EndReason::Unavailable(why) => {
                 if supervised.reminded_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
@@ -168,7 +168,7 @@ impl Supervisor {
                 let why = format!("{:?}", ended.reason);
                 if supervised.failures.len() > BUDGET {
                     error!(logger, "actor ended too often and is given up"; "error" => why, "within_s" => BUDGET_WINDOW.as_secs());
-                    return self.pronounce(Verdict::GivenUp { child: ended.name });
+                    return self.escalate(Escalation::GivenUp { child: ended.name });
                 }
                 let failures = supervised.failures.len();
                 error!(logger, "actor ended and is built again"; "error" => why, "again_in_ms" => again_in_ms, "failures" => failures, "within_s" => BUDGET_WINDOW.as_secs());
@@ -178,19 +178,19 @@ impl Supervisor {
         ctx.notify_later(Build { index }, delay);
     }
 
-    fn pronounce(&mut self, verdict: Verdict) {
-        if let Verdict::GivenUp { child } = &verdict {
+    fn escalate(&mut self, escalation: Escalation) {
+        if let Escalation::GivenUp { child } = &escalation {
             let child = *child;
             self.health.change(|health| health.given_up = Some(child));
         }
-        if let Some(listener) = self.verdict.take() {
+        if let Some(listener) = self.escalation.take() {
             // The process is ending already if nobody listens.
-            let _ = listener.send(verdict);
+            let _ = listener.send(escalation);
         }
     }
 }
 
-impl Actor for Supervisor {
+impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -203,13 +203,13 @@ impl Actor for Supervisor {
     }
 }
 
-impl StreamHandler<Ended> for Supervisor {
+impl StreamHandler<Ended> for SupervisorActor {
     fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
         self.child_ended(&ended, ctx);
     }
 }
 
-impl Handler<Build> for Supervisor {
+impl Handler<Build> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, build: Build, _: &mut Self::Context) {
@@ -219,7 +219,7 @@ impl Handler<Build> for Supervisor {
     }
 }
 
-impl Handler<Stop> for Supervisor {
+impl Handler<Stop> for SupervisorActor {
     type Result = actix::ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, stop: Stop, _: &mut Self::Context) -> Self::Result {

@@ -9,23 +9,23 @@ use actix_web::{HttpResponse, web};
 use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::metrics::{Counter, Histogram, Meters, Named};
+use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const DURATION: Named = Named {
+const DURATION: MetricName = MetricName {
     name: "http_server_request_duration_seconds",
     help: "Time from the request's head to the answer's, by method, route pattern and status.",
 };
-const REFUSALS: Named = Named {
+const REFUSALS: MetricName = MetricName {
     name: "purse_http_refusals_total",
     help: "Refused requests by route pattern and code: RATE_LIMITED, WALLET_PROVISIONING (the gate), OVERLOADED and so on.",
 };
 
 /// Adds the route to an application.
-pub fn metrics_routes(meters: &Meters, app: &mut web::ServiceConfig) {
-    app.app_data(web::Data::new(meters.clone())).service(web::resource("/metrics").route(web::get().to(metrics)));
+pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
+    app.app_data(web::Data::new(metrics.clone())).service(web::resource("/metrics").route(web::get().to(serve_metrics)));
 }
 
 /// What the document says of the route.
@@ -36,14 +36,14 @@ pub fn metrics_endpoint() -> Endpoint {
         .answers_with("text/plain", ObjectBuilder::new().schema_type(Type::String), "The text format of Prometheus.")
 }
 
-async fn metrics(meters: web::Data<Meters>) -> HttpResponse {
-    HttpResponse::Ok().content_type(TEXT).body(meters.text())
+async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok().content_type(TEXT).body(metrics.text())
 }
 
-/// The meters of one thread's requests. Handles are kept by what they are labelled with: a request looks its own up and
+/// The metrics of one thread's requests. Handles are kept by what they are labelled with: a request looks its own up and
 /// makes none but the first of its kind.
-pub struct RequestMeters {
-    meters: Meters,
+pub struct RequestMetrics {
+    metrics: Metrics,
     by_route: RefCell<HashMap<String, Vec<Kind>>>,
 }
 
@@ -56,10 +56,10 @@ struct Kind {
     refusals: Option<Counter>,
 }
 
-impl RequestMeters {
-    /// Meters that have seen no request.
-    pub fn new(meters: &Meters) -> Self {
-        Self { meters: meters.clone(), by_route: RefCell::default() }
+impl RequestMetrics {
+    /// Metrics that have seen no request.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), by_route: RefCell::default() }
     }
 
     /// Counts a request. `code` is that of the refusal, if it was refused.
@@ -77,8 +77,8 @@ impl RequestMeters {
             return kind.count(took);
         }
         let labels = [("method", method), ("route", route), ("status", status.as_str())];
-        let refusals = code.map(|code| self.meters.counter(REFUSALS, &[("route", route), ("code", code)]));
-        let kind = Kind { method, status, code, duration: self.meters.histogram(DURATION, &labels), refusals };
+        let refusals = code.map(|code| self.metrics.counter(REFUSALS, &[("route", route), ("code", code)]));
+        let kind = Kind { method, status, code, duration: self.metrics.histogram(DURATION, &labels), refusals };
         kind.count(took);
         by_route.entry(route.to_owned()).or_default().push(kind);
     }
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn requests_of_one_kind_are_one_series_whatever_thread_served_them() {
-        let meters = Meters::try_new().expect("meters");
-        let threads = [RequestMeters::new(&meters), RequestMeters::new(&meters)];
+        let metrics = Metrics::try_new().expect("metrics");
+        let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
         for thread in &threads {
             for _ in 0..2 {
                 let answer = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
@@ -117,7 +117,7 @@ mod tests {
             }
             thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
         }
-        let text = meters.text();
+        let text = metrics.text();
         let series = [
             "http_server_request_duration_seconds_count{method=\"POST\",route=\"/v1/auth/login\",status=\"429\"} 4\n",
             "http_server_request_duration_seconds_count{method=\"other\",route=\"(none)\",status=\"404\"} 2\n",

@@ -21,7 +21,7 @@ pub use cors::cors;
 pub use docs_page::{DocsPage, OtherRole};
 pub use health_routes::{live, live_endpoint, ready, ready_endpoint};
 pub use json_body::{JsonFields, read_json};
-pub use metrics_page::{RequestMeters, metrics_endpoint, metrics_routes};
+pub use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;
 pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};

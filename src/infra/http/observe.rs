@@ -16,7 +16,7 @@ use actix_web::{Error, HttpMessage as _, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
-use crate::infra::http::{ApiError, Authenticated, RequestMeters};
+use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
@@ -61,7 +61,7 @@ pub async fn observe(
     let context = RequestContext::of(request.headers());
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
-    let meters = request.app_data::<web::Data<RequestMeters>>().cloned();
+    let metrics = request.app_data::<web::Data<RequestMetrics>>().cloned();
     let spans = request.app_data::<web::Data<Spans>>().cloned();
     request.extensions_mut().insert(context.clone());
     let head_only = method == Method::HEAD;
@@ -76,7 +76,7 @@ pub async fn observe(
         let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
         called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
     };
-    let line = Line { began, method: method.as_str(), context: &context, logger, meters, spans };
+    let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
     match answered {
         Ok(Ok(response)) => {
             let mut response = in_our_form(response);
@@ -164,7 +164,7 @@ struct Line<'a> {
     method: &'a str,
     context: &'a RequestContext,
     logger: Option<Logger>,
-    meters: Option<web::Data<RequestMeters>>,
+    metrics: Option<web::Data<RequestMetrics>>,
     spans: Option<web::Data<Spans>>,
 }
 
@@ -196,8 +196,8 @@ impl Line<'_> {
         // A limiter answers for itself.
         let limited = (status == StatusCode::TOO_MANY_REQUESTS).then_some("RATE_LIMITED");
         let code = refusal.map(ApiError::code).or(limited);
-        if let Some(meters) = &self.meters {
-            meters.count((self.method, route), (status, code), self.began.elapsed());
+        if let Some(metrics) = &self.metrics {
+            metrics.count((self.method, route), (status, code), self.began.elapsed());
         }
         if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
             spans.record(|| Span {

@@ -9,7 +9,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, Recycli
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::metrics::{Meters, Named, number};
+use crate::infra::metrics::{MetricName, Metrics, number};
 use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::gate::Gate;
@@ -20,9 +20,10 @@ pub type Client = deadpool_postgres::ClientWrapper;
 /// What a unit of work returns: a future that borrows its connection.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, DbError>> + Send + 'c>>;
 
-const CONNECTIONS: Named =
-    Named { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };
-const WAITING: Named = Named { name: "purse_db_pool_waiting", help: "Units of work that wait for a connection." };
+const CONNECTIONS: MetricName =
+    MetricName { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };
+const WAITING: MetricName =
+    MetricName { name: "purse_db_pool_waiting", help: "Units of work that wait for a connection." };
 
 /// How long a unit of work may outlast the server's own limit on a statement.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
@@ -72,13 +73,13 @@ impl Database {
         Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline })
     }
 
-    /// Shows the pool in `meters`, under this name.
-    pub fn show(&self, name: &str, meters: &Meters) {
-        let in_use = meters.gauge(CONNECTIONS, &[("pool", name), ("state", "in_use")]);
-        let idle = meters.gauge(CONNECTIONS, &[("pool", name), ("state", "idle")]);
-        let waiting = meters.gauge(WAITING, &[("pool", name)]);
+    /// Shows the pool in `metrics`, under this name.
+    pub fn show(&self, name: &str, metrics: &Metrics) {
+        let in_use = metrics.gauge(CONNECTIONS, &[("pool", name), ("state", "in_use")]);
+        let idle = metrics.gauge(CONNECTIONS, &[("pool", name), ("state", "idle")]);
+        let waiting = metrics.gauge(WAITING, &[("pool", name)]);
         let pool = self.pool.clone();
-        meters.when_asked(move || {
+        metrics.when_asked(move || {
             let status = pool.status();
             in_use.set(number(status.size.saturating_sub(status.available)));
             idle.set(number(status.available));

@@ -53,11 +53,11 @@ impl Handler<Shutdown> for Fragile {
 }
 
 struct House {
-    supervisor: actix::Addr<Supervisor>,
+    supervisor: actix::Addr<SupervisorActor>,
     handle: Handle<Fragile>,
     built: Arc<AtomicUsize>,
     health: HealthBoard,
-    verdict: oneshot::Receiver<Verdict>,
+    escalation: oneshot::Receiver<Escalation>,
 }
 
 /// `fail_first`: that many constructors panic.
@@ -75,8 +75,9 @@ fn house(fail_first: usize) -> House {
         }),
     };
     let health = HealthBoard::default();
-    let (supervisor, verdict) = Supervisor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
-    House { supervisor: supervisor.start(), handle, built, health, verdict }
+    let (supervisor, escalation) =
+        SupervisorActor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
+    House { supervisor: supervisor.start(), handle, built, health, escalation }
 }
 
 impl House {
@@ -127,8 +128,8 @@ async fn past_its_budget_a_child_is_given_up_and_the_process_is_told() {
     house.built(BUDGET + 1).await;
     assert!(house.health.read().is_live());
     house.order(Break::PanicInHandler).await;
-    let verdict = tokio::time::timeout(Duration::from_secs(30), &mut house.verdict).await;
-    assert_eq!(verdict.expect("in time").expect("told"), Verdict::GivenUp { child: "fragile" });
+    let escalation = tokio::time::timeout(Duration::from_secs(30), &mut house.escalation).await;
+    assert_eq!(escalation.expect("in time").expect("told"), Escalation::GivenUp { child: "fragile" });
     assert!(!house.health.read().is_live());
 }
 
@@ -140,7 +141,7 @@ async fn an_absent_dependency_spends_no_budget() {
         house.order(Break::Stop(Some(EndReason::Unavailable("broker".into())))).await;
     }
     house.built(BUDGET + 3).await;
-    assert_eq!(house.verdict.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    assert_eq!(house.escalation.try_recv(), Err(oneshot::error::TryRecvError::Empty));
 }
 
 #[actix::test]
@@ -148,8 +149,8 @@ async fn a_refusal_for_good_is_not_tried_again() {
     let mut house = house(0);
     house.built(1).await;
     house.order(Break::Stop(Some(EndReason::Refused("other arguments".into())))).await;
-    let verdict = tokio::time::timeout(Duration::from_secs(30), &mut house.verdict).await;
-    assert_eq!(verdict.expect("in time").expect("told"), Verdict::Refused { message: "other arguments".into() });
+    let escalation = tokio::time::timeout(Duration::from_secs(30), &mut house.escalation).await;
+    assert_eq!(escalation.expect("in time").expect("told"), Escalation::Refused { message: "other arguments".into() });
 }
 
 #[actix::test]

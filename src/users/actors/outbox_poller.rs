@@ -24,7 +24,7 @@ use crate::infra::system::roll;
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::users::actors::meters::RelayMeters;
+use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
@@ -35,7 +35,7 @@ const MAILBOX_MAX: usize = 16;
 const CHECK: &str = "rabbitmq";
 
 /// What a poller is built from, again and again.
-pub struct OutboxPollerPlan {
+pub struct OutboxPollerDeps {
     /// The broker.
     pub broker: Broker,
     /// Signs each event.
@@ -51,7 +51,7 @@ pub struct OutboxPollerPlan {
     /// Where the broker's state is shown.
     pub health: HealthBoard,
     /// What becomes of events.
-    pub meters: RelayMeters,
+    pub metrics: RelayMetrics,
     /// For each event.
     pub spans: Spans,
     /// For what happens to batches.
@@ -59,8 +59,8 @@ pub struct OutboxPollerPlan {
 }
 
 /// The poller.
-pub struct OutboxPoller {
-    plan: Arc<OutboxPollerPlan>,
+pub struct OutboxPollerActor {
+    deps: Arc<OutboxPollerDeps>,
     publisher: Option<Arc<OutboxPublisher>>,
     relaying: bool,
     woken_meanwhile: bool,
@@ -75,17 +75,17 @@ pub struct Wake;
 
 type BatchEnd = Result<Relayed, DependencyError>;
 
-impl OutboxPoller {
+impl OutboxPollerActor {
     /// A poller without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<OutboxPollerPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, publisher: None, relaying: false, woken_meanwhile: false, stopping: None, lifeline }
+    pub const fn new(deps: Arc<OutboxPollerDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, publisher: None, relaying: false, woken_meanwhile: false, stopping: None, lifeline }
     }
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         // A connection that is gone is not blocked.
-        self.plan.meters.blocked.set(0);
+        self.deps.metrics.blocked.set(0);
         if let EndReason::Unavailable(_) = &reason {
-            self.plan.health.set(CHECK, Err("not connected".to_owned()));
+            self.deps.health.set(CHECK, Err("not connected".to_owned()));
         }
         self.lifeline.end(reason);
         ctx.stop();
@@ -94,10 +94,10 @@ impl OutboxPoller {
     fn connected(&mut self, connected: Result<OutboxPublisher, AmqpError>, ctx: &mut Context<Self>) {
         match connected {
             Ok(publisher) => {
-                info!(self.plan.logger, "connected to the broker");
-                self.plan.health.set(CHECK, Ok(()));
+                info!(self.deps.logger, "connected to the broker");
+                self.deps.health.set(CHECK, Ok(()));
                 self.publisher = Some(Arc::new(publisher));
-                ctx.run_interval(self.plan.poll_interval, Self::tick);
+                ctx.run_interval(self.deps.poll_interval, Self::tick);
                 self.relay(ctx);
             }
             Err(e) if e.class() == FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
@@ -128,12 +128,12 @@ impl OutboxPoller {
         self.relaying = true;
         self.woken_meanwhile = false;
         let relay = RelayOutbox {
-            outbox: Arc::clone(&self.plan.outbox),
+            outbox: Arc::clone(&self.deps.outbox),
             publisher,
-            batch_max: self.plan.batch_max,
-            lease: self.plan.lease,
+            batch_max: self.deps.batch_max,
+            lease: self.deps.lease,
         };
-        let batch = self.plan.broker.io().spawn(async move { relay.execute(roll()).await });
+        let batch = self.deps.broker.io().spawn(async move { relay.execute(roll()).await });
         ctx.spawn(batch.into_actor(self).map(|ended, poller, ctx| match ended {
             Ok(ended) => poller.batch_ended(&ended, ctx),
             Err(_) => poller.end(EndReason::Panicked, ctx),
@@ -143,15 +143,15 @@ impl OutboxPoller {
     /// Whether the broker takes nothing at the moment; the timer comes back to it.
     fn is_blocked(&self, publisher: &OutboxPublisher) -> bool {
         let blocked = publisher.is_blocked();
-        self.plan.meters.blocked.set(u8::from(blocked));
+        self.deps.metrics.blocked.set(u8::from(blocked));
         if blocked {
-            if self.plan.health.set(CHECK, Err("takes no messages: short of memory or disk".to_owned())) {
-                warn!(self.plan.logger, "the broker takes no messages; they wait in the outbox until it does");
+            if self.deps.health.set(CHECK, Err("takes no messages: short of memory or disk".to_owned())) {
+                warn!(self.deps.logger, "the broker takes no messages; they wait in the outbox until it does");
             }
             return true;
         }
-        if self.plan.health.set(CHECK, Ok(())) {
-            info!(self.plan.logger, "the broker takes messages again");
+        if self.deps.health.set(CHECK, Ok(())) {
+            info!(self.deps.logger, "the broker takes messages again");
         }
         false
     }
@@ -160,7 +160,7 @@ impl OutboxPoller {
         self.relaying = false;
         let again = match ended {
             Ok(relayed) => {
-                self.plan.meters.count(relayed);
+                self.deps.metrics.count(relayed);
                 self.log(relayed);
                 if relayed.unanswered > 0
                     && !self.publisher.as_ref().is_some_and(|publisher| self.is_blocked(publisher))
@@ -171,7 +171,7 @@ impl OutboxPoller {
             }
             Err(e) => {
                 // The timer comes back to it; leases give the claim back if there was one.
-                warn!(self.plan.logger, "outbox could not be relayed"; "error" => chain(e));
+                warn!(self.deps.logger, "outbox could not be relayed"; "error" => chain(e));
                 false
             }
         };
@@ -184,7 +184,7 @@ impl OutboxPoller {
     }
 
     fn log(&self, relayed: &Relayed) {
-        let logger = &self.plan.logger;
+        let logger = &self.deps.logger;
         if relayed.confirmed > 0 {
             debug!(logger, "events published"; "count" => relayed.confirmed);
         }
@@ -200,20 +200,20 @@ impl OutboxPoller {
     }
 }
 
-impl Actor for OutboxPoller {
+impl Actor for OutboxPollerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
-        let plan = Arc::clone(&self.plan);
+        let deps = Arc::clone(&self.deps);
         let connecting = async move {
-            OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures), plan.spans.clone()).await
+            OutboxPublisher::connect(&deps.broker, Arc::clone(&deps.signatures), deps.spans.clone()).await
         };
         ctx.spawn(connecting.into_actor(self).map(|connected, poller, ctx| poller.connected(connected, ctx)));
     }
 }
 
-impl Handler<Wake> for OutboxPoller {
+impl Handler<Wake> for OutboxPollerActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
@@ -222,7 +222,7 @@ impl Handler<Wake> for OutboxPoller {
     }
 }
 
-impl Handler<Shutdown> for OutboxPoller {
+impl Handler<Shutdown> for OutboxPollerActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
@@ -252,7 +252,7 @@ fn close(publisher: Option<Arc<OutboxPublisher>>) -> LocalBoxFuture<'static, ()>
 
 /// [`RelayWake`] to whichever poller there is at the moment.
 #[derive(Clone, Default)]
-pub struct RelayWaker(pub Handle<OutboxPoller>);
+pub struct RelayWaker(pub Handle<OutboxPollerActor>);
 
 impl RelayWake for RelayWaker {
     fn wake(&self) {

@@ -1,4 +1,4 @@
-//! Looks at what waits in the outbox, for the meters.
+//! Looks at what waits in the outbox, for the metrics.
 //!
 //! Not the relay: what waits is of most interest while there is no broker, and then the relay is not there.
 //!
@@ -17,25 +17,25 @@ use slog::{Logger, debug};
 use crate::infra::metrics::number;
 use crate::kernel::{DependencyError, chain};
 use crate::runtime::{Lifeline, Shutdown};
-use crate::users::actors::meters::DepthMeters;
+use crate::users::actors::metrics::DepthMetrics;
 use crate::users::application::ports::{Depth, OutboxDepth};
 
 /// Time between two looks. Each counts what waits, so a long backlog is looked at no more often than it is scraped.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The watch.
-pub struct OutboxWatch {
+pub struct OutboxWatchActor {
     /// Where it looks.
     pub outbox: Arc<dyn OutboxDepth>,
     /// Where it shows what it sees.
-    pub meters: DepthMeters,
+    pub metrics: DepthMetrics,
     /// For looks that fail.
     pub logger: Logger,
     /// Tells the supervisor of the end.
     pub lifeline: Lifeline,
 }
 
-impl OutboxWatch {
+impl OutboxWatchActor {
     fn look(&mut self, ctx: &mut Context<Self>) {
         let outbox = Arc::clone(&self.outbox);
         let looked = async move { outbox.depth().await };
@@ -49,15 +49,15 @@ impl OutboxWatch {
     fn show(&self, depth: Result<Depth, DependencyError>) {
         match depth {
             Ok(depth) => {
-                self.meters.pending.set(number(depth.events));
-                self.meters.oldest.set(depth.oldest_age);
+                self.metrics.pending.set(number(depth.events));
+                self.metrics.oldest.set(depth.oldest_age);
             }
             Err(e) => debug!(self.logger, "the outbox could not be looked at"; "error" => chain(&e)),
         }
     }
 }
 
-impl Actor for OutboxWatch {
+impl Actor for OutboxWatchActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -65,7 +65,7 @@ impl Actor for OutboxWatch {
     }
 }
 
-impl Handler<Shutdown> for OutboxWatch {
+impl Handler<Shutdown> for OutboxWatchActor {
     type Result = ();
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {

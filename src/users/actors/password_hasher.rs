@@ -16,19 +16,19 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::infra::metrics::{Histogram, Meters};
+use crate::infra::metrics::{Histogram, Metrics};
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
 use crate::infra::system::step_back;
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
-use crate::users::actors::meters::{HashMeters, show_hash_queue};
+use crate::users::actors::metrics::{HashMetrics, show_hash_queue};
 use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
 use crate::users::domain::Password;
 
 /// One hashing thread.
-pub struct HasherThread {
+pub struct PasswordHasherActor {
     argon2: Argon2id,
-    meters: HashMeters,
+    metrics: HashMetrics,
     _lifeline: Arc<Lifeline>,
 }
 
@@ -53,7 +53,7 @@ impl Message for Job<Compare> {
     type Result = Result<Verdict, HashError>;
 }
 
-impl Actor for HasherThread {
+impl Actor for PasswordHasherActor {
     type Context = SyncContext<Self>;
 }
 
@@ -72,21 +72,21 @@ fn guarded<T>(took: &Histogram, work: impl FnOnce() -> Result<T, HashingFailed>)
     }
 }
 
-impl Handler<Job<Hash>> for HasherThread {
+impl Handler<Job<Hash>> for PasswordHasherActor {
     type Result = Result<PasswordHash, HashError>;
 
     fn handle(&mut self, job: Job<Hash>, _: &mut Self::Context) -> Self::Result {
         let argon2 = &mut self.argon2;
-        guarded(&self.meters.hash, || argon2.hash(job.work.0.expose()).map(PasswordHash::new))
+        guarded(&self.metrics.hash, || argon2.hash(job.work.0.expose()).map(PasswordHash::new))
     }
 }
 
-impl Handler<Job<Compare>> for HasherThread {
+impl Handler<Job<Compare>> for PasswordHasherActor {
     type Result = Result<Verdict, HashError>;
 
     fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
         let (argon2, Compare { candidate, against }) = (&mut self.argon2, &job.work);
-        let compared = guarded(&self.meters.compare, || {
+        let compared = guarded(&self.metrics.compare, || {
             argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose))
         })?;
         Ok(match compared {
@@ -97,7 +97,7 @@ impl Handler<Job<Compare>> for HasherThread {
     }
 }
 
-impl Child for Addr<HasherThread> {
+impl Child for Addr<PasswordHasherActor> {
     fn shut_down(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
         // Every request has been answered before; a thread ends when nobody can send to it any more.
         ready(()).boxed_local()
@@ -105,34 +105,39 @@ impl Child for Addr<HasherThread> {
 }
 
 /// Starts `threads` hashing threads behind one address.
-pub fn start_hashers(argon2: &Argon2id, threads: usize, meters: &HashMeters, lifeline: Lifeline) -> Addr<HasherThread> {
-    let (argon2, meters, lifeline) = (argon2.clone(), meters.clone(), Arc::new(lifeline));
+pub fn start_hashers(
+    argon2: &Argon2id,
+    threads: usize,
+    metrics: &HashMetrics,
+    lifeline: Lifeline,
+) -> Addr<PasswordHasherActor> {
+    let (argon2, metrics, lifeline) = (argon2.clone(), metrics.clone(), Arc::new(lifeline));
     SyncArbiter::start(threads, move || {
         // A hash takes all of a core for tens of milliseconds; whoever asks for something else should not wait for it.
         step_back();
-        HasherThread { argon2: argon2.clone(), meters: meters.clone(), _lifeline: Arc::clone(&lifeline) }
+        PasswordHasherActor { argon2: argon2.clone(), metrics: metrics.clone(), _lifeline: Arc::clone(&lifeline) }
     })
 }
 
 /// [`PasswordHasher`] to whichever threads there are at the moment, with a bound on what may wait for them.
 pub struct HasherHandle {
-    threads: Handle<HasherThread>,
+    threads: Handle<PasswordHasherActor>,
     places: Arc<Semaphore>,
 }
 
 impl HasherHandle {
-    /// At most `queue_max` jobs wait or run at once; how many there are is shown in `meters`.
-    pub fn new(threads: Handle<HasherThread>, queue_max: usize, meters: &Meters) -> Self {
+    /// At most `queue_max` jobs wait or run at once; how many there are is shown in `metrics`.
+    pub fn new(threads: Handle<PasswordHasherActor>, queue_max: usize, metrics: &Metrics) -> Self {
         let places = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&places);
-        show_hash_queue(meters, move || queue_max.saturating_sub(free.available_permits()));
+        show_hash_queue(metrics, move || queue_max.saturating_sub(free.available_permits()));
         Self { threads, places }
     }
 
     async fn ask<T>(&self, work: T) -> <Job<T> as Message>::Result
     where
         Job<T>: Message + Send,
-        HasherThread: Handler<Job<T>>,
+        PasswordHasherActor: Handler<Job<T>>,
         T: Send + 'static,
         <Job<T> as Message>::Result: Send + From<HashError>,
     {

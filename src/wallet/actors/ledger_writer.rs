@@ -20,10 +20,10 @@ use slog::{Logger, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::infra::metrics::{Meters, number};
+use crate::infra::metrics::{Metrics, number};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::wallet::actors::meters::{LedgerMeters, PostMeters};
+use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
 use crate::wallet::application::posting_queue::PostingQueue;
@@ -35,7 +35,7 @@ const ALONE_MAX: usize = 4;
 pub const LEDGER_CONNECTIONS: usize = ALONE_MAX + 2;
 
 /// What a writer is built from, again and again.
-pub struct LedgerWriterPlan {
+pub struct LedgerWriterDeps {
     /// The use case.
     pub post_batch: PostBatch,
     /// Posts of one transaction.
@@ -45,14 +45,14 @@ pub struct LedgerWriterPlan {
     /// Where batches run.
     pub io: runtime::Handle,
     /// For batches.
-    pub meters: LedgerMeters,
+    pub metrics: LedgerMetrics,
     /// For batches that fail.
     pub logger: Logger,
 }
 
 /// The writer.
-pub struct LedgerWriter {
-    plan: Arc<LedgerWriterPlan>,
+pub struct LedgerWriterActor {
+    deps: Arc<LedgerWriterDeps>,
     queue: PostingQueue<Waiting>,
     common_in_flight: bool,
     alone_in_flight: usize,
@@ -99,11 +99,11 @@ struct Post(Waiting);
 /// Posts of a batch that have to be tried again alone.
 type Held = Vec<(UserId, Waiting)>;
 
-impl LedgerWriter {
+impl LedgerWriterActor {
     /// A writer with an empty queue.
-    pub fn new(plan: Arc<LedgerWriterPlan>, lifeline: Lifeline) -> Self {
+    pub fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
         Self {
-            plan,
+            deps,
             queue: PostingQueue::default(),
             common_in_flight: false,
             alone_in_flight: 0,
@@ -115,7 +115,7 @@ impl LedgerWriter {
     /// Begins whatever can begin.
     fn write(&mut self, ctx: &mut Context<Self>) {
         if !self.common_in_flight {
-            let posts = self.queue.take_common(self.plan.batch_max);
+            let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
                 self.begin(posts, Patience::SkipHeld, ctx, |writer, held| {
@@ -125,7 +125,7 @@ impl LedgerWriter {
             }
         }
         while self.alone_in_flight < ALONE_MAX {
-            let Some((user, posts)) = self.queue.take_set_aside(self.plan.batch_max) else { break };
+            let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.alone_in_flight = self.alone_in_flight.saturating_add(1);
             self.begin(posts, Patience::Wait, ctx, move |writer, _| {
                 writer.alone_in_flight = writer.alone_in_flight.saturating_sub(1);
@@ -141,8 +141,8 @@ impl LedgerWriter {
         ctx: &mut Context<Self>,
         ended: impl FnOnce(&mut Self, Held) + 'static,
     ) {
-        let plan = Arc::clone(&self.plan);
-        let batch = self.plan.io.spawn(async move { run_batch(&plan, posts, patience).await });
+        let deps = Arc::clone(&self.deps);
+        let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, patience).await });
         ctx.spawn(batch.into_actor(self).map(move |held, writer, ctx| {
             if let Ok(held) = held {
                 ended(writer, held);
@@ -169,7 +169,7 @@ impl LedgerWriter {
 }
 
 /// Writes a batch, answers its posts, and returns those whose wallet somebody else holds.
-async fn run_batch(plan: &LedgerWriterPlan, posts: Vec<Waiting>, patience: Patience) -> Held {
+async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<Waiting>, patience: Patience) -> Held {
     let (drafts, askers): (Vec<_>, Vec<_>) = posts
         .into_iter()
         .map(|Waiting { draft, mut asker }| {
@@ -179,15 +179,15 @@ async fn run_batch(plan: &LedgerWriterPlan, posts: Vec<Waiting>, patience: Patie
         .unzip();
     fault::point("ledger_writer.batch");
     let began = Instant::now();
-    let BatchResult { results, failures } = plan.post_batch.execute(&drafts, patience).await;
+    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, patience).await;
     let took = match patience {
-        Patience::SkipHeld => &plan.meters.commit_common,
-        Patience::Wait => &plan.meters.commit_set_aside,
+        Patience::SkipHeld => &deps.metrics.commit_common,
+        Patience::Wait => &deps.metrics.commit_set_aside,
     };
     took.record(began.elapsed());
-    plan.meters.batch.record(number(drafts.len()));
+    deps.metrics.batch.record(number(drafts.len()));
     for failure in &failures {
-        log(&plan.logger, failure, drafts.len());
+        log(&deps.logger, failure, drafts.len());
     }
     let mut held = Held::new();
     for ((draft, mut asker), result) in drafts.into_iter().zip(askers).zip(results) {
@@ -217,16 +217,16 @@ fn log(logger: &Logger, failure: &JournalError, posts: usize) {
     }
 }
 
-impl Actor for LedgerWriter {
+impl Actor for LedgerWriterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         // As many as there are places in the queue: a post that has a place never finds the mailbox full.
-        ctx.set_mailbox_capacity(self.plan.queue_max);
+        ctx.set_mailbox_capacity(self.deps.queue_max);
     }
 }
 
-impl Handler<Post> for LedgerWriter {
+impl Handler<Post> for LedgerWriterActor {
     type Result = ();
 
     fn handle(&mut self, Post(waiting): Post, ctx: &mut Self::Context) {
@@ -236,7 +236,7 @@ impl Handler<Post> for LedgerWriter {
     }
 }
 
-impl Handler<Shutdown> for LedgerWriter {
+impl Handler<Shutdown> for LedgerWriterActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
@@ -249,18 +249,18 @@ impl Handler<Shutdown> for LedgerWriter {
 
 /// [`Ledger`] to whichever writer there is at the moment, with a bound on what may wait for it.
 pub struct LedgerHandle {
-    writer: Handle<LedgerWriter>,
+    writer: Handle<LedgerWriterActor>,
     places: Arc<Semaphore>,
-    meters: PostMeters,
+    metrics: PostMetrics,
 }
 
 impl LedgerHandle {
-    /// At most `queue_max` posts wait or are written at once; how many there are is shown in `meters`.
-    pub fn new(writer: Handle<LedgerWriter>, queue_max: usize, meters: &Meters) -> Self {
+    /// At most `queue_max` posts wait or are written at once; how many there are is shown in `metrics`.
+    pub fn new(writer: Handle<LedgerWriterActor>, queue_max: usize, metrics: &Metrics) -> Self {
         let places = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&places);
-        let meters = PostMeters::new(meters, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, places, meters }
+        let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
+        Self { writer, places, metrics }
     }
 
     async fn ask(&self, draft: Draft) -> Result<Posted, PostError> {
@@ -278,7 +278,7 @@ impl LedgerHandle {
 impl Ledger for LedgerHandle {
     async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
         let result = self.ask(draft).await;
-        self.meters.count(&result);
+        self.metrics.count(&result);
         result
     }
 }

@@ -11,7 +11,7 @@ use slog::{Logger, debug, info};
 use crate::infra::amqp::AmqpError;
 use crate::infra::telemetry::{Span, Spans, Step};
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
-use crate::wallet::actors::meters::ProvisionMeters;
+use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
@@ -20,7 +20,7 @@ use crate::wallet::application::provision_wallets::ProvisionWallets;
 pub(super) struct ProvisionBatch {
     pub(super) provision: Arc<ProvisionWallets>,
     pub(super) reader: DeliveryReader,
-    pub(super) meters: ProvisionMeters,
+    pub(super) metrics: ProvisionMetrics,
     pub(super) spans: Spans,
     pub(super) began: Instant,
     pub(super) logger: Logger,
@@ -111,10 +111,10 @@ impl ProvisionBatch {
             // Two deliveries for one user in one batch: one of them has made it.
             if let Some(index) = made.iter().position(|m| *m == user) {
                 made.swap_remove(index);
-                self.meters.provisioned.increment(1);
+                self.metrics.provisioned.increment(1);
                 info!(logger, "wallet provisioned");
             } else {
-                self.meters.duplicate.increment(1);
+                self.metrics.duplicate.increment(1);
                 debug!(logger, "wallet was there already");
             }
             self.trace(&delivery, false);

@@ -27,7 +27,7 @@ use crate::infra::system::{System, draw, roll};
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
-use crate::wallet::actors::meters::ProvisionMeters;
+use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
 use crate::wallet::amqp::{DeliveryReader, FailedDelivery, ProvisionDelivery, Route, topology};
@@ -51,7 +51,7 @@ const SUSPECT_FROM: u32 = 3;
 const LOTS_AFTER: Duration = Duration::from_millis(250);
 
 /// What a consumer is built from, again and again.
-pub struct ProvisionConsumerPlan {
+pub struct ProvisionConsumerDeps {
     /// The broker.
     pub broker: Broker,
     /// Reads deliveries.
@@ -65,7 +65,7 @@ pub struct ProvisionConsumerPlan {
     /// Where the broker's state is shown.
     pub health: HealthBoard,
     /// What becomes of deliveries.
-    pub meters: ProvisionMeters,
+    pub metrics: ProvisionMetrics,
     /// For each delivery.
     pub spans: Spans,
     /// For deliveries.
@@ -73,8 +73,8 @@ pub struct ProvisionConsumerPlan {
 }
 
 /// The consumer.
-pub struct ProvisionConsumer {
-    plan: Arc<ProvisionConsumerPlan>,
+pub struct ProvisionConsumerActor {
+    deps: Arc<ProvisionConsumerDeps>,
     consumer: Option<Consumer>,
     waiting: Vec<ProvisionDelivery>,
     working: bool,
@@ -103,11 +103,11 @@ enum NotSubscribed {
     Broker(AmqpError),
 }
 
-impl ProvisionConsumer {
+impl ProvisionConsumerActor {
     /// A consumer without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<ProvisionConsumerPlan>, lifeline: Lifeline) -> Self {
+    pub const fn new(deps: Arc<ProvisionConsumerDeps>, lifeline: Lifeline) -> Self {
         Self {
-            plan,
+            deps,
             consumer: None,
             waiting: Vec::new(),
             working: false,
@@ -121,7 +121,7 @@ impl ProvisionConsumer {
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         if let EndReason::Unavailable(_) = &reason {
-            self.plan.health.set(CHECK, Err("not connected".to_owned()));
+            self.deps.health.set(CHECK, Err("not connected".to_owned()));
         }
         self.lifeline.end(reason);
         ctx.stop();
@@ -130,8 +130,8 @@ impl ProvisionConsumer {
     fn subscribed(&mut self, subscribed: Result<Subscription, NotSubscribed>, ctx: &mut Context<Self>) {
         match subscribed {
             Ok((consumer, deliveries)) => {
-                info!(self.plan.logger, "connected to the broker and consuming"; "prefetch" => self.plan.prefetch);
-                self.plan.health.set(CHECK, Ok(()));
+                info!(self.deps.logger, "connected to the broker and consuming"; "prefetch" => self.deps.prefetch);
+                self.deps.health.set(CHECK, Ok(()));
                 self.consumer = Some(consumer);
                 ctx.add_stream(deliveries);
             }
@@ -165,14 +165,14 @@ impl ProvisionConsumer {
         }
         self.working = true;
         let batch = ProvisionBatch {
-            provision: Arc::clone(&self.plan.provision),
-            reader: self.plan.reader.clone(),
-            meters: self.plan.meters.clone(),
-            spans: self.plan.spans.clone(),
+            provision: Arc::clone(&self.deps.provision),
+            reader: self.deps.reader.clone(),
+            metrics: self.deps.metrics.clone(),
+            spans: self.deps.spans.clone(),
             began: Instant::now(),
-            logger: self.plan.logger.clone(),
+            logger: self.deps.logger.clone(),
         };
-        let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
+        let working = self.deps.broker.io().spawn(async move { batch.execute(deliveries).await });
         ctx.spawn(working.into_actor(self).map(|ended, consumer, ctx| match ended {
             Ok(ended) => consumer.batch_ended(ended, ctx),
             Err(_) => consumer.end(EndReason::Panicked, ctx),
@@ -189,7 +189,7 @@ impl ProvisionConsumer {
         }
         if !ended.held.is_empty() {
             let why = ended.away.unwrap_or_default();
-            warn!(self.plan.logger, "the database is away; provisioning pauses until it is back"; "error" => why);
+            warn!(self.deps.logger, "the database is away; provisioning pauses until it is back"; "error" => why);
             // In front: they came first.
             self.waiting.splice(0..0, ended.held);
             self.pause(0, ctx);
@@ -201,7 +201,7 @@ impl ProvisionConsumer {
     /// Asks the database again later, until it answers.
     fn pause(&mut self, questions: u32, ctx: &mut Context<Self>) {
         self.paused = Some(questions);
-        let provision = Arc::clone(&self.plan.provision);
+        let provision = Arc::clone(&self.deps.provision);
         let asked = async move {
             tokio::time::sleep(PAUSE.delay(questions, roll())).await;
             // Nothing to make: only whether it answers.
@@ -210,7 +210,7 @@ impl ProvisionConsumer {
         ctx.spawn(asked.into_actor(self).map(move |back, consumer, ctx| {
             if back {
                 consumer.paused = None;
-                info!(consumer.plan.logger, "the database is back; provisioning goes on");
+                info!(consumer.deps.logger, "the database is back; provisioning goes on");
                 consumer.work(ctx);
             } else {
                 consumer.pause(questions.saturating_add(1), ctx);
@@ -223,9 +223,9 @@ impl ProvisionConsumer {
     fn route(&mut self, failed: Failed, ctx: &mut Context<Self>) {
         self.routing = self.routing.saturating_add(1);
         let Failed { delivery, route, reason } = failed;
-        let logger = describe(&self.plan.logger, &delivery);
+        let logger = describe(&self.deps.logger, &delivery);
         let copy = FailedDelivery::copy(&delivery, &route, &reason, System.next_id());
-        let (router, meters) = (self.plan.router.clone(), self.plan.meters.clone());
+        let (router, metrics) = (self.deps.router.clone(), self.deps.metrics.clone());
         let routing = async move {
             let mut tries = 0;
             while let Err(e) = router.route(copy.clone()).await {
@@ -233,7 +233,7 @@ impl ProvisionConsumer {
                 tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
                 tries = tries.saturating_add(1);
             }
-            meters.routed(&route);
+            metrics.routed(&route);
             match &route {
                 Route::Tier { number, .. } => {
                     warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);
@@ -283,33 +283,33 @@ fn take_batch(
     batch
 }
 
-async fn subscribe(plan: Arc<ProvisionConsumerPlan>) -> Result<Subscription, NotSubscribed> {
+async fn subscribe(deps: Arc<ProvisionConsumerDeps>) -> Result<Subscription, NotSubscribed> {
     // A delivery that cannot be handled would only be counted: first the database, then the queue.
-    plan.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
+    deps.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
     let subscribing = async {
-        let connection = plan.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
-        connection.declare(&topology(&plan.reader.ladder)).await?;
-        Consumer::subscribe(connection, PROVISION_QUEUE, plan.prefetch).await
+        let connection = deps.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
+        connection.declare(&topology(&deps.reader.ladder)).await?;
+        Consumer::subscribe(connection, PROVISION_QUEUE, deps.prefetch).await
     };
     let (consumer, deliveries) = subscribing.await.map_err(NotSubscribed::Broker)?;
     Ok((consumer, deliveries.boxed_local()))
 }
 
-impl Actor for ProvisionConsumer {
+impl Actor for ProvisionConsumerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let subscribing = subscribe(Arc::clone(&self.plan));
+        let subscribing = subscribe(Arc::clone(&self.deps));
         ctx.spawn(subscribing.into_actor(self).map(|subscribed, consumer, ctx| consumer.subscribed(subscribed, ctx)));
     }
 }
 
-impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
+impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumerActor {
     fn handle(&mut self, delivery: Result<Incoming, AmqpError>, ctx: &mut Self::Context) {
         fault::point("provision_consumer.delivery");
         match delivery {
             Ok(incoming) => {
-                self.waiting.push(self.plan.reader.open(incoming));
+                self.waiting.push(self.deps.reader.open(incoming));
                 self.work(ctx);
             }
             Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
@@ -324,7 +324,7 @@ impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
     }
 }
 
-impl Handler<Shutdown> for ProvisionConsumer {
+impl Handler<Shutdown> for ProvisionConsumerActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) -> Self::Result {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::infra::amqp::{AmqpError, Broker};
 use crate::kernel::{Classified, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::wallet::actors::meters::RouterMeters;
+use crate::wallet::actors::metrics::RouterMetrics;
 use crate::wallet::amqp::{FailedDelivery, RetryPublisher, RouteError};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
@@ -29,20 +29,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 /// What a router is built from, again and again.
-pub struct RetryRouterPlan {
+pub struct RetryRouterDeps {
     /// The broker.
     pub broker: Broker,
     /// The tiers.
     pub ladder: Arc<RetryLadder>,
     /// For the connection and the dead letters.
-    pub meters: RouterMeters,
+    pub metrics: RouterMetrics,
     /// For connections.
     pub logger: Logger,
 }
 
 /// The router.
-pub struct RetryRouter {
-    plan: Arc<RetryRouterPlan>,
+pub struct RetryRouterActor {
+    deps: Arc<RetryRouterDeps>,
     publisher: Option<Arc<RetryPublisher>>,
     waiting: Vec<Publish>,
     publishing: bool,
@@ -56,15 +56,15 @@ struct Publish {
     answer: oneshot::Sender<Result<(), RouteError>>,
 }
 
-impl RetryRouter {
+impl RetryRouterActor {
     /// A router without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<RetryRouterPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, publisher: None, waiting: Vec::new(), publishing: false, lifeline }
+    pub const fn new(deps: Arc<RetryRouterDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, publisher: None, waiting: Vec::new(), publishing: false, lifeline }
     }
 
     fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         // A connection that is gone is not blocked.
-        self.plan.meters.blocked.set(0);
+        self.deps.metrics.blocked.set(0);
         self.lifeline.end(reason);
         ctx.stop();
     }
@@ -72,7 +72,7 @@ impl RetryRouter {
     fn connected(&mut self, connected: Result<RetryPublisher, AmqpError>, ctx: &mut Context<Self>) {
         match connected {
             Ok(publisher) => {
-                info!(self.plan.logger, "connected to the broker");
+                info!(self.deps.logger, "connected to the broker");
                 self.publisher = Some(Arc::new(publisher));
                 ctx.run_interval(LOOK_EVERY, |router, ctx| {
                     if router.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
@@ -101,10 +101,10 @@ impl RetryRouter {
         // A batch in flight would lose its answers with the channel if a declaration were refused.
         let free = |publisher: &Arc<RetryPublisher>| !self.publishing && !publisher.is_blocked();
         let Some(publisher) = self.publisher.clone().filter(free) else { return };
-        let plan = Arc::clone(&self.plan);
-        let declared = async move { publisher.declare(&plan.ladder).await };
+        let deps = Arc::clone(&self.deps);
+        let declared = async move { publisher.declare(&deps.ladder).await };
         ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| match declared {
-            Ok(dead_letters) => router.plan.meters.dead_letters.set(dead_letters),
+            Ok(dead_letters) => router.deps.metrics.dead_letters.set(dead_letters),
             Err(e) => router.broker_failed(&e, ctx),
         }));
     }
@@ -115,14 +115,14 @@ impl RetryRouter {
         self.waiting.retain(|publish| !publish.answer.is_closed());
         let Some(publisher) = self.publisher.clone() else { return };
         let blocked = publisher.is_blocked();
-        self.plan.meters.blocked.set(u8::from(blocked));
+        self.deps.metrics.blocked.set(u8::from(blocked));
         if self.publishing || self.waiting.is_empty() || blocked {
             return;
         }
         self.publishing = true;
         let (copies, answers): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().map(|p| (p.copy, p.answer)).unzip();
-        let batch = self.plan.broker.io().spawn(async move {
+        let batch = self.deps.broker.io().spawn(async move {
             let results = publisher.publish(copies).await;
             let failure = results.iter().find_map(|result| result.clone().err());
             for (answer, result) in answers.into_iter().zip(results) {
@@ -144,17 +144,17 @@ impl RetryRouter {
     }
 }
 
-impl Actor for RetryRouter {
+impl Actor for RetryRouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let plan = Arc::clone(&self.plan);
-        let connecting = async move { RetryPublisher::connect(&plan.broker, &plan.ladder).await };
+        let deps = Arc::clone(&self.deps);
+        let connecting = async move { RetryPublisher::connect(&deps.broker, &deps.ladder).await };
         ctx.spawn(connecting.into_actor(self).map(|connected, router, ctx| router.connected(connected, ctx)));
     }
 }
 
-impl Handler<Publish> for RetryRouter {
+impl Handler<Publish> for RetryRouterActor {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
@@ -164,7 +164,7 @@ impl Handler<Publish> for RetryRouter {
     }
 }
 
-impl Handler<Shutdown> for RetryRouter {
+impl Handler<Shutdown> for RetryRouterActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
@@ -180,7 +180,7 @@ impl Handler<Shutdown> for RetryRouter {
 
 /// The way to whichever router there is at the moment.
 #[derive(Clone, Default)]
-pub struct RouterHandle(pub Handle<RetryRouter>);
+pub struct RouterHandle(pub Handle<RetryRouterActor>);
 
 impl RouterHandle {
     /// Publishes a copy, and returns when the broker has confirmed it.

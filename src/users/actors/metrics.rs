@@ -1,35 +1,36 @@
 //! What the users role measures beside its requests.
 
-use crate::infra::metrics::{Counter, Gauge, Histogram, Meters, Named, many, number};
+use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, many, number};
 use crate::users::application::relay_outbox::Relayed;
 
-const EVENTS: Named = Named {
+const EVENTS: MetricName = MetricName {
     name: "purse_outbox_events_total",
     help: "Events that the relay took to the broker: published, refused (also as unroutable) or unanswered; the last two stay pending.",
 };
-const BATCH: Named = Named { name: "purse_outbox_batch_events", help: "Events that one batch of the relay claimed." };
-const PENDING: Named = Named {
+const BATCH: MetricName =
+    MetricName { name: "purse_outbox_batch_events", help: "Events that one batch of the relay claimed." };
+const PENDING: MetricName = MetricName {
     name: "purse_outbox_pending_events",
     help: "Events in the outbox that are not published; of the database, so every process of the role shows the same.",
 };
-const OLDEST: Named = Named {
+const OLDEST: MetricName = MetricName {
     name: "purse_outbox_oldest_age_seconds",
     help: "Age of the oldest event that is not published; 0 while nothing waits.",
 };
-const BLOCKED: Named = Named {
+const BLOCKED: MetricName = MetricName {
     name: "purse_broker_connection_blocked",
     help: "1 while the broker takes nothing from this connection, because it is short of memory or disk.",
 };
-const QUEUE: Named =
-    Named { name: "purse_hash_queue_jobs", help: "Passwords that wait to be hashed or compared, or are in hand." };
-const DURATION: Named = Named {
+const QUEUE: MetricName =
+    MetricName { name: "purse_hash_queue_jobs", help: "Passwords that wait to be hashed or compared, or are in hand." };
+const DURATION: MetricName = MetricName {
     name: "purse_hash_duration_seconds",
     help: "Time that a thread took to hash or compare a password, without the wait for it.",
 };
 
 /// Of the relay.
 #[derive(Clone)]
-pub struct RelayMeters {
+pub struct RelayMetrics {
     published: Counter,
     refused: Counter,
     unanswered: Counter,
@@ -38,16 +39,16 @@ pub struct RelayMeters {
     pub(super) blocked: Gauge,
 }
 
-impl RelayMeters {
+impl RelayMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
-        let events = |result| meters.counter(EVENTS, &[("result", result)]);
+    pub fn new(metrics: &Metrics) -> Self {
+        let events = |result| metrics.counter(EVENTS, &[("result", result)]);
         Self {
             published: events("published"),
             refused: events("refused"),
             unanswered: events("unanswered"),
-            batch: meters.histogram(BATCH, &[]),
-            blocked: meters.gauge(BLOCKED, &[("connection", "outbox")]),
+            batch: metrics.histogram(BATCH, &[]),
+            blocked: metrics.gauge(BLOCKED, &[("connection", "outbox")]),
         }
     }
 
@@ -64,35 +65,35 @@ impl RelayMeters {
 
 /// Of what waits in the outbox.
 #[derive(Clone)]
-pub struct DepthMeters {
+pub struct DepthMetrics {
     pub(super) pending: Gauge,
     pub(super) oldest: Gauge,
 }
 
-impl DepthMeters {
+impl DepthMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
-        Self { pending: meters.gauge(PENDING, &[]), oldest: meters.gauge(OLDEST, &[]) }
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { pending: metrics.gauge(PENDING, &[]), oldest: metrics.gauge(OLDEST, &[]) }
     }
 }
 
 /// Of the hashing threads.
 #[derive(Clone)]
-pub struct HashMeters {
+pub struct HashMetrics {
     pub(super) hash: Histogram,
     pub(super) compare: Histogram,
 }
 
-impl HashMeters {
+impl HashMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
-        let duration = |work| meters.histogram(DURATION, &[("work", work)]);
+    pub fn new(metrics: &Metrics) -> Self {
+        let duration = |work| metrics.histogram(DURATION, &[("work", work)]);
         Self { hash: duration("hash"), compare: duration("compare") }
     }
 }
 
 /// Shows how many jobs there are, as `jobs` tells when asked.
-pub(super) fn show_hash_queue(meters: &Meters, jobs: impl Fn() -> usize + Send + Sync + 'static) {
-    let queue = meters.gauge(QUEUE, &[]);
-    meters.when_asked(move || queue.set(number(jobs())));
+pub(super) fn show_hash_queue(metrics: &Metrics, jobs: impl Fn() -> usize + Send + Sync + 'static) {
+    let queue = metrics.gauge(QUEUE, &[]);
+    metrics.when_asked(move || queue.set(number(jobs())));
 }

@@ -1,41 +1,41 @@
 //! What the wallet role measures beside its requests.
 
-use crate::infra::metrics::{Counter, Gauge, Histogram, Meters, Named, number};
+use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, number};
 use crate::wallet::amqp::Route;
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::retry_ladder::TIERS;
 
-const DELIVERIES: Named = Named {
+const DELIVERIES: MetricName = MetricName {
     name: "purse_provision_deliveries_total",
     help: "Settled deliveries of registrations: provisioned, duplicate (the wallet was there), retried (into a tier) or dead_lettered.",
 };
-const RETRIES: Named = Named {
+const RETRIES: MetricName = MetricName {
     name: "purse_provision_retries_total",
     help: "Deliveries that went into a retry tier, by its number; the sum is the `retried` of the deliveries.",
 };
-const DEAD_LETTERS: Named = Named {
+const DEAD_LETTERS: MetricName = MetricName {
     name: "purse_dead_letters",
     help: "Messages in wallet.provision.dlq; of the broker, so every process of the role shows the same.",
 };
-const BLOCKED: Named = Named {
+const BLOCKED: MetricName = MetricName {
     name: "purse_broker_connection_blocked",
     help: "1 while the broker takes nothing from this connection, because it is short of memory or disk.",
 };
-const POSTS: Named = Named {
+const POSTS: MetricName = MetricName {
     name: "purse_ledger_posts_total",
     help: "Credits and debits that reached the ledger, by what came of them.",
 };
-const QUEUE: Named =
-    Named { name: "purse_ledger_queue_posts", help: "Posts that wait to be written or are being written." };
-const BATCH: Named = Named { name: "purse_ledger_batch_posts", help: "Posts of one database transaction." };
-const COMMIT: Named = Named {
+const QUEUE: MetricName =
+    MetricName { name: "purse_ledger_queue_posts", help: "Posts that wait to be written or are being written." };
+const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts of one database transaction." };
+const COMMIT: MetricName = MetricName {
     name: "purse_ledger_commit_duration_seconds",
     help: "Time from the begin of a batch to the commit's answer, by whether it is the common batch or a set-aside wallet's own.",
 };
 
 /// Of the provisioning.
 #[derive(Clone)]
-pub struct ProvisionMeters {
+pub struct ProvisionMetrics {
     /// A wallet was made.
     pub(super) provisioned: Counter,
     /// It was there already.
@@ -45,15 +45,15 @@ pub struct ProvisionMeters {
     dead_lettered: Counter,
 }
 
-impl ProvisionMeters {
+impl ProvisionMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
-        let deliveries = |result| meters.counter(DELIVERIES, &[("result", result)]);
+    pub fn new(metrics: &Metrics) -> Self {
+        let deliveries = |result| metrics.counter(DELIVERIES, &[("result", result)]);
         Self {
             provisioned: deliveries("provisioned"),
             duplicate: deliveries("duplicate"),
             retried: deliveries("retried"),
-            tiers: ["1", "2", "3"].map(|tier| meters.counter(RETRIES, &[("tier", tier)])),
+            tiers: ["1", "2", "3"].map(|tier| metrics.counter(RETRIES, &[("tier", tier)])),
             dead_lettered: deliveries("dead_lettered"),
         }
     }
@@ -74,26 +74,26 @@ impl ProvisionMeters {
 
 /// Of the retry router.
 #[derive(Clone)]
-pub struct RouterMeters {
+pub struct RouterMetrics {
     /// Messages in the dead-letter queue.
     pub(super) dead_letters: Gauge,
     /// Whether the publishing connection is blocked.
     pub(super) blocked: Gauge,
 }
 
-impl RouterMeters {
+impl RouterMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
+    pub fn new(metrics: &Metrics) -> Self {
         Self {
-            dead_letters: meters.gauge(DEAD_LETTERS, &[]),
-            blocked: meters.gauge(BLOCKED, &[("connection", "retries")]),
+            dead_letters: metrics.gauge(DEAD_LETTERS, &[]),
+            blocked: metrics.gauge(BLOCKED, &[("connection", "retries")]),
         }
     }
 }
 
 /// Of the ledger's writer.
 #[derive(Clone)]
-pub struct LedgerMeters {
+pub struct LedgerMetrics {
     /// Posts of a batch.
     pub(super) batch: Histogram,
     /// Of the common batch.
@@ -102,12 +102,12 @@ pub struct LedgerMeters {
     pub(super) commit_set_aside: Histogram,
 }
 
-impl LedgerMeters {
+impl LedgerMetrics {
     /// Takes its handles.
-    pub fn new(meters: &Meters) -> Self {
-        let commit = |batch| meters.histogram(COMMIT, &[("batch", batch)]);
+    pub fn new(metrics: &Metrics) -> Self {
+        let commit = |batch| metrics.histogram(COMMIT, &[("batch", batch)]);
         Self {
-            batch: meters.histogram(BATCH, &[]),
+            batch: metrics.histogram(BATCH, &[]),
             commit_common: commit("common"),
             commit_set_aside: commit("set_aside"),
         }
@@ -115,7 +115,7 @@ impl LedgerMeters {
 }
 
 /// Of what came of each post.
-pub(super) struct PostMeters {
+pub(super) struct PostMetrics {
     posted: Counter,
     replayed: Counter,
     refused: Counter,
@@ -126,12 +126,12 @@ pub(super) struct PostMeters {
     broke_down: Counter,
 }
 
-impl PostMeters {
+impl PostMetrics {
     /// Takes its handles, and shows how many posts there are as `posts` tells when asked.
-    pub(super) fn new(meters: &Meters, posts: impl Fn() -> usize + Send + Sync + 'static) -> Self {
-        let queue = meters.gauge(QUEUE, &[]);
-        meters.when_asked(move || queue.set(number(posts())));
-        let counter = |result| meters.counter(POSTS, &[("result", result)]);
+    pub(super) fn new(metrics: &Metrics, posts: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        let queue = metrics.gauge(QUEUE, &[]);
+        metrics.when_asked(move || queue.set(number(posts())));
+        let counter = |result| metrics.counter(POSTS, &[("result", result)]);
         Self {
             posted: counter("posted"),
             replayed: counter("replayed"),
