@@ -34,14 +34,14 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     }
     // Either is enough: the second is for a machine on which something else runs.
     report.target(if drained.median() >= DRAIN_MIN {
-        Target::at_least("rows of the outbox drained a second", drained.median(), DRAIN_MIN)
+        Target::at_least("outbox rows drained per second", drained.median(), DRAIN_MIN)
     } else {
         let ratio = drained.median() / bare.median();
         Target::at_least("outbox drain ÷ a bare publisher with the same window", ratio, 0.7)
     });
-    report.heading("Relay", &["what", "a second (least–most)"]);
+    report.heading("Relay", &["what", "per second (min–max)"]);
     report.row(&[format!("outbox of {ROWS} rows, claimed, published, confirmed, marked"), drained.shown()]);
-    report.row(&[format!("bare publisher, window of {WINDOW}, the same kind of queue"), bare.shown()]);
+    report.row(&[format!("bare publisher, window of {WINDOW}, same queue type"), bare.shown()]);
     latency(servers, report).await;
 }
 
@@ -93,7 +93,7 @@ async fn publish(channel: &Channel, window: usize) {
     }
 }
 
-/// From the answer to a registration until the wallet is ready, one after the other.
+/// From the answer to a registration until the wallet is ready, one at a time.
 async fn latency(servers: &Outages, report: &mut Report) {
     let world = World::on(servers.servers).await;
     // So that nothing but the wake can be the cause.
@@ -112,12 +112,10 @@ async fn latency(servers: &Outages, report: &mut Report) {
     times.sort_by(f64::total_cmp);
     report.tails(
         "ready.svg",
-        "From an answered registration to its wallet, in ms: one in so many takes at least",
-        &[("one after the other", &times)],
+        "From acknowledged registration to wallet, in ms: one in N takes at least",
+        &[("one at a time", &times)],
     );
-    report.heading(
-        "From an answered registration to its wallet, one after the other",
-        &["p50 ms", "p95 ms", "p99 ms", "most ms"],
-    );
+    report
+        .heading("From acknowledged registration to wallet, one at a time", &["p50 ms", "p95 ms", "p99 ms", "max ms"]);
     report.row(&[50, 95, 99, 100].map(|percent| format!("{:.2}", percentile(&times, percent))));
 }

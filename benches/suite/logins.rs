@@ -39,16 +39,16 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     flooded.sort_by(f64::total_cmp);
     let (calm, busy) = (percentile(&idle, 95), percentile(&flooded, 95));
     report.target(Target::at_least(
-        "logins a second ÷ raw hashes a second of all cores",
+        "logins per second ÷ raw hashes per second on all cores",
         logins.median() / raw.median(),
         0.9,
     ));
     report.target(Target::at_most("p95 of /v1/users/me in a flood of 32 connections ÷ its idle p95", busy / calm, 5.0));
     report.target(Target::at_most("the same p95, in ms", busy, 25.0));
     report.heading("Logins", &["what", "figure"]);
-    report.row(&["raw argon2id hashes a second, a thread a core".to_owned(), raw.shown()]);
-    report.row(&[format!("logins a second, {FLOOD} connections"), logins.shown()]);
-    for (what, times) in [("idle", &idle), ("in the flood", &flooded)] {
+    report.row(&["raw argon2id hashes per second, one thread per core".to_owned(), raw.shown()]);
+    report.row(&[format!("logins per second, {FLOOD} connections"), logins.shown()]);
+    for (what, times) in [("idle", &idle), ("during the flood", &flooded)] {
         let at = |percent| percentile(times, percent);
         report.row(&[
             format!("/v1/users/me {what}: p50, p95, p99 in ms"),
@@ -57,7 +57,7 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     }
     report.tails(
         "me.svg",
-        "GET /v1/users/me, in ms: one in so many takes at least",
+        "GET /v1/users/me, in ms: one in N takes at least",
         &[("idle", &idle), ("while 32 connections log in", &flooded)],
     );
     report.memory("users, after the flood", &users);

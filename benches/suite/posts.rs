@@ -154,12 +154,12 @@ fn tell(
         10.0,
     ));
     report.target(Target::at_most(
-        "mean latency of a lone post ÷ pgbench, locked transaction, 1 client",
+        "mean latency of a single post ÷ pgbench, locked transaction, 1 client",
         1e3 / series(1, Over::Spread, false).rate.median() / lone.median(),
         1.3,
     ));
 
-    report.heading("Posts", &["way", "a second (least–most)", "p50 ms", "p95 ms", "p99 ms", "posts a transaction"]);
+    report.heading("Posts", &["method", "per second (min–max)", "p50 ms", "p95 ms", "p99 ms", "posts per transaction"]);
     for (connections, over, mixed, series) in http {
         let what = if *mixed { "credits and debits" } else { "credits" };
         report.row(&[
@@ -186,7 +186,7 @@ fn tell(
     let level = |rate: &Figures| CONNECTIONS.iter().map(|c| (*c as f64, rate.median())).collect::<Vec<_>>();
     report.lines(
         "posts.svg",
-        "Durable posts a second, by connections",
+        "Durable posts per second, by connections",
         &[
             ("credits, spread", points(Over::Spread, false)),
             ("credits, hot wallet", points(Over::Hot, false)),
@@ -202,7 +202,7 @@ fn tell(
     };
     report.lines(
         "batches.svg",
-        "Posts in a database transaction, by connections",
+        "Posts per database transaction, by connections",
         &[("spread", batches(Over::Spread)), ("hot wallet", batches(Over::Hot))],
     );
     report.memory("wallet, after the posts", &town.wallet);

@@ -55,14 +55,14 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         rate(100_000, "balance").median() / rate(10, "balance").median(),
         0.9,
     ));
-    report.heading("Reads, 64 connections", &["what", "entries", "a second (least–most)", "p95 ms"]);
+    report.heading("Reads, 64 connections", &["request", "entries", "per second (min–max)", "p95 ms"]);
     for (length, name, _, rate, p95) in &measured {
         report.row(&[(*name).to_owned(), length.to_string(), rate.shown(), format!("{:.2}", p95.median())]);
     }
     let points = |of: &str| LENGTHS.iter().map(|l| (*l as f64, rate(*l, of).median())).collect::<Vec<_>>();
     report.lines(
         "reads.svg",
-        "Reads a second, by entries in the wallet",
+        "Reads per second, by entries in the wallet",
         &[("balance", points("balance")), ("first page of the history", points("first page of the history"))],
     );
     two_processes(town, report).await;
@@ -87,8 +87,7 @@ async fn two_processes(town: Town, report: &mut Report) {
         two.push(left + right);
     }
     town.verify().await;
-    report
-        .heading("Wallet processes on one database, 128 connections", &["processes", "credits a second (least–most)"]);
+    report.heading("Wallet processes on one database, 128 connections", &["processes", "credits per second (min–max)"]);
     report.row(&["1".to_owned(), one.shown()]);
     report.row(&["2".to_owned(), two.shown()]);
 }
