@@ -392,49 +392,17 @@ check-kubernetes:
     fi
     PYTHONPATH="$into" exec python3 -W ignore docker/kubernetes/check.py
 
-# Show what the next release would say, and its number
+# Preview the next changelog and version
 [group('release')]
+[no-exit-message]
 changelog: _git-cliff
-    #!/usr/bin/env bash
-    set -euo pipefail
-    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
-    echo "next version: $(git-cliff --offline --bumped-version)"
-    git-cliff --offline --unreleased --bump
+    @PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} dev/scripts/changelog.sh
 
-# Make a release of what main has: version by the commits, CHANGELOG.md, a commit and a tag; nothing is pushed
+# Release main: version, CHANGELOG.md, commit, tag; pushes nothing
 [group('release')]
 [no-exit-message]
 release: _git-cliff
-    #!/usr/bin/env bash
-    set -euo pipefail
-    export PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} RUST_LOG=error
-    refuse() { echo "release: $1" >&2; exit 64; }
-
-    branch=$(git symbolic-ref --short --quiet HEAD) || refuse "HEAD is on no branch. Check main out first: git switch main"
-    [ "$branch" = main ] || refuse "releases are made on main, and this is $branch. Merge it first, then: git switch main"
-    [ -z "$(git status --porcelain)" ] || refuse "there are changes that are not committed (git status shows them). Commit or remove them first."
-    last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || true)
-    if [ -n "$last" ] && [ -z "$(git rev-list "$last..HEAD")" ]; then
-      echo "release: nothing is new since $last, so there is nothing to release."
-      exit 0
-    fi
-    tag=$(git-cliff --offline --bumped-version)
-    if [ "$tag" = "$last" ]; then
-      echo "release: no commit since $last changes what a user gets, so there is nothing to release."
-      exit 0
-    fi
-
-    # From here on a failure puts the files back: a release is whole or not there.
-    trap 'git checkout --quiet HEAD -- Cargo.toml Cargo.lock CHANGELOG.md; echo "release: $tag was not made; the files are as before." >&2' ERR
-    manifest=$(awk -v version="${tag#v}" '!done && /^version = / { print "version = \"" version "\""; done = 1; next } { print }' Cargo.toml)
-    printf '%s\n' "$manifest" >Cargo.toml
-    cargo update --workspace --offline --quiet
-    git-cliff --offline --tag "$tag" --output CHANGELOG.md
-    git add Cargo.toml Cargo.lock CHANGELOG.md
-    git commit --quiet --message "chore(release): $tag" --message "Made by just release out of the commits since ${last:-the beginning}."
-    trap - ERR
-    git tag --annotate "$tag" --message "$tag" || refuse "$tag is committed, but git could not tag it. Tag it by hand: git tag -a $tag -m $tag"
-    echo "release: $tag is committed and tagged. Publish it with: git push --follow-tags"
+    @PATH="$PATH":{{ quote(tools / "git-cliff" / "bin") }} dev/scripts/release.sh
 
 # git-cliff, fetched once into the tools folder where the machine has none
 [private]
