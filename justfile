@@ -17,7 +17,7 @@ default:
 # Start PostgreSQL, RabbitMQ and both roles; Ctrl-C stops them
 [group('run')]
 [no-exit-message]
-up: servers
+up: _rust servers (_first-build "release" "4")
     cargo build --release --locked
     @# On a terminal, Ctrl-C is meant for `dev up` alone: in a job of its own, so that an orderly stop is no error of `just`.
     @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse) }} dev up; else exec {{ quote(purse) }} dev up; fi
@@ -42,7 +42,7 @@ reset: _built
 
 [private]
 _built:
-    @[ -x {{ quote(purse) }} ] || cargo build --release --locked
+    @[ -x {{ quote(purse) }} ] || { dev/scripts/need-rust.sh && cargo build --release --locked; }
 
 # Install PostgreSQL and RabbitMQ where they are missing
 [group('set-up')]
@@ -58,7 +58,7 @@ test-tools: _prometheus
 
 # Build the release binary
 [group('build')]
-build:
+build: _rust (_first-build "release" "4")
     cargo build --release --locked
 
 # Format the code
@@ -69,93 +69,93 @@ fmt:
 # Generate a CycloneDX SBOM, and a binary that embeds its own
 [group('build')]
 [no-exit-message]
-sbom: (_tool "cargo-cyclonedx") (_tool "cargo-auditable")
+sbom: _rust (_tool "cargo-cyclonedx") (_tool "cargo-auditable")
     @dev/scripts/sbom.sh
 
 # Regenerate the pictures in docs/images
 [group('build')]
-pictures: servers test-tools
+pictures: _rust servers test-tools
     PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it -- docs_page::a_newcomer observability::every_panel
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check')]
 [no-exit-message]
-test: servers test-tools (_tool "git-cliff") lint (deny "error")
+test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
 [group('check')]
-lint:
+lint: _rust
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Inject every fault (30 minutes; Linux, as root)
 [group('check')]
-test-faults *words: servers _faketime
+test-faults *words: _rust servers _faketime
     cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output {{ words }}
 
 # Inject random faults under load; SEED=… repeats a run
 [group('check')]
-soak seconds="300": servers
+soak seconds="300": _rust servers
     SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
 
 # Mutate the domain and application layers; list survivors (1 hour)
 [group('check')]
 [no-exit-message]
-test-mutants *words: (_tool "cargo-mutants")
+test-mutants *words: _rust (_tool "cargo-mutants")
     @tests/mutants.sh {{ words }}
 
 # Test the page /docs in a real browser
 [group('check')]
-test-browser: servers test-tools
+test-browser: _rust servers test-tools
     cargo test --locked --test it docs_page::
 
 # Test metrics, alerts and dashboards with a real Prometheus
 [group('check')]
-test-observability: servers _prometheus
+test-observability: _rust servers _prometheus
     cargo test --locked --test it -- metrics:: observability::
 
 # Measure the line coverage of the rules; fails below 90 %
 [group('check')]
 [no-exit-message]
-coverage: servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
+coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
 # Run one fuzz target or all, each for so many seconds
 [group('check')]
 [no-exit-message]
 [positional-arguments]
-fuzz seconds="30" target="": (_tool "cargo-fuzz")
+fuzz seconds="30" target="": _rust (_tool "cargo-fuzz")
     @fuzz/run.sh "$1" "$2"
 
 # Send random requests to both roles; none may return a 5xx
 [group('check')]
-fuzz-http requests="100000": servers
+fuzz-http requests="100000": _rust servers
     PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it no_request_whatever_it_is -- --nocapture
 
 # Test both roles against their OpenAPI documents
 [group('check')]
-schemathesis examples="50": servers (_tool "schemathesis")
+schemathesis examples="50": _rust servers (_tool "schemathesis")
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
 
 # Compare random request sequences with the model
 [group('check')]
-model sequences="1000": servers
+model sequences="1000": _rust servers
     PROPTEST_CASES={{ sequences }} cargo test --locked --test it any_sequence_of_requests -- --nocapture
 
 # Check licences, bans and sources of the dependencies
 [group('check')]
 [no-exit-message]
-deny level="warn": (_tool "cargo-deny")
+deny level="warn": _rust (_tool "cargo-deny")
     @cargo fetch --locked --quiet
     @cargo deny --offline --locked --log-level {{ level }} check --hide-inclusion-graph licenses bans sources
 
 # Check the dependencies for known vulnerabilities
 [group('check')]
 [no-exit-message]
-advisories: (_tool "cargo-deny")
+advisories: _rust (_tool "cargo-deny")
     @dev/scripts/advisories.sh
 
 # Validate docker/kubernetes; needs no cluster
@@ -166,12 +166,12 @@ check-kubernetes: (_tool "kubernetes-validate")
 
 # Benchmark all (15 min) or parts: process posts reads drain logins
 [group('measure')]
-bench *parts: servers _wrk
+bench *parts: _rust servers _wrk
     cargo bench --locked --bench suite -- {{ parts }}
 
 # Compare one and two instances of a role (4 minutes)
 [group('measure')]
-bench-instances: servers
+bench-instances: _rust servers
     cargo bench --locked --bench instances
 
 # Preview the next changelog and version
@@ -183,8 +183,17 @@ changelog: (_tool "git-cliff")
 # Release main: version, CHANGELOG.md, commit, tag; pushes nothing
 [group('release')]
 [no-exit-message]
-release: (_tool "git-cliff")
+release: _rust (_tool "git-cliff")
     @dev/scripts/release.sh
+
+[no-exit-message]
+[private]
+_rust:
+    @dev/scripts/need-rust.sh
+
+[private]
+_first-build folder minutes why="":
+    @dev/scripts/first-build.sh {{ folder }} {{ minutes }} {{ quote(why) }}
 
 [no-exit-message]
 [private]

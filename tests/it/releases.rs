@@ -51,6 +51,7 @@ impl Clone {
             "docker/compose.just",
             "justfile",
             "justw",
+            "rust-toolchain.toml",
         ] {
             fs::copy(root.join(file), seed.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         }
