@@ -51,6 +51,7 @@ mod operate_redrive;
 mod otlp;
 mod outages;
 mod passwords;
+mod plain_english;
 mod provisioning;
 mod query_plans;
 mod rate_limits;

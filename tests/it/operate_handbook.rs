@@ -1,4 +1,4 @@
-//! The commands of docs/operations.md do what the page shows.
+//! The commands of docs/operations.md print what the page shows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::support::{Client, PATIENCE, World, eventually};
 
-/// The ids that the page shows.
+/// The IDs on the page.
 const SHOWN_EVENT: &str = "01a206c3-0b00-7000-8000-0000000000e1";
 const SHOWN_USER: &str = "01a206c3-0b00-7000-8000-0000000000a1";
-/// Stands in an answer for what is different each time.
+/// Marks a value that changes, in an output shown on the page.
 const ELLIPSIS: char = '…';
 
-/// A command of the page, and what it prints according to it.
+/// A command of the page, and the output shown below it.
 struct Step {
     command: String,
     answer: Option<String>,
@@ -34,13 +34,13 @@ fn steps(mark: &str) -> Vec<Step> {
         match (language, steps.last_mut()) {
             ("sh", _) => steps.push(Step { command: body.to_owned(), answer: None }),
             ("text", Some(step)) if step.answer.is_none() => step.answer = Some(body.to_owned()),
-            (other, _) => panic!("block {index} of {mark} is `{other}`, which belongs elsewhere"),
+            (other, _) => panic!("unexpected block {index} of {mark}: `{other}`"),
         }
     }
     steps
 }
 
-/// Whether a line is the one that the page shows; columns may be of other widths.
+/// Whether a line equals the one on the page, except for column widths and changing values.
 fn line_fits(shown: &str, got: &str) -> bool {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let (shown, got) = (words(shown), words(got));
@@ -60,7 +60,7 @@ fn fits(shown: &str, got: &str) -> bool {
     shown.lines().count() == got.lines().count() && shown.lines().zip(got.lines()).all(|(s, g)| line_fits(s, g))
 }
 
-/// Runs the steps of a section, with these values in the place of those that the page shows.
+/// Runs the steps of a section, with these values instead of those on the page.
 async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
     let steps = steps(mark);
@@ -80,12 +80,12 @@ async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_then_the_rest() {
+async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     let world = World::new().await;
     let fast = [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "300"), ("RETRY_TTL_3_MS", "400")];
     let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &fast));
     let client = Client::new(&users.url(), &wallet.url());
-    // The cause that the page tells of: a right is gone.
+    // The cause on the page: a missing privilege.
     let runtime_url = &world.databases.wallet.runtime_url;
     let runtime_user = runtime_url.split("//").nth(1).and_then(|rest| rest.split(':').next()).expect("user");
     world.sql(Role::Wallet, &format!("REVOKE INSERT ON wallets FROM {runtime_user}")).await;
@@ -105,7 +105,7 @@ async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_the
     let mut settings = world.settings(Role::Wallet);
     settings.extend(world.settings(Role::Users));
     follow("dead-letters", &settings, &[(SHOWN_EVENT, &event), (SHOWN_USER, &user)]).await;
-    eventually(PATIENCE, "the wallet is there", || async {
+    eventually(PATIENCE, "the wallet exists", || async {
         (world.sql(Role::Wallet, "SELECT user_id FROM wallets").await == user).then_some(())
     })
     .await;
@@ -115,7 +115,7 @@ async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_the
 }
 
 #[test]
-fn an_answer_that_differs_from_the_page_is_seen() {
+fn an_output_that_differs_from_the_page_is_detected() {
     assert!(fits("a  …  c\n", "a b  c\n") && fits("… (since …)", "5s (since 2026-11-23T00:00:00Z)"));
     for (shown, got) in [("a … c", "a b d"), ("a\nb", "a"), ("a", "b"), ("a … b … c", "a x c"), ("ab", "a b")] {
         assert!(!fits(shown, got), "{shown:?} {got:?}");
