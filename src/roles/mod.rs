@@ -43,7 +43,7 @@ impl RoleConfig {
 /// Serves until a signal stops the process.
 ///
 /// # Errors
-/// The process cannot start or go on.
+/// The process cannot start or continue.
 pub fn serve(config: &RoleConfig) -> Result<(), ExitError> {
     match config {
         RoleConfig::Users(config) => {
