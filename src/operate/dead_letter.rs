@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::contracts::{ATTEMPT_HEADER, ERROR_HEADER};
 use crate::infra::amqp::{Death, Incoming};
 use crate::kernel::Timestamp;
-use crate::operate::words::{UNKNOWN, cell, duration, harmless, seconds_between};
+use crate::operate::humanize::{UNKNOWN, cell, duration, harmless, seconds_between};
 
 /// What stands before the digest that names a message without an id.
 const BODY_PREFIX: &str = "body:";

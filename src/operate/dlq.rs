@@ -10,11 +10,11 @@ use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
 use crate::operate::dead_letter::{DeadLetter, id_of};
-use crate::operate::list::{Format, List, answer, sentence};
+use crate::operate::humanize::{count, harmless};
+use crate::operate::output::{Format, List, print_record, print_sentence};
 use crate::operate::progress::Progress;
 use crate::operate::redrive::{Plan, redrive};
-use crate::operate::words::{count, harmless};
-use crate::operate::{Outcome, dry_run_argument, say};
+use crate::operate::{Outcome, dry_run_argument, print_error};
 
 /// Name of the connection in the broker's listings.
 pub(super) const CONNECTION_NAME: &str = "purse dlq";
@@ -141,11 +141,11 @@ async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
     browser.give_back().await?;
     browser.close().await;
     let Some(incoming) = found else {
-        say(&not_found(id, total));
+        print_error(&not_found(id, total));
         return Ok(false);
     };
     let (letter, now) = (DeadLetter::read(&incoming), System.now());
-    answer(format, &letter.whole_json(&incoming, now), &letter.whole_rows(&incoming, now))?;
+    print_record(format, &letter.whole_json(&incoming, now), &letter.whole_rows(&incoming, now))?;
     Ok(true)
 }
 
@@ -171,6 +171,6 @@ async fn purge(broker: &Broker, format: Format, dry_run: bool) -> Outcome {
     } else {
         format!("{letters} removed for good; {left} left.")
     };
-    sentence(format, &json!({"dryRun": dry_run, "purged": purged, "left": left}), &told)?;
+    print_sentence(format, &json!({"dryRun": dry_run, "purged": purged, "left": left}), &told)?;
     Ok(true)
 }

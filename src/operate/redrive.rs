@@ -11,10 +11,10 @@ use crate::infra::amqp::{
 use crate::operate::dead_letter::id_of;
 use crate::operate::dlq::{CONNECTION_NAME, not_found, open};
 use crate::operate::failure::Failure;
-use crate::operate::list::{Format, sentence};
+use crate::operate::humanize::count;
+use crate::operate::output::{Format, print_sentence};
 use crate::operate::progress::Progress;
-use crate::operate::words::count;
-use crate::operate::{Outcome, say};
+use crate::operate::{Outcome, print_error};
 
 /// Dead letters that are in hand at once; what keeps both the memory and the broker's unsettled messages bounded.
 const BATCH_MAX: usize = 200;
@@ -68,7 +68,7 @@ pub(super) async fn redrive(broker: &Broker, format: Format, plan: Plan) -> Outc
     match outcome.and(left.map_err(Failure::from)) {
         Ok(left) => tell(format, &plan, &done, total, left),
         Err(by) if done.moved == 0 => Err(by),
-        Err(by) => Err(Failure::BrokenOff { moved: done.moved, by: Box::new(by) }),
+        Err(by) => Err(Failure::Interrupted { moved: done.moved, by: Box::new(by) }),
     }
 }
 
@@ -171,9 +171,9 @@ fn tell(format: Format, plan: &Plan, done: &Done, total: u32, left: u32) -> Outc
         format!("{letters} went back into {PROVISION_QUEUE}; {left} left in {DEAD_LETTER_QUEUE}.")
     };
     let json = json!({"dryRun": plan.dry_run, "redriven": done.moved, "notFound": missing, "left": left});
-    sentence(format, &json, &told)?;
+    print_sentence(format, &json, &told)?;
     for id in &missing {
-        say(&not_found(id, total));
+        print_error(&not_found(id, total));
     }
     Ok(missing.is_empty())
 }

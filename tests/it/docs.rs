@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use purse::infra::config::setting::{ALL, Fallback};
-use purse::kernel::Role;
+use purse::kernel::{ExitStatus, Role};
 use serde_json::Value;
 
 use crate::support::{Document, World};
@@ -407,5 +407,26 @@ fn every_fault_on_the_reliability_page_has_a_test_and_every_fault_test_a_row() {
         faults.split("#[tokio::test]").skip(1).filter_map(|text| text.split("async fn ").nth(1)?.split('(').next());
     for name in all.filter(|name| !matches!(*name, "$name" | "soak")) {
         assert!(named.contains(&name), "docs/reliability.md has no row for {name}");
+    }
+}
+
+/// The table of exit codes that `docs/configuration.md` has to show.
+fn exit_codes_table() -> String {
+    let row = |status: ExitStatus| format!("| {} | {} |", status.code(), status.meaning());
+    let head = "| code | meaning |\n|---|---|".to_owned();
+    std::iter::once(head).chain(ExitStatus::ALL.map(row)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_exit_codes_of_the_handbook_and_of_help_are_those_of_the_binary() {
+    let (expected, page) = (exit_codes_table(), page("docs/configuration.md"));
+    assert!(
+        between(&page, "exit-codes") == expected,
+        "put this between the marks exit-codes:begin and exit-codes:end of docs/configuration.md:\n\n{expected}\n"
+    );
+    let help = Command::new(env!("CARGO_BIN_EXE_purse")).arg("--help").output().expect("purse --help");
+    let help = String::from_utf8_lossy(&help.stdout);
+    for status in ExitStatus::ALL {
+        assert!(help.contains(&format!("{}  {}", status.code(), status.meaning())), "{status:?} is not in:\n{help}");
     }
 }

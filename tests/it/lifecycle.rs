@@ -1,4 +1,4 @@
-//! The life of a process: how it starts, what it refuses, how it ends.
+//! The life of a process: start, rejected configurations, stop, exit codes.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{Client, PATIENCE, RoleProcess, World, eventually, purse};
 
-fn sound(role: Role) -> BTreeMap<String, String> {
+fn valid_settings(role: Role) -> BTreeMap<String, String> {
     [
         (format!("{}_DATABASE_URL", role.as_str().to_uppercase()), "postgres://u:hunter22@127.0.0.1:1/db".to_owned()),
         ("RABBITMQ_URL".to_owned(), "amqp://u:hunter22@127.0.0.1:1/%2f".to_owned()),
@@ -27,39 +27,39 @@ async fn run(arguments: &[&str], settings: &BTreeMap<String, String>) -> (Option
 }
 
 #[tokio::test]
-async fn a_sound_configuration_is_checked_without_opening_anything() {
+async fn a_valid_configuration_is_checked_without_connecting_to_anything() {
     for role in Role::ALL {
         for arguments in [["check-config", "--role", role.as_str()], ["--role", role.as_str(), "--check-config"]] {
-            let (code, told) = run(&arguments, &sound(role)).await;
-            assert_eq!(code, Some(0), "{told}");
-            assert!(told.contains(&format!("The configuration of the {role} role is sound.")), "{told}");
-            assert!(told.contains("JWT_PRIVATE_KEY has 13 bytes"), "{told}");
+            let (code, output) = run(&arguments, &valid_settings(role)).await;
+            assert_eq!(code, Some(0), "{output}");
+            assert!(output.contains(&format!("The configuration of the {role} role is valid.")), "{output}");
+            assert!(output.contains("JWT_PRIVATE_KEY has 13 bytes"), "{output}");
         }
     }
 }
 
 #[tokio::test]
-async fn every_problem_of_a_configuration_is_told_at_once_with_exit_code_64() {
-    let mut settings = sound(Role::Users);
+async fn every_configuration_error_is_reported_at_once_with_exit_code_64() {
+    let mut settings = valid_settings(Role::Users);
     settings.remove("JWT_PRIVATE_KEY");
     settings.extend([("USERS_PORT".to_owned(), "x".to_owned()), ("LOG_LEVEL".to_owned(), "loud".to_owned())]);
     for arguments in [&["--role", "users"][..], &["--role", "users", "--check-config"]] {
-        let (code, told) = run(arguments, &settings).await;
-        assert_eq!(code, Some(64), "{told}");
+        let (code, output) = run(arguments, &settings).await;
+        assert_eq!(code, Some(64), "{output}");
         for problem in [
             "the configuration has 3 problems",
             "JWT_PRIVATE_KEY: is required",
             "USERS_PORT: `x` must be a port",
             "LOG_LEVEL: `loud` must be",
         ] {
-            assert!(told.contains(problem), "{problem}\n{told}");
+            assert!(output.contains(problem), "{problem}\n{output}");
         }
-        assert!(!told.contains("hunter22"));
+        assert!(!output.contains("hunter22"));
     }
 }
 
 #[tokio::test]
-async fn bad_usage_ends_with_64_and_help_with_0() {
+async fn bad_usage_exits_with_64_and_help_with_0() {
     let nothing = BTreeMap::new();
     for arguments in [
         &[][..],
@@ -71,8 +71,8 @@ async fn bad_usage_ends_with_64_and_help_with_0() {
         &["frobnicate"],
         &["--role", "users", "--config-dir", "/nonexistent"],
     ] {
-        let (code, told) = run(arguments, &nothing).await;
-        assert_eq!(code, Some(64), "{arguments:?}\n{told}");
+        let (code, output) = run(arguments, &nothing).await;
+        assert_eq!(code, Some(64), "{arguments:?}\n{output}");
     }
     for arguments in [&["--help"][..], &["--version"], &["migrate", "--help"]] {
         assert_eq!(run(arguments, &nothing).await.0, Some(0), "{arguments:?}");
@@ -81,20 +81,21 @@ async fn bad_usage_ends_with_64_and_help_with_0() {
 
 #[tokio::test]
 async fn production_refuses_the_unsafe_defaults() {
-    let mut settings = sound(Role::Wallet);
+    let mut settings = valid_settings(Role::Wallet);
     settings.insert("APP_ENV".to_owned(), "production".to_owned());
-    let (code, told) = run(&["check-config", "--role", "wallet"], &settings).await;
+    let (code, output) = run(&["check-config", "--role", "wallet"], &settings).await;
     assert_eq!(code, Some(64));
-    assert!(told.contains("JWT_PRIVATE_KEY: has 13 bytes"), "{told}");
+    assert!(output.contains("JWT_PRIVATE_KEY: has 13 bytes"), "{output}");
 }
 
 #[tokio::test]
 async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = taken.local_addr().expect("address").port().to_string();
-    let (code, told) = run(&["--role", "users", "--host", "127.0.0.1", "--port", &port], &sound(Role::Users)).await;
-    assert_eq!(code, Some(69), "{told}");
-    assert!(told.contains(&format!("cannot listen on 127.0.0.1:{port}")) && told.contains("--port"), "{told}");
+    let (code, output) =
+        run(&["--role", "users", "--host", "127.0.0.1", "--port", &port], &valid_settings(Role::Users)).await;
+    assert_eq!(code, Some(69), "{output}");
+    assert!(output.contains(&format!("cannot listen on 127.0.0.1:{port}")) && output.contains("--port"), "{output}");
 }
 
 #[tokio::test]
@@ -111,7 +112,7 @@ async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_
 async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written() {
     let world = World::new().await;
     for (role, signal) in [(Role::Users, Signal::TERM), (Role::Wallet, Signal::INT)] {
-        let mut process = world.start(role).await;
+        let mut process = world.start_with(role, &[("LOG_LEVEL", "debug")]).await;
         process.signal(signal);
         assert_eq!(process.ended().await.code(), Some(0), "{}", process.everything());
         let log = process.log();
@@ -122,11 +123,11 @@ async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written(
 
 #[tokio::test]
 async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() {
-    let mut settings = sound(Role::Users);
+    let mut settings = valid_settings(Role::Users);
     settings.extend([("USERS_PORT".to_owned(), "0".to_owned()), ("HOST".to_owned(), "127.0.0.1".to_owned())]);
     settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
     let mut process = RoleProcess::spawn(&["--role", "users"], &settings);
-    eventually(PATIENCE, "it waits for the database", || async {
+    eventually(PATIENCE, "the role waits for the database", || async {
         process.everything().contains("the database cannot be used yet").then_some(())
     })
     .await;
@@ -137,7 +138,7 @@ async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() 
 }
 
 #[tokio::test]
-async fn posts_in_hand_are_answered_when_a_stop_comes_and_what_was_answered_is_there() {
+async fn posts_in_progress_finish_before_a_stop_and_acknowledged_ones_are_stored() {
     let world = World::new().await;
     let (_users, mut wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -154,19 +155,19 @@ async fn posts_in_hand_are_answered_when_a_stop_comes_and_what_was_answered_is_t
     tokio::time::sleep(Duration::from_millis(20)).await;
     wallet.signal(Signal::TERM);
     assert_eq!(wallet.ended().await.code(), Some(0), "{}", wallet.everything());
-    let mut answered = 0;
+    let mut acknowledged = 0;
     for post in posts {
-        answered += i64::from(post.await.expect("post"));
+        acknowledged += i64::from(post.await.expect("post"));
     }
     let stored: i64 = world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await.parse().expect("number");
-    assert!(stored >= answered, "{stored} entries for {answered} answers");
+    assert!(stored >= acknowledged, "{stored} entries for {acknowledged} acknowledged posts");
     let again = world.start(Role::Wallet).await;
     let client = Client::new(&client.users, &again.url());
     assert_eq!(client.balance(&user).await, stored);
 }
 
 #[tokio::test]
-async fn migrate_only_migrates_and_ends_and_healthcheck_tells_readiness() {
+async fn migrate_only_migrates_and_exits_and_healthcheck_returns_readiness() {
     let world = World::new().await;
     for role in Role::ALL {
         let settings = world.settings(role);
@@ -184,7 +185,7 @@ async fn migrate_only_migrates_and_ends_and_healthcheck_tells_readiness() {
 }
 
 #[tokio::test]
-async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
+async fn a_database_that_is_not_utf8_is_rejected_with_69() {
     let world = World::new().await;
     let name = world.databases.users.database.clone();
     world
@@ -194,13 +195,13 @@ async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
     for variable in ["USERS_DATABASE_URL", "USERS_MIGRATION_DATABASE_URL"] {
         settings.insert(variable.to_owned(), world.addresses.superuser_url(&format!("{name}_ascii")));
     }
-    let (code, told) = run(&["migrate", "--role", "users"], &settings).await;
-    assert_eq!(code, Some(69), "{told}");
-    assert!(told.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{told}");
+    let (code, output) = run(&["migrate", "--role", "users"], &settings).await;
+    assert_eq!(code, Some(69), "{output}");
+    assert!(output.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{output}");
 }
 
 #[tokio::test]
-async fn a_role_without_the_owners_password_serves_a_database_that_the_owner_has_migrated_and_no_other() {
+async fn a_role_without_the_owners_password_serves_only_a_database_that_the_owner_has_migrated() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         let with_owner = world.settings(role);
@@ -215,21 +216,21 @@ async fn a_role_without_the_owners_password_serves_a_database_that_the_owner_has
         process.listening().await;
         process.ready().await;
         drop(process);
-        // One script short is as good as not migrated.
+        // A database that lacks the last migration counts as not migrated.
         world.sql(role, "DELETE FROM refinery_schema_history WHERE version = (SELECT max(version) FROM refinery_schema_history)").await;
         assert_eq!(purse(&["--role", role.as_str()], &settings).await.code, Some(69));
     }
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_answered_when_a_stop_comes() {
+async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
     let world = World::new().await;
     let mut users = world.start(Role::Users).await;
     let mut half = TcpStream::connect(users.url().trim_start_matches("http://")).expect("connected");
     let head =
         "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
     half.write_all(head.as_bytes()).expect("sent");
-    // Answered later: the server has read what was sent before.
+    // The response to a later request shows that the server has read the first one.
     assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("answer").status(), 200);
     users.signal(Signal::TERM);
     assert_eq!(users.ended().await.code(), Some(0), "{}", users.everything());
@@ -247,7 +248,7 @@ async fn a_second_signal_ends_at_once() {
     let mut wallet = world.start_with(Role::Wallet, &patient).await;
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
-    // A post that waits for its wallet, which a shutdown waits for in turn.
+    // A post waits for its locked wallet, and the shutdown waits for the post.
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);

@@ -20,7 +20,6 @@ mod docs;
 mod docs_page;
 #[cfg(feature = "failpoints")]
 mod faults;
-mod floors;
 mod fuzz_corpus;
 mod fuzz_requests;
 mod http_bodies;
@@ -33,6 +32,7 @@ mod http_queries;
 mod http_raw;
 mod http_refusals;
 mod http_shutdown;
+mod layers;
 mod lifecycle;
 mod log_secrets;
 mod login_limits;

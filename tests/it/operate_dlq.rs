@@ -192,7 +192,7 @@ async fn without_a_broker_or_its_queue_the_command_says_what_to_do_and_ends_with
     let away = [("RABBITMQ_URL".to_owned(), "amqp://u:hunter22@127.0.0.1:1/%2f".to_owned())].into();
     let away = purse(&["dlq", "list"], &away).await;
     assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("Check that it runs and that RABBITMQ_URL is right"), "{away:?}");
+    assert!(away.err.contains("Check that it is running and that RABBITMQ_URL is correct"), "{away:?}");
     assert!(!away.err.contains("hunter22"), "{away:?}");
 }
 

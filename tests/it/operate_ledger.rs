@@ -47,7 +47,7 @@ async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other
     let people = people(&client, 3).await;
     client.ready_user().await; // a wallet without an entry
     let sound = verify(&world, &[]).await;
-    let told = "4 wallets with 15 entries: all of them are right.\n";
+    let told = "4 wallets with 15 entries: all consistent.\n";
     assert_eq!((sound.code, sound.out.as_str(), sound.err.as_str()), (Some(0), told, ""));
     let empty = json!({"differing": [], "wallets": 4, "entries": 15, "differingWallets": 0});
     assert_eq!(verify(&world, &["--format", "json"]).await.done(), empty);
@@ -64,7 +64,7 @@ async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(table.code, Some(1));
     assert_eq!(lines[1], format!("{broken}  balance  3      entry 3 says 999, and the entries up to it make 300"));
-    assert_eq!(lines[3], "4 wallets with 15 entries: 1 of them is wrong by what their own entries say.");
+    assert_eq!(lines[3], "4 wallets with 15 entries: 1 inconsistent.");
 
     // One user's wallet alone.
     assert_eq!(verify(&world, &["--user", broken]).await.code, Some(1));
@@ -73,7 +73,7 @@ async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other
     let stranger = Uuid::now_v7().to_string();
     let nobody = verify(&world, &["--user", &stranger]).await;
     assert_eq!((nobody.code, nobody.out.as_str()), (Some(1), ""));
-    assert!(nobody.err.contains(&format!("there is no wallet of user {stranger}")), "{nobody:?}");
+    assert!(nobody.err.contains(&format!("user {stranger} has no wallet")), "{nobody:?}");
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends
     let away = [("WALLET_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
     let away = purse(&["ledger", "verify"], &away).await;
     assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("WALLET_DATABASE_URL is right") && !away.err.contains("hunter22"), "{away:?}");
+    assert!(away.err.contains("WALLET_DATABASE_URL is correct") && !away.err.contains("hunter22"), "{away:?}");
 }
 
 #[tokio::test]

@@ -43,10 +43,10 @@ async fn wallets(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn the_status_tells_what_waits_since_when_and_what_the_broker_said() {
+async fn the_status_shows_what_is_pending_since_when_and_why_the_broker_refused_it() {
     let world = quiet_world().await;
     let nothing = outbox(&world, &["status"]).await;
-    assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), "Nothing waits: every event is published.\n"));
+    assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), "Nothing pending: all events are published.\n"));
     let empty = json!({
         "refusals": [], "pending": 0, "claimed": 0, "refused": 0, "attemptsMax": 0, "oldestAt": null, "oldestSeconds": null,
     });
@@ -74,7 +74,7 @@ async fn the_status_tells_what_waits_since_when_and_what_the_broker_said() {
 }
 
 #[tokio::test]
-async fn after_a_queue_was_lost_everything_published_again_makes_one_wallet_a_user() {
+async fn republishing_everything_after_a_lost_queue_creates_one_wallet_per_user() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     client.ready_user().await;
@@ -105,7 +105,7 @@ async fn after_a_queue_was_lost_everything_published_again_makes_one_wallet_a_us
 }
 
 #[tokio::test]
-async fn named_events_are_put_back_and_those_that_wait_or_are_not_there_are_told() {
+async fn named_events_are_republished_and_pending_or_missing_ones_are_reported() {
     let world = quiet_world().await;
     let first = write(&world, "published", "2026-01-01T00:00:00Z").await;
     let waiting = write(&world, "pending", "2026-01-01T00:00:00Z").await;
@@ -143,12 +143,15 @@ async fn a_time_range_takes_its_beginning_and_leaves_its_end() {
     }
     let range = ["republish", "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-04T00:00:00Z"];
     let told = outbox(&world, &range).await;
-    assert_eq!(told.out, "2 events put back; the users role publishes them at its next poll.\n", "{told:?}");
+    assert_eq!(
+        told.out, "2 events marked for republishing; the users role publishes them at its next poll.\n",
+        "{told:?}"
+    );
     assert_eq!(statuses(&world).await, "published pending pending published");
 }
 
 #[tokio::test]
-async fn an_outbox_of_many_pages_is_put_back_whole() {
+async fn an_outbox_of_many_pages_is_republished_completely() {
     let world = quiet_world().await;
     let insert = "INSERT INTO outbox (id, type, payload_json, status, published_at)
                   SELECT gen_random_uuid(), 'UserRegistered', '{}', 'published', now() FROM generate_series(1, 12000)";
@@ -173,7 +176,7 @@ async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends
     let away = [("USERS_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
     let away = purse(&["outbox", "status"], &away).await;
     assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("USERS_DATABASE_URL is right") && !away.err.contains("hunter22"), "{away:?}");
+    assert!(away.err.contains("USERS_DATABASE_URL is correct") && !away.err.contains("hunter22"), "{away:?}");
 }
 
 #[tokio::test]

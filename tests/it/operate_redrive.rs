@@ -167,7 +167,7 @@ async fn a_queue_that_takes_no_more_leaves_the_others_dead_and_ends_with_69() {
     let refused = dlq(&world, &["redrive"]).await;
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{refused:?}");
     assert!(refused.err.contains("wallet.provision refused a dead letter, as a full queue does"), "{refused:?}");
-    assert!(refused.err.contains("dead letters had gone back before"), "{refused:?}");
+    assert!(refused.err.contains("dead letters had been requeued"), "{refused:?}");
     let (dead, queued) =
         (world.broker.depth(DEAD).await.expect("queue"), world.broker.depth(QUEUE).await.expect("queue"));
     assert_eq!((dead + queued, queued >= 10), (450, true), "{dead} + {queued}");

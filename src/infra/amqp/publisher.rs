@@ -98,7 +98,7 @@ impl ConfirmedPublisher {
             }
         }
         fault::point("amqp.written");
-        if fault::left_out("amqp.confirm") {
+        if fault::disabled("amqp.confirm") {
             return vec![PublishResult::Confirmed; messages.len()];
         }
         let mut returned = HashMap::new();
@@ -149,7 +149,7 @@ impl ConfirmedPublisher {
         if let Some(kind) = &message.kind {
             properties = properties.with_type(kind.as_str().into());
         }
-        let options = BasicPublishOptions { mandatory: !fault::left_out("amqp.mandatory"), immediate: false };
+        let options = BasicPublishOptions { mandatory: !fault::disabled("amqp.mandatory"), immediate: false };
         self.connection
             .channel()
             .basic_publish(

@@ -9,7 +9,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, Recycli
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::metrics::{MetricName, Metrics, number};
+use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::gate::Gate;
@@ -79,11 +79,11 @@ impl Database {
         let idle = metrics.gauge(CONNECTIONS, &[("pool", name), ("state", "idle")]);
         let waiting = metrics.gauge(WAITING, &[("pool", name)]);
         let pool = self.pool.clone();
-        metrics.when_asked(move || {
+        metrics.on_scrape(move || {
             let status = pool.status();
-            in_use.set(number(status.size.saturating_sub(status.available)));
-            idle.set(number(status.available));
-            waiting.set(number(status.waiting));
+            in_use.set(gauge_value(status.size.saturating_sub(status.available)));
+            idle.set(gauge_value(status.available));
+            waiting.set(gauge_value(status.waiting));
         });
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::infra::system::roll;
+use crate::infra::system::random_fraction;
 use crate::kernel::Backoff;
 
 /// Waits between tries to open a connection, from the first that failed on. Short, because the first request after an
@@ -28,7 +28,7 @@ impl Gate {
             Some(until) if now < until => false,
             // The next one waits until it is known how this one ends.
             Some(_) => {
-                tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, roll()));
+                tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, random_fraction()));
                 true
             }
             None => true,
@@ -43,7 +43,7 @@ impl Gate {
     /// A connection could not be opened.
     pub(super) fn failed(&self, now: Instant) {
         let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, roll()));
+        tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, random_fraction()));
         tries.failed_in_a_row = tries.failed_in_a_row.saturating_add(1);
     }
 }

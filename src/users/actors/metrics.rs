@@ -1,6 +1,6 @@
 //! What the users role measures beside its requests.
 
-use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, many, number};
+use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, counter_value, gauge_value};
 use crate::users::application::relay_outbox::Relayed;
 
 const EVENTS: MetricName = MetricName {
@@ -55,10 +55,10 @@ impl RelayMetrics {
     /// Counts a batch, unless there was nothing to relay.
     pub(super) fn count(&self, relayed: &Relayed) {
         if relayed.claimed > 0 {
-            self.batch.record(number(relayed.claimed));
-            self.published.increment(many(relayed.confirmed));
-            self.refused.increment(many(relayed.refused));
-            self.unanswered.increment(many(relayed.unanswered));
+            self.batch.record(gauge_value(relayed.claimed));
+            self.published.increment(counter_value(relayed.confirmed));
+            self.refused.increment(counter_value(relayed.refused));
+            self.unanswered.increment(counter_value(relayed.unanswered));
         }
     }
 }
@@ -95,5 +95,5 @@ impl HashMetrics {
 /// Shows how many jobs there are, as `jobs` tells when asked.
 pub(super) fn show_hash_queue(metrics: &Metrics, jobs: impl Fn() -> usize + Send + Sync + 'static) {
     let queue = metrics.gauge(QUEUE, &[]);
-    metrics.when_asked(move || queue.set(number(jobs())));
+    metrics.on_scrape(move || queue.set(gauge_value(jobs())));
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::infra::amqp::{AmqpError, Broker};
 use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
-use crate::infra::system::roll;
+use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
@@ -133,7 +133,7 @@ impl OutboxPollerActor {
             batch_max: self.deps.batch_max,
             lease: self.deps.lease,
         };
-        let batch = self.deps.broker.io().spawn(async move { relay.execute(roll()).await });
+        let batch = self.deps.broker.io().spawn(async move { relay.execute(random_fraction()).await });
         ctx.spawn(batch.into_actor(self).map(|ended, poller, ctx| match ended {
             Ok(ended) => poller.batch_ended(&ended, ctx),
             Err(_) => poller.end(EndReason::Panicked, ctx),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use slog::{Logger, debug};
 
-use crate::infra::metrics::number;
+use crate::infra::metrics::gauge_value;
 use crate::kernel::{DependencyError, chain};
 use crate::runtime::{Lifeline, Shutdown};
 use crate::users::actors::metrics::DepthMetrics;
@@ -49,7 +49,7 @@ impl OutboxWatchActor {
     fn show(&self, depth: Result<Depth, DependencyError>) {
         match depth {
             Ok(depth) => {
-                self.metrics.pending.set(number(depth.events));
+                self.metrics.pending.set(gauge_value(depth.events));
                 self.metrics.oldest.set(depth.oldest_age);
             }
             Err(e) => debug!(self.logger, "the outbox could not be looked at"; "error" => chain(&e)),

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::infra::metrics::{Histogram, Metrics};
 use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
-use crate::infra::system::step_back;
+use crate::infra::system::lower_priority;
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
 use crate::users::actors::metrics::{HashMetrics, show_hash_queue};
@@ -114,7 +114,7 @@ pub fn start_hashers(
     let (argon2, metrics, lifeline) = (argon2.clone(), metrics.clone(), Arc::new(lifeline));
     SyncArbiter::start(threads, move || {
         // A hash takes all of a core for tens of milliseconds; whoever asks for something else should not wait for it.
-        step_back();
+        lower_priority();
         PasswordHasherActor { argon2: argon2.clone(), metrics: metrics.clone(), _lifeline: Arc::clone(&lifeline) }
     })
 }

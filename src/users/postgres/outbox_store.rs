@@ -87,7 +87,7 @@ impl Outbox for PgOutbox {
                 let Settlement { confirmed, refused, unanswered } = settlement;
                 let tx = client.transaction().await?;
                 let mut changed = 0;
-                if fault::left_out("outbox.lease_token") {
+                if fault::disabled("outbox.lease_token") {
                     tx.execute("UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp()", &[&token])
                         .await?;
                 }

@@ -20,7 +20,7 @@ use slog::{Logger, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::infra::metrics::{Metrics, number};
+use crate::infra::metrics::{Metrics, gauge_value};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
@@ -185,7 +185,7 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<Waiting>, patience: Patie
         Patience::Wait => &deps.metrics.commit_set_aside,
     };
     took.record(began.elapsed());
-    deps.metrics.batch.record(number(drafts.len()));
+    deps.metrics.batch.record(gauge_value(drafts.len()));
     for failure in &failures {
         log(&deps.logger, failure, drafts.len());
     }

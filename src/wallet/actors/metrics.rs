@@ -1,6 +1,6 @@
 //! What the wallet role measures beside its requests.
 
-use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, number};
+use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, gauge_value};
 use crate::wallet::amqp::Route;
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::retry_ladder::TIERS;
@@ -130,7 +130,7 @@ impl PostMetrics {
     /// Takes its handles, and shows how many posts there are as `posts` tells when asked.
     pub(super) fn new(metrics: &Metrics, posts: impl Fn() -> usize + Send + Sync + 'static) -> Self {
         let queue = metrics.gauge(QUEUE, &[]);
-        metrics.when_asked(move || queue.set(number(posts())));
+        metrics.on_scrape(move || queue.set(gauge_value(posts())));
         let counter = |result| metrics.counter(POSTS, &[("result", result)]);
         Self {
             posted: counter("posted"),

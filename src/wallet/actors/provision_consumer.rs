@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::contracts::PROVISION_QUEUE;
 use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
 use crate::infra::health::HealthBoard;
-use crate::infra::system::{System, draw, roll};
+use crate::infra::system::{System, random_fraction, random_index};
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
 use crate::runtime::{EndReason, Lifeline, Shutdown};
@@ -152,7 +152,7 @@ impl ProvisionConsumerActor {
         if self.working || self.paused.is_some() || self.waiting.is_empty() || self.stopping.is_some() {
             return;
         }
-        let deliveries = take_batch(&mut self.waiting, self.lots == Lots::Now, draw);
+        let deliveries = take_batch(&mut self.waiting, self.lots == Lots::Now, random_index);
         if deliveries.is_empty() {
             if self.lots == Lots::NotYet {
                 self.lots = Lots::Soon;
@@ -203,7 +203,7 @@ impl ProvisionConsumerActor {
         self.paused = Some(questions);
         let provision = Arc::clone(&self.deps.provision);
         let asked = async move {
-            tokio::time::sleep(PAUSE.delay(questions, roll())).await;
+            tokio::time::sleep(PAUSE.delay(questions, random_fraction())).await;
             // Nothing to make: only whether it answers.
             provision.execute(Vec::new()).await.is_ok()
         };
@@ -230,7 +230,7 @@ impl ProvisionConsumerActor {
             let mut tries = 0;
             while let Err(e) = router.route(copy.clone()).await {
                 warn!(logger, "a failed delivery could not be routed yet"; "error" => e.to_string());
-                tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
+                tokio::time::sleep(ROUTE_AGAIN.delay(tries, random_fraction())).await;
                 tries = tries.saturating_add(1);
             }
             metrics.routed(&route);

@@ -148,7 +148,7 @@ struct Statements {
 impl Statements {
     async fn of(client: &Client, patience: Patience) -> Result<Self, DbError> {
         let lock = match patience {
-            _ if fault::left_out("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+            _ if fault::disabled("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
             Patience::SkipHeld => {
                 "-- wallet.ledger.lock_free ($1 users)
                  SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"

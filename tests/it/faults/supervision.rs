@@ -8,7 +8,7 @@ use crate::support::{Client, PATIENCE, RoleProcess, World, assert_refused, event
 
 /// How often an actor was built again after a panic.
 fn rebuilt(process: &RoleProcess, actor: &str) -> usize {
-    process.said("actor ended and is built again").iter().filter(|line| line["actor"] == actor).count()
+    process.said("actor ended; restarting it").iter().filter(|line| line["actor"] == actor).count()
 }
 
 async fn is_live(process: &RoleProcess) -> bool {
@@ -21,7 +21,7 @@ async fn every_actor_of_the_users_role_is_built_again_wherever_it_panics() {
     // Constructor, handler, timer, unit of work on the database, unit of work at the broker. The database's fails its
     // batch alone.
     let points = "outbox_poller=1*panic;outbox_poller.wake=1*panic;outbox_poller.tick=1*panic;users.S5=1*panic;amqp.written=1*panic;\
-                  database_probe=1*panic;database_probe.ask=1*panic;housekeeper=1*panic;password_hasher=1*panic;http=1*panic";
+                  database_probe=1*panic;database_probe.probe=1*panic;housekeeper=1*panic;password_hasher=1*panic;http=1*panic";
     let (users, _wallet, client) = with_fragile(&world, Role::Users, points, &[("OUTBOX_LEASE_MS", "6000")]).await;
     eventually(PATIENCE, "the listener is built again", || async { is_live(&users).await.then_some(()) }).await;
     let user = eventually(PATIENCE, "the hasher is built again", || async {
@@ -81,8 +81,8 @@ async fn an_actor_that_panics_more_often_than_its_budget_ends_the_process_with_7
         let mut process = world.spawn_fragile(role, &format!("{actor}=panic"), &[]).await;
         assert_eq!(process.ended().await.code(), Some(70), "{}", process.everything());
         assert_eq!(rebuilt(&process, actor), 5, "{}", process.everything());
-        assert_eq!(process.said("actor ended too often and is given up").len(), 1);
-        assert!(process.told().contains(&format!("actor {actor} ended too often")), "{}", process.told());
+        assert_eq!(process.said("actor exceeded its restart budget; giving up").len(), 1);
+        assert!(process.told().contains(&format!("actor {actor} exceeded its restart budget")), "{}", process.told());
     }
 }
 

@@ -113,7 +113,7 @@ async fn fp_21_a_broker_that_refuses_the_login_leaves_registration_alone_and_the
     let client = crate::support::Client::new(&users.url(), &users.url());
     let registered = join_all((0..10).map(|_| client.user())).await;
     assert_eq!((registered.len(), pending(&world).await.as_str()), (10, "10"));
-    let away = "a dependency is away; trying again until it is back";
+    let away = "a dependency is unavailable; retrying until it is back";
     eventually(PATIENCE, "it is told", || async { (!users.said(away).is_empty()).then_some(()) }).await;
     let tries = world.broker.refused_logins_while(Duration::from_secs(5)).await;
     assert_eq!(users.said(away).len(), 1, "told once a minute, not at every try");

@@ -151,7 +151,7 @@ async fn fp_04_a_wallet_process_that_was_frozen_for_a_minute_consumes_again() {
     wallet.signal(Signal::CONT);
     let healed = hold(&world, &history, &client, HEALED).await;
     measured("FP-04 wallet frozen 60 s", &history, healed);
-    assert!(wallet.said("actor ended too often and is given up").is_empty());
+    assert!(wallet.said("actor exceeded its restart budget; giving up").is_empty());
 }
 
 #[tokio::test]

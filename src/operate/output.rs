@@ -1,24 +1,22 @@
-//! A list on standard output, as a table or as one JSON document, written while it grows.
+//! Standard output, as a table or as one JSON document. Long lists are streamed.
 
 use std::io::{self, ErrorKind, Stdout, Write};
 
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
-/// Rows that are lined up with each other; what keeps a long list out of memory.
-const ROWS_LINED_UP: usize = 1_000;
+/// Rows that are aligned with each other, which bounds the memory that a long list needs.
+const ROWS_ALIGNED: usize = 1_000;
 
-/// How a command answers.
+/// Output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// For a person.
     Table,
-    /// For a program.
     Json,
 }
 
 impl Format {
-    /// What `--format` says.
+    /// The value of `--format`.
     pub(super) fn of(arguments: &ArgMatches) -> Self {
         match arguments.get_one::<String>("format").map(String::as_str) {
             Some("json") => Self::Json,
@@ -27,33 +25,32 @@ impl Format {
     }
 }
 
-/// A document that is one list with some totals behind it.
+/// A document with one list, followed by totals.
 pub(super) struct List<W: Write = Stdout> {
     format: Format,
     key: &'static str,
     columns: &'static [&'static str],
     rows: Vec<Vec<String>>,
-    /// How many there were so far.
     items: u64,
     out: Out<W>,
 }
 
-/// Where it is written to. A reader that has seen enough (`| head`) is no error: what follows is left out.
+/// A writer that keeps its first error. A reader that closes the pipe early (`| head`) is not an error.
 struct Out<W> {
     to: W,
-    broken: Option<io::Error>,
+    error: Option<io::Error>,
 }
 
 impl<W: Write> Out<W> {
     fn write(&mut self, text: &str) {
-        if self.broken.is_none() {
-            self.broken = self.to.write_all(text.as_bytes()).err();
+        if self.error.is_none() {
+            self.error = self.to.write_all(text.as_bytes()).err();
         }
     }
 
     fn end(mut self) -> io::Result<()> {
-        let flushed = if self.broken.is_none() { self.to.flush().err() } else { None };
-        match self.broken.or(flushed) {
+        let flushed = if self.error.is_none() { self.to.flush().err() } else { None };
+        match self.error.or(flushed) {
             Some(e) if e.kind() != ErrorKind::BrokenPipe => Err(e),
             _ => Ok(()),
         }
@@ -61,7 +58,7 @@ impl<W: Write> Out<W> {
 }
 
 impl List {
-    /// On standard output. `key` names the list in JSON, `columns` are the heads of the table.
+    /// `key` names the list in JSON; `columns` are the headers of the table.
     pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
         Self::on(io::stdout(), format, key, columns)
     }
@@ -69,10 +66,10 @@ impl List {
 
 impl<W: Write> List<W> {
     fn on(to: W, format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
-        Self { format, key, columns, rows: Vec::new(), items: 0, out: Out { to, broken: None } }
+        Self { format, key, columns, rows: Vec::new(), items: 0, out: Out { to, error: None } }
     }
 
-    /// Adds an item, which may have several rows in the table.
+    /// Adds an item, which may be several rows of the table.
     pub(super) fn item(&mut self, json: &Value, rows: impl IntoIterator<Item = Vec<String>>) {
         match self.format {
             Format::Json => {
@@ -82,7 +79,7 @@ impl<W: Write> List<W> {
             }
             Format::Table => {
                 self.rows.extend(rows);
-                if self.rows.len() >= ROWS_LINED_UP {
+                if self.rows.len() >= ROWS_ALIGNED {
                     self.write_rows();
                 }
             }
@@ -90,10 +87,7 @@ impl<W: Write> List<W> {
         self.items = self.items.saturating_add(1);
     }
 
-    /// Ends it: `totals` stand behind the list in JSON, `sentence` under the table.
-    ///
-    /// # Errors
-    /// When it could not be written, unless nobody reads any more.
+    /// Ends the document with `totals` after the list in JSON, or with `sentence` below the table.
     pub(super) fn end(mut self, totals: Value, sentence: &str) -> io::Result<()> {
         match self.format {
             Format::Json => {
@@ -115,11 +109,11 @@ impl<W: Write> List<W> {
     }
 
     fn write_rows(&mut self) {
-        let heads = (!self.columns.is_empty()).then(|| self.columns.iter().map(|c| (*c).to_owned()).collect());
-        let rows: Vec<Vec<String>> = heads.into_iter().chain(self.rows.drain(..)).collect();
-        // The heads alone are no table.
+        let header = (!self.columns.is_empty()).then(|| self.columns.iter().map(|c| (*c).to_owned()).collect());
+        let rows: Vec<Vec<String>> = header.into_iter().chain(self.rows.drain(..)).collect();
+        // No rows, no header.
         if rows.len() > usize::from(!self.columns.is_empty()) {
-            self.out.write(&lined_up(&rows));
+            self.out.write(&aligned(&rows));
         }
         self.columns = &[];
     }
@@ -129,8 +123,8 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Rows with their cells under each other, two spaces apart.
-fn lined_up(rows: &[Vec<String>]) -> String {
+/// Columns two spaces apart.
+fn aligned(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
         for (index, cell) in row.iter().enumerate() {
@@ -148,33 +142,23 @@ fn lined_up(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// One answer without a list: `rows` under each other, or a JSON object.
-///
-/// # Errors
-/// When it could not be written, unless nobody reads any more.
-pub(super) fn answer(format: Format, json: &Value, rows: &[Vec<String>]) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), broken: None };
+/// Prints one record, as `rows` or as a JSON object.
+pub(super) fn print_record(format: Format, json: &Value, rows: &[Vec<String>]) -> io::Result<()> {
+    let mut out = Out { to: io::stdout(), error: None };
     out.write(&match format {
         Format::Json => format!("{json:#}\n"),
-        Format::Table => lined_up(rows),
+        Format::Table => aligned(rows),
     });
     out.end()
 }
 
-/// One answer that is a sentence, or a JSON object.
-///
-/// # Errors
-/// When it could not be written, unless nobody reads any more.
-pub(super) fn sentence(format: Format, json: &Value, sentence: &str) -> io::Result<()> {
-    answer(format, json, &[vec![sentence.to_owned()]])
+/// Prints a sentence or a JSON object.
+pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io::Result<()> {
+    print_record(format, json, &[vec![sentence.to_owned()]])
 }
 
-/// A text as it is, on standard output.
-///
-/// # Errors
-/// When it could not be written, unless nobody reads any more.
-pub(super) fn text(text: &str) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), broken: None };
+pub(super) fn print_text(text: &str) -> io::Result<()> {
+    let mut out = Out { to: io::stdout(), error: None };
     out.write(text);
     out.end()
 }
@@ -195,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_one_json_document_also_when_it_is_empty() {
+    fn a_list_is_one_json_document_even_when_it_is_empty() {
         for names in [&[][..], &["a"], &["a", "b\""]] {
             let read: Value = serde_json::from_str(&listed(Format::Json, names)).expect("JSON");
             let things: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
@@ -204,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_lines_its_cells_up_and_has_no_heads_without_rows() {
+    fn a_table_aligns_its_cells_and_has_no_header_without_rows() {
         assert_eq!(
             listed(Format::Table, &["long name", "b"]),
             "NAME       LETTERS\nlong name  9\nb          1\n\nThat is all.\n"
@@ -213,16 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_table_has_its_heads_once() {
-        let names = vec!["x"; 2 * ROWS_LINED_UP + 1];
+    fn a_long_table_has_one_header() {
+        let names = vec!["x"; 2 * ROWS_ALIGNED + 1];
         let table = listed(Format::Table, &names);
         assert_eq!(table.matches("NAME").count(), 1);
         assert_eq!(table.lines().count(), names.len() + 3);
     }
 
-    struct Refusing(ErrorKind);
+    struct Failing(ErrorKind);
 
-    impl Write for Refusing {
+    impl Write for Failing {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(self.0.into())
         }
@@ -233,12 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is() {
-        for (kind, told) in [(ErrorKind::BrokenPipe, None), (ErrorKind::StorageFull, Some(ErrorKind::StorageFull))] {
-            let mut list = List::on(Refusing(kind), Format::Json, "things", &[]);
+    fn a_closed_pipe_is_not_an_error_and_a_full_disk_is() {
+        for (kind, reported) in [(ErrorKind::BrokenPipe, None), (ErrorKind::StorageFull, Some(ErrorKind::StorageFull))]
+        {
+            let mut list = List::on(Failing(kind), Format::Json, "things", &[]);
             list.item(&json!(1), []);
             list.item(&json!(2), []);
-            assert_eq!(list.end(json!({}), "").err().map(|e| e.kind()), told);
+            assert_eq!(list.end(json!({}), "").err().map(|e| e.kind()), reported);
         }
     }
 }

@@ -1,16 +1,16 @@
-//! How numbers, times and foreign texts are written for a person.
+//! Numbers, times and untrusted text in human-readable form.
 
 use jiff::SignedDuration;
 
 use crate::kernel::Timestamp;
 
-/// Longest foreign text in a table, in characters; JSON has all of it.
+/// Longest untrusted text in a table; JSON contains all of it.
 const CELL_CHARS_MAX: usize = 120;
 
-/// What stands for something that is not known.
+/// Shown for an unknown value.
 pub(super) const UNKNOWN: &str = "?";
 
-/// Whole seconds from `then` to `now`, 0 where a clock is ahead.
+/// Whole seconds from `then` to `now`; 0 if `then` is later.
 pub(super) fn seconds_between(then: Timestamp, now: Timestamp) -> i64 {
     now.duration_since(then).max(SignedDuration::ZERO).as_secs()
 }
@@ -23,7 +23,7 @@ pub(super) fn duration(seconds: i64) -> String {
     for (size, unit) in units {
         let count = rest / size;
         rest %= size;
-        // From the largest unit that is there on, two in a row.
+        // From the largest non-zero unit on.
         if count > 0 || !parts.is_empty() {
             parts.push((count, unit));
         }
@@ -38,20 +38,20 @@ pub(super) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// A text that somebody else wrote, without anything that could steer a terminal.
+/// Escapes everything in untrusted text that could control a terminal.
 pub(super) fn harmless(text: &str) -> String {
-    let steers = |c: char| {
+    let controls = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if steers(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+        if controls(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
     }
     safe
 }
 
-/// The same, short enough for a line.
+/// The same, shortened to one table cell.
 pub(super) fn cell(text: &str) -> String {
     let mut chars = text.chars();
     let mut short: String = chars.by_ref().take(CELL_CHARS_MAX).collect();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_text_cannot_steer_a_terminal() {
+    fn untrusted_text_cannot_control_a_terminal() {
         assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{202e}d"), r"a\u{1b}[2Jb\r\nc\u{202e}d");
         assert_eq!(harmless("über 5 €"), "über 5 €");
         assert_eq!(cell(&"x".repeat(200)).chars().count(), 121);
