@@ -201,11 +201,10 @@ impl ProvisionConsumerActor {
     /// Asks the database again later, until it answers.
     fn pause(&mut self, questions: u32, ctx: &mut Context<Self>) {
         self.paused = Some(questions);
-        let provision = Arc::clone(&self.deps.provision);
+        let wallets = Arc::clone(&self.deps.provision.wallets);
         let asked = async move {
             tokio::time::sleep(PAUSE.delay(questions, roll())).await;
-            // Nothing to make: only whether it answers.
-            provision.execute(Vec::new()).await.is_ok()
+            wallets.ping().await.is_ok()
         };
         ctx.spawn(asked.into_actor(self).map(move |back, consumer, ctx| {
             if back {
@@ -285,7 +284,7 @@ fn take_batch(
 
 async fn subscribe(deps: Arc<ProvisionConsumerDeps>) -> Result<Subscription, NotSubscribed> {
     // A delivery that cannot be handled would only be counted: first the database, then the queue.
-    deps.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
+    deps.provision.wallets.ping().await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
     let subscribing = async {
         let connection = deps.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
         connection.declare(&topology(&deps.reader.ladder)).await?;
