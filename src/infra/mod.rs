@@ -3,7 +3,7 @@
 //!
 //! Nothing here names users or wallets. `slog`, `lapin`, `tokio_postgres` and `actix_web` begin on this floor.
 
-pub mod amqp;
+pub(crate) mod amqp;
 pub mod config;
 pub mod health;
 pub mod http;

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::contracts::DEAD_LETTER_QUEUE;
-use crate::infra::amqp::{AmqpError, Broker, Browser, Frames};
+use crate::infra::amqp::{AmqpError, Broker, Browser, FrameSize};
 use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
@@ -89,7 +89,7 @@ fn first_of(arguments: &ArgMatches) -> Option<u32> {
 /// Opens the dead letters; how many there are comes along.
 pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
     // A dead letter may come from anybody, with headers as large as the server takes.
-    let connection = broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
+    let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
     Browser::open(connection, DEAD_LETTER_QUEUE).await
 }
 
@@ -105,7 +105,7 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
             progress.add(1);
         }
     }
-    browser.give_back().await?;
+    browser.return_all().await?;
     browser.close().await;
     let now = System.now();
     let mut list = List::begin(format, "deadLetters", &["ID", "ATTEMPTS", "AGE", "REASON"]);
@@ -138,7 +138,7 @@ async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
             }
         }
     }
-    browser.give_back().await?;
+    browser.return_all().await?;
     browser.close().await;
     let Some(incoming) = found else {
         say(&not_found(id, total));
@@ -163,7 +163,7 @@ pub(super) fn not_found(id: &str, total: u32) -> String {
 
 async fn purge(broker: &Broker, format: Format, dry_run: bool) -> Outcome {
     let (browser, total) = open(broker).await?;
-    let (purged, left) = if dry_run { (total, total) } else { (browser.purge().await?, browser.give_back().await?) };
+    let (purged, left) = if dry_run { (total, total) } else { (browser.purge().await?, browser.return_all().await?) };
     browser.close().await;
     let letters = count(purged.into(), "dead letter");
     let told = if dry_run {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER, PROVISION_QUEUE};
 use crate::infra::amqp::{
-    AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, Frames, HeaderValue, Incoming, PublishResult,
+    AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
 };
 use crate::operate::dead_letter::id_of;
 use crate::operate::dlq::{CONNECTION_NAME, not_found, open};
@@ -56,15 +56,15 @@ impl Plan {
 pub(super) async fn redrive(broker: &Broker, format: Format, plan: Plan) -> Outcome {
     let (browser, total) = open(broker).await?;
     // A connection of its own: a broker short of memory stops reading from those that publish.
-    let connection = broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
+    let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
     connection.depth(PROVISION_QUEUE).await?;
     let publisher = ConfirmedPublisher::open(connection).await?;
     let mut done = Done::default();
     let outcome = work_through(&browser, &publisher, &plan, total, &mut done).await;
     // What was not moved is back in its place before anything is told.
-    let left = browser.give_back().await;
+    let left = browser.return_all().await;
     browser.close().await;
-    publisher.into_connection().close().await;
+    publisher.connection().close().await;
     match outcome.and(left.map_err(Failure::from)) {
         Ok(left) => tell(format, &plan, &done, total, left),
         Err(by) if done.moved == 0 => Err(by),
@@ -155,7 +155,7 @@ fn why(result: &PublishResult) -> Option<Failure> {
         PublishResult::Nacked => Some(Failure::Refused(format!(
             "{PROVISION_QUEUE} refused a dead letter, as a full queue does. Let the wallet role work the queue off, then try again."
         ))),
-        PublishResult::Unanswered => Some(Failure::Refused(
+        PublishResult::Unconfirmed => Some(Failure::Refused(
             "RabbitMQ did not confirm the dead letters in time. See whether it is short of memory or disk (`rabbitmq-diagnostics alarms`), then try again."
                 .to_owned(),
         )),

@@ -21,7 +21,7 @@ use crate::infra::security::password_hash::{Argon2id, Compared, HashingFailed};
 use crate::infra::system::step_back;
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
-use crate::users::actors::metrics::{HashMetrics, show_hash_queue};
+use crate::users::actors::metrics::{HashMetrics, export_hash_queue};
 use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
 use crate::users::domain::Password;
 
@@ -86,7 +86,7 @@ impl Handler<Job<Compare>> for PasswordHasherActor {
 
     fn handle(&mut self, job: Job<Compare>, _: &mut Self::Context) -> Self::Result {
         let (argon2, Compare { candidate, against }) = (&mut self.argon2, &job.work);
-        let compared = guarded(&self.metrics.compare, || {
+        let compared = guarded(&self.metrics.verify, || {
             argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose))
         })?;
         Ok(match compared {
@@ -130,7 +130,7 @@ impl HasherHandle {
     pub fn new(threads: Handle<PasswordHasherActor>, queue_max: usize, metrics: &Metrics) -> Self {
         let places = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&places);
-        show_hash_queue(metrics, move || queue_max.saturating_sub(free.available_permits()));
+        export_hash_queue(metrics, move || queue_max.saturating_sub(free.available_permits()));
         Self { threads, places }
     }
 
