@@ -3,7 +3,7 @@
 //!
 //! Nothing here depends on users or wallets.
 
-pub mod amqp;
+pub(crate) mod amqp;
 pub mod config;
 pub(crate) mod health;
 pub mod http;

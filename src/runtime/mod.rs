@@ -3,15 +3,19 @@
 //! The supervisor of actix does not survive a panic and restarts without delay. The one here starts each child from a
 //! factory, detects its end with a drop guard, and restarts it with back-off and a restart budget.
 
+mod broker_link;
 mod child;
 mod database_probe;
+mod draining;
 mod housekeeper;
 mod http_actor;
 mod signals;
 mod supervisor;
 
+pub(crate) use broker_link::{BrokerLink, blocked_gauge};
 pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
 pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps};
+pub(crate) use draining::Draining;
 pub use housekeeper::HousekeeperActor;
 pub use http_actor::{Application, HttpActor, HttpDeps, bind};
 pub use signals::Signals;

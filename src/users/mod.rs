@@ -1,7 +1,7 @@
 //! People: registration, login, profile, and the outbox that tells the other role of each registration.
 
-pub mod actors;
-pub mod amqp;
+pub(crate) mod actors;
+pub(crate) mod amqp;
 pub mod application;
 pub mod domain;
 pub mod http;

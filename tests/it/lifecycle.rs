@@ -105,7 +105,7 @@ async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_
     let mut wallet = world.spawn(Role::Wallet, &[]).await;
     assert_eq!(wallet.ended().await.code(), Some(69), "{}", wallet.everything());
     let told = wallet.told();
-    assert!(told.contains("wallet.provision exists at the broker with other arguments"), "{told}");
+    assert!(told.contains("wallet.provision already exists at the broker with different arguments"), "{told}");
 }
 
 #[tokio::test]

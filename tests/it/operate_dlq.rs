@@ -53,7 +53,7 @@ pub async fn depth_is(world: &World, queue: &str, depth: u32) {
 async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_takes_none() {
     let world = quiet_world().await;
     let empty = dlq(&world, &["list"]).await;
-    assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "There are no dead letters.\n", ""));
+    assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "No dead letters.\n", ""));
     assert_eq!(dlq(&world, &["list", "--format", "json"]).await.done(), json!({"deadLetters": [], "total": 0}));
 
     let ours = Uuid::now_v7().to_string();
@@ -80,7 +80,7 @@ async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_ta
     assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["ID", "ATTEMPTS", "AGE", "REASON"]);
     assert!(lines[1].starts_with(&ours) && lines[1].ends_with("userId is not a UUID"), "{lines:?}");
     assert!(lines[2].ends_with(r"some\u{1b}[31m reason\nof two lines"), "nothing steers the terminal: {lines:?}");
-    assert_eq!(lines.last(), Some(&"3 dead letters. `purse dlq show ID` shows one."));
+    assert_eq!(lines.last(), Some(&"3 dead letters. See `purse dlq show ID` for details."));
     depth_is(&world, DEAD, 3).await;
 }
 
@@ -93,7 +93,7 @@ async fn a_short_list_says_how_many_there_are_and_the_order_stays() {
     }
     let short = dlq(&world, &["list", "--first", "2"]).await;
     assert!(short.out.contains("letter-1") && !short.out.contains("letter-2"), "{short:?}");
-    assert!(short.out.ends_with("2 of 7 dead letters. `--first 7` shows more.\n"), "{short:?}");
+    assert!(short.out.ends_with("Showing 2 of 7 dead letters; `--first 7` shows more.\n"), "{short:?}");
     assert_eq!(order(&world).await, ids);
     assert_eq!(dlq(&world, &["show", "letter-4"]).await.code, Some(0));
     assert_eq!(order(&world).await, ids);
@@ -121,7 +121,10 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
 
     let missing = dlq(&world, &["show", "nobody"]).await;
     assert_eq!((missing.code, missing.out.as_str()), (Some(1), ""));
-    assert!(missing.err.contains("no dead letter is nobody") && missing.err.contains("purse dlq list"), "{missing:?}");
+    assert!(
+        missing.err.contains("no dead letter with id nobody") && missing.err.contains("purse dlq list"),
+        "{missing:?}"
+    );
     depth_is(&world, DEAD, 2).await;
 }
 
@@ -140,7 +143,7 @@ async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
     world.broker.publish("", "short-lived", b"{}", Some("aged"), &[]).await;
     depth_is(&world, DEAD, 1).await;
     let letter = &dlq(&world, &["list", "--format", "json"]).await.done()["deadLetters"][0];
-    assert_eq!(letter["reason"], "the broker gave it up: expired in short-lived");
+    assert_eq!(letter["reason"], "dead-lettered by the broker: expired in short-lived");
     assert!(letter["ageSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{letter}");
     // What dies twice in one circle is dropped by the broker, so a redriven one must not carry its record along.
     assert_eq!(dlq(&world, &["redrive", "aged", "--format", "json"]).await.done()["redriven"], 1);
@@ -172,7 +175,7 @@ async fn a_purge_removes_all_and_its_dry_run_none() {
     assert_eq!(dry, json!({"dryRun": true, "purged": 3, "left": 3}));
     depth_is(&world, DEAD, 3).await;
     let purged = dlq(&world, &["purge"]).await;
-    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "3 dead letters removed for good; 0 left.\n"));
+    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "Removed 3 dead letters for good; 0 left.\n"));
     depth_is(&world, DEAD, 0).await;
     assert_eq!(
         dlq(&world, &["purge", "--format", "json"]).await.done(),

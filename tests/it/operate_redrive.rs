@@ -59,7 +59,7 @@ async fn a_hundred_dead_letters_make_a_hundred_wallets_while_the_wallet_role_wor
     wallets_are(&world, 100).await;
     assert_eq!(world.broker.depth(DEAD).await, Some(0));
     let nothing = dlq(&world, &["redrive"]).await;
-    let told = "0 dead letters went back into wallet.provision; 0 left in wallet.provision.dlq.\n";
+    let told = "Requeued 0 dead letters to wallet.provision; 0 left in wallet.provision.dlq.\n";
     assert_eq!((nothing.code, nothing.out.as_str(), nothing.err.as_str()), (Some(0), told, ""));
 }
 
@@ -92,7 +92,7 @@ async fn the_named_ones_go_and_all_others_stay_in_their_order() {
     let redriven = dlq(&world, &arguments).await;
     assert_eq!(redriven.json(), json!({"dryRun": false, "redriven": 4, "notFound": ["nobody"], "left": 4}));
     assert_eq!((dry.code, redriven.code), (Some(1), Some(1)));
-    assert!(redriven.err.contains("no dead letter is nobody"), "{redriven:?}");
+    assert!(redriven.err.contains("no dead letter with id nobody"), "{redriven:?}");
     assert_eq!(drained(&world, DEAD).await, ["a", "b", "d", "e"]);
     assert_eq!(drained(&world, QUEUE).await, ["c", "twin", "twin", ""]);
 }
@@ -104,7 +104,7 @@ async fn a_dry_run_of_all_says_how_many_and_moves_none_and_the_first_can_go_alon
         bury(&world, id, b"{}", "no").await;
     }
     let dry = dlq(&world, &["redrive", "--dry-run"]).await;
-    let told = "3 dead letters would go back into wallet.provision; nothing was changed.\n";
+    let told = "Would requeue 3 dead letters to wallet.provision. Nothing was changed.\n";
     assert_eq!((dry.code, dry.out.as_str()), (Some(0), told));
     depth_is(&world, DEAD, 3).await;
     assert_eq!(world.broker.depth(QUEUE).await, Some(0));
@@ -132,7 +132,7 @@ async fn a_redrive_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_e
     bury_many(&world, LETTERS.try_into().expect("count")).await;
     let too_deep = dlq(&world, &["redrive", "nobody"]).await;
     assert_eq!((too_deep.code, world.broker.depth(DEAD).await), (Some(1), Some(LETTERS)), "{too_deep:?}");
-    assert!(too_deep.err.contains("none of the first 2000 of 3000 dead letters is nobody"), "{too_deep:?}");
+    assert!(too_deep.err.contains("no dead letter with id nobody among the first 2000 of 3000"), "{too_deep:?}");
     let mut child = command(&["dlq", "redrive"], &broker_alone(&world))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -166,7 +166,7 @@ async fn a_queue_that_takes_no_more_leaves_the_others_dead_and_ends_with_69() {
     bury_many(&world, 450).await;
     let refused = dlq(&world, &["redrive"]).await;
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{refused:?}");
-    assert!(refused.err.contains("wallet.provision refused a dead letter, as a full queue does"), "{refused:?}");
+    assert!(refused.err.contains("wallet.provision rejected a dead letter because it is full"), "{refused:?}");
     assert!(refused.err.contains("dead letters had been requeued"), "{refused:?}");
     let (dead, queued) =
         (world.broker.depth(DEAD).await.expect("queue"), world.broker.depth(QUEUE).await.expect("queue"));

@@ -123,7 +123,7 @@ async fn a_forged_an_altered_and_a_borrowed_signature_are_dead_letters_with_thei
     let told = wallet
         .log()
         .iter()
-        .filter(|line| line["msg"] == "provisioning was given up; the event is a dead letter")
+        .filter(|line| line["msg"] == "provisioning failed permanently; event moved to the dead-letter queue")
         .count();
     assert_eq!(told, shapes.len(), "each of them is a line in the log");
     // Replayed as it is it makes the one wallet that it may make, however often.

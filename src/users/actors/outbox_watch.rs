@@ -1,11 +1,11 @@
-//! Looks at what waits in the outbox, for the metrics.
+//! Measures the outbox for the metrics.
 //!
-//! Not the relay: what waits is of most interest while there is no broker, and then the relay is not there.
+//! This is no work for the relay: the backlog matters most during a broker outage, when the relay is down.
 //!
 //! Owns: nothing.
 //! Receives: shutdown.
 //! Sends: nothing.
-//! Mailbox: control messages alone.
+//! Mailbox: control messages only.
 //! Ends: on shutdown.
 
 use std::sync::Arc;
@@ -20,39 +20,35 @@ use crate::runtime::{Lifeline, Shutdown};
 use crate::users::actors::metrics::DepthMetrics;
 use crate::users::application::ports::{Depth, OutboxDepth};
 
-/// Time between two looks. Each counts what waits, so a long backlog is looked at no more often than it is scraped.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time between two measurements. Each counts all pending events, so it is no shorter than a usual scrape interval.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The watch.
-pub struct OutboxWatchActor {
-    /// Where it looks.
-    pub outbox: Arc<dyn OutboxDepth>,
-    /// Where it shows what it sees.
-    pub metrics: DepthMetrics,
-    /// For looks that fail.
-    pub logger: Logger,
-    /// Tells the supervisor of the end.
-    pub lifeline: Lifeline,
+pub(crate) struct OutboxWatchActor {
+    pub(crate) outbox: Arc<dyn OutboxDepth>,
+    pub(crate) metrics: DepthMetrics,
+    pub(crate) logger: Logger,
+    #[expect(dead_code, reason = "held for its drop, which reports the end of this actor")]
+    pub(crate) lifeline: Lifeline,
 }
 
 impl OutboxWatchActor {
-    fn look(&mut self, ctx: &mut Context<Self>) {
+    fn measure(&mut self, ctx: &mut Context<Self>) {
         let outbox = Arc::clone(&self.outbox);
-        let looked = async move { outbox.depth().await };
-        ctx.spawn(looked.into_actor(self).map(|depth, watch, ctx| {
-            watch.show(depth);
-            ctx.run_later(EVERY, Self::look);
+        let measured = async move { outbox.depth().await };
+        ctx.spawn(measured.into_actor(self).map(|depth, watch, ctx| {
+            watch.export(depth);
+            ctx.run_later(INTERVAL, Self::measure);
         }));
     }
 
-    /// A look that fails leaves what was seen last: the probe tells of a database that is away.
-    fn show(&self, depth: Result<Depth, DependencyError>) {
+    /// After an error the gauges keep their values: the database probe reports the outage.
+    fn export(&self, depth: Result<Depth, DependencyError>) {
         match depth {
             Ok(depth) => {
                 self.metrics.pending.set(gauge_value(depth.events));
                 self.metrics.oldest.set(depth.oldest_age);
             }
-            Err(e) => debug!(self.logger, "the outbox could not be looked at"; "error" => chain(&e)),
+            Err(e) => debug!(self.logger, "could not read the outbox"; "error" => chain(&e)),
         }
     }
 }
@@ -61,7 +57,7 @@ impl Actor for OutboxWatchActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.look(ctx);
+        self.measure(ctx);
     }
 }
 

@@ -1,44 +1,36 @@
-//! What the wallet role measures beside its requests.
+//! The wallet role's metrics beside those of its requests.
 
 use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, gauge_value};
+use crate::runtime::blocked_gauge;
 use crate::wallet::amqp::Route;
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::retry_ladder::TIERS;
 
 const DELIVERIES: MetricName = MetricName {
     name: "purse_provision_deliveries_total",
-    help: "Settled deliveries of registrations: provisioned, duplicate (the wallet was there), retried (into a tier) or dead_lettered.",
+    help: "Settled deliveries of registrations, by result: provisioned, duplicate (the wallet existed), retried (moved to a retry tier) or dead_lettered.",
 };
 const RETRIES: MetricName = MetricName {
     name: "purse_provision_retries_total",
-    help: "Deliveries that went into a retry tier, by its number; the sum is the `retried` of the deliveries.",
+    help: "Deliveries moved to a retry tier, by tier number. Their sum equals the `retried` deliveries.",
 };
 const DEAD_LETTERS: MetricName = MetricName {
     name: "purse_dead_letters",
-    help: "Messages in wallet.provision.dlq; of the broker, so every process of the role shows the same.",
+    help: "Messages in wallet.provision.dlq. Read from the broker, so every process of the role reports the same value.",
 };
-const BLOCKED: MetricName = MetricName {
-    name: "purse_broker_connection_blocked",
-    help: "1 while the broker takes nothing from this connection, because it is short of memory or disk.",
-};
-const POSTS: MetricName = MetricName {
-    name: "purse_ledger_posts_total",
-    help: "Credits and debits that reached the ledger, by what came of them.",
-};
+const POSTS: MetricName =
+    MetricName { name: "purse_ledger_posts_total", help: "Credits and debits that reached the ledger, by result." };
 const QUEUE: MetricName =
-    MetricName { name: "purse_ledger_queue_posts", help: "Posts that wait to be written or are being written." };
-const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts of one database transaction." };
+    MetricName { name: "purse_ledger_queue_posts", help: "Posts being written or waiting for it." };
+const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts per database transaction." };
 const COMMIT: MetricName = MetricName {
     name: "purse_ledger_commit_duration_seconds",
-    help: "Time from the begin of a batch to the commit's answer, by whether it is the common batch or a set-aside wallet's own.",
+    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, or set_aside (one wallet that another process had locked).",
 };
 
-/// Of the provisioning.
 #[derive(Clone)]
-pub struct ProvisionMetrics {
-    /// A wallet was made.
+pub(crate) struct ProvisionMetrics {
     pub(super) provisioned: Counter,
-    /// It was there already.
     pub(super) duplicate: Counter,
     retried: Counter,
     tiers: [Counter; TIERS],
@@ -46,8 +38,7 @@ pub struct ProvisionMetrics {
 }
 
 impl ProvisionMetrics {
-    /// Takes its handles.
-    pub fn new(metrics: &Metrics) -> Self {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
         let deliveries = |result| metrics.counter(DELIVERIES, &[("result", result)]);
         Self {
             provisioned: deliveries("provisioned"),
@@ -58,7 +49,7 @@ impl ProvisionMetrics {
         }
     }
 
-    /// Counts a delivery whose copy has arrived where it had to go.
+    /// Counts a delivery whose copy was confirmed.
     pub(super) fn routed(&self, route: &Route) {
         match route {
             Route::Tier { number, .. } => {
@@ -72,39 +63,27 @@ impl ProvisionMetrics {
     }
 }
 
-/// Of the retry router.
 #[derive(Clone)]
-pub struct RouterMetrics {
-    /// Messages in the dead-letter queue.
+pub(crate) struct RouterMetrics {
     pub(super) dead_letters: Gauge,
-    /// Whether the publishing connection is blocked.
     pub(super) blocked: Gauge,
 }
 
 impl RouterMetrics {
-    /// Takes its handles.
-    pub fn new(metrics: &Metrics) -> Self {
-        Self {
-            dead_letters: metrics.gauge(DEAD_LETTERS, &[]),
-            blocked: metrics.gauge(BLOCKED, &[("connection", "retries")]),
-        }
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self { dead_letters: metrics.gauge(DEAD_LETTERS, &[]), blocked: blocked_gauge(metrics, "retries") }
     }
 }
 
-/// Of the ledger's writer.
 #[derive(Clone)]
-pub struct LedgerMetrics {
-    /// Posts of a batch.
+pub(crate) struct LedgerMetrics {
     pub(super) batch: Histogram,
-    /// Of the common batch.
     pub(super) commit_common: Histogram,
-    /// Of a set-aside wallet.
     pub(super) commit_set_aside: Histogram,
 }
 
 impl LedgerMetrics {
-    /// Takes its handles.
-    pub fn new(metrics: &Metrics) -> Self {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
         let commit = |batch| metrics.histogram(COMMIT, &[("batch", batch)]);
         Self {
             batch: metrics.histogram(BATCH, &[]),
@@ -114,7 +93,7 @@ impl LedgerMetrics {
     }
 }
 
-/// Of what came of each post.
+/// One counter per result of a post.
 pub(super) struct PostMetrics {
     posted: Counter,
     replayed: Counter,
@@ -127,10 +106,10 @@ pub(super) struct PostMetrics {
 }
 
 impl PostMetrics {
-    /// Takes its handles, and shows how many posts there are as `posts` tells when asked.
-    pub(super) fn new(metrics: &Metrics, posts: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+    /// Also exports the length of the queue, read from `queued` at each scrape.
+    pub(super) fn new(metrics: &Metrics, queued: impl Fn() -> usize + Send + Sync + 'static) -> Self {
         let queue = metrics.gauge(QUEUE, &[]);
-        metrics.on_scrape(move || queue.set(gauge_value(posts())));
+        metrics.on_scrape(move || queue.set(gauge_value(queued())));
         let counter = |result| metrics.counter(POSTS, &[("result", result)]);
         Self {
             posted: counter("posted"),
@@ -144,7 +123,6 @@ impl PostMetrics {
         }
     }
 
-    /// Counts a post.
     pub(super) fn count(&self, result: &Result<Posted, PostError>) {
         let counter = match result {
             Ok(Posted::New(_)) => &self.posted,

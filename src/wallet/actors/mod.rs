@@ -1,4 +1,4 @@
-//! The actors of this role: the provisioning consumer, the retry router, the ledger writer.
+//! The actors of the wallet role.
 
 mod ledger_writer;
 mod metrics;
@@ -6,7 +6,7 @@ mod provision_batch;
 mod provision_consumer;
 mod retry_router;
 
-pub use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
-pub use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics};
-pub use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
-pub use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};
+pub(crate) use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
+pub(crate) use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics};
+pub(crate) use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
+pub(crate) use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};

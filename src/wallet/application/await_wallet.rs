@@ -71,6 +71,10 @@ mod tests {
             Ok(users.into_iter().filter(|user| wallets.insert(*user)).collect())
         }
 
+        async fn ping(&self) -> Result<(), DependencyError> {
+            Ok(())
+        }
+
         async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             Ok(self.0.lock().expect("wallets").contains(&user).then_some(Timestamp::UNIX_EPOCH))

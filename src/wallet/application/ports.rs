@@ -12,6 +12,8 @@ pub trait WalletStore: Send + Sync {
     /// Makes a wallet for each user who has none; returns those who had none. Any number of calls for one user make
     /// one wallet.
     async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError>;
+    /// Fails if [`provision`](Self::provision) cannot succeed at the moment, whatever the users.
+    async fn ping(&self) -> Result<(), DependencyError>;
     /// When the user's wallet was made, `None` while there is none.
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
 }

@@ -55,9 +55,7 @@ impl WalletStore for PgWalletStore {
                     )
                     .await?;
                 let rows = client.query(&provision, &[&owners, &ids]).await?;
-                if !owners.is_empty() {
-                    fault::point("wallet.S12");
-                }
+                fault::point("wallet.S12");
                 rows.iter()
                     .map(|row| Ok((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?)))
                     .collect::<Result<Vec<(UserId, Timestamp)>, _>>()
@@ -68,6 +66,22 @@ impl WalletStore for PgWalletStore {
             self.remembered.insert(*user, *created_at);
         }
         Ok(made.into_iter().map(|(user, _)| user).collect())
+    }
+
+    async fn ping(&self) -> Result<(), DependencyError> {
+        let pinged = self.provisioning.run(|client| {
+            Box::pin(async move {
+                // Not `SELECT 1`: an INSERT of no row also fails on a read-only replica and without the right to insert.
+                client
+                    .batch_execute(
+                        "-- wallet.ping
+                         INSERT INTO wallets (user_id, id) SELECT NULL::uuid, NULL::uuid WHERE false",
+                    )
+                    .await?;
+                Ok(())
+            })
+        });
+        pinged.await.map_err(|e| e.at("wallet.ping"))
     }
 
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {

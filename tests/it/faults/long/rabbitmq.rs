@@ -168,7 +168,10 @@ async fn fp_12_an_alarm_blocks_publishing_alone_and_neither_acks_nor_a_stop() {
         assert!(matches!(history.register(&client).await.told, Told::Done(_)));
     }
     eventually(PATIENCE, "it is told", || async {
-        (!users.said("the broker takes no messages; they wait in the outbox until it does").is_empty()).then_some(())
+        (!users
+            .said("broker blocks publishing because of a memory or disk alarm; messages wait until it ends")
+            .is_empty())
+        .then_some(())
     })
     .await;
     let body = ready(&users).await;
