@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Answer, Client, PATIENCE, User};
+use crate::support::{Client, PATIENCE, Response, User};
 
 /// A client gives up after this long, as clients do.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -103,7 +103,7 @@ impl History {
     pub async fn register(&self, client: &Client) -> Registration {
         let email = Client::fresh_email();
         let answer = client.try_register(&email).await;
-        let user = answer.as_ref().and_then(Client::registered);
+        let user = answer.as_ref().and_then(Client::registered_user);
         let told = match (&user, &answer) {
             (Some(user), _) => Told::Done(user.id.clone()),
             (None, Some(answer)) if answer.status.is_client_error() || answer.code() == "OVERLOADED" => {
@@ -159,7 +159,7 @@ fn is_passing(code: &str) -> bool {
     matches!(code, "DEPENDENCY_UNAVAILABLE" | "OVERLOADED" | "WALLET_PROVISIONING")
 }
 
-fn conclude(answer: Option<&Answer>) -> Told {
+fn conclude(answer: Option<&Response>) -> Told {
     match answer {
         Some(answer) if answer.status.is_success() => Told::Done(answer.body["id"].as_str().expect("an id").to_owned()),
         Some(answer) if answer.code() == "OUTCOME_UNKNOWN" => Told::Unknown,

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
 
-use super::with_fragile;
+use super::start_with_failpoints;
 use crate::support::{Client, PATIENCE, World, eventually};
 
 /// Runs a check with the measure in place and without it: it must hold, and then break.
@@ -35,8 +35,8 @@ async fn parallel_debits_stay_within_the_balance(points: &str) -> Checked {
     let world = World::new().await;
     // Between the lock and the look at the balance there is time for the other to look.
     let points = format!("{points};ledger.locked=sleep(30)");
-    let (first, _users, client) = with_fragile(&world, Role::Wallet, &points, &[]).await;
-    let second = world.spawn_fragile(Role::Wallet, &points, &[]).await;
+    let (first, _users, client) = start_with_failpoints(&world, Role::Wallet, &points, &[]).await;
+    let second = world.spawn_with_failpoints(Role::Wallet, &points, &[]).await;
     let beside = Client::new(&client.users, &second.url());
     second.ready().await;
     first.ready().await;
@@ -60,7 +60,7 @@ async fn parallel_debits_stay_within_the_balance(points: &str) -> Checked {
 /// CC-05.
 async fn another_request_is_refused(points: &str) -> Checked {
     let world = World::new().await;
-    let (_wallet, _users, client) = with_fragile(&world, Role::Wallet, points, &[]).await;
+    let (_wallet, _users, client) = start_with_failpoints(&world, Role::Wallet, points, &[]).await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 5, Some("k")).await;
     match client.post(&user, "credit", 6, Some("k")).await.code() {
@@ -72,7 +72,7 @@ async fn another_request_is_refused(points: &str) -> Checked {
 /// FP-19.
 async fn an_unroutable_event_stays_pending(points: &str) -> Checked {
     let world = World::new().await;
-    let users = world.spawn_fragile(Role::Users, points, &[]).await;
+    let users = world.spawn_with_failpoints(Role::Users, points, &[]).await;
     let client = Client::new(&users.url(), &users.url());
     client.user().await;
     let settled = "SELECT CASE WHEN status = 'published' THEN 'lost' WHEN attempts > 0 THEN 'kept' END FROM outbox";
@@ -88,15 +88,14 @@ async fn an_unconfirmed_event_stays_pending(points: &str) -> Checked {
     drop(world.start(Role::Wallet).await);
     let network = super::proxy::Proxy::before(world.addresses.amqp_port).await;
     let broker = network.url(&world.broker.url());
-    let users = world.spawn_fragile(Role::Users, points, &[("RABBITMQ_URL", &broker)]).await;
+    let users = world.spawn_with_failpoints(Role::Users, points, &[("RABBITMQ_URL", &broker)]).await;
     users.ready().await;
     network.both(super::proxy::Flow::SILENT);
     let client = Client::new(&users.url(), &users.url());
     client.user().await;
     let settled = "SELECT status FROM outbox WHERE claim_token IS NULL";
     eventually(PATIENCE, "the batch has begun", || async {
-        (users.everything().contains("events were not confirmed")
-            || world.sql(Role::Users, settled).await == "published")
+        (users.output().contains("events were not confirmed") || world.sql(Role::Users, settled).await == "published")
             .then_some(())
     })
     .await;
@@ -112,7 +111,7 @@ async fn a_lost_claim_changes_nothing(points: &str) -> Checked {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let points = format!("{points};amqp.written=1*sleep(3000)->off");
-    let users = world.spawn_fragile(Role::Users, &points, &[]).await;
+    let users = world.spawn_with_failpoints(Role::Users, &points, &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
     client.user().await;
     let steal = "UPDATE outbox SET claim_token = gen_random_uuid(), claimed_until = now() + interval '1 hour'

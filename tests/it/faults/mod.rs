@@ -30,14 +30,14 @@ const FAST_LADDER: &[(&str, &str)] =
     &[("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "400"), ("RETRY_TTL_3_MS", "800"), ("DB_LOCK_TIMEOUT_MS", "50")];
 
 /// Both roles, one of them broken at fault points, and a client of them.
-async fn with_fragile(
+async fn start_with_failpoints(
     world: &World,
     fragile: Role,
     points: &str,
     changed: &[(&str, &str)],
 ) -> (RoleProcess, RoleProcess, Client) {
     let other = if fragile == Role::Users { Role::Wallet } else { Role::Users };
-    let (broken, sound) = tokio::join!(world.spawn_fragile(fragile, points, changed), world.start(other));
+    let (broken, sound) = tokio::join!(world.spawn_with_failpoints(fragile, points, changed), world.start(other));
     // Both listen before the broker knows of their queues.
     let declared = || async { world.broker.depth("wallet.provision").await.map(drop) };
     eventually(PATIENCE, "the queues are declared", declared).await;

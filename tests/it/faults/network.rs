@@ -73,7 +73,7 @@ async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_
         assert!(matches!(registration.told, Told::Done(_)), "{registration:?}");
     }
     eventually(PATIENCE, "it is noticed", || async {
-        users.everything().contains("events were not confirmed and stay pending").then_some(())
+        users.output().contains("events were not confirmed and stay pending").then_some(())
     })
     .await;
     assert_eq!(
@@ -96,12 +96,12 @@ async fn fp_08_a_broker_that_hears_and_is_not_heard_makes_duplicates_and_one_wal
         history.register(&client).await;
     }
     eventually(PATIENCE, "no confirm comes", || async {
-        users.everything().contains("events were not confirmed and stay pending").then_some(())
+        users.output().contains("events were not confirmed and stay pending").then_some(())
     })
     .await;
     rabbitmq.both(Flow::default());
     hold(&world, &history, &client, HEALED).await;
-    let made = || async { (wallet.said("wallet provisioned").len() == 4).then_some(()) };
+    let made = || async { (wallet.logged("wallet provisioned").len() == 4).then_some(()) };
     eventually(PATIENCE, "each was made once", made).await;
 }
 
@@ -126,7 +126,7 @@ async fn fp_09_slow_and_chopped_networks_are_only_slow() {
     rabbitmq.both(Flow::default());
     hold(&world, &history, &client, HEALED).await;
     for role in [&users, &wallet] {
-        assert!(role.log().iter().all(|line| line["level"] != "error"), "{}", role.everything());
+        assert!(role.log().iter().all(|line| line["level"] != "error"), "{}", role.output());
     }
 }
 

@@ -9,8 +9,8 @@ use socket2::SockRef;
 use super::history::{History, Told};
 use super::invariants::hold;
 use super::proxy::{Commit, Flow, Proxy};
-use super::with_fragile;
-use crate::support::{Client, Holder, PATIENCE, RoleProcess, User, World, eventually};
+use super::start_with_failpoints;
+use crate::support::{Client, PATIENCE, RoleProcess, User, WalletLock, World, eventually};
 
 const HEALED: Duration = Duration::from_mins(1);
 
@@ -44,10 +44,11 @@ async fn remote(changed: &[(&str, &str)]) -> Remote {
 async fn fm_01_a_post_that_was_not_committed_is_not_there_and_its_key_is_free() {
     for point in ["ledger.begun", "ledger.locked", "ledger.decided"] {
         let (world, history) = (World::new().await, History::default());
-        let (broken, users, client) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
+        let (broken, users, client) =
+            start_with_failpoints(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
         let user = client.ready_user().await;
         assert_eq!(history.post(&client, &user, "credit", 5, "k").await, Told::Unknown, "{point}");
-        broken.broken_off().await;
+        broken.aborted().await;
         assert_eq!(entries(&world).await, "0", "{point}");
         let wallet = world.start(Role::Wallet).await;
         let client = Client::new(&users.url(), &wallet.url());
@@ -60,10 +61,10 @@ async fn fm_01_a_post_that_was_not_committed_is_not_there_and_its_key_is_free() 
 #[tokio::test]
 async fn fm_02_and_03_a_post_whose_answer_was_lost_is_answered_by_its_key() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, users, client) = with_fragile(&world, Role::Wallet, "ledger.committed=return", &[]).await;
+    let (broken, users, client) = start_with_failpoints(&world, Role::Wallet, "ledger.committed=return", &[]).await;
     let user = client.ready_user().await;
     assert_eq!(history.post(&client, &user, "credit", 5, "k").await, Told::Unknown);
-    broken.broken_off().await;
+    broken.aborted().await;
     assert_eq!(entries(&world).await, "1");
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&users.url(), &wallet.url());
@@ -117,7 +118,7 @@ async fn fm_05_a_commit_in_doubt_is_looked_up_and_answered_truly() {
     assert_eq!(entries(&world).await, "2");
     assert!(matches!(history.post_until_known(&client, &user, "credit", 5, "lost").await, Told::Done(_)));
     hold(&world, &history, &client, HEALED).await;
-    assert_eq!(wallet.said("outcome of a batch is unknown").len(), 0);
+    assert_eq!(wallet.logged("outcome of a batch is unknown").len(), 0);
 }
 
 #[tokio::test]
@@ -147,7 +148,7 @@ async fn fm_07_a_client_that_hangs_up_in_the_middle_leaves_no_lock_and_no_poison
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let holder = Holder::of(&world, &user).await;
+    let holder = WalletLock::acquire(&world, &user).await;
     let body = r#"{"amountMinor":5}"#;
     for n in 0..20 {
         // Sent whole, and the connection reset while the post waits for its wallet.
@@ -161,7 +162,7 @@ async fn fm_07_a_client_that_hangs_up_in_the_middle_leaves_no_lock_and_no_poison
         std::io::Write::write_all(&mut stream, head.as_bytes()).expect("sent");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a reset");
     }
-    holder.lets_go().await;
+    holder.release().await;
     // Each was written once or not at all, and whoever comes next is served.
     let made = eventually(PATIENCE, "served", || async {
         let answer = client.post(&user, "credit", 5, Some("next")).await;
@@ -183,13 +184,13 @@ async fn fm_08_a_retry_while_the_first_try_still_runs_is_one_entry() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let holder = Holder::of(&world, &user).await;
+    let holder = WalletLock::acquire(&world, &user).await;
     let request = client.post_request(&user, "credit", &json!({"amountMinor": 5}), Some("k"));
     let gave_up = request.timeout(Duration::from_millis(200)).send().await;
     assert!(gave_up.is_err_and(|e| e.is_timeout()));
     let (retrier, owner) = (client.clone(), user.clone());
     let retry = tokio::spawn(async move { retrier.post(&owner, "credit", 5, Some("k")).await });
-    holder.lets_go().await;
+    holder.release().await;
     let retry = retry.await.expect("asked");
     let known = if retry.status == 503 { client.post(&user, "credit", 5, Some("k")).await } else { retry };
     assert!(known.status.is_success(), "{known:?}");
@@ -200,7 +201,7 @@ async fn fm_08_a_retry_while_the_first_try_still_runs_is_one_entry() {
 async fn a_panic_before_the_commit_leaves_nothing_and_one_after_it_is_answered_truly() {
     let world = World::new().await;
     let points = "ledger.decided=1*panic;ledger.committed=1*panic;ledger_writer.batch=2*off->1*panic";
-    let (_wallet, _users, client) = with_fragile(&world, Role::Wallet, points, &[]).await;
+    let (_wallet, _users, client) = start_with_failpoints(&world, Role::Wallet, points, &[]).await;
     let user = client.ready_user().await;
     let first = client.post(&user, "credit", 5, Some("a")).await;
     assert_eq!((first.status.as_u16(), first.code()), (500, "INTERNAL_ERROR"));
@@ -221,12 +222,12 @@ async fn fp_15_a_held_wallet_is_refused_at_the_lock_timeout_and_the_others_go_on
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (held, free) = (client.ready_user().await, client.ready_user().await);
-    let holder = Holder::of(&world, &held).await;
+    let holder = WalletLock::acquire(&world, &held).await;
     let began = Instant::now();
     let refused = client.post(&held, "credit", 5, Some("held")).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"));
     assert!(began.elapsed() >= Duration::from_secs(1), "not before the lock timeout");
     assert_eq!(client.post(&free, "credit", 5, None).await.status, 201);
-    holder.lets_go().await;
+    holder.release().await;
     assert_eq!(client.post(&held, "credit", 5, Some("held")).await.status, 201);
 }

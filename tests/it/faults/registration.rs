@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::history::{History, Told};
 use super::invariants::{hold, hold_but_for};
 use super::proxy::{Commit, Proxy};
-use super::{FAST_LADDER, with_fragile};
-use crate::support::{Client, Obstacle, PASSWORD, PATIENCE, RoleProcess, World, eventually};
+use super::{FAST_LADDER, start_with_failpoints};
+use crate::support::{Client, PASSWORD, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
 /// The shortest lease that there is: what a dead process has claimed is free after it.
 const SHORT_LEASE: &[(&str, &str)] = &[("OUTBOX_LEASE_MS", "6000")];
@@ -20,9 +20,10 @@ const HEALED: Duration = Duration::from_mins(1);
 /// Lets a users process register somebody and end at `point`, and starts another in its place.
 async fn users_broken_off_at(point: &str) -> (World, History, RoleProcess, RoleProcess, Client) {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, &format!("{point}=return"), SHORT_LEASE).await;
+    let (broken, wallet, client) =
+        start_with_failpoints(&world, Role::Users, &format!("{point}=return"), SHORT_LEASE).await;
     history.register(&client).await;
-    broken.broken_off().await;
+    broken.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
     (world, history, users, wallet, client)
@@ -93,12 +94,13 @@ async fn fr_06_an_event_that_was_written_and_not_confirmed_is_published_again() 
 #[tokio::test]
 async fn fr_07_an_event_that_was_confirmed_and_not_marked_comes_twice_under_one_id() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, "amqp.confirmed=1*off->return", SHORT_LEASE).await;
+    let (broken, wallet, client) =
+        start_with_failpoints(&world, Role::Users, "amqp.confirmed=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
     world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
-    broken.broken_off().await;
+    broken.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
     hold(&world, &history, &client, HEALED).await;
@@ -108,12 +110,13 @@ async fn fr_07_an_event_that_was_confirmed_and_not_marked_comes_twice_under_one_
 #[tokio::test]
 async fn fr_08_an_event_that_was_marked_is_not_published_again() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, "users.S8=1*off->return", SHORT_LEASE).await;
+    let (broken, wallet, client) =
+        start_with_failpoints(&world, Role::Users, "users.S8=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
     world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
-    broken.broken_off().await;
+    broken.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
     hold(&world, &history, &client, HEALED).await;
@@ -124,9 +127,10 @@ async fn fr_08_an_event_that_was_marked_is_not_published_again() {
 async fn fr_09_11_and_12_a_delivery_that_a_process_died_over_comes_again_and_climbs_no_ladder() {
     for point in ["wallet.S10", "wallet.S12", "wallet.S13"] {
         let (world, history) = (World::new().await, History::default());
-        let (broken, users, client) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
+        let (broken, users, client) =
+            start_with_failpoints(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
         history.register(&client).await;
-        broken.broken_off().await;
+        broken.aborted().await;
         let wallet = world.start(Role::Wallet).await;
         let client = Client::new(&users.url(), &wallet.url());
         hold(&world, &history, &client, HEALED).await;
@@ -143,13 +147,13 @@ async fn fr_10_a_wallet_that_was_not_committed_is_made_by_the_next_delivery() {
     hold(&world, &history, &client, HEALED).await;
     // The insert of a second wallet waits in the database, uncommitted, when the process is killed.
     let user = Uuid::now_v7();
-    let obstacle = Obstacle::before(&world, user).await;
+    let obstacle = UncommittedWallet::insert(&world, user).await;
     world.publish_event(user, "held").await;
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     eventually(PATIENCE, "the insert waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) })
         .await;
     wallet.kill().await;
-    obstacle.vanish().await;
+    obstacle.roll_back().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&users.url(), &wallet.url());
     wallet_of(&world, user).await;
@@ -160,12 +164,13 @@ async fn fr_10_a_wallet_that_was_not_committed_is_made_by_the_next_delivery() {
 async fn fr_13_and_14_a_copy_that_is_under_way_when_the_process_dies_loses_nothing() {
     for point in ["amqp.written", "amqp.confirmed"] {
         let (world, history) = (World::new().await, History::default());
-        let (broken, users, _) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), FAST_LADDER).await;
+        let (broken, users, _) =
+            start_with_failpoints(&world, Role::Wallet, &format!("{point}=return"), FAST_LADDER).await;
         let user = Uuid::now_v7();
-        let obstacle = Obstacle::before(&world, user).await;
+        let obstacle = UncommittedWallet::insert(&world, user).await;
         world.publish_event(user, "copied").await;
-        broken.broken_off().await;
-        obstacle.vanish().await;
+        broken.aborted().await;
+        obstacle.roll_back().await;
         let wallet = world.start_with(Role::Wallet, FAST_LADDER).await;
         wallet_of(&world, user).await;
         let client = Client::new(&users.url(), &wallet.url());
@@ -176,9 +181,10 @@ async fn fr_13_and_14_a_copy_that_is_under_way_when_the_process_dies_loses_nothi
 #[tokio::test]
 async fn fr_15_a_dead_letter_whose_original_was_not_acked_may_lie_there_twice_and_is_not_lost() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, users, _client) = with_fragile(&world, Role::Wallet, "amqp.confirmed=return", FAST_LADDER).await;
+    let (broken, users, _client) =
+        start_with_failpoints(&world, Role::Wallet, "amqp.confirmed=return", FAST_LADDER).await;
     world.broker.publish("domain.events", "user.registered", b"poison", Some("poison"), &[]).await;
-    broken.broken_off().await;
+    broken.aborted().await;
     let wallet = world.start_with(Role::Wallet, FAST_LADDER).await;
     let client = Client::new(&users.url(), &wallet.url());
     eventually(PATIENCE, "the main queue is empty", || async {

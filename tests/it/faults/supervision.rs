@@ -3,12 +3,12 @@
 use purse::kernel::Role;
 use uuid::Uuid;
 
-use super::{FAST_LADDER, with_fragile};
-use crate::support::{Client, PATIENCE, RoleProcess, World, assert_refused, eventually};
+use super::{FAST_LADDER, start_with_failpoints};
+use crate::support::{Client, PATIENCE, RoleProcess, World, assert_error, eventually};
 
 /// How often an actor was built again after a panic.
 fn rebuilt(process: &RoleProcess, actor: &str) -> usize {
-    process.said("actor ended and is built again").iter().filter(|line| line["actor"] == actor).count()
+    process.logged("actor ended and is built again").iter().filter(|line| line["actor"] == actor).count()
 }
 
 async fn is_live(process: &RoleProcess) -> bool {
@@ -22,10 +22,11 @@ async fn every_actor_of_the_users_role_is_built_again_wherever_it_panics() {
     // batch alone.
     let points = "outbox_poller=1*panic;outbox_poller.wake=1*panic;outbox_poller.tick=1*panic;users.S5=1*panic;amqp.written=1*panic;\
                   database_probe=1*panic;database_probe.ask=1*panic;housekeeper=1*panic;password_hasher=1*panic;http=1*panic";
-    let (users, _wallet, client) = with_fragile(&world, Role::Users, points, &[("OUTBOX_LEASE_MS", "6000")]).await;
+    let (users, _wallet, client) =
+        start_with_failpoints(&world, Role::Users, points, &[("OUTBOX_LEASE_MS", "6000")]).await;
     eventually(PATIENCE, "the listener is built again", || async { is_live(&users).await.then_some(()) }).await;
     let user = eventually(PATIENCE, "the hasher is built again", || async {
-        Client::registered(&client.register(&Client::fresh_email()).await)
+        Client::registered_user(&client.register(&Client::fresh_email()).await)
     })
     .await;
     let status = eventually(PATIENCE, "the wallet is there", || async {
@@ -36,7 +37,7 @@ async fn every_actor_of_the_users_role_is_built_again_wherever_it_panics() {
     for (actor, times) in
         [("outbox_poller", 4), ("database_probe", 2), ("housekeeper", 1), ("password_hasher", 1), ("http", 1)]
     {
-        eventually(PATIENCE, &format!("{actor} was built again {times} times\n{}", users.everything()), || async {
+        eventually(PATIENCE, &format!("{actor} was built again {times} times\n{}", users.output()), || async {
             (rebuilt(&users, actor) == times).then_some(())
         })
         .await;
@@ -51,7 +52,7 @@ async fn every_actor_of_the_wallet_role_is_built_again_wherever_it_panics() {
     let points = "provision_consumer=1*panic;provision_consumer.delivery=1*panic;wallet.S10=1*panic;\
                   retry_router=1*panic;retry_router.publish=1*panic;amqp.written=1*panic;\
                   ledger_writer=1*panic;ledger_writer.post=1*panic;ledger_writer.batch=1*panic";
-    let (wallet, _users, client) = with_fragile(&world, Role::Wallet, points, FAST_LADDER).await;
+    let (wallet, _users, client) = start_with_failpoints(&world, Role::Wallet, points, FAST_LADDER).await;
     let user = client.user().await;
     eventually(PATIENCE, "the wallet is there", || async {
         (client.get(&user, "/v1/wallet/status?wait=5").await.status == 200).then_some(())
@@ -68,7 +69,7 @@ async fn every_actor_of_the_wallet_role_is_built_again_wherever_it_panics() {
     });
     assert_eq!(made.await.body["balanceAfterMinor"], 5);
     for (actor, times) in [("provision_consumer", 3), ("retry_router", 3), ("ledger_writer", 3)] {
-        assert_eq!(rebuilt(&wallet, actor), times, "{actor}\n{}", wallet.everything());
+        assert_eq!(rebuilt(&wallet, actor), times, "{actor}\n{}", wallet.output());
     }
     assert!(is_live(&wallet).await);
     wallet.ready().await;
@@ -78,11 +79,11 @@ async fn every_actor_of_the_wallet_role_is_built_again_wherever_it_panics() {
 async fn an_actor_that_panics_more_often_than_its_budget_ends_the_process_with_70() {
     let world = World::new().await;
     for (role, actor) in [(Role::Users, "housekeeper"), (Role::Wallet, "ledger_writer")] {
-        let mut process = world.spawn_fragile(role, &format!("{actor}=panic"), &[]).await;
-        assert_eq!(process.ended().await.code(), Some(70), "{}", process.everything());
-        assert_eq!(rebuilt(&process, actor), 5, "{}", process.everything());
-        assert_eq!(process.said("actor ended too often and is given up").len(), 1);
-        assert!(process.told().contains(&format!("actor {actor} ended too often")), "{}", process.told());
+        let mut process = world.spawn_with_failpoints(role, &format!("{actor}=panic"), &[]).await;
+        assert_eq!(process.exited().await.code(), Some(70), "{}", process.output());
+        assert_eq!(rebuilt(&process, actor), 5, "{}", process.output());
+        assert_eq!(process.logged("actor ended too often and is given up").len(), 1);
+        assert!(process.stderr().contains(&format!("actor {actor} ended too often")), "{}", process.stderr());
     }
 }
 
@@ -91,14 +92,15 @@ async fn a_handler_that_panics_is_a_500_in_our_form_and_its_thread_serves_the_ne
     let world = World::new().await;
     let one_thread = [("HTTP_WORKERS", "1")];
     let points = "http.handler=3*panic;password_hasher.job=1*panic";
-    let (users, _wallet, client) = with_fragile(&world, Role::Users, points, &one_thread).await;
-    assert_refused(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a hash that panics");
+    let (users, _wallet, client) = start_with_failpoints(&world, Role::Users, points, &one_thread).await;
+    assert_error(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a hash that panics");
     let user = client.user().await;
     for n in 0..3 {
-        assert_refused(&client.me(&user.token).await, 500, "INTERNAL_ERROR", &format!("panic {n}"));
+        assert_error(&client.me(&user.token).await, 500, "INTERNAL_ERROR", &format!("panic {n}"));
     }
     assert_eq!(client.me(&user.token).await.status, 200);
-    eventually(PATIENCE, "four panics are told", || async { (users.said("panicked").len() == 4).then_some(()) }).await;
+    eventually(PATIENCE, "four panics are told", || async { (users.logged("panicked").len() == 4).then_some(()) })
+        .await;
     assert!(is_live(&users).await);
 }
 
@@ -107,7 +109,7 @@ async fn fp_25_a_delivery_whose_handler_panics_climbs_the_ladder_alone() {
     let world = World::new().await;
     let (poison, innocent) = (Uuid::now_v7(), Uuid::now_v7());
     let points = format!("wallet.provision.{poison}=panic");
-    let wallet = world.spawn_fragile(Role::Wallet, &points, FAST_LADDER).await;
+    let wallet = world.spawn_with_failpoints(Role::Wallet, &points, FAST_LADDER).await;
     wallet.ready().await;
     for (user, id) in [(poison, "poison"), (innocent, "innocent")] {
         world.publish_event(user, id).await;
@@ -144,12 +146,12 @@ async fn fp_26_a_delivery_that_ends_the_process_each_time_takes_no_innocent_with
             settings
         });
         eventually(PATIENCE, "it dies, or the culprit is a dead letter", || {
-            let ended = wallet.has_ended();
+            let ended = wallet.has_exited();
             let broker = &world.broker;
             async move { (ended || broker.depth("wallet.provision.dlq").await != Some(0)).then_some(()) }
         })
         .await;
-        deaths += usize::from(wallet.has_ended());
+        deaths += usize::from(wallet.has_exited());
         assert!(deaths <= 30, "the broker gives it up after twenty deliveries");
     }
     let _wallet = world.start(Role::Wallet).await;

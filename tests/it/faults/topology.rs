@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::FAST_LADDER;
 use super::history::History;
 use super::invariants::hold;
-use crate::support::{Obstacle, PATIENCE, World, eventually};
+use crate::support::{PATIENCE, UncommittedWallet, World, eventually};
 
 const HEALED: Duration = Duration::from_mins(1);
 const QUEUE: &str = "wallet.provision";
@@ -49,7 +49,7 @@ async fn fp_19_an_event_without_a_binding_is_never_marked_and_is_told_as_an_erro
         (world.sql(Role::Users, refused).await == "5").then_some(())
     })
     .await;
-    assert!(!users.said("events were refused by the broker and stay pending").is_empty());
+    assert!(!users.logged("events were refused by the broker and stay pending").is_empty());
     assert_eq!(world.sql(Role::Users, "SELECT count(*) FROM outbox WHERE published_at IS NOT NULL").await, "0");
     // Whoever consumes binds its queue again.
     let wallet = world.start(Role::Wallet).await;
@@ -73,7 +73,7 @@ async fn fp_18_deleted_retry_queues_and_dead_letters_are_declared_before_they_ar
     let wallet = world.start_with(Role::Wallet, FAST_LADDER).await;
     let client = crate::support::Client::new(&users.url(), &wallet.url());
     let user = Uuid::now_v7();
-    let obstacle = Obstacle::before(&world, user).await;
+    let obstacle = UncommittedWallet::insert(&world, user).await;
     for queue in ["wallet.provision.retry.200ms", "wallet.provision.retry.400ms", "wallet.provision.retry.800ms", DEAD]
     {
         world.broker.delete_queue(queue).await;
@@ -86,7 +86,7 @@ async fn fp_18_deleted_retry_queues_and_dead_letters_are_declared_before_they_ar
     })
     .await;
     assert_eq!((dead.id.as_deref(), dead.headers.get("x-attempt").map(String::as_str)), (Some("stuck"), Some("3")));
-    obstacle.vanish().await;
+    obstacle.roll_back().await;
     hold(&world, &history, &client, HEALED).await;
 }
 
@@ -102,7 +102,7 @@ async fn fp_16_a_deleted_queue_is_consumed_again_within_seconds() {
         assert_eq!(pending(&world).await.parse::<u32>().map(|count| count <= 5), Ok(true));
         hold(&world, &history, &client, HEALED).await;
     }
-    assert!(wallet.said("connected to the broker and consuming").len() > 3, "{}", wallet.everything());
+    assert!(wallet.logged("connected to the broker and consuming").len() > 3, "{}", wallet.output());
 }
 
 #[tokio::test]
@@ -114,9 +114,9 @@ async fn fp_21_a_broker_that_refuses_the_login_leaves_registration_alone_and_the
     let registered = join_all((0..10).map(|_| client.user())).await;
     assert_eq!((registered.len(), pending(&world).await.as_str()), (10, "10"));
     let away = "a dependency is away; trying again until it is back";
-    eventually(PATIENCE, "it is told", || async { (!users.said(away).is_empty()).then_some(()) }).await;
-    let tries = world.broker.refused_logins_while(Duration::from_secs(5)).await;
-    assert_eq!(users.said(away).len(), 1, "told once a minute, not at every try");
+    eventually(PATIENCE, "it is told", || async { (!users.logged(away).is_empty()).then_some(()) }).await;
+    let tries = world.broker.failed_logins_during(Duration::from_secs(5)).await;
+    assert_eq!(users.logged(away).len(), 1, "told once a minute, not at every try");
     assert!(tries <= 10, "{tries} tries in five seconds");
     let ready: serde_json::Value =
         reqwest::get(format!("{}/health/ready", users.url())).await.expect("answer").json().await.expect("JSON");
@@ -152,6 +152,6 @@ async fn fp_23_a_thousand_shuffled_events_with_late_copies_make_a_thousand_walle
     eventually(PATIENCE, "the queue is empty", || async { (world.broker.depth(QUEUE).await == Some(0)).then_some(()) })
         .await;
     assert_eq!(world.broker.depth(DEAD).await, Some(0));
-    let made = || async { (wallet.said("wallet provisioned").len() == 1000).then_some(()) };
+    let made = || async { (wallet.logged("wallet provisioned").len() == 1000).then_some(()) };
     eventually(PATIENCE, "each was made once", made).await;
 }

@@ -59,7 +59,7 @@ async fn fp_05_a_poller_that_wakes_after_its_lease_leaves_the_rows_to_whoever_ha
     let (world, history) = (World::new().await, History::default());
     let wallet = world.start(Role::Wallet).await;
     let lease = [("OUTBOX_LEASE_MS", "6000")];
-    let sleeper = world.spawn_fragile(Role::Users, "amqp.written=1*off->1*sleep(9000)->off", &lease).await;
+    let sleeper = world.spawn_with_failpoints(Role::Users, "amqp.written=1*off->1*sleep(9000)->off", &lease).await;
     let client = Client::new(&sleeper.url(), &wallet.url());
     history.register(&client).await;
     hold(&world, &history, &client, HEALED).await;
@@ -75,7 +75,7 @@ async fn fp_05_a_poller_that_wakes_after_its_lease_leaves_the_rows_to_whoever_ha
     .await;
     let marked = world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await;
     let told = "events were taken over by another process after their lease had ended";
-    eventually(PATIENCE, "the sleeper is told", || async { (!sleeper.said(told).is_empty()).then_some(()) }).await;
+    eventually(PATIENCE, "the sleeper is told", || async { (!sleeper.logged(told).is_empty()).then_some(()) }).await;
     assert_eq!(
         world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await,
         marked,

@@ -1,13 +1,13 @@
-//! Reads Rust source just far enough to see which paths its code names.
+//! Tokenizes Rust source just far enough to find the paths that it names.
 
-/// A word or a mark of the code, and its line.
+/// An identifier or punctuation, with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub text: String,
     pub line: usize,
 }
 
-/// The code of a source text, without comments, texts and characters.
+/// The tokens of a source text, without comments, strings and character literals.
 pub fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let (mut tokens, mut begin, mut line) = (Vec::new(), 0, 1);
@@ -28,18 +28,18 @@ const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
-/// How long the first part of `rest` is, and whether it is code.
+/// The length of the first lexeme of `rest`, and whether it is code.
 fn next(rest: &[char]) -> (usize, bool) {
     match rest {
         ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), false),
         ['/', '*', ..] => (block_comment(rest), false),
         ['"', ..] => (quoted(rest, '"'), false),
-        // A character, unless it is a lifetime: 'a' or '\n' against 'a.
+        // A character literal ('a', '\n'), not a lifetime ('a).
         ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), false),
         [':', ':', ..] => (2, true),
         [first, ..] if is_word(*first) => {
             let length = rest.iter().take_while(|c| is_word(**c)).count();
-            raw_text(rest, length).map_or((length, true), |length| (length, false))
+            raw_string(rest, length).map_or((length, true), |length| (length, false))
         }
         _ => (1, true),
     }
@@ -69,7 +69,7 @@ fn quoted(rest: &[char], mark: char) -> usize {
 }
 
 /// The length of `r"…"` or `r#"…"#`, if the word that `rest` begins with opens one.
-fn raw_text(rest: &[char], word: usize) -> Option<usize> {
+fn raw_string(rest: &[char], word: usize) -> Option<usize> {
     let prefix: String = rest[..word].iter().collect();
     let hashes = rest[word..].iter().take_while(|c| **c == '#').count();
     let opens = matches!(prefix.as_str(), "r" | "br" | "cr") && rest.get(word + hashes) == Some(&'"');
@@ -81,8 +81,8 @@ fn raw_text(rest: &[char], word: usize) -> Option<usize> {
     })
 }
 
-/// Every path of the package that the code names, from the root on, with its line: `crate::…`, `purse::…`, and
-/// `super::…` resolved; groups are taken apart.
+/// Every path of this package that the code names, with its line: `crate::…` and `purse::…` without that prefix,
+/// `super::…` resolved, groups expanded.
 pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
     let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
     let (mut paths, mut inline, mut depth, mut index) = (Vec::new(), Vec::new(), 0_usize, 0);
@@ -116,7 +116,7 @@ pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> 
     paths
 }
 
-/// Reads the path that begins at `index`, under `base`; returns where it ends.
+/// Reads the path that begins at `index`, relative to `base`; returns the index after it.
 fn expand(tokens: &[Token], mut index: usize, base: &[String], paths: &mut Vec<(String, usize)>) -> usize {
     let mut path = base.to_vec();
     while let Some(token) = tokens.get(index) {
@@ -134,9 +134,9 @@ fn expand(tokens: &[Token], mut index: usize, base: &[String], paths: &mut Vec<(
         if token.text != "self" {
             path.push(token.text.clone());
         }
-        let goes_on = tokens.get(index + 1).is_some_and(|next| next.text == "::")
+        let continues = tokens.get(index + 1).is_some_and(|next| next.text == "::")
             && tokens.get(index + 2).is_some_and(|next| next.text != "<");
-        if !goes_on {
+        if !continues {
             paths.push((path.join("::"), token.line));
             return index + 1;
         }

@@ -44,7 +44,7 @@ async fn fp_27_a_wallet_clock_two_hours_off_expires_tokens_early_or_late_and_bre
     // The ledger's time is the database's.
     let recent = "SELECT count(*) FROM transactions WHERE created_at > now() - interval '10 minutes'";
     assert_eq!(world.sql(Role::Wallet, recent).await, "2");
-    assert_eq!(behind.said("panicked").len(), 0);
+    assert_eq!(behind.logged("panicked").len(), 0);
     drop(behind);
 
     let (_users, _wallet, client) = world.both().await;

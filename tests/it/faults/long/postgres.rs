@@ -19,7 +19,7 @@ async fn fr_16_a_database_that_dies_in_a_registration_leaves_all_of_it_or_nothin
     let wallet = world.start(Role::Wallet).await;
     for point in ["users.S1", "users.S2"] {
         // The registration waits at the point for as long as the kill takes.
-        let users = world.spawn_fragile(Role::Users, &format!("{point}=1*sleep(1500)->off"), &[]).await;
+        let users = world.spawn_with_failpoints(Role::Users, &format!("{point}=1*sleep(1500)->off"), &[]).await;
         users.ready().await;
         let client = Client::new(&users.url(), &wallet.url());
         let asked = tokio::spawn({
@@ -46,7 +46,7 @@ async fn fm_04_a_database_that_dies_before_a_commit_is_an_honest_503() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let users = world.start(Role::Users).await;
-    let wallet = world.spawn_fragile(Role::Wallet, "ledger.decided=1*sleep(1500)->off", &[]).await;
+    let wallet = world.spawn_with_failpoints(Role::Wallet, "ledger.decided=1*sleep(1500)->off", &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
     let asked = tokio::spawn({

@@ -12,7 +12,7 @@ use super::super::FAST_LADDER;
 use super::super::history::{History, Told};
 use super::super::invariants::hold;
 use super::measured;
-use crate::support::{Client, Obstacle, Outages, PATIENCE, RoleProcess, World, eventually};
+use crate::support::{Client, Outages, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
 const HEALED: Duration = Duration::from_mins(1);
 
@@ -33,7 +33,7 @@ async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_kill_of_the_b
     let wallet = world.start_with(Role::Wallet, &slow).await;
     // One waits in the first tier, one lies in the queue because nobody consumes.
     let (in_tier, in_queue) = (Uuid::now_v7(), Uuid::now_v7());
-    let obstacle = Obstacle::before(&world, in_tier).await;
+    let obstacle = UncommittedWallet::insert(&world, in_tier).await;
     world.publish_event(in_tier, "in the tier").await;
     let tier = "wallet.provision.retry.9s";
     eventually(PATIENCE, "it waits in the tier", || async {
@@ -41,7 +41,7 @@ async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_kill_of_the_b
     })
     .await;
     wallet.kill().await;
-    obstacle.vanish().await;
+    obstacle.roll_back().await;
     world.publish_event(in_queue, "in the queue").await;
     outages.act(Server::RabbitMq, Action::Kill).await;
     outages.act(Server::RabbitMq, Action::Start).await;
@@ -151,7 +151,7 @@ async fn fp_04_a_wallet_process_that_was_frozen_for_a_minute_consumes_again() {
     wallet.signal(Signal::CONT);
     let healed = hold(&world, &history, &client, HEALED).await;
     measured("FP-04 wallet frozen 60 s", &history, healed);
-    assert!(wallet.said("actor ended too often and is given up").is_empty());
+    assert!(wallet.logged("actor ended too often and is given up").is_empty());
 }
 
 #[tokio::test]
@@ -168,21 +168,21 @@ async fn fp_12_an_alarm_blocks_publishing_alone_and_neither_acks_nor_a_stop() {
         assert!(matches!(history.register(&client).await.told, Told::Done(_)));
     }
     eventually(PATIENCE, "it is told", || async {
-        (!users.said("the broker takes no messages; they wait in the outbox until it does").is_empty()).then_some(())
+        (!users.logged("the broker takes no messages; they wait in the outbox until it does").is_empty()).then_some(())
     })
     .await;
     let body = ready(&users).await;
     assert_eq!((body["http"].clone(), body["status"].clone()), (json!(200), json!("degraded")), "{body}");
     // Neither a reconnect nor an attempt, however long it lasts.
     tokio::time::sleep(Duration::from_secs(15)).await;
-    assert_eq!(users.said("connected to the broker").len(), 1, "{}", users.everything());
+    assert_eq!(users.logged("connected to the broker").len(), 1, "{}", users.output());
     assert_eq!(world.sql(Role::Users, "SELECT max(attempts) FROM outbox").await, "0");
     // A stop of either role is not held up.
     for role in [users, wallet] {
         let mut role = role;
         role.signal(Signal::TERM);
         let began = Instant::now();
-        assert_eq!(role.ended().await.code(), Some(0), "{}", role.everything());
+        assert_eq!(role.exited().await.code(), Some(0), "{}", role.output());
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
     outages.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "512MB"]).await;
@@ -214,7 +214,7 @@ async fn fp_12_deliveries_are_acked_while_publishing_is_blocked() {
     eventually(PATIENCE, "all of them are acked", || async {
         (world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await == "21"
             && world.broker.depth("wallet.provision").await == Some(0)
-            && world.broker.in_hand().await == 0)
+            && world.broker.unacked().await == 0)
             .then_some(())
     })
     .await;
@@ -229,13 +229,13 @@ async fn fp_24_a_delivery_that_the_broker_takes_back_is_handled_once_by_a_new_su
     let users = world.start(Role::Users).await;
     // The broker looks once a minute, so the handler sleeps for longer than two.
     outages.rabbitmqctl(&["eval", "application:set_env(rabbit,consumer_timeout,30000)."]).await;
-    let wallet = world.spawn_fragile(Role::Wallet, "wallet.S10=1*sleep(130000)->off", &[]).await;
+    let wallet = world.spawn_with_failpoints(Role::Wallet, "wallet.S10=1*sleep(130000)->off", &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
     history.register(&client).await;
     let healed = hold(&world, &history, &client, Duration::from_mins(4)).await;
     outages.rabbitmqctl(&["eval", "application:set_env(rabbit,consumer_timeout,1800000)."]).await;
     measured("FP-24 consumer timeout of 30 s", &history, healed);
-    assert!(wallet.said("connected to the broker and consuming").len() >= 2, "{}", wallet.everything());
-    let made = || async { (wallet.said("wallet provisioned").len() == 1).then_some(()) };
+    assert!(wallet.logged("connected to the broker and consuming").len() >= 2, "{}", wallet.output());
+    let made = || async { (wallet.logged("wallet provisioned").len() == 1).then_some(()) };
     eventually(PATIENCE, "it was made once", made).await;
 }

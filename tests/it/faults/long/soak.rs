@@ -107,13 +107,13 @@ impl Soak {
             Fault::KillUsers => {
                 self.fragile_users.signal(Signal::KILL);
                 // Its port is free when it has gone, not when it has been told to go.
-                self.fragile_users.ended().await;
+                self.fragile_users.exited().await;
                 self.fragile_users = self.world.start_on(Role::Users, self.ports.0, &[]).await;
             }
             Fault::KillWallet => {
                 self.fragile_wallet.signal(Signal::KILL);
                 // Its port is free when it has gone, not when it has been told to go.
-                self.fragile_wallet.ended().await;
+                self.fragile_wallet.exited().await;
                 self.fragile_wallet = self.world.start_on(Role::Wallet, self.ports.1, &[]).await;
             }
             Fault::FreezeUsers => freeze(&self.users, span).await,
@@ -191,10 +191,10 @@ async fn soak() {
         let grown = role.memory_kib().saturating_sub(memory) / 1024;
         println!("measured: memory {} MiB, {grown} MiB more than after the warm-up", role.memory_kib() / 1024);
         assert!(grown <= MEMORY_MIB_MORE, "{grown} MiB more than after the warm-up");
-        assert_eq!(role.said("panicked").len(), 0, "{}", role.everything());
+        assert_eq!(role.logged("panicked").len(), 0, "{}", role.output());
     }
     eventually(PATIENCE, "nothing is in anybody's hand", || async {
-        (soak.world.broker.in_hand().await == 0).then_some(())
+        (soak.world.broker.unacked().await == 0).then_some(())
     })
     .await;
     eventually(PATIENCE, "each process has its connections and no more", || async {

@@ -122,6 +122,6 @@ async fn fr_25_everything_is_killed_at_once_under_load() {
 /// P1.
 fn no_panic(processes: &[&RoleProcess]) {
     for process in processes {
-        assert_eq!(process.said("panicked").len(), 0, "{}", process.everything());
+        assert_eq!(process.logged("panicked").len(), 0, "{}", process.output());
     }
 }
