@@ -349,7 +349,7 @@ fn every_link_from_page_to_page_leads_somewhere() {
     assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
 }
 
-/// The words in backticks that are names of tests: `fr_05_a_claim_whose_owner_died_is_free_after_its_lease`.
+/// The words in backticks that are names of tests: `fr_05_the_claim_of_a_crashed_process_expires_with_its_lease`.
 fn named_tests(page: &str) -> Vec<&str> {
     let is_name = |word: &&str| {
         word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -379,7 +379,7 @@ fn every_fault_of_the_reliability_page_has_its_test_and_every_fault_test_its_lin
     let named = named_tests(&page);
     assert!(named.len() > 60, "only {} tests are named", named.len());
     for name in &named {
-        let there = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("notices!({name},"));
+        let there = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("ablation!({name},"));
         assert!(there, "docs/reliability.md names {name}, and there is no such test");
     }
     let faults = sources("tests/it/faults");

@@ -1,5 +1,5 @@
-//! Each safety measure is taken out once, and the check that stands for it must notice (CC-16). A check that passes
-//! without its measure would prove nothing.
+//! Ablation (CC-16): each safeguard is disabled once, and its check must fail. A check that passes without its safeguard
+//! proves nothing.
 
 use std::time::Duration;
 
@@ -10,62 +10,63 @@ use serde_json::json;
 use super::start_with_failpoints;
 use crate::support::{Client, PATIENCE, World, eventually};
 
-/// Runs a check with the measure in place and without it: it must hold, and then break.
-macro_rules! notices {
-    ($name:ident, $measure:literal, $check:ident) => {
+/// The check must pass with the safeguard and fail without it.
+macro_rules! ablation {
+    ($name:ident, $safeguard:literal, $check:ident) => {
         #[tokio::test]
         async fn $name() {
-            assert_eq!($check("").await, Ok(()), "with {} in place", $measure);
-            let noticed = $check(concat!($measure, "=return")).await;
-            assert!(noticed.is_err(), "nothing noticed that {} was left out", $measure);
+            assert_eq!($check("").await, Ok(()), "{} is enabled", $safeguard);
+            let checked = $check(concat!($safeguard, "=return")).await;
+            assert!(checked.is_err(), "the check passes although {} is disabled", $safeguard);
         }
     };
 }
 
-notices!(debits_overdraw_without_the_row_lock, "ledger.row_lock", parallel_debits_stay_within_the_balance);
-notices!(another_request_is_replayed_without_the_payload_comparison, "ledger.payload", another_request_is_refused);
-notices!(an_unroutable_event_is_lost_without_mandatory, "amqp.mandatory", an_unroutable_event_stays_pending);
-notices!(an_unconfirmed_event_is_lost_without_the_confirm, "amqp.confirm", an_unconfirmed_event_stays_pending);
-notices!(a_lost_claim_is_settled_without_the_lease_token, "outbox.lease_token", a_lost_claim_changes_nothing);
+ablation!(debits_overdraw_without_the_row_lock, "ledger.row_lock", parallel_debits_stay_within_the_balance);
+ablation!(a_reused_key_replays_any_request_without_the_payload_comparison, "ledger.payload", reused_keys_are_rejected);
+ablation!(an_unroutable_event_is_lost_without_mandatory, "amqp.mandatory", an_unroutable_event_stays_pending);
+ablation!(an_unconfirmed_event_is_lost_without_the_confirm, "amqp.confirm", an_unconfirmed_event_stays_pending);
+ablation!(a_lost_claim_is_settled_without_the_lease_token, "outbox.lease_token", a_lost_claim_changes_nothing);
 
 type Checked = Result<(), String>;
 
-/// CC-01, through two processes at once: in one alone no two batches decide on the same wallet.
+/// CC-01 through two processes: within one process no two batches decide on the same wallet.
 async fn parallel_debits_stay_within_the_balance(points: &str) -> Checked {
     let world = World::new().await;
-    // Between the lock and the look at the balance there is time for the other to look.
+    // Gives the other process time to read the balance between the lock and this process's read.
     let points = format!("{points};ledger.locked=sleep(30)");
     let (first, _users, client) = start_with_failpoints(&world, Role::Wallet, &points, &[]).await;
     let second = world.spawn_with_failpoints(Role::Wallet, &points, &[]).await;
-    let beside = Client::new(&client.users, &second.url());
+    let other = Client::new(&client.users, &second.url());
     second.ready().await;
     first.ready().await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 20, None).await;
-    let (mut made, mut broken) = (0, 0);
+    let (mut created, mut failed) = (0, 0);
     for _ in 0..15 {
-        let answers = join_all([&client, &beside, &client, &beside].map(|via| via.post(&user, "debit", 1, None))).await;
-        made += answers.iter().filter(|answer| answer.status == 201).count();
-        broken += answers.iter().filter(|a| !matches!(a.status.as_u16(), 201 | 409 | 503)).count();
+        let responses = join_all([&client, &other, &client, &other].map(|via| via.post(&user, "debit", 1, None))).await;
+        created += responses.iter().filter(|response| response.status == 201).count();
+        failed += responses.iter().filter(|r| !matches!(r.status.as_u16(), 201 | 409 | 503)).count();
     }
     let balance = client.balance(&user).await;
-    // Without the lock two processes decide on one place; the key of the table refuses the second, as a fault of ours.
-    if broken == 0 && made <= 20 && balance == 20 - i64::try_from(made).expect("count") {
+    // Without the lock two processes choose the same sequence number; the primary key rejects the second, which is an
+    // internal error.
+    if failed == 0 && created <= 20 && balance == 20 - i64::try_from(created).expect("count") {
         Ok(())
     } else {
-        Err(format!("{made} debits of 1 on a balance of 20, {broken} broken answers, {balance} left"))
+        Err(format!("{created} debits of 1 on a balance of 20, {failed} internal errors, {balance} left"))
     }
 }
 
 /// CC-05.
-async fn another_request_is_refused(points: &str) -> Checked {
+async fn reused_keys_are_rejected(points: &str) -> Checked {
     let world = World::new().await;
     let (_wallet, _users, client) = start_with_failpoints(&world, Role::Wallet, points, &[]).await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 5, Some("k")).await;
     match client.post(&user, "credit", 6, Some("k")).await.code() {
         "IDEMPOTENCY_KEY_REUSED" => Ok(()),
-        other => Err(format!("another request under the key is told {other:?}")),
+        other => Err(format!("a different request with the same key returns {other:?}")),
     }
 }
 
@@ -79,18 +80,18 @@ async fn an_unroutable_event_stays_pending(points: &str) -> Checked {
     let outcome = eventually(PATIENCE, "an outcome", || async {
         Some(world.sql(Role::Users, settled).await).filter(|outcome| !outcome.is_empty())
     });
-    if outcome.await == "kept" { Ok(()) } else { Err("an event that no queue took is marked".to_owned()) }
+    if outcome.await == "kept" { Ok(()) } else { Err("an unroutable event is marked as published".to_owned()) }
 }
 
-/// FR-06: the broker never says a word, because the connection to it is silent from the first event on.
+/// FR-06: the broker never replies, because its connection is silent from the first event on.
 async fn an_unconfirmed_event_stays_pending(points: &str) -> Checked {
     let world = World::new().await;
     drop(world.start(Role::Wallet).await);
-    let network = super::proxy::Proxy::before(world.addresses.amqp_port).await;
-    let broker = network.url(&world.broker.url());
+    let proxy = super::proxy::Proxy::start(world.addresses.amqp_port).await;
+    let broker = proxy.url(&world.broker.url());
     let users = world.spawn_with_failpoints(Role::Users, points, &[("RABBITMQ_URL", &broker)]).await;
     users.ready().await;
-    network.both(super::proxy::Flow::SILENT);
+    proxy.both(super::proxy::Flow::SILENT);
     let client = Client::new(&users.url(), &users.url());
     client.user().await;
     let settled = "SELECT status FROM outbox WHERE claim_token IS NULL";
@@ -102,11 +103,11 @@ async fn an_unconfirmed_event_stays_pending(points: &str) -> Checked {
     if world.sql(Role::Users, "SELECT status FROM outbox").await == "pending" {
         Ok(())
     } else {
-        Err("an event without a confirm is marked".to_owned())
+        Err("an unconfirmed event is marked as published".to_owned())
     }
 }
 
-/// FP-05: the row is another's when its first owner comes back.
+/// FP-05: another process owns the row when its first owner resumes.
 async fn a_lost_claim_changes_nothing(points: &str) -> Checked {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
