@@ -37,13 +37,13 @@ impl Scrape {
         helps
             .map(|(name, help)| {
                 let kind = kinds.iter().find(|(of, _)| *of == name).expect("a type").1.clone();
-                let ours = |line: &&str| {
+                let is_sample = |line: &&str| {
                     let after = line.strip_prefix(name.as_str()).unwrap_or_default();
                     let after =
                         ["_bucket", "_sum", "_count"].iter().find_map(|s| after.strip_prefix(s)).unwrap_or(after);
                     after.starts_with('{')
                 };
-                let sets = self.0.lines().filter(ours).filter_map(|line| line.split_once('{')?.1.rsplit_once('}'));
+                let sets = self.0.lines().filter(is_sample).filter_map(|line| line.split_once('{')?.1.rsplit_once('}'));
                 // No label value contains a quote.
                 let labels = sets.flat_map(|(set, _)| set.split('"').step_by(2).map(str::to_owned).collect::<Vec<_>>());
                 let labels = labels.map(|label| label.trim_matches([',', '=']).to_owned());
