@@ -1,4 +1,4 @@
-//! Logins a second beside the raw rate of hashes, and what a flood of them does to another route.
+//! Logins per second compared with the raw hash rate, and the effect of a flood of logins on another route.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,27 +10,26 @@ use purse::kernel::Role;
 use crate::figures::{Figures, percentile, rounds, seconds};
 use crate::report::{Report, Target};
 use crate::support::{Client, Outages, PASSWORD, User, World};
-use crate::tools::{beside, wrk};
+use crate::tools::{blocking, wrk};
 
 const FLOOD: usize = 32;
 
 pub async fn measure(servers: &Outages, report: &mut Report) {
     let world = World::on(servers.servers).await;
     let (users, _wallet, client) = world.both().await;
-    let person = client.user().await;
+    let user = client.user().await;
     let (mut raw, mut logins, mut idle, mut flooded) = (Figures::default(), Figures::default(), Vec::new(), Vec::new());
     for round in 1..=rounds() {
-        raw.push(beside(raw_rate).await);
-        idle.extend(profile_times(&client, &person, Duration::from_secs(seconds() as u64)).await);
+        raw.push(blocking(raw_rate).await);
+        idle.extend(profile_times(&client, &user, Duration::from_secs(seconds() as u64)).await);
         let flood = || {
-            let (url, email) = (users.url(), person.email.clone());
-            beside(move || wrk(&url, FLOOD, seconds(), "logins.lua", &[&email, PASSWORD]))
+            let (url, email) = (users.url(), user.email.clone());
+            blocking(move || wrk(&url, FLOOD, seconds(), "logins.lua", &[&email, PASSWORD]))
         };
-        // Once by itself, and once with somebody who asks for something else.
+        // Once alone, and once while a client requests its profile.
         let alone = flood().await;
-        let (load, times) =
-            tokio::join!(flood(), profile_times(&client, &person, Duration::from_secs(seconds() as u64)));
-        assert_eq!((alone.refused, load.refused), (0, 0));
+        let (load, times) = tokio::join!(flood(), profile_times(&client, &user, Duration::from_secs(seconds() as u64)));
+        assert_eq!((alone.errors, load.errors), (0, 0));
         println!("  round {round}: raw {:.1} hashes/s, {:.1} logins/s", raw.median(), alone.rate);
         logins.push(alone.rate);
         flooded.extend(times);
@@ -63,7 +62,7 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     report.memory("users, after the flood", &users);
 }
 
-/// Hashes a second with a thread a core, and nothing else to do.
+/// Hashes per second with one thread per core and no other load.
 fn raw_rate() -> f64 {
     let cores = std::thread::available_parallelism().expect("cores").get();
     let (prototype, stop, began) =
@@ -72,27 +71,27 @@ fn raw_rate() -> f64 {
         .map(|_| {
             let (mut argon2, stop) = (prototype.clone(), Arc::clone(&stop));
             std::thread::spawn(move || {
-                let mut made = 0_u32;
+                let mut hashes = 0_u32;
                 while !stop.load(Ordering::Relaxed) {
                     argon2.hash(PASSWORD).expect("a hash");
-                    made += 1;
+                    hashes += 1;
                 }
-                made
+                hashes
             })
         })
         .collect();
     std::thread::sleep(Duration::from_secs(seconds() as u64));
     stop.store(true, Ordering::Relaxed);
-    let made: u32 = threads.into_iter().map(|thread| thread.join().expect("a thread")).sum();
-    f64::from(made) / began.elapsed().as_secs_f64()
+    let hashes: u32 = threads.into_iter().map(|thread| thread.join().expect("a thread")).sum();
+    f64::from(hashes) / began.elapsed().as_secs_f64()
 }
 
-/// Milliseconds of one request after the other.
-async fn profile_times(client: &Client, person: &User, span: Duration) -> Vec<f64> {
+/// Response times of consecutive requests, in milliseconds.
+async fn profile_times(client: &Client, user: &User, span: Duration) -> Vec<f64> {
     let (until, mut times) = (Instant::now() + span, Vec::new());
     while Instant::now() < until {
         let began = Instant::now();
-        assert_eq!(client.me(&person.token).await.status, 200);
+        assert_eq!(client.me(&user.token).await.status, 200);
         times.push(began.elapsed().as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -1,4 +1,4 @@
-//! A process by itself: how soon it is ready, and what it holds while nothing happens.
+//! Cold start and idle memory of one process.
 
 use std::time::Instant;
 

@@ -1,5 +1,3 @@
-//! What is told at the end: targets and whether they are reached, tables, the machine.
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -8,33 +6,31 @@ use crate::machine;
 use crate::plot;
 use crate::support::{Outages, RoleProcess};
 
-/// Where the page and its pictures stand.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks")
 }
 
-/// A ratio that has to be reached.
+/// A figure and the bound that it must meet.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub measure: String,
     pub figure: f64,
     bound: f64,
-    reached: bool,
+    met: bool,
     sign: &'static str,
 }
 
 impl Target {
     pub fn at_least(measure: &str, figure: f64, bound: f64) -> Self {
-        Self { measure: measure.to_owned(), figure, bound, reached: figure >= bound, sign: "≥" }
+        Self { measure: measure.to_owned(), figure, bound, met: figure >= bound, sign: "≥" }
     }
 
     pub fn at_most(measure: &str, figure: f64, bound: f64) -> Self {
-        Self { measure: measure.to_owned(), figure, bound, reached: figure <= bound, sign: "≤" }
+        Self { measure: measure.to_owned(), figure, bound, met: figure <= bound, sign: "≤" }
     }
 }
 
-/// A file beside the page.
-struct Picture {
+struct Chart {
     file: &'static str,
     title: &'static str,
     svg: String,
@@ -44,17 +40,17 @@ pub struct Report {
     machine: Vec<String>,
     targets: Vec<Target>,
     tables: String,
-    pictures: Vec<Picture>,
+    charts: Vec<Chart>,
 }
 
-/// Most memory that a role may hold after a load, in MiB.
+/// Maximum resident memory of a role after a load.
 const MEMORY_MIB_MAX: f64 = 64.0;
 
 impl Report {
     pub fn new(servers: &Outages) -> Self {
         let on = servers.servers.addresses().clone();
-        let machine = std::thread::spawn(move || machine::described(&on)).join().expect("a thread");
-        Self { machine, targets: Vec::new(), tables: String::new(), pictures: Vec::new() }
+        let machine = std::thread::spawn(move || machine::describe(&on)).join().expect("a thread");
+        Self { machine, targets: Vec::new(), tables: String::new(), charts: Vec::new() }
     }
 
     pub fn target(&mut self, target: Target) {
@@ -69,12 +65,11 @@ impl Report {
         let _ = writeln!(self.tables, "| {} |", cells.join(" | "));
     }
 
-    /// One line a series.
     pub fn lines(&mut self, file: &'static str, title: &'static str, series: &[(&str, Vec<(f64, f64)>)]) {
-        self.pictures.push(Picture { file, title, svg: plot::lines(title, series) });
+        self.charts.push(Chart { file, title, svg: plot::lines(title, series) });
     }
 
-    /// How long one request in so many takes at least, a line a series of sorted times.
+    /// Draws what the slowest one in N requests takes at least. The times of each series must be sorted.
     pub fn tails(&mut self, file: &'static str, title: &'static str, series: &[(&str, &[f64])]) {
         const ONE_IN: [f64; 9] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0];
         let tail = |times: &[f64]| {
@@ -105,11 +100,11 @@ impl Report {
             seconds()
         );
         page.push_str("| measure | result | target | met |\n|---|---|---|---|\n");
-        for Target { measure, figure, bound, reached, sign } in &self.targets {
-            let verdict = if *reached { "yes" } else { "**no**" };
+        for Target { measure, figure, bound, met, sign } in &self.targets {
+            let verdict = if *met { "yes" } else { "**no**" };
             let _ = writeln!(page, "| {measure} | {} | {sign} {bound} | {verdict} |", grouped(*figure));
         }
-        for Picture { file, title, .. } in &self.pictures {
+        for Chart { file, title, .. } in &self.charts {
             let _ = write!(page, "\n![{title}]({file})\n");
         }
         page.push_str(&self.tables);
@@ -123,7 +118,7 @@ impl Report {
     pub fn write(&self) {
         std::fs::create_dir_all(folder()).expect("a folder");
         std::fs::write(folder().join("README.md"), self.page()).expect("written");
-        for Picture { file, svg, .. } in &self.pictures {
+        for Chart { file, svg, .. } in &self.charts {
             std::fs::write(folder().join(file), svg).expect("written");
         }
         println!("written to docs/benchmarks");

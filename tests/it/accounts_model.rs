@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, PASSWORD, User, World, assert_refused, stranger, token_of};
+use crate::support::{Client, PASSWORD, Response, User, World, assert_error, token_of, unknown_user_id};
 
 /// Sequences, where nobody says how many.
 const CASES: u32 = 16;
@@ -83,7 +83,7 @@ impl Person {
     /// Somebody who is not registered has the token of a stranger.
     fn bearer(&self) -> User {
         self.user.clone().unwrap_or_else(|| {
-            let id = stranger();
+            let id = unknown_user_id();
             User { token: token_of(&id), id, email: self.email.clone() }
         })
     }
@@ -111,7 +111,7 @@ impl Accounts<'_> {
                     Some(user) => {
                         assert_eq!((&answer.body["id"], &answer.body["email"]), (&json!(user.id), &json!(user.email)));
                     }
-                    None => assert_refused(&answer, 404, "USER_NOT_FOUND", &about),
+                    None => assert_error(&answer, 404, "USER_NOT_FOUND", &about),
                 }
             }
             Step::Post { person, credit, cents, key } => self.post(person, credit, cents, key, &about).await,
@@ -133,7 +133,7 @@ impl Accounts<'_> {
         let answer = self.client.register(&self.people[person].spelt(shouting)).await;
         let person = &mut self.people[person];
         if person.user.is_some() {
-            assert_refused(&answer, 409, "EMAIL_EXISTS", about);
+            assert_error(&answer, 409, "EMAIL_EXISTS", about);
             return;
         }
         assert_eq!(answer.status, 201, "{about}: {answer:?}");
@@ -156,7 +156,7 @@ impl Accounts<'_> {
                 // From here on the new token is used.
                 answer.body["accessToken"].as_str().expect("token").clone_into(&mut user.token);
             }
-            _ => assert_refused(&answer, 401, "INVALID_CREDENTIALS", about),
+            _ => assert_error(&answer, 401, "INVALID_CREDENTIALS", about),
         }
     }
 
@@ -166,7 +166,7 @@ impl Accounts<'_> {
         let text = key.map(|key| format!("key-{key}"));
         let answer = self.client.post(&person.bearer(), kind, cents, text.as_deref()).await;
         if person.user.is_none() {
-            assert_refused(&answer, 503, "WALLET_PROVISIONING", about);
+            assert_error(&answer, 503, "WALLET_PROVISIONING", about);
             return;
         }
         if let Some(first) = key.and_then(|key| person.keys.get(&key)).map(|at| &person.entries[*at]) {
@@ -174,15 +174,15 @@ impl Accounts<'_> {
                 assert_eq!((answer.status.as_u16(), answer.header("idempotent-replayed")), (200, "true"), "{about}");
                 assert_eq!(answer.body, first.shown, "{about}");
             } else {
-                assert_refused(&answer, 422, "IDEMPOTENCY_KEY_REUSED", about);
+                assert_error(&answer, 422, "IDEMPOTENCY_KEY_REUSED", about);
             }
             return;
         }
         let balance = if credit { person.balance() + cents } else { person.balance() - cents };
         if balance < 0 {
-            assert_refused(&answer, 409, "INSUFFICIENT_FUNDS", about);
+            assert_error(&answer, 409, "INSUFFICIENT_FUNDS", about);
         } else if balance > CENTS_MAX {
-            assert_refused(&answer, 409, "BALANCE_LIMIT", about);
+            assert_error(&answer, 409, "BALANCE_LIMIT", about);
         } else {
             assert_eq!(answer.status, 201, "{about}: {answer:?}");
             let shown = ["type", "amountMinor", "balanceAfterMinor"].map(|field| answer.body[field].clone());
@@ -193,10 +193,10 @@ impl Accounts<'_> {
     }
 
     /// A read of a wallet; `None` for somebody who has none, after that was answered as it has to be.
-    async fn read(&self, person: usize, path: &str, about: &str) -> Option<Answer> {
+    async fn read(&self, person: usize, path: &str, about: &str) -> Option<Response> {
         let answer = self.client.get(&self.people[person].bearer(), path).await;
         if self.people[person].user.is_none() {
-            assert_refused(&answer, 503, "WALLET_PROVISIONING", about);
+            assert_error(&answer, 503, "WALLET_PROVISIONING", about);
             return None;
         }
         Some(answer)
@@ -228,7 +228,7 @@ impl Accounts<'_> {
         if person == of {
             assert_eq!((answer.status.as_u16(), &answer.body), (200, &entry.shown), "{about}");
         } else {
-            assert_refused(&answer, 404, "TRANSACTION_NOT_FOUND", about);
+            assert_error(&answer, 404, "TRANSACTION_NOT_FOUND", about);
         }
     }
 

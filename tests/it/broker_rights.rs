@@ -43,7 +43,7 @@ const ACCESS_REFUSED: u16 = 403;
 
 /// What one account asks of the broker, on a channel of its own, because a refusal closes the channel.
 async fn asked(world: &World, user: &str, name: &str) -> Result<(), ErrorKind> {
-    let url = world.broker.url_of(user, PASSWORD);
+    let url = world.broker.url_for(user, PASSWORD);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.expect("logged in");
     let channel = connection.create_channel().await.expect("channel");
     ask(&channel, name).await.map_err(|e| e.kind().clone())
@@ -88,8 +88,8 @@ fn is_refusal(kind: &ErrorKind) -> bool {
 #[tokio::test]
 async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
     let world = World::new().await;
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
-    let (users_url, wallet_url) = (world.broker.url_of(USERS, PASSWORD), world.broker.url_of(WALLET, PASSWORD));
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
+    let (users_url, wallet_url) = (world.broker.url_for(USERS, PASSWORD), world.broker.url_for(WALLET, PASSWORD));
     let fast =
         [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "400"), ("RETRY_TTL_3_MS", "800"), ("DB_LOCK_TIMEOUT_MS", "50")];
     let users = world.start_with(Role::Users, &[("RABBITMQ_URL", &*users_url)]).await;
@@ -115,7 +115,7 @@ async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
 #[tokio::test]
 async fn each_account_is_refused_what_the_other_role_does_and_everything_else() {
     let world = World::new().await;
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     // The topology is there, so that nothing is refused because it does not exist.
     let _wallet = world.start(Role::Wallet).await;
     world.broker.declare_plain("somebody.elses").await;
@@ -175,12 +175,12 @@ async fn each_account_is_refused_what_the_other_role_does_and_everything_else() 
 #[tokio::test]
 async fn no_account_of_a_role_logs_in_elsewhere() {
     let (world, neighbour) = (World::new().await, World::new().await);
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     for user in [USERS, WALLET] {
-        let there = neighbour.broker.url_of(user, PASSWORD);
+        let there = neighbour.broker.url_for(user, PASSWORD);
         let connected = Connection::connect(&there, ConnectionProperties::default()).await;
         assert!(connected.is_err(), "{user} is in another virtual host");
-        let wrong = world.broker.url_of(user, "another password");
+        let wrong = world.broker.url_for(user, "another password");
         assert!(Connection::connect(&wrong, ConnectionProperties::default()).await.is_err(), "{user}");
         let pages = format!("{}/api/overview", world.addresses.management_url());
         let asked = reqwest::Client::new().get(&pages).basic_auth(user, Some(PASSWORD)).send().await.expect("answer");

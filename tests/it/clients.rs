@@ -9,7 +9,7 @@ use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Document, LossyLine, PATIENCE, World, eventually};
+use crate::support::{Document, LossyProxy, PATIENCE, World, eventually};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,7 +33,7 @@ async fn a_client_does_it_right(program: &'static str, file: &'static str) {
     let cut_off = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:9/%2f")]).await;
     let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "2"), ("RL_TX_WINDOW", "2s")];
     let wallet = world.start_with(Role::Wallet, &limits).await;
-    let line = LossyLine::to(&wallet.url(), "POST /v1/transactions/credit ").await;
+    let line = LossyProxy::to(&wallet.url(), "POST /v1/transactions/credit ").await;
 
     let ran = tokio::spawn(run(program, file, cut_off.url(), line.url.clone()));
     let registered = "SELECT count(*) FROM users";

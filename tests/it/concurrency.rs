@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use purse::kernel::Role;
 
-use crate::support::{Client, Holder, PATIENCE, User, World, eventually};
+use crate::support::{Client, PATIENCE, User, WalletLock, World, eventually};
 
 /// What must hold of every wallet at any time: places without a gap, the balance the sum, never below zero.
 async fn the_ledger_is_right(world: &World) {
@@ -103,7 +103,7 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
     let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &patient));
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
-    let holder = Holder::of(&world, &user).await;
+    let holder = WalletLock::acquire(&world, &user).await;
     let posting = tokio::spawn({
         let (client, user) = (client.clone(), user.clone());
         async move { client.post(&user, "credit", 5, None).await }
@@ -115,7 +115,7 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
          VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp())",
         user.id
     );
-    holder.writes(&write).await;
+    holder.write(&write).await;
     let made = posting.await.expect("asked");
     assert_eq!((made.status.as_u16(), &made.body["balanceAfterMinor"]), (201, &serde_json::json!(7)), "{made:?}");
     the_ledger_is_right(&world).await;
@@ -126,7 +126,7 @@ async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_w
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (held, free) = (client.ready_user().await, client.ready_user().await);
-    let holder = Holder::of(&world, &held).await;
+    let holder = WalletLock::acquire(&world, &held).await;
 
     // The held wallet's post is on its way before and while the others are answered.
     let (waiting_client, waiting_user) = (client.clone(), held.clone());
@@ -136,7 +136,7 @@ async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_w
     }
     let refused = waiting.await.expect("answer");
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{refused:?}");
-    holder.lets_go().await;
+    holder.release().await;
     let made = client.post(&held, "credit", 5, Some("held")).await;
     assert_eq!((made.status.as_u16(), client.balance(&held).await), (201, 5));
     the_ledger_is_right(&world).await;

@@ -206,7 +206,7 @@ async fn the_accounts_of_the_container_stack_have_the_same_rights() {
     settings.insert("WALLET_DATABASE_URL".to_owned(), app_url.clone());
     settings.insert("WALLET_MIGRATION_DATABASE_URL".to_owned(), owner_url.clone());
     let mut migrated = RoleProcess::spawn(&["migrate", "--role", "wallet"], &settings);
-    assert_eq!(migrated.ended().await.code(), Some(0), "{}", migrated.everything());
+    assert_eq!(migrated.exited().await.code(), Some(0), "{}", migrated.output());
     for statement in FORBIDDEN_EVERYWHERE.iter().chain(FORBIDDEN_IN_WALLET) {
         is_refused(&world, &app_url, statement, INSUFFICIENT_PRIVILEGE);
     }

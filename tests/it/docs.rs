@@ -399,7 +399,7 @@ fn every_fault_on_the_reliability_page_has_a_test_and_every_fault_test_a_row() {
     let named = named_tests(&page);
     assert!(named.len() > 60, "only {} tests are named", named.len());
     for name in &named {
-        let exists = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("notices!({name},"));
+        let exists = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("ablation!({name},"));
         assert!(exists, "docs/reliability.md names {name}, which does not exist");
     }
     let faults = sources("tests/it/faults");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use purse::kernel::Role;
 use reqwest::Method;
 
-use crate::support::{Browser, Client, RoleProcess, World, assert_refused};
+use crate::support::{Browser, Client, RoleProcess, World, assert_error};
 
 /// Both roles; the users page knows where the wallet's is.
 async fn roles(world: &World) -> (RoleProcess, RoleProcess) {
@@ -34,7 +34,7 @@ async fn authorize(browser: &Browser, token: &str) {
 /// A picture for the docs, where the run is told to make them.
 async fn picture(browser: &Browser, name: &str) {
     if let Some(folder) = std::env::var_os("PURSE_PICTURES") {
-        browser.picture(&PathBuf::from(folder).join(format!("{name}.png"))).await;
+        browser.screenshot(&PathBuf::from(folder).join(format!("{name}.png"))).await;
     }
 }
 
@@ -69,7 +69,7 @@ async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet()
     browser.run("document.getElementById('operations-wallet-getBalance').scrollIntoView()").await;
     picture(&browser, "docs-balance").await;
     assert_eq!(world.sql(Role::Wallet, "SELECT sum(amount_minor) FROM transactions").await, "1500");
-    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    assert_eq!(browser.console().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -85,12 +85,12 @@ async fn the_page_loads_from_its_own_origin_alone_and_may_do_nothing_else() {
         assert!(loaded.len() >= 5, "{loaded:?}");
         let foreign = |name: &&&str| !name.starts_with(&role.url()) && !name.starts_with("data:");
         assert_eq!(loaded.iter().filter(foreign).collect::<Vec<_>>(), Vec::<&&str>::new());
-        assert_eq!(browser.complaints().await, Vec::<String>::new());
+        assert_eq!(browser.console().await, Vec::<String>::new());
     }
     // The policy holds: another origin is not even asked.
     let script = "return fetch('http://127.0.0.1:9/').then(() => 'let through', error => String(error))";
     assert!(browser.run(script).await.as_str().is_some_and(|said| said.contains("Failed to fetch")));
-    let complaints = browser.complaints().await.join("\n");
+    let complaints = browser.console().await.join("\n");
     assert!(complaints.contains("Content Security Policy"), "{complaints}");
     // Nobody said where the users role is, so it is looked for on the same host.
     let next = browser.run("return document.getElementById('other').href").await;
@@ -122,6 +122,6 @@ async fn the_page_and_its_files_say_what_they_are_and_other_files_are_a_404() {
         assert!(text.contains(&format!("\"docs/{file}\"")), "the page does not load {file}");
     }
     for path in ["/docs/", "/docs/page.html", "/docs/..%2fCargo.toml", "/docs/page.js/x"] {
-        assert_refused(&client.send(get(path)).await, 404, "NOT_FOUND", path);
+        assert_error(&client.send(get(path)).await, 404, "NOT_FOUND", path);
     }
 }

@@ -3,7 +3,7 @@
 use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 
-use crate::support::{Answer, Client, PASSWORD, Raw, RoleProcess, User, World, assert_invalid, assert_refused};
+use crate::support::{Client, PASSWORD, Raw, Response, RoleProcess, User, World, assert_error, assert_invalid};
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
 const USERS_ROWS: &str = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM outbox)";
@@ -51,7 +51,7 @@ impl Routes {
         self.client.request(Method::POST, url).bearer_auth(&self.user.token)
     }
 
-    async fn post(&self, url: &str, media_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+    async fn post(&self, url: &str, media_type: &str, body: impl Into<reqwest::Body>) -> Response {
         self.client.send(self.request(url).header("content-type", media_type).body(body)).await
     }
 }
@@ -127,13 +127,13 @@ async fn a_body_that_is_not_announced_as_json_is_a_415_on_every_route() {
             "json",
         ] {
             let answer = routes.post(url, media_type, sound.clone()).await;
-            assert_refused(&answer, 415, "UNSUPPORTED_MEDIA_TYPE", &format!("{url}: {media_type:?}"));
+            assert_error(&answer, 415, "UNSUPPORTED_MEDIA_TYPE", &format!("{url}: {media_type:?}"));
         }
         let unannounced = routes.client.send(routes.request(url).body(sound.clone())).await;
-        assert_refused(&unannounced, 415, "UNSUPPORTED_MEDIA_TYPE", url);
+        assert_error(&unannounced, 415, "UNSUPPORTED_MEDIA_TYPE", url);
         // It stands before the size and the form of the body.
         let large = routes.post(url, "text/plain", "x".repeat(BODY_BYTES_MAX + 1)).await;
-        assert_refused(&large, 415, "UNSUPPORTED_MEDIA_TYPE", url);
+        assert_error(&large, 415, "UNSUPPORTED_MEDIA_TYPE", url);
     }
     routes.nothing_was_written().await;
     for (url, sound) in &routes.all[1..] {
@@ -156,10 +156,10 @@ async fn sixteen_kibibytes_are_read_and_not_one_byte_more() {
     for (url, sound) in &routes.all {
         let padded = |bytes: usize| format!("{}{sound}", " ".repeat(bytes - sound.len()));
         let over = routes.post(url, "application/json", padded(BODY_BYTES_MAX + 1)).await;
-        assert_refused(&over, 413, "PAYLOAD_TOO_LARGE", url);
+        assert_error(&over, 413, "PAYLOAD_TOO_LARGE", url);
         // It stands before the form of the body.
         let nonsense = routes.post(url, "application/json", "x".repeat(BODY_BYTES_MAX + 1)).await;
-        assert_refused(&nonsense, 413, "PAYLOAD_TOO_LARGE", url);
+        assert_error(&nonsense, 413, "PAYLOAD_TOO_LARGE", url);
     }
     routes.nothing_was_written().await;
     for (url, sound) in &routes.all {
@@ -175,8 +175,8 @@ async fn three_megabytes_are_a_413_with_their_length_and_without_it() {
     let large = format!("{{\"amountMinor\":5,\"description\":\"{}\"}}", "x".repeat(3_000_000));
     for (url, _) in &routes.all {
         let announced = routes.post(url, "application/json", large.clone()).await;
-        assert_refused(&announced, 413, "PAYLOAD_TOO_LARGE", url);
-        assert_refused(&in_chunks(&routes, url, &large).await, 413, "PAYLOAD_TOO_LARGE", url);
+        assert_error(&announced, 413, "PAYLOAD_TOO_LARGE", url);
+        assert_error(&in_chunks(&routes, url, &large).await, 413, "PAYLOAD_TOO_LARGE", url);
     }
     routes.nothing_was_written().await;
 }
@@ -186,14 +186,14 @@ async fn a_body_in_chunks_counts_to_the_same_limit() {
     let routes = Routes::new().await;
     for (url, sound) in &routes.all {
         let padded = |bytes: usize| format!("{}{sound}", " ".repeat(bytes - sound.len()));
-        assert_refused(&in_chunks(&routes, url, &padded(BODY_BYTES_MAX + 1)).await, 413, "PAYLOAD_TOO_LARGE", url);
+        assert_error(&in_chunks(&routes, url, &padded(BODY_BYTES_MAX + 1)).await, 413, "PAYLOAD_TOO_LARGE", url);
         let exact = in_chunks(&routes, url, &padded(BODY_BYTES_MAX)).await;
         assert!(exact.status.is_success(), "{url}: {exact:?}");
     }
 }
 
 /// Sends a body in chunks of a kilobyte, without saying how long it will be.
-async fn in_chunks(routes: &Routes, url: &str, body: &str) -> Answer {
+async fn in_chunks(routes: &Routes, url: &str, body: &str) -> Response {
     let (host, path) = url.trim_start_matches("http://").split_once('/').expect("a path");
     let mut raw = Raw::connect(&format!("http://{host}")).await;
     let head = format!(
@@ -207,5 +207,5 @@ async fn in_chunks(routes: &Routes, url: &str, body: &str) -> Answer {
     }
     // Where the other side has had enough, its answer is there all the same.
     let _ = open && raw.send("0\r\n\r\n").await;
-    raw.answer().await.unwrap_or_else(|| panic!("{url}: closed without an answer"))
+    raw.response().await.unwrap_or_else(|| panic!("{url}: closed without an answer"))
 }

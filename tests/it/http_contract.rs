@@ -4,7 +4,7 @@ use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, PASSWORD, World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{Client, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response};
 
 const REGISTER: &str = "/v1/auth/register";
 const LOGIN: &str = "/v1/auth/login";
@@ -17,7 +17,7 @@ async fn world() -> (World, crate::support::RoleProcess, Client) {
     (world, users, client)
 }
 
-async fn post(client: &Client, path: &str, body: &Value) -> Answer {
+async fn post(client: &Client, path: &str, body: &Value) -> Response {
     client.send(client.request(Method::POST, &format!("{}{path}", client.users)).json(body)).await
 }
 
@@ -131,13 +131,13 @@ async fn the_longest_and_the_shortest_of_each_field_are_taken() {
     for (field, sent, kept) in cases {
         let answer = post(&client, REGISTER, &person_with(field, sent)).await;
         assert_eq!((answer.status.as_u16(), answer.body["user"][field].as_str()), (201, Some(kept.as_str())));
-        assert_dressed(&answer, "a registration");
+        assert_json_response(&answer, "a registration");
     }
     let email = email_of(254).to_uppercase();
     let answer = post(&client, REGISTER, &person_with("email", json!(email))).await;
     assert_eq!(answer.body["user"]["email"], json!(email.to_lowercase()), "{answer:?}");
     let again = post(&client, REGISTER, &person_with("email", json!(email.to_lowercase()))).await;
-    assert_refused(&again, 409, "EMAIL_EXISTS", "the same address in another case");
+    assert_error(&again, 409, "EMAIL_EXISTS", "the same address in another case");
     assert_eq!(world.sql(Role::Users, ROWS).await, "6|6");
 }
 
@@ -160,7 +160,7 @@ async fn a_registration_answers_exactly_what_the_contract_says() {
     assert_eq!((me.status.as_u16(), &me.body), (200, &answer.body["user"]));
     let login = client.log_in(sent["email"].as_str().expect("email"), PASSWORD).await;
     assert_eq!((login.status.as_u16(), keys(&login.body).join(" ")), (200, "accessToken expiresIn tokenType".into()));
-    assert_dressed(&login, "a login");
+    assert_json_response(&login, "a login");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_password_is_taken_exactly_as_it_was_sent() {
         let email = body["email"].as_str().expect("email");
         assert_eq!(client.log_in(email, password).await.status, 200, "{password:?}");
         for other in others {
-            assert_refused(&client.log_in(email, other).await, 401, "INVALID_CREDENTIALS", other);
+            assert_error(&client.log_in(email, other).await, 401, "INVALID_CREDENTIALS", other);
         }
     }
 }
@@ -206,7 +206,7 @@ async fn a_login_tells_a_malformed_body_but_not_who_has_an_account() {
     assert_invalid(&client.log_in(&user.email, &"p".repeat(1025)).await, &["password"], "too long for any password");
 
     let wrong = client.log_in(&user.email, "not the password").await;
-    assert_refused(&wrong, 401, "INVALID_CREDENTIALS", "a wrong password");
+    assert_error(&wrong, 401, "INVALID_CREDENTIALS", "a wrong password");
     for (email, password) in [
         ("nobody@example.com", PASSWORD),
         ("not an address", PASSWORD),
@@ -218,7 +218,7 @@ async fn a_login_tells_a_malformed_body_but_not_who_has_an_account() {
         let answer = client.log_in(email, password).await;
         assert_eq!((answer.status, &answer.body), (wrong.status, &wrong.body), "{email:?} {password:?}");
         assert_eq!(answer.header("www-authenticate"), wrong.header("www-authenticate"));
-        let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let names = |answer: &Response| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names(&answer), names(&wrong), "{email:?} {password:?}");
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_dressed, assert_refused};
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, assert_json_response};
 
 /// Longest head, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -26,15 +26,15 @@ async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
     let around = "GET".len() + "/health/live".len() + "host".len() + 1 + 4 + "x-pad".len() + 4;
     let request = |pad: usize| format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-pad: {}\r\n\r\n", "p".repeat(pad));
     raw.send(request(HEAD_BYTES_MAX - around)).await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200, "exactly as long as it may be");
+    assert_eq!(raw.response().await.expect("an answer").status, 200, "exactly as long as it may be");
     raw.send(request(HEAD_BYTES_MAX - around + 1)).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "one byte more");
+    assert_error(&raw.response().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "one byte more");
     let target = format!("GET /health/live?{} HTTP/1.1\r\nhost: x\r\n\r\n", "q".repeat(HEAD_BYTES_MAX));
     raw.send(target).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "a long target");
+    assert_error(&raw.response().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "a long target");
     let many = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(90))).collect::<Vec<_>>().concat();
     raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "many headers");
+    assert_error(&raw.response().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "many headers");
     // It comes before everything else, and the connection is still good for the next request.
     let body = "{}";
     raw.send(format!(
@@ -43,10 +43,10 @@ async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
         body.len()
     ))
     .await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "before a 404");
+    assert_error(&raw.response().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "before a 404");
     if let Some(next) = {
         raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        raw.answer().await
+        raw.response().await
     } {
         assert_eq!(next.status, 200, "{next:?}");
     }
@@ -94,11 +94,11 @@ async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     // The slow ones are ended by the server, by themselves: none of them can be held open by doing nothing.
     for mut raw in silent.into_iter().chain(half_heads) {
-        assert!(raw.answer().await.is_none_or(|answer| answer.status == 408));
+        assert!(raw.response().await.is_none_or(|answer| answer.status == 408));
         assert!(raw.ends().await);
     }
     for mut raw in half_bodies {
-        assert_refused(&raw.answer().await.expect("an answer"), 408, "REQUEST_TIMEOUT", "half a body");
+        assert_error(&raw.response().await.expect("an answer"), 408, "REQUEST_TIMEOUT", "half a body");
         assert!(raw.ends().await);
     }
     drop(kept);
@@ -115,12 +115,12 @@ async fn asking_for_another_protocol_changes_nothing() {
         let mut raw = Raw::connect(&client.users).await;
         let next = "GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n";
         raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{wish}\r\n\r\n{next}")).await;
-        let answer = raw.answer().await.expect("an answer");
+        let answer = raw.response().await.expect("an answer");
         assert_eq!(answer.status, 200, "{wish}: {answer:?}");
         assert!(!answer.headers.contains_key("upgrade"), "{wish}: {answer:?}");
         // What follows is a request like any other, or the connection has ended: never bytes of another protocol.
-        if let Some(next) = raw.answer().await {
-            assert_refused(&next, 404, "NOT_FOUND", wish);
+        if let Some(next) = raw.response().await {
+            assert_error(&next, 404, "NOT_FOUND", wish);
             assert_eq!(next.header("x-request-id"), "next");
         }
     }
@@ -141,9 +141,9 @@ async fn the_host_that_a_request_names_is_told_back_nowhere() {
             "GET {target} HTTP/1.1\r\nhost: {host}\r\nx-forwarded-host: evil.example\r\nx-original-url: /v1/users/me\r\n\r\n"
         ))
         .await;
-        let answer = raw.answer().await.expect("an answer");
+        let answer = raw.response().await.expect("an answer");
         assert!([200, 401, 404].contains(&answer.status.as_u16()), "{target}: {answer:?}");
-        assert_dressed(&answer, target);
+        assert_json_response(&answer, target);
         assert!(!format!("{answer:?}").contains("evil"), "{target}: {answer:?}");
         assert!(!answer.headers.contains_key("location"), "{target}: {answer:?}");
     }
@@ -172,7 +172,7 @@ async fn chunks_that_two_readers_could_read_differently_end_the_connection() {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(format!("{head}{encoding}\r\n\r\n{chunks}{hidden}")).await;
         let about = format!("{encoding:?} {chunks:?}");
-        if let Some(answer) = raw.answer().await {
+        if let Some(answer) = raw.response().await {
             assert!((400..500).contains(&answer.status.as_u16()), "{about}: {answer:?}");
         }
         raw.finish().await;
@@ -186,6 +186,6 @@ async fn chunks_that_two_readers_could_read_differently_end_the_connection() {
     assert!(!reached("smuggled"), "no handler saw it");
     let mut still = Raw::connect(&client.users).await;
     still.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert_eq!(still.answer().await.expect("an answer").status, 200);
+    assert_eq!(still.response().await.expect("an answer").status, 200);
     assert!(still.stays_open(Duration::from_millis(50)).await);
 }

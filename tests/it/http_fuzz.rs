@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fuzz_requests::{Framing, Request, requests};
-use crate::support::{Answer, Client, Raw, World, assert_dressed, assert_dressed_without_body, assert_refused};
+use crate::support::{Client, Raw, Response, World, assert_common_headers, assert_error, assert_json_response};
 
 /// Requests, where nobody says how many.
 const REQUESTS: usize = 4_000;
@@ -23,7 +23,7 @@ const PATIENT: [(&str, &str); 3] =
     [("DB_ACQUIRE_TIMEOUT_MS", "60000"), ("DB_STATEMENT_TIMEOUT_MS", "60000"), ("DB_LOCK_TIMEOUT_MS", "50000")];
 
 /// What holds of every answer.
-fn check(answer: &Answer, request: &Request) {
+fn check(answer: &Response, request: &Request) {
     let about = format!("{request:?}");
     let status = answer.status.as_u16();
     assert!(status < 500, "{about}\n{answer:?}");
@@ -31,15 +31,15 @@ fn check(answer: &Answer, request: &Request) {
         // The parser's own: what cannot be read as HTTP reaches nothing of ours.
         assert!([400, 408, 413, 414, 431].contains(&status), "{about}\n{answer:?}");
     } else if status >= 400 {
-        assert_refused(answer, status, answer.code(), &about);
+        assert_error(answer, status, answer.code(), &about);
         assert!(!answer.code().is_empty(), "{about}\n{answer:?}");
     } else {
         assert!([200, 201].contains(&status), "{about}\n{answer:?}");
         // The page /docs and the metrics are what is no JSON.
         if answer.header("content-type").starts_with("text/") {
-            assert_dressed_without_body(answer, &about);
+            assert_common_headers(answer, &about);
         } else {
-            assert_dressed(answer, &about);
+            assert_json_response(answer, &about);
         }
     }
 }
@@ -58,7 +58,7 @@ async fn send(url: &str, strategy: impl Strategy<Value = Request>, seed: [u8; 32
         // After anything but a plain body the two sides may disagree on what comes next, and so the connection ends.
         let plain = matches!(request.framing, Framing::Length | Framing::Chunked);
         if plain {
-            if let Some(answer) = raw.answer().await {
+            if let Some(answer) = raw.response().await {
                 check(&answer, &request);
                 *statuses.entry(answer.status.as_u16()).or_default() += 1;
                 if answer.header("connection") != "close" {
@@ -67,7 +67,7 @@ async fn send(url: &str, strategy: impl Strategy<Value = Request>, seed: [u8; 32
             }
         } else {
             raw.finish().await;
-            while let Some(answer) = raw.answer().await {
+            while let Some(answer) = raw.response().await {
                 check(&answer, &request);
                 *statuses.entry(answer.status.as_u16()).or_default() += 1;
             }
@@ -114,7 +114,7 @@ async fn no_request_whatever_it_is_makes_an_answer_of_500_or_above() {
     for (process, url) in [(&users, &client.users), (&wallet, &client.wallet)] {
         let ready = client.send(client.request(Method::GET, &format!("{url}/health/ready"))).await;
         assert_eq!((ready.status.as_u16(), &ready.body["status"]), (200, &json!("ok")), "PURSE_FUZZ_SEED={seed}");
-        assert!(!process.everything().contains("\"panicked\""), "PURSE_FUZZ_SEED={seed}: a panic was caught");
+        assert!(!process.output().contains("\"panicked\""), "PURSE_FUZZ_SEED={seed}: a panic was caught");
     }
     assert_eq!(client.me(&user.token).await.status, 200);
     let balance = client.balance(&user).await;

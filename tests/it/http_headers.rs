@@ -5,7 +5,9 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 
-use crate::support::{Answer, Client, RoleProcess, World, assert_dressed, assert_refused, stranger, token_of};
+use crate::support::{
+    Client, Response, RoleProcess, World, assert_error, assert_json_response, token_of, unknown_user_id,
+};
 
 async fn users() -> (World, RoleProcess, Client) {
     let world = World::new().await;
@@ -15,7 +17,7 @@ async fn users() -> (World, RoleProcess, Client) {
 }
 
 /// An answer of the cheapest route to a request with these headers.
-async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Answer {
+async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Response {
     let mut request = client.request(Method::GET, &format!("{}/health/live", client.users));
     for (name, value) in headers {
         request = request.header(*name, HeaderValue::from_bytes(value).expect("a header value"));
@@ -91,7 +93,7 @@ async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
         let answer = client.send(request.header("x-request-id", "walk-9").header("traceparent", trace)).await;
         assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (status, "walk-9"), "{path}");
         assert_eq!(answer.header("traceparent"), trace, "{path}");
-        assert_dressed(&answer, path);
+        assert_json_response(&answer, path);
     }
 }
 
@@ -100,7 +102,7 @@ async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     let url = format!("{}/v1/balance", client.wallet);
     let asked = |values: Vec<String>| {
         let request = client.request(Method::GET, &url);
@@ -110,9 +112,9 @@ async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way
     // Whoever gets as far as the gate has been recognised.
     for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
         let answer = asked(vec![format!("{scheme} {token}")]).await;
-        assert_refused(&answer, 503, "WALLET_PROVISIONING", scheme);
+        assert_error(&answer, 503, "WALLET_PROVISIONING", scheme);
     }
-    assert_refused(&asked(vec![format!("Bearer   {token}")]).await, 503, "WALLET_PROVISIONING", "1*SP");
+    assert_error(&asked(vec![format!("Bearer   {token}")]).await, 503, "WALLET_PROVISIONING", "1*SP");
     let genuine = format!("Bearer {token}");
     for values in [
         vec![],
@@ -134,15 +136,15 @@ async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way
     ] {
         let about = format!("{values:?}");
         let answer = asked(values).await;
-        assert_refused(&answer, 401, "UNAUTHORIZED", &about);
+        assert_error(&answer, 401, "UNAUTHORIZED", &about);
         assert_eq!(answer.header("www-authenticate"), "Bearer", "{about}");
     }
     for query in [format!("access_token={token}"), format!("token={token}")] {
         let answer = client.send(client.request(Method::GET, &format!("{url}?{query}"))).await;
-        assert_refused(&answer, 401, "UNAUTHORIZED", "a token in the query is none");
+        assert_error(&answer, 401, "UNAUTHORIZED", "a token in the query is none");
     }
     let cookie = client.request(Method::GET, &url).header("cookie", format!("accessToken={token}"));
-    assert_refused(&client.send(cookie).await, 401, "UNAUTHORIZED", "nor is one in a cookie");
+    assert_error(&client.send(cookie).await, 401, "UNAUTHORIZED", "nor is one in a cookie");
 }
 
 #[tokio::test]

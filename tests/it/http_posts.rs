@@ -5,7 +5,7 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, User, World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{Client, Response, User, World, assert_error, assert_invalid, assert_json_response};
 
 const ROUTES: [&str; 3] = ["/v1/transactions/credit", "/v1/transactions/debit", "/v1/transactions"];
 const ROWS: &str = "SELECT count(*), coalesce(sum(amount_minor), 0) FROM transactions";
@@ -15,7 +15,7 @@ fn body_of(route: &str, fields: &str) -> String {
     if route == "/v1/transactions" { format!(r#"{{"type":"credit",{fields}}}"#) } else { format!("{{{fields}}}") }
 }
 
-async fn send(client: &Client, user: &User, route: &str, body: String) -> Answer {
+async fn send(client: &Client, user: &User, route: &str, body: String) -> Response {
     let request = client.request(Method::POST, &format!("{}{route}", client.wallet)).bearer_auth(&user.token);
     client.send(request.header("content-type", "application/json").body(body)).await
 }
@@ -65,7 +65,7 @@ async fn an_amount_is_an_integer_literal_in_its_range_and_nothing_else_moves_mon
         // No JSON at all, or no number that the parser can hold.
         for amount in ["05", "+5", ".5", "5.", "0x5", "1_000", "NaN", "Infinity", "-", "1e400", "--5", "５", &digits] {
             let answer = send(&client, &user, route, body_of(route, &format!("\"amountMinor\":{amount}"))).await;
-            assert_refused(&answer, 400, "VALIDATION_ERROR", &format!("{route} {amount}"));
+            assert_error(&answer, 400, "VALIDATION_ERROR", &format!("{route} {amount}"));
             assert!(matches!(answer.fields()[..], ["amountMinor" | "body"]), "{route} {amount}: {answer:?}");
         }
         assert_invalid(
@@ -129,7 +129,7 @@ async fn the_longest_description_and_the_largest_amount_are_taken_and_a_balance_
     ] {
         let answer = client.send(client.post_request(&user, "credit", &sent, None)).await;
         assert_eq!((answer.status.as_u16(), &answer.body["description"]), (201, &kept), "{answer:?}");
-        assert_dressed(&answer, "a credit");
+        assert_json_response(&answer, "a credit");
         let keys: Vec<_> = answer.body.as_object().expect("object").keys().cloned().collect();
         assert_eq!(keys, ["amountMinor", "balanceAfterMinor", "createdAt", "description", "id", "type"]);
         let id = answer.body["id"].as_str().expect("id");
@@ -138,10 +138,10 @@ async fn the_longest_description_and_the_largest_amount_are_taken_and_a_balance_
     let rich = client.ready_user().await;
     let most = 9_007_199_254_740_991;
     assert_eq!(client.post(&rich, "credit", most, None).await.body["balanceAfterMinor"], json!(most));
-    assert_refused(&client.post(&rich, "credit", 1, Some("k")).await, 409, "BALANCE_LIMIT", "one cent too many");
-    assert_refused(&client.post(&rich, "credit", most, None).await, 409, "BALANCE_LIMIT", "twice the largest");
+    assert_error(&client.post(&rich, "credit", 1, Some("k")).await, 409, "BALANCE_LIMIT", "one cent too many");
+    assert_error(&client.post(&rich, "credit", most, None).await, 409, "BALANCE_LIMIT", "twice the largest");
     assert_eq!(client.post(&rich, "debit", most, Some("k")).await.body["balanceAfterMinor"], json!(0));
-    assert_refused(&client.post(&rich, "debit", 1, None).await, 409, "INSUFFICIENT_FUNDS", "nothing left");
+    assert_error(&client.post(&rich, "debit", 1, None).await, 409, "INSUFFICIENT_FUNDS", "nothing left");
 }
 
 #[tokio::test]

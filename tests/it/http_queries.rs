@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{World, assert_error, assert_invalid, assert_json_response};
 
 const WHEN: &str = "2026-01-31T12:00:00Z";
 
@@ -111,7 +111,7 @@ async fn the_edges_of_every_parameter_are_taken() {
     ] {
         let answer = client.get(&user, &format!("/v1/transactions?{query}")).await;
         assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        assert_dressed(&answer, query);
+        assert_json_response(&answer, query);
         let keys: Vec<_> = answer.body.as_object().expect("object").keys().cloned().collect();
         assert_eq!(keys, ["items", "nextCursor"], "{query}");
         assert_eq!(answer.body["nextCursor"], Value::Null, "{query}");
@@ -174,7 +174,7 @@ async fn what_is_no_id_of_ones_own_transaction_is_not_found() {
         &"a".repeat(4000),
     ] {
         let answer = client.get(&user, &format!("/v1/transactions/{id}")).await;
-        assert_refused(&answer, 404, "TRANSACTION_NOT_FOUND", id);
+        assert_error(&answer, 404, "TRANSACTION_NOT_FOUND", id);
     }
     assert_eq!(client.get(&user, &format!("/v1/transactions/{own}")).await.status, 200);
     let request = client.request(Method::GET, &format!("{}/v1/transactions/{theirs}", client.wallet));

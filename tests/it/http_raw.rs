@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_error, assert_invalid, assert_json_response};
 
 async fn users() -> (World, RoleProcess, Client) {
     let world = World::new().await;
@@ -36,8 +36,8 @@ async fn a_body_that_stops(client: &Client) {
     let began = Instant::now();
     raw.send(login_head(100)).await;
     raw.send(b"{\"email\":").await;
-    let answer = raw.answer().await.expect("an answer");
-    assert_refused(&answer, 408, "REQUEST_TIMEOUT", "a slow body");
+    let answer = raw.response().await.expect("an answer");
+    assert_error(&answer, 408, "REQUEST_TIMEOUT", "a slow body");
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
     // Nothing that comes later on this connection is taken for another request.
     raw.send("x".repeat(92)).await;
@@ -62,7 +62,7 @@ async fn a_head_that_stops(client: &Client) {
     let mut raw = Raw::connect(&client.users).await;
     let began = Instant::now();
     raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
-    let answer = raw.answer().await;
+    let answer = raw.response().await;
     assert!(answer.is_none_or(|answer| answer.status == 408));
     assert!(raw.ends().await);
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
@@ -85,9 +85,9 @@ async fn pipelined_requests_are_answered_in_their_order() {
     raw.send(sent.concat()).await;
     for n in 0..5 {
         for (name, status) in [("l", 200), ("m", 200), ("n", 404)] {
-            let answer = raw.answer().await.expect("an answer");
+            let answer = raw.response().await.expect("an answer");
             assert_eq!((answer.header("x-request-id"), answer.status.as_u16()), (&*format!("{name}{n}"), status));
-            assert_dressed(&answer, name);
+            assert_json_response(&answer, name);
         }
     }
     assert!(raw.stays_open(Duration::from_millis(50)).await);
@@ -129,10 +129,10 @@ async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() 
     ] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(format!("{head}{hidden}GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n")).await;
-        let first = raw.answer().await.expect("an answer");
+        let first = raw.response().await.expect("an answer");
         assert_eq!(first.status.as_u16(), status, "{head}");
         // Either the connection ends there or the next request is the next one.
-        if let Some(second) = raw.answer().await {
+        if let Some(second) = raw.response().await {
             assert_eq!(second.header("x-request-id"), "next", "{head}");
         }
     }
@@ -223,7 +223,7 @@ async fn a_head_without_end_is_refused_and_ends_the_connection() {
     ] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(head).await;
-        if let Some(answer) = raw.answer().await {
+        if let Some(answer) = raw.response().await {
             assert!([400, 413, 414, 431].contains(&answer.status.as_u16()), "{about}: {answer:?}");
         }
         assert!(raw.ends().await, "{about}");
@@ -232,7 +232,7 @@ async fn a_head_without_end_is_refused_and_ends_the_connection() {
 
 /// An empty 400 or nothing, and then the end: what cannot be parsed reaches no handler.
 async fn refused_by_the_parser(mut raw: Raw, about: &str) {
-    if let Some(answer) = raw.answer().await {
+    if let Some(answer) = raw.response().await {
         assert_eq!((answer.status.as_u16(), &answer.body), (400, &Value::Null), "{about}: {answer:?}");
     }
     assert!(raw.ends().await, "{about}: the connection ends after one answer");
@@ -254,7 +254,7 @@ async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(&request).await;
         raw.finish().await;
-        if let Some(answer) = raw.answer().await.filter(|answer| !answer.body.is_null()) {
+        if let Some(answer) = raw.response().await.filter(|answer| !answer.body.is_null()) {
             assert_invalid(&answer, &["body"], &request);
         }
         assert!(raw.ends().await, "{request}");
@@ -269,7 +269,7 @@ async fn an_expectation_of_100_continue_is_met() {
     let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);
     let mut raw = Raw::connect(&client.users).await;
     raw.send(login_head(body.len()).replacen("host: x", "host: x\r\nexpect: 100-continue", 1)).await;
-    assert_eq!(raw.answer().await.expect("leave to go on").status, 100);
+    assert_eq!(raw.response().await.expect("leave to go on").status, 100);
     raw.send(&body).await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    assert_eq!(raw.response().await.expect("an answer").status, 200);
 }

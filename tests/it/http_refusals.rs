@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{
-    Answer, Client, Raw, World, assert_dressed, assert_dressed_without_body, assert_refused, stranger, token_of,
+    Client, Raw, Response, World, assert_common_headers, assert_error, assert_json_response, token_of, unknown_user_id,
 };
 
 /// Every route: its role, its path, the methods it has.
@@ -35,12 +35,12 @@ fn everything() -> impl Iterator<Item = (Role, &'static str, &'static [&'static 
 }
 
 /// One request without a token, by hand, so that no client tidies the path or the method up.
-async fn bare(client: &Client, role: Role, method: &str, path: &str) -> Answer {
+async fn bare(client: &Client, role: Role, method: &str, path: &str) -> Response {
     let url = if role == Role::Users { &client.users } else { &client.wallet };
     let mut raw = Raw::connect(url).await;
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     raw.send(request).await;
-    raw.answer().await.unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    raw.response().await.unwrap_or_else(|| panic!("{method} {path}: no answer"))
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_method_that_a_resource_does_not_have_is_a_405_with_those_it_has_befor
             }
             let about = format!("{method} {path}");
             let answer = bare(&client, role, method, path).await;
-            assert_refused(&answer, 405, "METHOD_NOT_ALLOWED", &about);
+            assert_error(&answer, 405, "METHOD_NOT_ALLOWED", &about);
             let mut allowed: Vec<_> = answer.header("allow").split(", ").collect();
             allowed.sort_unstable();
             // HEAD is there wherever GET is.
@@ -76,11 +76,11 @@ async fn head_is_answered_like_get_without_the_body() {
             let request = client.request(method, &format!("{url}{path}")).bearer_auth(&user.token);
             let response = request.send().await.expect("an answer");
             let (status, headers) = (response.status(), response.headers().clone());
-            (Answer { status, headers, body: json!(null) }, response.bytes().await.expect("read"))
+            (Response { status, headers, body: json!(null) }, response.bytes().await.expect("read"))
         };
         let (head, nothing) = asked(Method::HEAD).await;
         assert!(nothing.is_empty(), "{path}");
-        assert_dressed_without_body(&head, path);
+        assert_common_headers(&head, path);
         if !has.contains(&"GET") {
             assert_eq!((head.status.as_u16(), head.header("allow")), (405, "POST"), "{path}");
             continue;
@@ -103,7 +103,7 @@ async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
         for (role, method) in
             [(Role::Users, "GET"), (Role::Users, "POST"), (Role::Wallet, "GET"), (Role::Wallet, "TRACE")]
         {
-            assert_refused(&bare(&client, role, method, path).await, 404, "NOT_FOUND", &format!("{method} {path}"));
+            assert_error(&bare(&client, role, method, path).await, 404, "NOT_FOUND", &format!("{method} {path}"));
         }
     }
     for (role, path, has) in everything() {
@@ -121,12 +121,12 @@ async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
         ];
         for variant in variants.into_iter().filter(|variant| variant != path) {
             let about = format!("{} {variant}", has[0]);
-            assert_refused(&bare(&client, role, has[0], &variant).await, 404, "NOT_FOUND", &about);
+            assert_error(&bare(&client, role, has[0], &variant).await, 404, "NOT_FOUND", &about);
         }
         // The other role's routes are nobody's here.
         if path.starts_with("/v1") {
             let other = if role == Role::Users { Role::Wallet } else { Role::Users };
-            assert_refused(&bare(&client, other, has[0], path).await, 404, "NOT_FOUND", path);
+            assert_error(&bare(&client, other, has[0], path).await, 404, "NOT_FOUND", path);
         }
     }
 }
@@ -142,7 +142,7 @@ async fn without_a_token_every_wallet_route_and_the_profile_are_a_401() {
         for method in has {
             // The body has no media type and is none either: the token comes first.
             let answer = bare(&client, role, method, path).await;
-            assert_refused(&answer, 401, "UNAUTHORIZED", &format!("{method} {path}"));
+            assert_error(&answer, 401, "UNAUTHORIZED", &format!("{method} {path}"));
             assert_eq!(answer.header("www-authenticate"), "Bearer");
         }
     }
@@ -150,7 +150,7 @@ async fn without_a_token_every_wallet_route_and_the_profile_are_a_401() {
         for path in ["/health/live", "/health/ready"] {
             let answer = client.send(client.request(Method::GET, &format!("{url}{path}"))).await;
             assert_eq!((answer.status.as_u16(), &answer.body["status"]), (200, &json!("ok")), "{role:?} {path}");
-            assert_dressed(&answer, path);
+            assert_json_response(&answer, path);
         }
     }
 }
@@ -161,18 +161,18 @@ async fn the_token_comes_before_the_limit_and_the_limit_before_the_gate() {
     let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "2"), ("RL_TX_WINDOW", "1h")];
     let wallet = world.start_with(Role::Wallet, &limited).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     let url = format!("{}/v1/transactions/credit", client.wallet);
     let post = |token: &str| client.request(Method::POST, &url).bearer_auth(token);
     for n in 1..=2 {
         // Nothing of the body is looked at: no media type, no body.
         let gate = client.send(post(&token)).await;
-        assert_refused(&gate, 503, "WALLET_PROVISIONING", &format!("request {n}"));
+        assert_error(&gate, 503, "WALLET_PROVISIONING", &format!("request {n}"));
     }
-    assert_refused(&client.send(post(&token)).await, 429, "RATE_LIMITED", "the limit stands before the gate");
-    assert_refused(&client.send(post("x")).await, 401, "UNAUTHORIZED", "the token stands before the limit");
+    assert_error(&client.send(post(&token)).await, 429, "RATE_LIMITED", "the limit stands before the gate");
+    assert_error(&client.send(post("x")).await, 401, "UNAUTHORIZED", "the token stands before the limit");
     let delete = client.send(client.request(Method::DELETE, &url)).await;
-    assert_refused(&delete, 405, "METHOD_NOT_ALLOWED", "the method stands before all");
+    assert_error(&delete, 405, "METHOD_NOT_ALLOWED", "the method stands before all");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn the_gate_says_exactly_its_sentence_whatever_else_is_wrong() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     for (role, path, has) in ROUTES {
         if role == Role::Users || path.starts_with("/health") {
             continue;
@@ -192,7 +192,7 @@ async fn the_gate_says_exactly_its_sentence_whatever_else_is_wrong() {
             let request = client.request(method, &format!("{}{path}{query}", client.wallet)).bearer_auth(&token);
             let bad = request.header("content-type", "text/plain").header("idempotency-key", "").body("[");
             let answer = client.send(bad).await;
-            assert_refused(&answer, 503, "WALLET_PROVISIONING", &about);
+            assert_error(&answer, 503, "WALLET_PROVISIONING", &about);
             assert_eq!(answer.header("retry-after"), "2", "{about}");
             let body = json!({"code": "WALLET_PROVISIONING", "message": "Wallet is being provisioned. Retry shortly."});
             assert_eq!(answer.body, body, "{about}");

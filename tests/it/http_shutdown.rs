@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use purse::kernel::Role;
 use rustix::process::Signal;
 
-use crate::support::{Client, Raw, RoleProcess, World, assert_refused, eventually, stranger, token_of};
+use crate::support::{Client, Raw, RoleProcess, World, assert_error, eventually, token_of, unknown_user_id};
 
 /// Far more than a stop may need, so that whatever waits for it is seen.
 const GRACE: [(&str, &str); 1] = [("SHUTDOWN_GRACE_MS", "60000")];
@@ -20,10 +20,10 @@ async fn stops_soon(process: RoleProcess, about: &str) {
 }
 
 async fn ends_soon(mut process: RoleProcess, began: Instant, about: &str) {
-    let status = process.ended().await;
+    let status = process.exited().await;
     let took = began.elapsed();
-    assert_eq!(status.code(), Some(0), "{about}: {}", process.everything());
-    assert!(took < SOON, "{about}: {took:?}\n{}", process.everything());
+    assert_eq!(status.code(), Some(0), "{about}: {}", process.output());
+    assert!(took < SOON, "{about}: {took:?}\n{}", process.output());
     assert!(process.log().iter().any(|line| line["msg"] == "stopped"), "{about}: the last line is written");
 }
 
@@ -31,7 +31,7 @@ async fn ends_soon(mut process: RoleProcess, began: Instant, about: &str) {
 async fn idle(process: &RoleProcess) -> Raw {
     let mut raw = Raw::connect(&process.url()).await;
     raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    assert_eq!(raw.response().await.expect("an answer").status, 200);
     raw
 }
 
@@ -67,7 +67,7 @@ async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() 
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, &GRACE).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     let request = client
         .request(reqwest::Method::GET, &format!("{}/v1/wallet/status?wait=30", client.wallet))
         .header("x-request-id", "waiting")
@@ -78,11 +78,11 @@ async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() 
     });
     // In flight: a wait of no length behind it on another connection has been answered meanwhile.
     let behind = client.request(reqwest::Method::GET, &format!("{}/v1/wallet/status?wait=1", client.wallet));
-    assert_refused(&client.send(behind.bearer_auth(&token)).await, 503, "WALLET_PROVISIONING", "behind it");
+    assert_error(&client.send(behind.bearer_auth(&token)).await, 503, "WALLET_PROVISIONING", "behind it");
     assert!(!waiting.is_finished());
     stops_soon(wallet, "Wallet, a status that waits").await;
     let answer = waiting.await.expect("answered");
-    assert_refused(&answer, 503, "WALLET_PROVISIONING", "the waiting one");
+    assert_error(&answer, 503, "WALLET_PROVISIONING", "the waiting one");
     assert_eq!(answer.header("retry-after"), "2");
 }
 
@@ -99,7 +99,7 @@ async fn a_request_in_hand_is_answered_before_the_stop() {
     ))
     .await;
     // Asked for the body: the handler has the request.
-    assert_eq!(raw.answer().await.expect("leave to go on").status, 100);
+    assert_eq!(raw.response().await.expect("leave to go on").status, 100);
     users.signal(Signal::TERM);
     let began = Instant::now();
     eventually(SOON, "the stop has begun", || async {
@@ -107,7 +107,7 @@ async fn a_request_in_hand_is_answered_before_the_stop() {
     })
     .await;
     raw.send(body).await;
-    let answer = raw.answer().await.expect("an answer");
+    let answer = raw.response().await.expect("an answer");
     assert_eq!(answer.status, 201, "{answer:?}");
     assert!(raw.ends().await);
     ends_soon(users, began, "Users, a request in hand").await;

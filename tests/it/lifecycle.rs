@@ -22,8 +22,8 @@ fn valid_settings(role: Role) -> BTreeMap<String, String> {
 
 async fn run(arguments: &[&str], settings: &BTreeMap<String, String>) -> (Option<i32>, String) {
     let mut process = RoleProcess::spawn(arguments, settings);
-    let status = process.ended().await;
-    (status.code(), process.everything())
+    let status = process.exited().await;
+    (status.code(), process.output())
 }
 
 #[tokio::test]
@@ -103,8 +103,8 @@ async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_
     let world = World::new().await;
     world.broker.declare_plain("wallet.provision").await;
     let mut wallet = world.spawn(Role::Wallet, &[]).await;
-    assert_eq!(wallet.ended().await.code(), Some(69), "{}", wallet.everything());
-    let told = wallet.told();
+    assert_eq!(wallet.exited().await.code(), Some(69), "{}", wallet.output());
+    let told = wallet.stderr();
     assert!(told.contains("wallet.provision already exists at the broker with different arguments"), "{told}");
 }
 
@@ -114,9 +114,9 @@ async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written(
     for (role, signal) in [(Role::Users, Signal::TERM), (Role::Wallet, Signal::INT)] {
         let mut process = world.start_with(role, &[("LOG_LEVEL", "debug")]).await;
         process.signal(signal);
-        assert_eq!(process.ended().await.code(), Some(0), "{}", process.everything());
+        assert_eq!(process.exited().await.code(), Some(0), "{}", process.output());
         let log = process.log();
-        assert_eq!(log.last().map(|line| line["msg"].clone()), Some("stopped".into()), "{}", process.everything());
+        assert_eq!(log.last().map(|line| line["msg"].clone()), Some("stopped".into()), "{}", process.output());
         assert!(log.iter().any(|line| line["msg"] == "actor stopped" && line["actor"] == "http"));
     }
 }
@@ -128,13 +128,13 @@ async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() 
     settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
     let mut process = RoleProcess::spawn(&["--role", "users"], &settings);
     eventually(PATIENCE, "the role waits for the database", || async {
-        process.everything().contains("the database cannot be used yet").then_some(())
+        process.output().contains("the database cannot be used yet").then_some(())
     })
     .await;
     process.signal(Signal::HUP);
     process.signal(Signal::TERM);
-    assert_eq!(process.ended().await.code(), Some(0), "{}", process.everything());
-    assert!(!process.everything().contains("hunter22"));
+    assert_eq!(process.exited().await.code(), Some(0), "{}", process.output());
+    assert!(!process.output().contains("hunter22"));
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn posts_in_progress_finish_before_a_stop_and_acknowledged_ones_are_stored
     let posts: Vec<_> = posts.collect();
     tokio::time::sleep(Duration::from_millis(20)).await;
     wallet.signal(Signal::TERM);
-    assert_eq!(wallet.ended().await.code(), Some(0), "{}", wallet.everything());
+    assert_eq!(wallet.exited().await.code(), Some(0), "{}", wallet.output());
     let mut acknowledged = 0;
     for post in posts {
         acknowledged += i64::from(post.await.expect("post"));
@@ -233,7 +233,7 @@ async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
     // The response to a later request shows that the server has read the first one.
     assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("answer").status(), 200);
     users.signal(Signal::TERM);
-    assert_eq!(users.ended().await.code(), Some(0), "{}", users.everything());
+    assert_eq!(users.exited().await.code(), Some(0), "{}", users.output());
     let mut answer = String::new();
     half.read_to_string(&mut answer).expect("answered");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is stopping."), "{answer}");
@@ -261,9 +261,9 @@ async fn a_second_signal_ends_at_once() {
         .await;
 
     wallet.signal(Signal::TERM);
-    eventually(PATIENCE, "stopping", || async { wallet.everything().contains("\"stopping\"").then_some(()) }).await;
+    eventually(PATIENCE, "stopping", || async { wallet.output().contains("\"stopping\"").then_some(()) }).await;
     assert!(!post.is_finished(), "the first signal waits for the post");
     wallet.signal(Signal::TERM);
-    assert_eq!(wallet.ended().await.code(), Some(0), "{}", wallet.everything());
-    assert!(wallet.everything().contains("stopping at once"), "{}", wallet.everything());
+    assert_eq!(wallet.exited().await.code(), Some(0), "{}", wallet.output());
+    assert!(wallet.output().contains("stopping at once"), "{}", wallet.output());
 }

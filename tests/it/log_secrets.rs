@@ -10,7 +10,7 @@ use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_refused, eventually, leaks};
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, eventually, leaks};
 
 fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -23,7 +23,7 @@ fn every_kind_of_secret_is_found_and_an_ordinary_line_is_none() {
         ("INTERNAL_JWT_PRIVATE_KEY", "a key that nobody else has"),
         ("LOG_LEVEL", "trace"),
     ]);
-    leaks::sent("a very own password");
+    leaks::note_password("a very own password");
     for (line, what) in [
         (r#"{"msg":"got eyJhbGciOiJIUzI1NiJ9"}"#, "a token or a signature"),
         (r#"{"msg":"$1 = $argon2id$v=19$m=19456"}"#, "the hash of a password"),
@@ -51,7 +51,7 @@ async fn a_test_whose_process_prints_a_secret_fails() {
     // A folder that is not there is named on stderr, and this one looks like a token.
     let mut process =
         RoleProcess::spawn(&["--role", "users", "--config-dir", "/nowhere/eyJhbGciOiJIUzI1NiJ9"], &settings(&[]));
-    assert_eq!(process.ended().await.code(), Some(64));
+    assert_eq!(process.exited().await.code(), Some(64));
     let told = catch_unwind(AssertUnwindSafe(|| drop(process))).expect_err("it is looked through");
     let told = told.downcast_ref::<String>().expect("a text");
     assert!(told.contains("a token or a signature"), "{told}");
@@ -78,7 +78,7 @@ async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
     client.send(request).await;
     world.broker.publish("domain.events", "user.registered", br#"{"userId":"ada@example.com"}"#, None, &[]).await;
     eventually(PATIENCE, "a dead letter", || async { world.broker.take("wallet.provision.dlq").await }).await;
-    let logs = format!("{}{}", users.everything(), wallet.everything());
+    let logs = format!("{}{}", users.output(), wallet.output());
     assert!(logs.contains(r#""level":"debug""#), "trace must be on for this to mean anything");
     for text in
         ["rent for the attic", "secret-of-mine", "YWRhOnNlc2FtZQ", "amountMinor", "access_token", "forged", "Ada"]
@@ -130,7 +130,7 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
         for method in ["GET", "BREW"] {
             let mut raw = Raw::connect(&client.users).await;
             raw.send(format!("{method} /evil HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n")).await;
-            raw.answer().await;
+            raw.response().await;
         }
     }
     for _ in 0..2 * lines.len() {
@@ -149,7 +149,7 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
                 assert!(!text.contains("forged") && !text.contains("evil"), "{name}: {line:?}");
             }
         }
-        for raw in process.everything().lines() {
+        for raw in process.output().lines() {
             assert!(!raw.contains('\u{1b}'), "a terminal would obey: {raw:?}");
         }
     }
@@ -163,15 +163,15 @@ async fn a_row_that_the_database_refuses_is_told_without_what_is_in_it() {
     // Laws that our own rules do not know: PostgreSQL's refusal quotes the whole row.
     world.sql(Role::Users, "ALTER TABLE users ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
     world.sql(Role::Wallet, "ALTER TABLE transactions ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
-    assert_refused(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a person");
+    assert_error(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a person");
     let body = json!({"amountMinor": 77_001, "description": "rent for the attic"});
     let answer = client.send(client.post_request(&user, "credit", &body, None)).await;
-    assert_refused(&answer, 500, "INTERNAL_ERROR", "an entry");
+    assert_error(&answer, 500, "INTERNAL_ERROR", "an entry");
     for process in [&users, &wallet] {
-        let told = || async { process.everything().contains("violates check constraint \\\"a_law\\\"").then_some(()) };
+        let told = || async { process.output().contains("violates check constraint \\\"a_law\\\"").then_some(()) };
         eventually(PATIENCE, "the law that was broken is told", told).await;
         for text in ["Failing row", "rent for the attic", "77001", "DETAIL", "Ada"] {
-            assert!(!process.everything().contains(text), "{text}: {}", process.everything());
+            assert!(!process.output().contains(text), "{text}: {}", process.output());
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
 
-use crate::support::{Answer, Client, PASSWORD, RoleProcess, World, assert_refused};
+use crate::support::{Client, PASSWORD, Response, RoleProcess, World, assert_error};
 
 /// The users role with three logins an hour to one account, and any number from one address.
 async fn users(world: &World, more: &[(&str, &str)]) -> (RoleProcess, Client) {
@@ -22,14 +22,14 @@ async fn users(world: &World, more: &[(&str, &str)]) -> (RoleProcess, Client) {
 }
 
 /// A login from one of the many addresses of this machine.
-async fn log_in_from(client: &Client, last: u8, email: &str, password: &str) -> Answer {
+async fn log_in_from(client: &Client, last: u8, email: &str, password: &str) -> Response {
     let elsewhere = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, last])).build().expect("client");
     let body = json!({"email": email, "password": password});
     client.send(elsewhere.post(format!("{}/v1/auth/login", client.users)).json(&body)).await
 }
 
-fn assert_limited(answer: &Answer, about: &str) {
-    assert_refused(answer, 429, "RATE_LIMITED", about);
+fn assert_limited(answer: &Response, about: &str) {
+    assert_error(answer, 429, "RATE_LIMITED", about);
     let wait_s: u64 = answer.header("retry-after").parse().unwrap_or_else(|_| panic!("{about}: {answer:?}"));
     assert!((1..=3600).contains(&wait_s), "{about}: {answer:?}");
     let told = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-policy"].map(|name| answer.header(name));
@@ -44,7 +44,7 @@ async fn one_account_is_not_tried_from_many_addresses_nor_under_many_spellings()
     let (tried, free) = (client.user().await, client.user().await);
     for (last, email) in [(2, tried.email.clone()), (3, tried.email.to_uppercase()), (4, tried.email.clone())] {
         let answer = log_in_from(&client, last, &email, "a guess of somebody").await;
-        assert_refused(&answer, 401, "INVALID_CREDENTIALS", &email);
+        assert_error(&answer, 401, "INVALID_CREDENTIALS", &email);
     }
     assert_limited(&log_in_from(&client, 5, &tried.email, "another guess").await, "a fourth address");
     let mixed = tried.email.replace("example", "EXAMPLE");
@@ -76,7 +76,7 @@ async fn a_flood_on_one_account_costs_no_hash_and_a_malformed_login_counts_for_n
     let email = Client::fresh_email();
     for body in [json!({"email": email}), json!({"email": email, "password": 7}), json!([email])] {
         let request = client.request(reqwest::Method::POST, &format!("{}/v1/auth/login", client.users)).json(&body);
-        assert_refused(&client.send(request).await, 400, "VALIDATION_ERROR", &body.to_string());
+        assert_error(&client.send(request).await, 400, "VALIDATION_ERROR", &body.to_string());
     }
     for _ in 0..3 {
         assert_eq!(client.log_in(&email, "a guess").await.status, 401);

@@ -9,7 +9,9 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Client, Family, PASSWORD, PATIENCE, RoleProcess, Scrape, World, eventually, stranger, token_of};
+use crate::support::{
+    Client, Family, PASSWORD, PATIENCE, RoleProcess, Scrape, World, eventually, token_of, unknown_user_id,
+};
 
 /// Waits until a series has a value.
 async fn shows(process: &RoleProcess, series: &str, value: &str) {
@@ -80,7 +82,7 @@ async fn refusals_by_the_gate_and_by_a_limit_are_counted_by_route() {
     }
     shows(&users, "purse_http_refusals_total{route=\"/v1/auth/login\",code=\"RATE_LIMITED\"}", "2").await;
     shows(&users, "purse_http_refusals_total{route=\"/v1/auth/login\",code=\"INVALID_CREDENTIALS\"}", "1").await;
-    let unknown = token_of(&stranger());
+    let unknown = token_of(&unknown_user_id());
     let url = format!("{}/v1/balance", wallet.url());
     assert_eq!(
         client.send(client.request(Method::GET, &url).bearer_auth(&unknown)).await.code(),
@@ -132,7 +134,7 @@ async fn what_cannot_be_published_is_seen_waiting_and_growing_older() {
 async fn with_a_port_of_its_own_metrics_are_there_and_nowhere_else() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &[("METRICS_PORT", "0")]).await;
-    let address = users.said("listening for metrics")[0]["address"].as_str().expect("address").to_owned();
+    let address = users.logged("listening for metrics")[0]["address"].as_str().expect("address").to_owned();
     let own = Scrape::of(&format!("http://{address}")).await;
     assert_eq!(own.value("purse_ready").as_deref(), Some("1"));
     let client = Client::new(&users.url(), &users.url());
@@ -148,8 +150,12 @@ async fn a_metrics_port_that_is_the_roles_own_is_refused() {
     let mut settings = world.settings(Role::Users);
     settings.extend([("USERS_PORT", "4711"), ("METRICS_PORT", "4711")].map(|(k, v)| (k.to_owned(), v.to_owned())));
     let mut process = RoleProcess::spawn(&["--role", "users"], &settings);
-    assert_eq!(process.ended().await.code(), Some(64));
-    assert!(process.told().contains("METRICS_PORT: must be another port than the role's own"), "{}", process.told());
+    assert_eq!(process.exited().await.code(), Some(64));
+    assert!(
+        process.stderr().contains("METRICS_PORT: must be another port than the role's own"),
+        "{}",
+        process.stderr()
+    );
 }
 
 /// The table that the handbook has to show.

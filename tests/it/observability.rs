@@ -12,7 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, stranger, token_of,
+    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, token_of, unknown_user_id,
 };
 
 /// Time range of the dashboard pictures, in seconds.
@@ -193,7 +193,7 @@ async fn load(client: &Client) {
     client.log_in(&user.email, "another password").await;
     client.me("no token").await;
     let url = format!("{}/v1/balance", client.wallet);
-    client.send(client.request(reqwest::Method::GET, &url).bearer_auth(token_of(&stranger()))).await;
+    client.send(client.request(reqwest::Method::GET, &url).bearer_auth(token_of(&unknown_user_id()))).await;
 }
 
 #[tokio::test]

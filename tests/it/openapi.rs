@@ -128,7 +128,7 @@ async fn the_documented_routes_are_the_ones_that_the_servers_have() {
         assert_eq!(written.into_iter().collect::<BTreeSet<_>>(), documented.keys().cloned().collect(), "{role}");
         for (path, methods) in documented {
             let url = format!("{}{}", process.url(), path.replace("{id}", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e"));
-            let answer = document.record(&client, client.request(Method::PATCH, &url)).await;
+            let answer = document.send_and_check(&client, client.request(Method::PATCH, &url)).await;
             assert_eq!(answer.status, 405, "{path}: {answer:?}");
             let allowed: BTreeSet<String> = answer.header("allow").split(", ").map(str::to_owned).collect();
             assert_eq!(allowed, methods, "{role} {path}");
@@ -173,7 +173,7 @@ async fn a_body_is_a_400_exactly_where_its_schema_refuses_it() {
                 let valid = reader.is_valid(&body);
                 let request =
                     client.request(Method::POST, &format!("{}{path}", process.url())).bearer_auth(&user.token);
-                let answer = document.record(&client, request.json(&body)).await;
+                let answer = document.send_and_check(&client, request.json(&body)).await;
                 assert_eq!(answer.status != 400, valid, "{path} {body}: {answer:?}");
                 *(if valid { &mut right } else { &mut wrong }) += 1;
             }
@@ -262,7 +262,7 @@ async fn a_parameter_is_a_400_exactly_where_its_schema_refuses_it() {
                 let valid = reader.is_valid(&value);
                 let request =
                     client.request(Method::GET, &format!("{}{path}?{name}={}", wallet.url(), text.replace('+', "%2B")));
-                let answer = document.record(&client, request.bearer_auth(&user.token)).await;
+                let answer = document.send_and_check(&client, request.bearer_auth(&user.token)).await;
                 assert_eq!(answer.status != 400, valid, "{path}?{name}={text}: {answer:?}");
                 *(if valid { &mut right } else { &mut wrong }) += 1;
             }

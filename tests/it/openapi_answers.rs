@@ -8,7 +8,7 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, stranger, token_of};
+use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, token_of, unknown_user_id};
 
 /// A client of one role that checks every answer.
 struct Recorder {
@@ -33,7 +33,7 @@ impl Recorder {
     }
 
     async fn sent(&self, status: u16, request: RequestBuilder) -> Value {
-        let answer = self.document.record(&self.client, request).await;
+        let answer = self.document.send_and_check(&self.client, request).await;
         assert_eq!(answer.status, status, "{answer:?}");
         answer.body
     }
@@ -59,7 +59,7 @@ impl Recorder {
         let mut raw = Raw::connect(&self.url).await;
         let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 9";
         raw.send(format!("POST {path} HTTP/1.1\r\n{head}\r\nauthorization: Bearer {token}\r\n\r\n{{")).await;
-        let slow = raw.answer().await.expect("an answer");
+        let slow = raw.response().await.expect("an answer");
         assert_eq!(slow.status, 408, "{slow:?}");
         self.document.check("POST", path, &slow);
     }
@@ -67,7 +67,7 @@ impl Recorder {
     /// Every code that the document knows was met, but for those that cannot be caused from here.
     fn met_all_but(&self, beyond: &[&str]) {
         let beyond: BTreeSet<String> = beyond.iter().map(|code| (*code).to_owned()).collect();
-        let missing: BTreeSet<_> = self.document.codes().difference(&self.document.seen()).cloned().collect();
+        let missing: BTreeSet<_> = self.document.codes().difference(&self.document.checked_codes()).cloned().collect();
         assert_eq!(missing, beyond, "codes of the document that no answer had");
     }
 }
@@ -91,7 +91,7 @@ async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
     role.sent(401, role.request(Method::POST, login).json(&json!({"email": email, "password": "wrong"}))).await;
     role.get(200, me, token).await;
     role.get(401, me, "nonsense").await;
-    role.get(404, me, &token_of(&stranger())).await;
+    role.get(404, me, &token_of(&unknown_user_id())).await;
     role.sent(200, role.request(Method::GET, "/health/live")).await;
     role.sent(200, role.request(Method::GET, "/health/ready")).await;
     tokio::join!(role.bodies(register, token), role.bodies(login, token));
@@ -101,7 +101,7 @@ async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
     for path in [register, login] {
         let limited = role.over(&limited);
         limited.sent(415, limited.request(Method::POST, path)).await;
-        let refused = limited.document.record(&client, limited.request(Method::POST, path)).await;
+        let refused = limited.document.send_and_check(&client, limited.request(Method::POST, path)).await;
         assert_eq!((refused.status.as_u16(), refused.header("ratelimit-remaining")), (429, "0"), "{refused:?}");
     }
 
@@ -109,7 +109,7 @@ async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
     let narrow = role.over(&narrow);
     let flood =
         (0..12).map(|_| narrow.request(Method::POST, login).json(&json!({"email": email, "password": PASSWORD})));
-    let answers = join_all(flood.map(|request| narrow.document.record(&client, request))).await;
+    let answers = join_all(flood.map(|request| narrow.document.send_and_check(&client, request))).await;
     assert!(answers.iter().any(|answer| answer.code() == "OVERLOADED"), "{answers:?}");
 
     let url = world.addresses.superuser_url(&world.databases.users.database);
@@ -145,7 +145,7 @@ async fn every_answer_of_the_wallet_role_is_one_that_the_document_promises() {
     role.get(200, "/v1/transactions?limit=100&type=credit&from=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/transactions?limit=0&type=x&from=x&cursor=x&unknown=1", token).await;
     role.get(200, &format!("/v1/transactions/{}", made["id"].as_str().expect("id")), token).await;
-    role.get(404, &format!("/v1/transactions/{}", stranger()), token).await;
+    role.get(404, &format!("/v1/transactions/{}", unknown_user_id()), token).await;
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
@@ -153,7 +153,7 @@ async fn every_answer_of_the_wallet_role_is_one_that_the_document_promises() {
     role.sent(200, role.request(Method::GET, "/health/ready")).await;
     tokio::join!(role.bodies(credit, token), role.bodies(debit, token), role.bodies(either, token));
 
-    let unknown = token_of(&stranger());
+    let unknown = token_of(&unknown_user_id());
     for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/wallet/status"] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
@@ -178,7 +178,7 @@ async fn every_answer_of_the_wallet_role_is_one_that_the_document_promises() {
     let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
     let full = role.over(&full);
     let posts = (0..4).map(|_| full.request(Method::POST, credit).bearer_auth(token).json(&json!({"amountMinor": 1})));
-    let answers = join_all(posts.map(|request| full.document.record(&client, request))).await;
+    let answers = join_all(posts.map(|request| full.document.send_and_check(&client, request))).await;
     assert!(answers.iter().any(|answer| answer.code() == "OVERLOADED"), "{answers:?}");
     holder.batch_execute("ALTER TABLE transactions RENAME TO gone; COMMIT").await.expect("renamed");
     role.get(500, "/v1/balance", token).await;

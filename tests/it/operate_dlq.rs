@@ -6,7 +6,7 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Ran, World, command, eventually, on_a_terminal, purse};
+use crate::support::{CommandOutput, World, command, eventually, purse, run_on_terminal};
 
 const DEAD: &str = "wallet.provision.dlq";
 
@@ -14,7 +14,7 @@ const DEAD: &str = "wallet.provision.dlq";
 pub async fn quiet_world() -> World {
     let world = World::new().await;
     world.start(Role::Wallet).await.kill().await;
-    world.broker.abandoned("wallet.provision").await;
+    world.broker.wait_until_unconsumed("wallet.provision").await;
     world
 }
 
@@ -23,7 +23,7 @@ pub fn broker_alone(world: &World) -> BTreeMap<String, String> {
     [("RABBITMQ_URL".to_owned(), world.broker.url())].into()
 }
 
-pub async fn dlq(world: &World, arguments: &[&str]) -> Ran {
+pub async fn dlq(world: &World, arguments: &[&str]) -> CommandOutput {
     let all: Vec<&str> = std::iter::once("dlq").chain(arguments.iter().copied()).collect();
     purse(&all, &broker_alone(world)).await
 }
@@ -159,7 +159,7 @@ async fn long_work_shows_a_bar_on_a_terminal_and_nothing_elsewhere() {
     }
     let mut listing = command(&["dlq", "list"], &broker_alone(&world));
     listing.env("TERM", "xterm");
-    let told = tokio::task::spawn_blocking(move || on_a_terminal(listing)).await.expect("thread");
+    let told = tokio::task::spawn_blocking(move || run_on_terminal(listing)).await.expect("thread");
     assert!(told.contains("reading dead letters"), "{told:?}");
     let elsewhere = dlq(&world, &["list"]).await;
     assert_eq!((elsewhere.code, elsewhere.err.as_str()), (Some(0), ""));

@@ -6,14 +6,14 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, Ran, User, World, purse};
+use crate::support::{Client, CommandOutput, User, World, purse};
 
 /// Changes what nothing may change: as the superuser, with the triggers and foreign keys off.
 async fn corrupt(world: &World, change: &str) {
     world.sql(Role::Wallet, &format!("SET session_replication_role = replica; {change}")).await;
 }
 
-async fn verify(world: &World, arguments: &[&str]) -> Ran {
+async fn verify(world: &World, arguments: &[&str]) -> CommandOutput {
     let database = world.databases.wallet.runtime_url.clone();
     let all: Vec<&str> = ["ledger", "verify"].into_iter().chain(arguments.iter().copied()).collect();
     purse(&all, &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await

@@ -6,9 +6,9 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, PATIENCE, Ran, World, eventually, purse};
+use crate::support::{Client, CommandOutput, PATIENCE, World, eventually, purse};
 
-async fn outbox(world: &World, arguments: &[&str]) -> Ran {
+async fn outbox(world: &World, arguments: &[&str]) -> CommandOutput {
     let database = world.databases.users.runtime_url.clone();
     let all: Vec<&str> = std::iter::once("outbox").chain(arguments.iter().copied()).collect();
     purse(&all, &[("USERS_DATABASE_URL".to_owned(), database)].into()).await
@@ -131,7 +131,7 @@ async fn a_time_range_takes_its_beginning_and_leaves_its_end() {
     for written in ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"] {
         write(&world, "published", written).await;
     }
-    let count = |ran: Ran| ran.done()["republished"].clone();
+    let count = |ran: CommandOutput| ran.done()["republished"].clone();
     for (range, events) in [
         (&["--since", "2026-01-02T00:00:00Z"][..], 3),
         (&["--until", "2026-01-02T00:00:00Z"], 1),

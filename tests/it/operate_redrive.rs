@@ -162,7 +162,7 @@ async fn a_redrive_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_e
 #[tokio::test]
 async fn a_queue_that_takes_no_more_leaves_the_others_dead_and_ends_with_69() {
     let world = quiet_world().await;
-    world.broker.limit(QUEUE, 10).await;
+    world.broker.limit_length(QUEUE, 10).await;
     bury_many(&world, 450).await;
     let refused = dlq(&world, &["redrive"]).await;
     assert_eq!((refused.code, refused.out.as_str()), (Some(69), ""), "{refused:?}");

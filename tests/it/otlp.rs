@@ -105,5 +105,5 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let wallet = world.start_with(Role::Wallet, &nowhere).await;
     Client::new(&users.url(), &wallet.url()).ready_user().await;
     users.signal(rustix::process::Signal::TERM);
-    assert_eq!(users.ended().await.code(), Some(0));
+    assert_eq!(users.exited().await.code(), Some(0));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, Version};
 use purse::kernel::Role;
 
-use crate::support::{Answer, Client, PASSWORD, World, assert_refused};
+use crate::support::{Client, PASSWORD, Response, World, assert_error};
 
 /// Samples of each kind in one round.
 const SAMPLES: usize = 60;
@@ -20,7 +20,7 @@ const LOGINS_PERCENT_MAX: u128 = 10;
 const REGISTRATIONS_PERCENT_MAX: u128 = 25;
 
 /// How long an answer took.
-async fn timed(answer: impl Future<Output = Answer>, status: u16) -> Duration {
+async fn timed(answer: impl Future<Output = Response>, status: u16) -> Duration {
     let began = Instant::now();
     let answer = answer.await;
     let took = began.elapsed();
@@ -72,9 +72,9 @@ async fn an_unknown_address_and_a_wrong_password_are_the_same_in_answer_and_time
     let known = client.user().await.email;
     let (unknown, wrong) =
         (client.log_in("nobody@example.com", "wrong password").await, client.log_in(&known, "wrong password").await);
-    assert_refused(&unknown, 401, "INVALID_CREDENTIALS", "unknown");
+    assert_error(&unknown, 401, "INVALID_CREDENTIALS", "unknown");
     assert_eq!((unknown.status, &unknown.body), (wrong.status, &wrong.body));
-    let comparable = |answer: &Answer| {
+    let comparable = |answer: &Response| {
         let mut headers = answer.headers.clone();
         for own in ["x-request-id", "traceparent", "date"] {
             headers.remove(own);
@@ -146,12 +146,12 @@ async fn a_long_password_is_not_cut_off_and_a_longer_one_is_refused_before_it_is
     assert_eq!(client.send(register).await.status, 201);
     assert_eq!(client.log_in(&email, &longest).await.status, 200);
     for other in [&longest[..1020], &longest[..72], &format!("{}q", &longest[..1020])] {
-        assert_refused(&client.log_in(&email, other).await, 401, "INVALID_CREDENTIALS", other);
+        assert_error(&client.log_in(&email, other).await, 401, "INVALID_CREDENTIALS", other);
     }
     let too_long = "p".repeat(1025);
     let flood = futures_util::future::join_all((0..40).map(|_| client.log_in(&email, &too_long))).await;
     for answer in flood {
         // One of them hashed would make the others wait for the only place: 503.
-        assert_refused(&answer, 400, "VALIDATION_ERROR", "1,025 bytes");
+        assert_error(&answer, 400, "VALIDATION_ERROR", "1,025 bytes");
     }
 }

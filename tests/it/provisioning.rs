@@ -6,7 +6,7 @@ use purse::kernel::Role;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::{Obstacle, PATIENCE, RoleProcess, World, eventually};
+use crate::support::{PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
 const QUEUE: &str = "wallet.provision";
 const DEAD: &str = "wallet.provision.dlq";
@@ -66,7 +66,7 @@ async fn a_failure_that_stays_climbs_three_tiers_and_is_a_dead_letter_while_othe
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let (stuck, free) = (Uuid::now_v7(), Uuid::now_v7());
-    let _obstacle = Obstacle::before(&world, stuck).await;
+    let _obstacle = UncommittedWallet::insert(&world, stuck).await;
     world.broker.publish("domain.events", "user.registered", &event(stuck), Some("stuck"), &[]).await;
     world.broker.publish("domain.events", "user.registered", &event(free), Some("free"), &[]).await;
     wallet_of(&world, free).await;
@@ -83,10 +83,10 @@ async fn a_failure_that_passes_is_made_good_on_the_way_up() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let user = Uuid::now_v7();
-    let obstacle = Obstacle::before(&world, user).await;
+    let obstacle = UncommittedWallet::insert(&world, user).await;
     world.broker.publish("domain.events", "user.registered", &event(user), Some("late"), &[]).await;
     eventually(PATIENCE, "the second tier", || async { (tiers(&wallet, "late") == [1, 2]).then_some(()) }).await;
-    obstacle.vanish().await;
+    obstacle.roll_back().await;
     wallet_of(&world, user).await;
     assert_eq!(world.broker.depth(DEAD).await, Some(0));
 }
@@ -96,7 +96,7 @@ async fn without_our_header_the_brokers_record_tells_the_tier_and_a_forged_count
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let user = Uuid::now_v7();
-    let _obstacle = Obstacle::before(&world, user).await;
+    let _obstacle = UncommittedWallet::insert(&world, user).await;
     // Put into the first tier by hand: it comes back with the broker's x-death alone.
     world.broker.publish("", "wallet.provision.retry.200ms", &event(user), Some("by-hand"), &[]).await;
     let dead = dead_letter(&world).await;

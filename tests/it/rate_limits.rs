@@ -8,7 +8,7 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use crate::support::{Answer, Client, PASSWORD, Raw, RoleProcess, World, assert_refused, stranger, token_of};
+use crate::support::{Client, PASSWORD, Raw, Response, RoleProcess, World, assert_error, token_of, unknown_user_id};
 
 /// Starts the users role with these limits on.
 async fn users(world: &World, limits: &[(&str, &str)]) -> (RoleProcess, Client) {
@@ -33,8 +33,8 @@ async fn statuses(count: usize, request: impl Fn() -> RequestBuilder, client: &C
 }
 
 /// A 429 in full. How long to wait, in seconds.
-fn assert_limited(answer: &Answer, max: u32, window_s: u32, about: &str) -> u64 {
-    assert_refused(answer, 429, "RATE_LIMITED", about);
+fn assert_limited(answer: &Response, max: u32, window_s: u32, about: &str) -> u64 {
+    assert_error(answer, 429, "RATE_LIMITED", about);
     let wait_s: u64 = answer.header("retry-after").parse().unwrap_or_else(|_| panic!("{about}: {answer:?}"));
     assert!((1..=u64::from(window_s)).contains(&wait_s), "{about}: {answer:?}");
     assert_eq!(answer.header("ratelimit-limit"), max.to_string(), "{about}");
@@ -57,7 +57,7 @@ async fn registrations_and_logins_are_limited_each_by_its_own_count() {
         (201, "3", "2")
     );
     // Whatever they are answered with, they count.
-    assert_refused(&client.register(&email).await, 409, "EMAIL_EXISTS", "the second");
+    assert_error(&client.register(&email).await, 409, "EMAIL_EXISTS", "the second");
     assert_eq!(client.send(cheap(&client, "/v1/auth/register")).await.header("ratelimit-remaining"), "0");
     assert_limited(&client.register(&Client::fresh_email()).await, 3, 3600, "the fourth registration");
 
@@ -107,13 +107,13 @@ async fn neither_another_spelling_of_the_path_nor_a_pipeline_is_a_way_around_a_l
     raw.send(login("/v1/auth/login").repeat(5)).await;
     let mut seen = Vec::new();
     for _ in 0..5 {
-        seen.push(raw.answer().await.expect("an answer").status.as_u16());
+        seen.push(raw.response().await.expect("an answer").status.as_u16());
     }
     assert_eq!(seen, [415, 415, 415, 429, 429]);
     for path in ["/v1/auth/%6cogin", "/v1/%61uth/login", "/v1/auth/login?x=1", "/v1/auth/login?", "/v1/auth/login#x"] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(login(path)).await;
-        let answer = raw.answer().await.expect("an answer");
+        let answer = raw.response().await.expect("an answer");
         assert!([404, 429].contains(&answer.status.as_u16()), "{path}: {answer:?}");
     }
 }
@@ -195,7 +195,7 @@ async fn a_limit_is_one_for_all_threads_and_all_connections() {
     let answers = join_all((0..80).map(|_| async {
         let mut raw = Raw::connect(&client.users).await;
         raw.send("POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
-        raw.answer().await.expect("an answer").status.as_u16()
+        raw.response().await.expect("an answer").status.as_u16()
     }));
     let answers = answers.await;
     let count = |status: u16| answers.iter().filter(|seen| **seen == status).count();
@@ -230,7 +230,7 @@ async fn posts_are_counted_by_user_over_all_their_routes_and_reads_are_not() {
     assert_eq!(client.balance(&user).await, 98);
     assert_eq!(client.post(&other, "credit", 5, None).await.status, 201, "from the same address, another user");
     let request = client.request(Method::POST, &format!("{}/v1/transactions/credit", client.wallet));
-    assert_eq!(client.send(request.bearer_auth(token_of(&stranger()))).await.code(), "WALLET_PROVISIONING");
+    assert_eq!(client.send(request.bearer_auth(token_of(&unknown_user_id()))).await.code(), "WALLET_PROVISIONING");
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "4");
 }
 
@@ -247,7 +247,7 @@ async fn limits_that_are_switched_off_limit_nobody() {
     let (_users, client) = users(&world, &off).await;
     let wallet = world.start_with(Role::Wallet, &off[..]).await;
     let post = format!("{}/v1/transactions/credit", wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     for n in 0..20 {
         for path in ["/v1/auth/register", "/v1/auth/login"] {
             let answer = client.send(cheap(&client, path)).await;

@@ -5,7 +5,7 @@ use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
 use reqwest::Method;
 
-use crate::support::{Answer, Client, Outages, PATIENCE, RoleProcess, World, assert_refused, eventually};
+use crate::support::{Client, Outages, PATIENCE, Response, RoleProcess, World, assert_error, eventually};
 
 const LOGIN: &str = "/v1/auth/login";
 
@@ -17,14 +17,14 @@ async fn twins(world: &World, role: Role, limits: &[(&str, &str)]) -> [RoleProce
 
 /// A request of this client that costs no hash, because its body is not looked at: 415 unless it is limited. The
 /// process must trust 127.0.0.1 for it.
-async fn knock(process: &RoleProcess, path: &str, address: &str) -> Answer {
+async fn knock(process: &RoleProcess, path: &str, address: &str) -> Response {
     let client = Client::new(&process.url(), &process.url());
     let request = client.request(Method::POST, &format!("{}{path}", process.url()));
     client.send(request.header("x-forwarded-for", address)).await
 }
 
-fn assert_limited(answer: &Answer, max: &str, window_s: u64) -> u64 {
-    assert_refused(answer, 429, "RATE_LIMITED", "beyond the limit");
+fn assert_limited(answer: &Response, max: &str, window_s: u64) -> u64 {
+    assert_error(answer, 429, "RATE_LIMITED", "beyond the limit");
     let wait_s: u64 = answer.header("retry-after").parse().expect("seconds");
     assert!((1..=window_s).contains(&wait_s), "{answer:?}");
     let told = ["limit", "remaining", "reset", "policy"].map(|name| answer.header(&format!("ratelimit-{name}")));
@@ -66,7 +66,7 @@ async fn a_flood_over_both_processes_gets_as_many_through_as_the_limit_has() {
     let flood = (0..80).map(|n| knock(if n % 2 == 0 { &one } else { &other }, LOGIN, "203.0.113.1"));
     let statuses: Vec<u16> = join_all(flood).await.iter().map(|answer| answer.status.as_u16()).collect();
     let count = |status: u16| statuses.iter().filter(|seen| **seen == status).count();
-    assert_eq!((count(415), count(429)), (10, 70), "{}", one.everything());
+    assert_eq!((count(415), count(429)), (10, 70), "{}", one.output());
 }
 
 #[tokio::test]
@@ -133,7 +133,8 @@ async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_the
     let told = "the shared rate limits cannot be asked; this process counts for itself";
     for process in [&one, &other] {
         // The log comes through a pipe.
-        let lines = eventually(PATIENCE, told, || async { Some(process.said(told)).filter(|lines| !lines.is_empty()) });
+        let lines =
+            eventually(PATIENCE, told, || async { Some(process.logged(told)).filter(|lines| !lines.is_empty()) });
         let lines = lines.await;
         assert!(lines.len() == 1 && lines[0]["level"] == "warn", "once, not at each request: {lines:?}");
     }
@@ -143,7 +144,7 @@ async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_the
         let address = format!("198.51.100.{n}");
         eventually(PATIENCE, "the shared count is asked again", || async {
             let _ = knock(process, LOGIN, &address).await;
-            (!process.said("the shared rate limits are back").is_empty()).then_some(())
+            (!process.logged("the shared rate limits are back").is_empty()).then_some(())
         })
         .await;
     }

@@ -5,18 +5,18 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    ACCESS_KEY, Answer, Client, INTERNAL_KEY, World, assert_refused, mint, part, seconds_from_now, stranger,
+    ACCESS_KEY, Client, INTERNAL_KEY, Response, World, assert_error, mint, part, seconds_from_now, unknown_user_id,
 };
 
 /// The same token shown to the users role and to the wallet role.
-async fn shown(client: &Client, token: &str) -> [Answer; 2] {
+async fn shown(client: &Client, token: &str) -> [Response; 2] {
     let ask = |url: String| client.send(client.request(Method::GET, &url).bearer_auth(token));
     [ask(format!("{}/v1/users/me", client.users)).await, ask(format!("{}/v1/balance", client.wallet)).await]
 }
 
 async fn is_refused(client: &Client, token: &str, about: &str) {
     for answer in shown(client, token).await {
-        assert_refused(&answer, 401, "UNAUTHORIZED", about);
+        assert_error(&answer, 401, "UNAUTHORIZED", about);
         assert_eq!(answer.header("www-authenticate"), "Bearer", "{about}");
     }
 }
@@ -43,7 +43,7 @@ async fn every_token_that_is_not_ours_and_valid_now_is_a_401_at_both_roles() {
     let head = |header: Value| ours(&header, &good);
     let genuine = ours(&hs256, &good);
     let (message, signature) = genuine.rsplit_once('.').expect("three parts");
-    let other_claims = part(&json!({"sub": stranger(), "exp": seconds_from_now(600)}));
+    let other_claims = part(&json!({"sub": unknown_user_id(), "exp": seconds_from_now(600)}));
     let unsigned = format!("{}.{}.", part(&json!({"alg": "none"})), part(&good));
     let mut shapes: Vec<(String, String)> = [
         ("expired by 6 s", with("exp", json!(seconds_from_now(-6)))),
@@ -149,7 +149,7 @@ async fn a_token_lives_as_long_as_the_settings_say() {
     let refused = crate::support::eventually(crate::support::PATIENCE, "the token has expired", || async {
         Some(client.me(&token).await).filter(|answer| answer.status != 200)
     });
-    assert_refused(&refused.await, 401, "UNAUTHORIZED", "expired");
+    assert_error(&refused.await, 401, "UNAUTHORIZED", "expired");
 }
 
 #[tokio::test]
@@ -178,12 +178,12 @@ async fn a_token_of_somebody_who_does_not_exist_is_no_profile() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
-    let never = crate::support::token_of(&stranger());
-    assert_refused(&client.me(&never).await, 404, "USER_NOT_FOUND", "never registered");
+    let never = crate::support::token_of(&unknown_user_id());
+    assert_error(&client.me(&never).await, 404, "USER_NOT_FOUND", "never registered");
     let user = client.user().await;
     assert_eq!(client.me(&user.token).await.status, 200);
     world.sql(Role::Users, "DELETE FROM users").await;
-    assert_refused(&client.me(&user.token).await, 404, "USER_NOT_FOUND", "deleted");
+    assert_error(&client.me(&user.token).await, 404, "USER_NOT_FOUND", "deleted");
     let login = client.log_in(&user.email, crate::support::PASSWORD).await;
-    assert_refused(&login, 401, "INVALID_CREDENTIALS", "deleted");
+    assert_error(&login, 401, "INVALID_CREDENTIALS", "deleted");
 }

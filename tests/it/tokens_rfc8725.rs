@@ -10,27 +10,27 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    ACCESS_KEY, Answer, Client, INTERNAL_KEY, World, assert_refused, mint, part, seconds_from_now, stranger,
+    ACCESS_KEY, Client, INTERNAL_KEY, Response, World, assert_error, mint, part, seconds_from_now, unknown_user_id,
 };
 
 /// What [`fixtures/mint_tokens.py`](fixtures/mint_tokens.py) printed.
 const PYJWT: &str = include_str!("fixtures/pyjwt.json");
 
 /// The token shown to both roles: what each says of somebody it recognises but who does not exist there, or a 401.
-async fn shown(client: &Client, token: &str) -> [Answer; 2] {
+async fn shown(client: &Client, token: &str) -> [Response; 2] {
     let ask = |url: String| client.send(client.request(Method::GET, &url).bearer_auth(token));
     [ask(format!("{}/v1/users/me", client.users)).await, ask(format!("{}/v1/balance", client.wallet)).await]
 }
 
 async fn is_taken(client: &Client, token: &str, about: &str) {
     let [users, wallet] = shown(client, token).await;
-    assert_refused(&users, 404, "USER_NOT_FOUND", about);
-    assert_refused(&wallet, 503, "WALLET_PROVISIONING", about);
+    assert_error(&users, 404, "USER_NOT_FOUND", about);
+    assert_error(&wallet, 503, "WALLET_PROVISIONING", about);
 }
 
 async fn is_refused(client: &Client, token: &str, about: &str) {
     for answer in shown(client, token).await {
-        assert_refused(&answer, 401, "UNAUTHORIZED", about);
+        assert_error(&answer, 401, "UNAUTHORIZED", about);
     }
 }
 
@@ -68,7 +68,7 @@ fn ours(claims: &Value) -> String {
 
 impl Good {
     fn new() -> Self {
-        let (sub, exp) = (stranger(), seconds_from_now(600));
+        let (sub, exp) = (unknown_user_id(), seconds_from_now(600));
         let good = json!({"sub": sub, "exp": exp});
         let parts: Vec<String> = ours(&good).split('.').map(str::to_owned).collect();
         Self { sub, exp, claims: good, parts: parts.try_into().expect("three parts") }
@@ -212,7 +212,7 @@ async fn a_key_that_a_token_brings_or_points_to_is_neither_used_nor_fetched() {
     bait.set_nonblocking(true).expect("nonblocking");
     let url = format!("http://{}/keys.json", bait.local_addr().expect("address"));
     let own = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("mine"), "alg": "HS256"});
-    let claims = json!({"sub": stranger(), "exp": seconds_from_now(600), "iss": url});
+    let claims = json!({"sub": unknown_user_id(), "exp": seconds_from_now(600), "iss": url});
     for header in [
         json!({"alg": "HS256", "jwk": own}),
         json!({"alg": "HS256", "jku": url}),

@@ -1,28 +1,26 @@
-//! What keeps one wallet from being made, and no other.
-
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
 use super::World;
 
-/// A transaction that has begun to make the user's wallet and does not end: whoever else makes it has to wait, and
-/// gives up at the lock timeout. A failure that may pass, for this one user alone.
-pub struct Obstacle {
+/// An open transaction that has inserted the user's wallet. Provisioning this user, and no other, waits for it and
+/// fails at the lock timeout: a transient error.
+pub struct UncommittedWallet {
     client: tokio_postgres::Client,
     _connection: tokio::task::JoinHandle<()>,
 }
 
-impl Obstacle {
-    pub async fn before(world: &World, user: Uuid) -> Self {
+impl UncommittedWallet {
+    pub async fn insert(world: &World, user: Uuid) -> Self {
         let url = world.addresses.superuser_url(&world.databases.wallet.database);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
         let connection = tokio::spawn(async move { drop(connection.await) });
         let insert = format!("BEGIN; INSERT INTO wallets (user_id, id) VALUES ('{user}', '{user}')");
-        client.batch_execute(&insert).await.expect("begun");
+        client.batch_execute(&insert).await.expect("inserted");
         Self { client, _connection: connection }
     }
 
-    pub async fn vanish(self) {
+    pub async fn roll_back(self) {
         self.client.batch_execute("ROLLBACK").await.expect("rolled back");
     }
 }

@@ -1,25 +1,23 @@
-//! Two processes of a role at once (CC-09, CC-10, FP-05, FP-34).
+//! Two processes of a role at once (CC-09, CC-10, FP-05), interrupted migrations and older binaries (FP-35, FP-36).
 
 use std::time::Duration;
 
 use purse::kernel::Role;
 
 use super::history::History;
-use super::invariants::hold;
+use super::invariants::assert_invariants;
 use crate::support::{Client, PATIENCE, World, eventually};
 
-const HEALED: Duration = Duration::from_mins(1);
-
-/// This many people with an event each that waits, written straight into the database.
-async fn people_waiting(world: &World, count: usize) {
+/// Inserts this many users, each with a pending event, directly into the database.
+async fn insert_pending_users(world: &World, count: usize) {
     let script = format!(
-        "WITH person AS (
+        "WITH registered AS (
              INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
              SELECT gen_random_uuid(), 'A', 'B', 'p' || n || '@example.com', '$argon2id$v=19$m=8,t=1,p=1$x$y', now()
              FROM generate_series(1, {count}) AS n RETURNING id
          )
          INSERT INTO outbox (id, type, payload_json)
-         SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', id) FROM person"
+         SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', id) FROM registered"
     );
     world.sql(Role::Users, &script).await;
 }
@@ -28,11 +26,11 @@ async fn people_waiting(world: &World, count: usize) {
 async fn cc_09_and_10_two_pollers_and_two_consumers_relay_ten_thousand_events_once_each() {
     const EVENTS: usize = 10_000;
     let (world, history) = (World::new().await, History::default());
-    // Everything is declared and migrated, and nobody runs.
+    // Migrates and declares everything; then no process runs.
     let (users, wallet, _) = world.both().await;
     drop((users, wallet));
     world.broker.tap("spy", "domain.events", "user.registered").await;
-    people_waiting(&world, EVENTS).await;
+    insert_pending_users(&world, EVENTS).await;
     let (first, second, third, fourth) = tokio::join!(
         world.start(Role::Users),
         world.start(Role::Users),
@@ -40,54 +38,57 @@ async fn cc_09_and_10_two_pollers_and_two_consumers_relay_ten_thousand_events_on
         world.start(Role::Wallet)
     );
     let client = Client::new(&first.url(), &third.url());
-    hold(&world, &history, &client, HEALED).await;
-    assert_eq!(world.broker.depth("spy").await, Some(u32::try_from(EVENTS).expect("count")), "no event came twice");
+    assert_invariants(&world, &history, &client).await;
+    assert_eq!(
+        world.broker.depth("spy").await,
+        Some(u32::try_from(EVENTS).expect("count")),
+        "no event is published twice"
+    );
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await, EVENTS.to_string());
     for process in [&first, &second, &third, &fourth] {
-        let troubled = |line: &serde_json::Value| line["level"] == "error" || line["level"] == "warn";
-        let troubles: Vec<_> =
-            process.log().into_iter().filter(troubled).filter(|l| l["msg"] != "unsafe setting").collect();
-        assert!(
-            troubles.iter().all(|line| line["msg"].as_str().is_some_and(|m| m.contains("unsafe setting"))),
-            "{troubles:?}"
-        );
+        let mut problems = process.log();
+        problems.retain(|line| line["level"] == "error" || line["level"] == "warn");
+        problems.retain(|line| line["msg"].as_str().is_none_or(|msg| !msg.contains("unsafe setting")));
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }
 
 #[tokio::test]
-async fn fp_05_a_poller_that_wakes_after_its_lease_leaves_the_rows_to_whoever_has_them_now() {
+async fn fp_05_a_poller_that_wakes_after_its_lease_leaves_the_rows_to_their_new_owner() {
     let (world, history) = (World::new().await, History::default());
     let wallet = world.start(Role::Wallet).await;
     let lease = [("OUTBOX_LEASE_MS", "6000")];
-    let sleeper = world.spawn_fragile(Role::Users, "amqp.written=1*off->1*sleep(9000)->off", &lease).await;
+    let sleeper = world.spawn_with_failpoints(Role::Users, "amqp.written=1*off->1*sleep(9000)->off", &lease).await;
     let client = Client::new(&sleeper.url(), &wallet.url());
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     history.register(&client).await;
     let claimed = "SELECT count(*) FROM outbox WHERE claim_token IS NOT NULL";
-    eventually(PATIENCE, "it has claimed", || async { (world.sql(Role::Users, claimed).await == "1").then_some(()) })
-        .await;
+    eventually(PATIENCE, "the event is claimed", || async {
+        (world.sql(Role::Users, claimed).await == "1").then_some(())
+    })
+    .await;
     let _other = world.start_with(Role::Users, &lease).await;
     let pending = "SELECT count(*) FROM outbox WHERE status = 'pending'";
-    eventually(PATIENCE, "the other has published it", || async {
+    eventually(PATIENCE, "the other process publishes it", || async {
         (world.sql(Role::Users, pending).await == "0").then_some(())
     })
     .await;
     let marked = world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await;
-    let told = "events were taken over by another process after their lease had ended";
-    eventually(PATIENCE, "the sleeper is told", || async { (!sleeper.said(told).is_empty()).then_some(()) }).await;
+    let lost = "events were taken over by another process after their lease had ended";
+    eventually(PATIENCE, "the sleeper notices", || async { (!sleeper.logged(lost).is_empty()).then_some(()) }).await;
     assert_eq!(
         world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await,
         marked,
-        "its word changed nothing"
+        "the sleeper changed the row"
     );
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fp_35_a_migration_that_was_killed_is_finished_by_the_next_boot() {
+async fn fp_35_a_killed_migration_is_completed_by_the_next_boot() {
     let world = World::new().await;
-    // Killed at other moments each time, from the first statement to the last.
+    // Kills it at different moments, from the first statement to the last.
     for after_ms in [5, 15, 25, 35, 45, 60, 80] {
         let process =
             crate::support::RoleProcess::spawn(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet));
@@ -103,7 +104,7 @@ async fn fp_35_a_migration_that_was_killed_is_finished_by_the_next_boot() {
 }
 
 #[tokio::test]
-async fn fp_36_a_binary_that_is_older_than_its_schema_serves() {
+async fn fp_36_a_binary_older_than_its_schema_serves() {
     let world = World::new().await;
     drop(world.start(Role::Wallet).await);
     world
