@@ -49,7 +49,7 @@ async fn every_problem_of_a_configuration_is_told_at_once_with_exit_code_64() {
         for problem in [
             "the configuration has 3 problems",
             "JWT_PRIVATE_KEY: is required",
-            "USERS_PORT: `x` must be a port",
+            "USERS_PORT: `x` must be a whole number from 0 to 65535",
             "LOG_LEVEL: `loud` must be",
         ] {
             assert!(told.contains(problem), "{problem}\n{told}");
