@@ -9,7 +9,7 @@ use crate::infra::amqp::{
     AmqpError, Broker, ConfirmedPublisher, Declaration, Frames, HeaderValue, Outgoing, PublishResult,
 };
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl OutboxPublisher {
     fn trace(&self, event: &ClaimedEvent, outcome: &PublishOutcome, began: Instant) {
         if let Some(trace) = &event.traceparent {
             self.spans.record(|| Span {
-                step: Step::Publish,
+                name: SpanName::Publish,
                 trace,
                 took: began.elapsed(),
                 failed: *outcome != PublishOutcome::Confirmed,

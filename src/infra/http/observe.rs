@@ -18,7 +18,7 @@ use slog::Logger;
 
 use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
 use crate::infra::system::System;
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -201,7 +201,7 @@ impl Line<'_> {
         }
         if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
             spans.record(|| Span {
-                step: Step::Request,
+                name: SpanName::Request,
                 trace: &self.context.traceparent,
                 took: self.began.elapsed(),
                 failed: status.is_server_error(),
