@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use purse::infra::config::setting::{ALL, Fallback};
-use purse::kernel::Role;
 use serde_json::Value;
 
 use crate::support::{Document, World};

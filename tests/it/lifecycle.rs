@@ -196,7 +196,7 @@ async fn a_database_that_counts_bytes_for_characters_is_refused_with_69() {
     }
     let (code, told) = run(&["migrate", "--role", "users"], &settings).await;
     assert_eq!(code, Some(69), "{told}");
-    assert!(told.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{told}");
+    assert!(told.contains("is encoded in SQL_ASCII; recreate it with ENCODING 'UTF8'"), "{told}");
 }
 
 #[tokio::test]
