@@ -39,6 +39,7 @@ compose() {
   environment=$secrets
   # Only `up` needs the real passwords; the others need any values with which compose.yaml is valid.
   [ -f "$environment" ] || environment=$example
+  export PURSE_ENV_FILE="$environment"
   # Two words on purpose, where it is the plugin.
   # shellcheck disable=SC2086
   exec $compose --project-name "$project" --file "$root/docker/compose.yaml" --env-file "$environment" "$@"

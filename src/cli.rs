@@ -101,7 +101,7 @@ fn with_settings(command: Command) -> Command {
             .long(s.flag())
             .value_name(s.placeholder)
             .help_heading(heading(s.role))
-            .help(format!("{} [env: {}]{default}", s.help, s.env))
+            .help(format!("{} [values: {}] [env: {}]{default}", s.help, s.accepts, s.env))
     });
     command.args([role_flag(), config_dir(), port]).args(settings).arg(retry_ttls)
 }

@@ -99,7 +99,7 @@ fn section<'a>(
     let _ = write!(page, "\n# ---- {title} ----\n");
     for setting in settings {
         let (about, line) = line(setting);
-        let _ = write!(page, "\n# {} ({about}).\n# {line}\n", setting.help);
+        let _ = write!(page, "\n# {} ({about}).\n# Values: {}.\n# {line}\n", setting.help, setting.accepts);
     }
 }
 

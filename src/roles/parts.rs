@@ -13,7 +13,7 @@ use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{
-    DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, Throttle, metrics_routes,
+    CountBy, DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, metrics_routes,
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
@@ -80,7 +80,7 @@ impl Limits {
     }
 
     /// A limit on requests to a route; `name` identifies it in the shared counters.
-    pub(super) fn of_requests<T: Throttle>(
+    pub(super) fn of_requests<T: CountBy>(
         &self,
         throttle: T,
         name: &'static str,

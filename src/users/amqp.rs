@@ -13,7 +13,7 @@ use crate::infra::amqp::{
     PublishResult,
 };
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};
 
@@ -48,7 +48,7 @@ impl OutboxPublisher {
     fn trace(&self, event: &ClaimedEvent, outcome: &PublishOutcome, began: Instant) {
         if let Some(trace) = &event.traceparent {
             self.spans.record(|| Span {
-                step: Step::Publish,
+                name: SpanName::Publish,
                 trace,
                 took: began.elapsed(),
                 failed: *outcome != PublishOutcome::Confirmed,

@@ -1,4 +1,4 @@
-//! The files that others run us by: what they name is there, and a role takes what a pod would be given.
+//! The deployment files name only what exists, and a role accepts what a pod or container would be given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,6 +61,49 @@ fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
     }
     for variable in variables(&file("docker/kubernetes/migrate.yaml")) {
         assert!(ALL.iter().any(|setting| setting.env == variable), "migrate.yaml: {variable}");
+    }
+}
+
+/// The service of a role in docker/compose.yaml.
+fn service(stack: &str, role: Role) -> String {
+    let (_, from_here) = stack.split_once(&format!("\n  {role}:\n")).expect("the service");
+    from_here.lines().take_while(|line| line.starts_with("    ") || line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// The part of docker/compose.yaml that begins with this anchor.
+fn anchored<'a>(stack: &'a str, anchor: &str) -> &'a str {
+    let (_, from_here) = stack.split_once(&format!("\nx-{anchor}: &{anchor}\n")).expect("the anchor");
+    from_here.split("\n\n").next().unwrap_or_default()
+}
+
+#[test]
+fn the_container_stack_passes_every_setting_of_its_environment_file_to_both_roles() {
+    let stack = file("docker/compose.yaml");
+    assert!(anchored(&stack, "role").contains("\n  env_file: ${PURSE_ENV_FILE:-../.env}\n"));
+    assert!(file("docker/stack.sh").contains("export PURSE_ENV_FILE="));
+    for role in Role::ALL {
+        let service = service(&stack, role);
+        assert!(service.contains("<<: *role\n") && service.contains("<<: *role-environment\n"), "{role}");
+    }
+    // These would take precedence over the file, so they are few, and known.
+    for variable in variables(anchored(&stack, "role-environment")) {
+        assert!(
+            ALL.iter().any(|setting| setting.env == variable) || variable.ends_with("_PASSWORD"),
+            "docker/compose.yaml sets {variable}, which is not a setting"
+        );
+    }
+}
+
+#[test]
+fn no_password_of_the_container_stack_reaches_a_role_but_its_own() {
+    let (stack, example) = (file("docker/compose.yaml"), file("config/.env.example"));
+    let names = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once('=')).map(|(name, _)| name);
+    let is_secret = |name: &&str| name.ends_with("_PASSWORD") || name.ends_with("_DATABASE_URL");
+    let secrets: Vec<&str> = names.filter(is_secret).collect();
+    assert!(secrets.len() >= 13, "{secrets:?}");
+    for secret in secrets {
+        let blanked = format!("\n  {secret}: \"\"\n");
+        assert!(format!("{}\n", anchored(&stack, "role-environment")).contains(&blanked), "{secret} reaches the roles");
     }
 }
 

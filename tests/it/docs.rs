@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use purse::infra::config::setting::{ALL, Fallback};
-use purse::kernel::{ExitStatus, Role};
+use purse::kernel::ExitStatus;
 use serde_json::Value;
 
 use crate::support::{Document, World};
@@ -58,9 +58,9 @@ fn settings_table() -> String {
             Fallback::RequiredSecret => "required; a secret".to_owned(),
             Fallback::OptionalSecret => "none; a secret".to_owned(),
         };
-        format!("| `{}` | {role} | {default} | {} |", setting.env, setting.help)
+        format!("| `{}` | {role} | {default} | {} | {} |", setting.env, setting.accepts, setting.help)
     };
-    let head = "| setting | role | default | meaning |\n|---|---|---|---|".to_owned();
+    let head = "| setting | role | default | values | meaning |\n|---|---|---|---|---|".to_owned();
     std::iter::once(head).chain(ALL.iter().map(row)).collect::<Vec<_>>().join("\n")
 }
 
@@ -78,33 +78,6 @@ fn the_configuration_page_lists_the_settings_of_the_binary() {
 struct Step {
     commands: String,
     answer: Option<Value>,
-}
-
-#[test]
-fn the_configuration_files_show_every_setting_that_has_a_file_with_its_default() {
-    for setting in ALL.iter().filter(|setting| !setting.is_secret()) {
-        let name = setting.role.map_or("base", Role::as_str);
-        let file = page(&format!("config/{name}.toml"));
-        let start = format!("# {} = ", setting.key());
-        let shown = file.lines().find_map(|line| line.strip_prefix(&start));
-        let shown = shown.unwrap_or_else(|| panic!("config/{name}.toml does not show {}", setting.key()));
-        if let Fallback::Text(default) = setting.default {
-            assert_eq!(shown.trim_matches('"'), default, "{} in config/{name}.toml", setting.key());
-        }
-    }
-}
-
-#[test]
-fn the_container_stack_hands_every_setting_on() {
-    let stack = page("docker/compose.yaml");
-    // The stack itself decides where a role listens.
-    for setting in ALL.iter().filter(|setting| setting.env != "HOST") {
-        assert!(
-            stack.contains(&format!("      {}:", setting.env)) || stack.contains(&format!("  {}:", setting.env)),
-            "{}",
-            setting.env
-        );
-    }
 }
 
 /// The pages that have a walk-through.

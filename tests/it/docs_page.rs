@@ -125,3 +125,18 @@ async fn the_page_and_its_files_say_what_they_are_and_other_files_are_a_404() {
         assert_error(&client.send(get(path)).await, 404, "NOT_FOUND", path);
     }
 }
+
+#[tokio::test]
+async fn the_root_redirects_to_the_page() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("client");
+    for method in [Method::GET, Method::HEAD] {
+        let answer = client.request(method, users.url()).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), &answer.headers()["location"]), (302, &"/docs".parse().expect("header")));
+        assert_eq!(answer.text().await.expect("text"), "");
+    }
+    let client = Client::new(&users.url(), &users.url());
+    let answer = client.send(client.request(Method::POST, &users.url())).await;
+    assert_error(&answer, 405, "METHOD_NOT_ALLOWED", "POST /");
+}

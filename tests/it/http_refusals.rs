@@ -98,7 +98,8 @@ async fn head_is_answered_like_get_without_the_body() {
 async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    for path in ["/", "/v1", "/v1/", "/v2/balance", "/v1/accounts", "/favicon.ico", "/.env", "/health", "/*", "/v1/%00"]
+    for path in
+        ["//", "/v1", "/v1/", "/v2/balance", "/v1/accounts", "/favicon.ico", "/.env", "/health", "/*", "/v1/%00"]
     {
         for (role, method) in
             [(Role::Users, "GET"), (Role::Users, "POST"), (Role::Wallet, "GET"), (Role::Wallet, "TRACE")]

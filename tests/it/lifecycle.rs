@@ -49,7 +49,7 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_64() {
         for problem in [
             "the configuration has 3 problems",
             "JWT_PRIVATE_KEY: is required",
-            "USERS_PORT: `x` must be a port",
+            "USERS_PORT: `x` must be a whole number from 0 to 65535",
             "LOG_LEVEL: `loud` must be",
         ] {
             assert!(output.contains(problem), "{problem}\n{output}");
@@ -197,7 +197,7 @@ async fn a_database_that_is_not_utf8_is_rejected_with_69() {
     }
     let (code, output) = run(&["migrate", "--role", "users"], &settings).await;
     assert_eq!(code, Some(69), "{output}");
-    assert!(output.contains("is encoded in SQL_ASCII; make it anew with ENCODING 'UTF8'"), "{output}");
+    assert!(output.contains("is encoded in SQL_ASCII; recreate it with ENCODING 'UTF8'"), "{output}");
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ mod rate_limits;
 mod rate_limits_shared;
 mod releases;
 mod schemathesis;
+mod settings;
 mod signed_events;
 mod threat_model;
 mod tokens_http;

@@ -130,7 +130,7 @@ async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_the
     }
     // The first process has let one through already and remembers it.
     assert_eq!(seen, [415, 429, 415, 415, 429]);
-    let told = "the shared rate limits cannot be asked; this process counts for itself";
+    let told = "shared rate limits are unavailable; using the counts of this process";
     for process in [&one, &other] {
         // The log comes through a pipe.
         let lines =
@@ -144,7 +144,7 @@ async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_the
         let address = format!("198.51.100.{n}");
         eventually(PATIENCE, "the shared count is asked again", || async {
             let _ = knock(process, LOGIN, &address).await;
-            (!process.logged("the shared rate limits are back").is_empty()).then_some(())
+            (!process.logged("shared rate limits are available again").is_empty()).then_some(())
         })
         .await;
     }

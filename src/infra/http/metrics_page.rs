@@ -1,4 +1,4 @@
-//! `GET /metrics`, and what is measured of every request.
+//! `GET /metrics`, and the metrics of requests.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,16 +11,16 @@ use utoipa::openapi::{ObjectBuilder, Type};
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
 
-/// The text format of Prometheus.
+/// The Prometheus text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const DURATION: MetricName = MetricName {
     name: "http_server_request_duration_seconds",
-    help: "Time from the request's head to the answer's, by method, route pattern and status.",
+    help: "Request duration up to the response headers, by method, route pattern and status.",
 };
 const REFUSALS: MetricName = MetricName {
     name: "purse_http_refusals_total",
-    help: "Refused requests by route pattern and code: RATE_LIMITED, WALLET_PROVISIONING (the gate), OVERLOADED and so on.",
+    help: "Rejected requests by route pattern and error code, such as RATE_LIMITED, WALLET_PROVISIONING (the gate) or OVERLOADED.",
 };
 
 /// Adds the route to an application.
@@ -41,14 +41,14 @@ async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
     HttpResponse::Ok().content_type(TEXT).body(metrics.text())
 }
 
-/// The metrics of one thread's requests. Handles are kept by what they are labelled with: a request looks its own up and
-/// makes none but the first of its kind.
+/// Request metrics of one thread. Handles are cached by their labels, so that only the first request of a kind registers
+/// one.
 pub struct RequestMetrics {
     metrics: Metrics,
     by_route: RefCell<HashMap<String, Vec<Kind>>>,
 }
 
-/// Requests of one route that were answered alike.
+/// Requests of one route with the same method, status and error code.
 struct Kind {
     method: &'static str,
     status: StatusCode,
@@ -58,19 +58,19 @@ struct Kind {
 }
 
 impl RequestMetrics {
-    /// Metrics that have seen no request.
+    /// With an empty cache.
     pub fn new(metrics: &Metrics) -> Self {
         Self { metrics: metrics.clone(), by_route: RefCell::default() }
     }
 
-    /// Counts a request. `code` is that of the refusal, if it was refused.
+    /// Records a request; `code` is its error code, if it was rejected.
     pub(super) fn count(
         &self,
         (method, route): (&str, &str),
         (status, code): (StatusCode, Option<&'static str>),
         took: Duration,
     ) {
-        // Nothing below counts requests, so nobody else holds it; if somebody did, one request would go uncounted.
+        // Never borrowed already, because nothing below records requests.
         let Ok(mut by_route) = self.by_route.try_borrow_mut() else { return };
         let method = known(method);
         let is_like = |kind: &&Kind| kind.method == method && kind.status == status && kind.code == code;
@@ -94,7 +94,7 @@ impl Kind {
     }
 }
 
-/// A method can be any word; ours are few.
+/// The method as a label with few values: a client may send any word.
 fn known(method: &str) -> &'static str {
     [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::PUT, Method::PATCH, Method::DELETE]
         .iter()

@@ -1,5 +1,5 @@
-//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, metrics, the API's document
-//! and the page that shows it, and what wraps every request.
+//! HTTP without the routes of a role: error bodies, request bodies and queries, authentication, rate limits, health, metrics,
+//! the OpenAPI document and its page, and the middleware around every request.
 
 mod api_error;
 mod authenticate;
@@ -24,6 +24,6 @@ pub use json_body::{JsonFields, read_json};
 pub use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
 pub use observe::{RequestContext, observe};
 pub use query::QueryFields;
-pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};
+pub use rate_limit::{ByClient, BySubject, CountBy, Limiter, Sweep};
 pub use shared_limit::{SharedLimit, SharedSweep};
 pub use text_limit::TextLimiter;

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use slog::{Logger, debug, info};
 
 use crate::infra::amqp::AmqpError;
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
 use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
@@ -125,7 +125,7 @@ impl ProvisionBatch {
     fn trace(&self, delivery: &ProvisionDelivery, failed: bool) {
         if let Some(trace) = &delivery.traceparent {
             self.spans.record(|| Span {
-                step: Step::Provision,
+                name: SpanName::Provision,
                 trace,
                 took: self.began.elapsed(),
                 failed,

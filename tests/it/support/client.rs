@@ -67,6 +67,7 @@ impl Client {
         let response = request.send().await.ok()?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.ok()?;
+        assert!(text.is_empty() || text.ends_with('\n'), "{status} without a line end: {text:?}");
         let is_text = headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
         let body = if is_text {
             Value::String(text)

@@ -71,7 +71,10 @@ impl Raw {
         let is_json = headers.get("content-type").is_some_and(|kind| kind == "application/json");
         let body = match text {
             [] => Value::Null,
-            json if is_json => serde_json::from_slice(json).expect("JSON"),
+            json if is_json => {
+                assert!(json.ends_with(b"\n"), "no line end after the body:\n{head}");
+                serde_json::from_slice(json).expect("JSON")
+            }
             // The page /docs and its files.
             other => Value::String(String::from_utf8_lossy(other).into_owned()),
         };
