@@ -4,6 +4,7 @@
 export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse" / "target")
 
 purse := CARGO_TARGET_DIR / "release" / "purse"
+purse-dev := CARGO_TARGET_DIR / "release" / "purse-dev"
 
 # Where `justw` and the recipes below put a tool that the machine does not have.
 tools := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse" / "tools"
@@ -12,28 +13,35 @@ tools := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse" / "tool
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
 
-# Start PostgreSQL, RabbitMQ and both roles; Ctrl-C ends them, the data stays
+# Start PostgreSQL, RabbitMQ and both roles; Ctrl-C stops them and keeps the data
 [group('run')]
 up: servers
-    cargo build --release --locked
-    @# On a terminal Ctrl-C is meant for `dev up` alone: in a job of its own, so that an orderly end is no error of `just`.
-    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse) }} dev up; else exec {{ quote(purse) }} dev up; fi
+    @[ -x {{ quote(purse-dev) }} ] || echo "Building purse; the first build takes several minutes"
+    cargo build --release --locked --workspace
+    @# On a terminal Ctrl-C is meant for `purse-dev` alone: in a job of its own, so that an orderly stop is no error of `just`.
+    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse-dev) }}; else exec {{ quote(purse-dev) }}; fi
 
-# End an `up` that runs in another terminal
+# Stop an `up` that runs in another terminal
 [group('run')]
 down: _built
-    @exec {{ quote(purse) }} dev down
+    @exec {{ quote(purse-dev) }} down
 
-# Show what runs (exit code 1 when nothing does)
+# Show what runs; exit code 1 unless everything is ready
 [group('run')]
 [no-exit-message]
 status: _built
-    @exec {{ quote(purse) }} dev status
+    @exec {{ quote(purse-dev) }} status
+
+# Print the settings of a running `up` for a shell: eval "$(just env)"
+[group('run')]
+[no-exit-message]
+env: _built
+    @exec {{ quote(purse-dev) }} env
 
 # Remove the data of `up`
 [group('run')]
 reset: _built
-    @exec {{ quote(purse) }} dev reset
+    @exec {{ quote(purse-dev) }} reset
 
 # Install the PostgreSQL and RabbitMQ packages where they are missing
 [group('set-up')]
@@ -120,13 +128,13 @@ build:
 # Format the code
 [group('build')]
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # Check the formatting, and clippy with every warning denied
 [group('check')]
 lint:
-    cargo fmt --check
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Everything that has to pass: formatting, clippy, dependencies, all tests on real servers, the short faults, and a total
@@ -138,7 +146,7 @@ test: servers test-tools _git-cliff lint (deny "error")
     trap 'rm -f "$results"' EXIT
     # The binary that is released, and then the one whose steps can be broken off.
     {
-      cargo test --locked --no-fail-fast; product=$?
+      cargo test --workspace --locked --no-fail-fast; product=$?
       cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long; faults=$?
       exit $((product ? product : faults))
     } | tee "$results"
@@ -268,6 +276,8 @@ sbom: (_cargo-tool "cargo-cyclonedx" "0.5.9") (_cargo-tool "cargo-auditable" "0.
     PATH="$PATH":{{ quote(tools / "cargo" / "bin") }}
     cargo cyclonedx --quiet --format json --spec-version 1.5 --all-features --target all --override-filename purse-sbom
     mkdir -p "$CARGO_TARGET_DIR/sbom"
+    # One per member of the workspace; the development stack is not released.
+    rm -f dev/purse-sbom.json
     mv purse-sbom.json "$CARGO_TARGET_DIR/sbom/purse.cdx.json"
     cargo auditable build --release --locked --quiet
     grep -aq '\.dep-v0' {{ quote(purse) }} || { echo "sbom: the binary does not hold the list of its dependencies" >&2; exit 70; }
@@ -564,6 +574,6 @@ _cargo-tool name version:
 
 [private]
 _built:
-    @[ -x {{ quote(purse) }} ] || cargo build --release --locked
+    @[ -x {{ quote(purse-dev) }} ] || cargo build --release --locked --workspace
 
 import? 'docker/compose.just'

@@ -14,8 +14,8 @@
 //! | 4 | `{users,wallet}::{http,postgres,amqp}` | floors 0–3, of their own context |
 //! | 5 | [`runtime`] | kernel, infra |
 //! | 5 | `{users,wallet}::actors` | own domain, application and amqp, infra, runtime, kernel, contracts |
-//! | 6 | [`roles`], [`operate`], [`dev_stack`] | everything below |
-//! | 7 | `main`, `cli` | roles, operate, `dev_stack`, infra, kernel |
+//! | 6 | [`roles`], [`operate`] | everything below |
+//! | 7 | `main`, `cli` | roles, operate, infra, kernel |
 //!
 //! `users` and `wallet` never name each other; `infra` and `runtime` name neither.
 //!
@@ -37,7 +37,6 @@
 //!   [`wallet::domain`] decides each post in order → each answer to its sender.
 
 pub mod contracts;
-pub mod dev_stack;
 pub mod infra;
 pub mod kernel;
 pub mod operate;

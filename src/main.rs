@@ -41,7 +41,6 @@ fn main() -> ExitCode {
         }
     };
     match matches.subcommand() {
-        Some(("dev", arguments)) => purse::dev_stack::run(arguments),
         Some(("healthcheck", arguments)) => with_layers(arguments, healthcheck),
         Some(("check-config", arguments)) => with_layers(arguments, check_config),
         Some(("migrate", arguments)) => {

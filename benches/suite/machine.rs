@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 
 /// A line a fact, for people.
 pub fn described(on: &ServerAddresses) -> Vec<String> {
@@ -35,7 +35,7 @@ pub fn described(on: &ServerAddresses) -> Vec<String> {
 
 fn rabbitmq(on: &ServerAddresses) -> String {
     let url = format!("{}/api/overview", on.management_url());
-    let (user, password) = (on.amqp_user.clone(), on.amqp_password.clone());
+    let (user, password) = (on.amqp_user, on.amqp_password);
     let asked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async {

@@ -6,7 +6,8 @@ use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
 use crate::report::{Report, Target};
-use crate::support::{Outages, PURSE, World};
+use crate::support::world::PURSE;
+use crate::support::{Outages, World};
 use crate::tools::{beside, pgbench, wrk};
 use crate::town::{Town, WALLETS};
 

@@ -7,7 +7,8 @@ use std::process::Command;
 use purse::kernel::Role;
 use uuid::Uuid;
 
-use crate::support::{Outages, PURSE, RoleProcess, World, mint, seconds_from_now};
+use crate::support::world::PURSE;
+use crate::support::{Outages, RoleProcess, World, mint, seconds_from_now};
 
 /// Wallets over which a load is spread.
 pub const WALLETS: usize = 1_000;

@@ -47,10 +47,8 @@ const HOUSE: &[Room] = &[
     ),
     room("roles", 6, &["kernel", "contracts", "infra", "runtime", "users", "wallet"]),
     room("operate", 6, &["kernel", "contracts", "infra", "users", "wallet"]),
-    // Its own page promises more than the table asks: it starts the roles from outside and knows no accounts.
-    room("dev_stack", 6, &["kernel", "contracts", "infra", "runtime"]),
-    room("main", 7, &["kernel", "infra", "roles", "operate", "dev_stack", "cli"]),
-    room("cli", 7, &["kernel", "infra", "roles", "operate", "dev_stack"]),
+    room("main", 7, &["kernel", "infra", "roles", "operate", "cli"]),
+    room("cli", 7, &["kernel", "infra", "roles", "operate"]),
     // Pages with nothing but `mod` lines.
     room("users", 5, &[]),
     room("wallet", 5, &[]),

@@ -23,17 +23,28 @@ impl Clone {
         let folder = std::env::temp_dir().join(format!("purse-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let (root, seed) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.join("seed"));
-        for part in ["src", "benches", "docker"] {
+        for part in ["src", "benches", "docker", "dev/src"] {
             fs::create_dir_all(seed.join(part)).expect("folder");
         }
-        let own = ["Cargo.toml", "Cargo.lock", "build.rs", "justfile", "justw", "docker/compose.just", "cliff.toml"];
+        let own = [
+            "Cargo.toml",
+            "dev/Cargo.toml",
+            "Cargo.lock",
+            "build.rs",
+            "justfile",
+            "justw",
+            "docker/compose.just",
+            "cliff.toml",
+        ];
         for file in own.iter().chain(&["CHANGELOG.md"]) {
             fs::copy(root.join(file), seed.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         }
         for stub in fs::read_dir(root.join("benches")).expect("benches").flatten() {
             fs::write(seed.join("benches").join(stub.file_name()), "").expect("stub");
         }
-        fs::write(seed.join("src/lib.rs"), "//! Stub.\n").expect("stub");
+        for library in ["src/lib.rs", "dev/src/lib.rs"] {
+            fs::write(seed.join(library), "//! Stub.\n").expect("stub");
+        }
         fs::write(seed.join("src/main.rs"), "//! Stub.\nfn main() {}\n").expect("stub");
         let clone = Self { folder };
         clone.done(&seed, "git", &["init", "--quiet", "--initial-branch", "main"]);

@@ -20,7 +20,7 @@ mod refusal;
 mod scrape;
 pub mod source;
 mod token;
-mod world;
+pub mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ pub use raw::Raw;
 pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
 pub use scrape::{Family, Scrape};
 pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, stranger, token_of};
-pub use world::{Outages, PURSE, World, free_port};
+pub use world::{Outages, World, free_port};
 
 /// Waits until `probe` has something to show, and fails with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

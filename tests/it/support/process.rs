@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::{PURSE, TEST};
+use super::world::{PURSE, TEST, kill_with_us};
 use super::{PATIENCE, eventually, leaks};
 
 /// Lines of the log that are shown when a test fails.
@@ -53,6 +53,7 @@ impl RoleProcess {
         // Coverage is written where the run that measures it says.
         command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        kill_with_us(child.id());
         let (lines, of_lines) = collect(child.stdout.take().expect("stdout"));
         let (errors, of_errors) = collect(child.stderr.take().expect("stderr"));
         let readers = vec![of_lines, of_errors];

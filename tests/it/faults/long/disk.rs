@@ -1,22 +1,20 @@
 //! A disk that is full under PostgreSQL (FP-11). Linux, as root: it mounts a small file system of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::time::Duration;
 
-use purse::dev_stack::{Action, LentServers, Server};
+use purse_dev::{Action, Durability, Server, TestServers};
 
 use super::super::history::{History, Told};
 use super::super::invariants::hold;
 use super::measured;
-use crate::support::{PATIENCE, PURSE, World, eventually};
+use crate::support::{PATIENCE, World, eventually};
 
 const HEALED: Duration = Duration::from_mins(1);
 /// A new cluster and a new broker need some 150 MiB of it.
 const SIZE_MIB: u64 = 320;
-
-static SERVERS: OnceLock<LentServers> = OnceLock::new();
 
 /// A file system in memory, unmounted when it is dropped.
 struct SmallDisk(PathBuf);
@@ -61,14 +59,10 @@ impl Drop for SmallDisk {
 async fn fp_11_a_full_disk_refuses_posts_whole_and_heals_when_there_is_room() {
     let disk = SmallDisk::mount();
     let folder = disk.0.join("purse");
-    let servers = tokio::task::spawn_blocking(move || {
-        SERVERS.get_or_init(|| {
-            LentServers::start_in(Path::new(PURSE), true, &folder).unwrap_or_else(|e| panic!("{}", e.chain()))
-        })
-    })
-    .await
-    .expect("servers");
-    let (world, history) = (World::on(servers).await, History::default());
+    let servers = tokio::task::spawn_blocking(move || TestServers::start_in(Durability::Stock, &folder));
+    // Dropped before the disk is unmounted: the servers stop while their folder is there.
+    let servers = Arc::new(servers.await.expect("thread").unwrap_or_else(|e| panic!("{e}")));
+    let (world, history) = (World::on(&servers).await, History::default());
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     disk.fill();
@@ -89,7 +83,8 @@ async fn fp_11_a_full_disk_refuses_posts_whole_and_heals_when_there_is_room() {
     );
     disk.free();
     // The server may have stopped over it, as PostgreSQL does when it cannot write its log.
-    tokio::task::spawn_blocking(|| servers.command(Server::Postgres, Action::Start))
+    let running = Arc::clone(&servers);
+    tokio::task::spawn_blocking(move || running.command(Server::Postgres, Action::Start))
         .await
         .expect("thread")
         .expect("started");
