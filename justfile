@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", cache / "target")
 tools := cache / "tools"
 export PATH := env("PATH") + ":" + tools / "bin"
 
-purse := CARGO_TARGET_DIR / "release" / "purse"
+purse-dev := CARGO_TARGET_DIR / "release" / "purse-dev"
 
 [private]
 default:
@@ -18,31 +18,37 @@ default:
 [group('run')]
 [no-exit-message]
 up: _rust servers (_first-build "release" "4")
-    cargo build --release --locked
-    @# On a terminal, Ctrl-C is meant for `dev up` alone: in a job of its own, so that an orderly stop is no error of `just`.
-    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse) }} dev up; else exec {{ quote(purse) }} dev up; fi
+    cargo build --release --locked --workspace
+    @# On a terminal, Ctrl-C is meant for `purse-dev` alone: in a job of its own, so that an orderly stop is no error of `just`.
+    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse-dev) }}; else exec {{ quote(purse-dev) }}; fi
 
 # Stop an `up` that runs in another terminal
 [group('run')]
 [no-exit-message]
 down: _built
-    @exec {{ quote(purse) }} dev down
+    @exec {{ quote(purse-dev) }} down
 
-# Show what is running (exit code 1 if nothing is)
+# Show what is running (exit code 1 unless everything is ready)
 [group('run')]
 [no-exit-message]
 status: _built
-    @exec {{ quote(purse) }} dev status
+    @exec {{ quote(purse-dev) }} status
+
+# Print the settings of a running `up`: eval "$(just env)"
+[group('run')]
+[no-exit-message]
+env: _built
+    @exec {{ quote(purse-dev) }} env
 
 # Delete the data of `up`
 [group('run')]
 [no-exit-message]
 reset: _built
-    @exec {{ quote(purse) }} dev reset
+    @exec {{ quote(purse-dev) }} reset
 
 [private]
 _built:
-    @[ -x {{ quote(purse) }} ] || { dev/scripts/need-rust.sh && cargo build --release --locked; }
+    @[ -x {{ quote(purse-dev) }} ] || { dev/scripts/need-rust.sh && cargo build --release --locked --workspace; }
 
 # Install PostgreSQL and RabbitMQ where they are missing
 [group('set-up')]
@@ -64,7 +70,7 @@ build: _rust (_first-build "release" "4")
 # Format the code
 [group('build')]
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # Generate a CycloneDX SBOM, and a binary that embeds its own
 [group('build')]
@@ -86,8 +92,8 @@ test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "f
 # Check the formatting, and run clippy with all warnings denied
 [group('check')]
 lint: _rust
-    cargo fmt --check
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Inject every fault (30 minutes; Linux, as root)

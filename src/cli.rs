@@ -44,7 +44,6 @@ pub fn command() -> Command {
                 .about("Print the OpenAPI 3.1 document of a role; requires no settings")
                 .arg(role_flag()),
         )
-        .subcommand(purse::dev_stack::command())
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
 }

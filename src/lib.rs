@@ -12,7 +12,6 @@
 //! letter**. The **gate** responds for a user whose wallet has not been **provisioned** yet.
 
 pub mod contracts;
-pub mod dev_stack;
 pub mod infra;
 pub mod kernel;
 pub mod operate;

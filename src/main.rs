@@ -25,9 +25,6 @@ fn main() -> ExitCode {
             return status.into();
         }
     };
-    if let Some(("dev", arguments)) = matches.subcommand() {
-        return purse::dev_stack::run(arguments);
-    }
     let status = run(&matches).unwrap_or_else(|e| {
         operate::print_error(&e.to_string());
         e.status

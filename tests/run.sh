@@ -5,7 +5,7 @@ results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 # First the build that is released, then the one with failpoints.
 {
-  cargo test --locked --no-fail-fast; product=$?
+  cargo test --workspace --locked --no-fail-fast; product=$?
   cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long; faults=$?
   exit $((product ? product : faults))
 } | tee "$results"

@@ -5,7 +5,8 @@ use std::process::Command;
 use purse::kernel::Role;
 use uuid::Uuid;
 
-use crate::support::{Outages, PURSE, RoleProcess, World, mint, seconds_from_now};
+use crate::support::world::PURSE;
+use crate::support::{Outages, RoleProcess, World, mint, seconds_from_now};
 
 /// Wallets in a spread load.
 pub const WALLETS: usize = 1_000;

@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 
 /// The machine and the versions that the figures were measured with, a line each.
 pub fn describe(on: &ServerAddresses) -> Vec<String> {
@@ -33,7 +33,7 @@ pub fn describe(on: &ServerAddresses) -> Vec<String> {
 
 fn rabbitmq(on: &ServerAddresses) -> String {
     let url = format!("{}/api/overview", on.management_url());
-    let (user, password) = (on.amqp_user.clone(), on.amqp_password.clone());
+    let (user, password) = (on.amqp_user, on.amqp_password);
     let version = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async {

@@ -7,7 +7,8 @@ use purse::kernel::Role;
 use crate::figures::{Figures, rounds, seconds};
 use crate::fixture::{Fixture, WALLETS};
 use crate::report::{Report, Target};
-use crate::support::{Outages, PURSE, World};
+use crate::support::world::PURSE;
+use crate::support::{Outages, World};
 use crate::tools::{blocking, pgbench, wrk};
 
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];

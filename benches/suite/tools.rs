@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 
 /// Results of a wrk run.
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +59,8 @@ pub fn pgbench(
     name: &str,
 ) -> (f64, f64) {
     let output = Command::new(on.postgres_bin_dir.join("pgbench"))
-        .env("PGPASSWORD", &on.postgres_password)
-        .args([
-            "-h",
-            &on.host,
-            "-p",
-            &on.postgres_port.to_string(),
-            "-U",
-            &on.postgres_superuser,
-            "-n",
-            "-M",
-            "prepared",
-        ])
+        .env("PGPASSWORD", on.postgres_password)
+        .args(["-h", on.host, "-p", &on.postgres_port.to_string(), "-U", on.postgres_superuser, "-n", "-M", "prepared"])
         .args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string(), "-T", &seconds.to_string()])
         .arg("-D")
         .arg(format!("wallets={wallets}"))

@@ -187,11 +187,11 @@ async fn the_accounts_of_the_container_stack_have_the_same_rights() {
     let path = format!("{}:{}", world.addresses.postgres_bin_dir.display(), std::env::var("PATH").unwrap_or_default());
     let ran = Command::new("bash")
         .arg(script)
-        .envs([("PATH", &*path), ("PGHOST", &*world.addresses.host), ("POSTGRES_DB", &*database)])
+        .envs([("PATH", &*path), ("PGHOST", world.addresses.host), ("POSTGRES_DB", &*database)])
         .env("PGPORT", world.addresses.postgres_port.to_string())
         .envs([
-            ("POSTGRES_USER", &world.addresses.postgres_superuser),
-            ("POSTGRES_PASSWORD", &world.addresses.postgres_password),
+            ("POSTGRES_USER", world.addresses.postgres_superuser),
+            ("POSTGRES_PASSWORD", world.addresses.postgres_password),
         ])
         .envs([("OWNER_PASSWORD", OWNER_PASSWORD), ("APP_PASSWORD", APP_PASSWORD)])
         .output()

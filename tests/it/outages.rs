@@ -1,7 +1,7 @@
 //! The servers go away and come back. These tests take turns on servers of their own.
 
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use serde_json::json;
 
 use crate::support::{Client, Outages, PATIENCE, World, eventually};

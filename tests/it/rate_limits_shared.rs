@@ -1,8 +1,8 @@
 //! Rate limits that the processes of a role keep together, and what is left of them while the database is away.
 
 use futures_util::future::join_all;
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use reqwest::Method;
 
 use crate::support::{Client, Outages, PATIENCE, Response, RoleProcess, World, assert_error, eventually};

@@ -8,7 +8,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 use serde_json::json;
 
 pub struct Broker {
@@ -26,7 +26,7 @@ pub struct Message {
 impl Broker {
     pub async fn with_virtual_host(addresses: &ServerAddresses, name: &str) -> Self {
         let broker = Self { addresses: addresses.clone(), virtual_host: name.to_owned() };
-        let user = &addresses.amqp_user;
+        let user = addresses.amqp_user;
         broker.put(&format!("vhosts/{name}"), &json!({})).await;
         broker
             .put(&format!("permissions/{name}/{user}"), &json!({"configure": ".*", "write": ".*", "read": ".*"}))
@@ -38,7 +38,7 @@ impl Broker {
         let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
         let put = reqwest::Client::new()
             .put(&url)
-            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password))
             .json(body);
         let response = put.send().await.expect("management API");
         assert!(response.status().is_success(), "{url}: {}", response.status());
@@ -60,7 +60,7 @@ impl Broker {
         let url = format!("{}/api/definitions", self.addresses.management_url().trim_end_matches('/'));
         let post = reqwest::Client::new()
             .post(&url)
-            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password))
             .json(definitions);
         let response = post.send().await.expect("management API");
         assert!(response.status().is_success(), "{url}: {}", response.status());
@@ -147,7 +147,7 @@ impl Broker {
     async fn get(&self, path: &str) -> serde_json::Value {
         let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
         let request =
-            reqwest::Client::new().get(&url).basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password));
+            reqwest::Client::new().get(&url).basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password));
         request.send().await.expect("management API").json().await.expect("JSON")
     }
 

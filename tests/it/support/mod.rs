@@ -20,7 +20,7 @@ pub mod source;
 mod token;
 mod uncommitted_wallet;
 mod wallet_lock;
-mod world;
+pub mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ pub use scrape::{Family, Scrape};
 pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, token_of, unknown_user_id};
 pub use uncommitted_wallet::UncommittedWallet;
 pub use wallet_lock::WalletLock;
-pub use world::{Outages, PURSE, World, free_port};
+pub use world::{Outages, World, free_port};
 
 /// Repeats `probe` until it returns a value; panics with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::{PURSE, TEST};
+use super::world::{PURSE, TEST, kill_with_us};
 use super::{PATIENCE, eventually, leaks};
 
 /// Lines of output shown when a test fails.
@@ -51,6 +51,7 @@ impl RoleProcess {
         // A coverage run sets this variable to where profiles are written.
         command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        kill_with_us(child.id());
         let (lines, lines_reader) = collect(child.stdout.take().expect("stdout"));
         let (errors, errors_reader) = collect(child.stderr.take().expect("stderr"));
         let readers = vec![lines_reader, errors_reader];

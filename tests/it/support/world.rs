@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use purse::dev_stack::{LentServers, RoleDatabases, Server, ServerAddresses};
 use purse::kernel::Role;
+use purse_dev::{Action, Durability, RoleDatabases, Server, ServerAddresses, TestServers};
 use uuid::Uuid;
 
 use super::process::RoleProcess;
@@ -19,24 +18,30 @@ pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 pub const TEST: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it");
 const LOG_LEVEL: &str = if TEST { "trace" } else { "info" };
 
-/// The servers of this run. They end when this process does, however it does.
-static SHARED: OnceLock<LentServers> = OnceLock::new();
+/// The servers of this run. They stop when this process ends, however it ends.
+static SHARED: OnceLock<TestServers> = OnceLock::new();
 /// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
-static OUTAGES: OnceLock<LentServers> = OnceLock::new();
+static OUTAGES: OnceLock<TestServers> = OnceLock::new();
 static OUTAGE_TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-fn lend(servers: &'static OnceLock<LentServers>, durable: bool) -> &'static LentServers {
-    servers.get_or_init(|| match LentServers::start(Path::new(PURSE), durable) {
-        Ok(lent) => lent,
+fn started(servers: &'static OnceLock<TestServers>, durability: Durability) -> &'static TestServers {
+    servers.get_or_init(|| {
         // The message includes the command that installs what is missing.
-        Err(e) => panic!("the tests need PostgreSQL and RabbitMQ: {}", e.chain()),
+        TestServers::start(durability).unwrap_or_else(|e| panic!("the tests need PostgreSQL and RabbitMQ: {e}"))
     })
+}
+
+/// Kills a role too when this process is killed.
+pub fn kill_with_us(pid: u32) {
+    if let Some(servers) = SHARED.get().or_else(|| OUTAGES.get()) {
+        servers.kill_with_us(pid, PURSE).expect("recorded");
+    }
 }
 
 /// Servers that a test may stop. While one test has them, no other test that stops servers runs.
 pub struct Outages {
-    pub servers: &'static LentServers,
+    pub servers: &'static TestServers,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
@@ -44,20 +49,20 @@ impl Outages {
     /// Waits until no other test has the servers, and starts them if necessary.
     pub async fn begin() -> Self {
         let turn = OUTAGE_TURN.lock().await;
-        let servers = tokio::task::spawn_blocking(|| lend(&OUTAGES, true)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| started(&OUTAGES, Durability::Stock)).await.expect("servers");
         Self { servers, _turn: turn }
     }
 
     pub async fn rabbitmqctl(&self, arguments: &'static [&'static str]) {
         let servers = self.servers;
         let done = tokio::task::spawn_blocking(move || servers.rabbitmqctl(arguments)).await.expect("thread");
-        done.unwrap_or_else(|e| panic!("{arguments:?}: {}", e.chain()));
+        done.unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
     }
 
-    pub async fn act(&self, server: Server, action: purse::dev_stack::Action) {
+    pub async fn act(&self, server: Server, action: Action) {
         let servers = self.servers;
         let done = tokio::task::spawn_blocking(move || servers.command(server, action)).await.expect("thread");
-        done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {}", e.chain()));
+        done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {e}"));
     }
 }
 
@@ -75,17 +80,17 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let servers = tokio::task::spawn_blocking(|| lend(&SHARED, false)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| started(&SHARED, Durability::Off)).await.expect("servers");
         Self::on(servers).await
     }
 
     /// On servers that the test may stop.
-    pub async fn on(servers: &'static LentServers) -> Self {
+    pub async fn on(servers: &TestServers) -> Self {
         let name = format!("t{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let addresses = servers.addresses().clone();
         let (for_databases, prefix) = (addresses.clone(), name.clone());
         let databases = tokio::task::spawn_blocking(move || for_databases.create_role_databases(&prefix));
-        let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {}", e.chain()));
+        let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
         let broker = Broker::with_virtual_host(&addresses, &name).await;
         Self { addresses, databases, broker }
     }
@@ -166,6 +171,6 @@ impl World {
         };
         let (addresses, script) = (self.addresses.clone(), script.to_owned());
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
-        printed.unwrap_or_else(|e| panic!("psql: {}", e.chain())).trim().to_owned()
+        printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
     }
 }

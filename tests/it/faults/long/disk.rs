@@ -1,20 +1,18 @@
 //! PostgreSQL on a full disk (FP-11). Linux only, as root: it mounts a small file system.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
-use purse::dev_stack::{Action, LentServers, Server};
+use purse_dev::{Action, Durability, Server, TestServers};
 
 use super::super::history::{History, Outcome};
 use super::super::invariants::assert_invariants;
 use super::print_measurement;
-use crate::support::{PATIENCE, PURSE, World, eventually};
+use crate::support::{PATIENCE, World, eventually};
 
 /// A new cluster and a new broker need about 150 MiB of it.
 const SIZE_MIB: u64 = 320;
-
-static SERVERS: OnceLock<LentServers> = OnceLock::new();
 
 /// An in-memory file system, unmounted on drop.
 struct SmallDisk(PathBuf);
@@ -58,14 +56,10 @@ impl Drop for SmallDisk {
 async fn fp_11_a_full_disk_rejects_posts_whole_and_recovers_when_there_is_space() {
     let disk = SmallDisk::mount();
     let folder = disk.0.join("purse");
-    let servers = tokio::task::spawn_blocking(move || {
-        SERVERS.get_or_init(|| {
-            LentServers::start_in(Path::new(PURSE), true, &folder).unwrap_or_else(|e| panic!("{}", e.chain()))
-        })
-    })
-    .await
-    .expect("servers");
-    let (world, history) = (World::on(servers).await, History::default());
+    let servers = tokio::task::spawn_blocking(move || TestServers::start_in(Durability::Stock, &folder));
+    // Dropped before the disk is unmounted: the servers stop while their folder is there.
+    let servers = Arc::new(servers.await.expect("thread").unwrap_or_else(|e| panic!("{e}")));
+    let (world, history) = (World::on(&servers).await, History::default());
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     disk.fill();
@@ -86,7 +80,8 @@ async fn fp_11_a_full_disk_rejects_posts_whole_and_recovers_when_there_is_space(
     );
     disk.free();
     // PostgreSQL stops when it cannot write its WAL.
-    tokio::task::spawn_blocking(|| servers.command(Server::Postgres, Action::Start))
+    let running = Arc::clone(&servers);
+    tokio::task::spawn_blocking(move || running.command(Server::Postgres, Action::Start))
         .await
         .expect("thread")
         .expect("started");

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 
 use super::super::history::{History, Outcome};
 use super::super::invariants::assert_invariants;

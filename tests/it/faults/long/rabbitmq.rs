@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;

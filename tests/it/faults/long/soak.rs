@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use rustix::process::Signal;
 
 use super::super::history::History;

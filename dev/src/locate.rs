@@ -1,20 +1,19 @@
-//! Where the server programs lie on this machine, and what to type where they do not.
+//! Where the server programs are on this machine, and the command that installs them where they are missing.
 //!
-//! An explicit environment variable wins, then PATH, then the places that the packages of Debian and Homebrew use and
-//! do not put on PATH. Nothing is installed here: `just servers` does that, with the person watching.
+//! An explicit environment variable wins, then PATH, then the folders of the Debian and Homebrew packages that are not on
+//! PATH.
 
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::DevStackError;
+use crate::error::DevError;
 
 const BREW_PREFIXES: [&str; 3] = ["/opt/homebrew", "/usr/local", "/home/linuxbrew/.linuxbrew"];
 
-/// The programs of both servers.
 #[derive(Clone, Debug)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     /// The folder of `initdb`, `postgres` and `psql`.
     pub postgres_bin: PathBuf,
     /// `rabbitmq-server` itself, not a wrapper that changes user.
@@ -24,8 +23,8 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds everything, or names everything that is missing at once.
-    pub(super) fn locate() -> Result<Self, DevStackError> {
+    /// An error names everything that is missing.
+    pub(crate) fn locate() -> Result<Self, DevError> {
         let (postgres_bin, rabbitmq) = (postgres_bin_dir(), rabbitmq_server().zip(epmd()));
         let missing = match (&postgres_bin, &rabbitmq) {
             (None, None) => "PostgreSQL and RabbitMQ are",
@@ -34,12 +33,11 @@ impl Programs {
         };
         match (postgres_bin, rabbitmq) {
             (Some(postgres_bin), Some((rabbitmq_server, epmd))) => Ok(Self { postgres_bin, rabbitmq_server, epmd }),
-            _ => Err(DevStackError::NotInstalled { missing: missing.into(), remedy: remedy().into() }),
+            _ => Err(DevError::Unavailable(format!("{missing} not installed; {}", remedy()))),
         }
     }
 }
 
-/// What to type where a server is missing.
 fn remedy() -> &'static str {
     if cfg!(target_os = "macos") {
         "type: brew install postgresql@17 rabbitmq"
@@ -55,7 +53,7 @@ fn postgres_bin_dir() -> Option<PathBuf> {
     if let Some(named) = env::var_os("PG_BIN_DIR") {
         return Some(PathBuf::from(named)).filter(complete);
     }
-    // On PATH stands a link; the other programs lie beside what it points at.
+    // PATH has a link; the other programs are beside its target.
     let on_path = on_path("initdb").and_then(|found| found.canonicalize().ok()?.parent().map(Path::to_path_buf));
     let brewed = BREW_PREFIXES.iter().map(|prefix| newest_under(&Path::new(prefix).join("opt"), "postgresql", "bin"));
     std::iter::once(on_path)
@@ -69,7 +67,7 @@ fn rabbitmq_server() -> Option<PathBuf> {
     if let Some(named) = env::var_os("RABBITMQ_SERVER") {
         return Some(PathBuf::from(named)).filter(|path| path.is_file());
     }
-    // Debian's /usr/sbin/rabbitmq-server changes to its own user and folder: the program behind it does neither.
+    // Debian's /usr/sbin/rabbitmq-server changes user and folder; the program behind it does neither.
     let packaged = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
     let brewed = BREW_PREFIXES.iter().map(|prefix| Path::new(prefix).join("sbin/rabbitmq-server"));
     std::iter::once(packaged).chain(brewed).find(|path| path.is_file()).or_else(|| on_path("rabbitmq-server"))
@@ -92,7 +90,7 @@ fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// The folder `last` in the newest of the folders of `parent` whose name starts so and which have it.
+/// `last` in the newest folder of `parent` that has it and whose name starts with `name_start`.
 fn newest_under(parent: &Path, name_start: &str, last: &str) -> Option<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = fs::read_dir(parent)
         .ok()?
@@ -118,7 +116,7 @@ mod tests {
 
     #[test]
     fn version_nine_is_older_than_fifteen() {
-        let parent = env::temp_dir().join(format!("purse-locate-{}", std::process::id()));
+        let parent = crate::folder::tests::fresh_path();
         for version in ["9.6", "15", "10"] {
             fs::create_dir_all(parent.join(version).join("bin")).unwrap();
         }
@@ -135,10 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_server_is_answered_with_one_command() {
-        let error = DevStackError::NotInstalled { missing: "RabbitMQ is".into(), remedy: remedy().into() };
-        let text = error.to_string();
-        assert!(text.starts_with("RabbitMQ is not installed; "), "{text}");
-        assert_eq!(text.lines().count(), 1);
+    fn the_remedy_fits_on_one_line() {
+        assert_eq!(remedy().lines().count(), 1);
     }
 }
