@@ -32,9 +32,9 @@
 //!   transaction; wake the poller) → [`users::domain`] → [`users::postgres`].
 //! * **Provision**: outbox row → [`users::actors`] → [`users::application::relay_outbox`] → [`users::amqp`] ⇒ broker ⇒
 //!   [`wallet::actors`] → [`wallet::amqp`] → [`wallet::application::provision_wallets`] → [`wallet::postgres`] → ack.
-//! * **Credit**: [`wallet::http`] (token, limit, gate, body) → [`wallet::application::post_entry`] → the port `Ledger`,
-//!   a message to the ledger writer → batch → [`wallet::application::post_batch`] → [`wallet::postgres`], where
-//!   [`wallet::domain`] decides each post in order → each answer to its sender.
+//! * **Credit**: [`wallet::http`] (token, limit, gate, body) → the port `Ledger`, a message to the ledger writer →
+//!   batch → [`wallet::application::post_batch`] → [`wallet::postgres`], where [`wallet::domain`] decides each post in
+//!   order → each answer to its sender.
 
 pub mod contracts;
 pub mod dev_stack;

@@ -8,7 +8,7 @@ use purse::infra::config::{TokenConfig, parse};
 use purse::infra::http::JsonFields;
 use purse::infra::security::access_token::TokenVerifier;
 use purse::kernel::{RequestId, Secret, TraceParent};
-use purse::wallet::application::list_entries::HistoryCursor;
+use purse::wallet::application::HistoryCursor;
 use purse::wallet::domain::{AmountMinor, AmountRefused};
 
 /// A name, and what it does with some bytes.

@@ -16,12 +16,12 @@ use crate::users::actors::{
     DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor, RelayMetrics,
     RelayWaker, start_hashers,
 };
-use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, OutboxDepth, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{PgOutbox, PgUserStore};
+use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
 use actix::Actor as _;
 
 /// [`TokenIssuer`] by the process's keys.
@@ -46,6 +46,8 @@ pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<
 
     let (poller, hashers) = (Handle::default(), Handle::default());
     let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests.clone()));
+    // The outbox watch reads over the same pool: a slow count must not delay the relay or the probe.
+    let queries: Arc<dyn UserQueries> = Arc::new(PgUserQueries::new(requests));
     let hasher: Arc<dyn PasswordHasher> =
         Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.metrics));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
@@ -70,8 +72,8 @@ pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<
             clock: clock.clone(),
             ids: system.clone(),
         }),
-        log_in: Arc::new(LogIn { users: Arc::clone(&users), hasher, tokens, clock }),
-        get_profile: Arc::new(GetProfile { users }),
+        log_in: Arc::new(LogIn { users, hasher, tokens, clock }),
+        queries: Arc::clone(&queries),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         register_limit: limiter("register", config.register_limit)?,
         login_limit: limiter("login", config.login_limit)?,
@@ -88,7 +90,7 @@ pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<
     let poller_deps = Arc::new(OutboxPollerDeps {
         broker: Broker::new(&process.amqp, on.io.clone()),
         signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
-        outbox: Arc::new(PgOutbox::new(relay, system.clone())),
+        outbox: Arc::new(PgOutbox::new(relay, system)),
         poll_interval: config.outbox_poll_interval,
         batch_max: config.outbox_batch_max,
         lease: config.outbox_lease,
@@ -97,8 +99,6 @@ pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<
         spans: on.spans.clone(),
         logger: on.logger_of("outbox_poller"),
     });
-    // Of the pool for requests: a count that takes long must not keep the relay or the probe waiting.
-    let outbox: Arc<dyn OutboxDepth> = Arc::new(PgOutbox::new(requests, system));
     let (depth_metrics, watch_logger) = (DepthMetrics::new(&on.metrics), on.logger_of("outbox_watch"));
     let hash_metrics = HashMetrics::new(&on.metrics);
     let argon2 = Argon2id::try_new()?;
@@ -109,8 +109,8 @@ pub(super) fn assemble(config: &UsersConfig, on: RoleContext) -> anyhow::Result<
         ChildSpec {
             name: "outbox_watch",
             start: Box::new(move |lifeline| {
-                let (outbox, metrics, logger) = (Arc::clone(&outbox), depth_metrics.clone(), watch_logger.clone());
-                Box::new(OutboxWatchActor { outbox, metrics, logger, lifeline }.start())
+                let (queries, metrics, logger) = (Arc::clone(&queries), depth_metrics.clone(), watch_logger.clone());
+                Box::new(OutboxWatchActor { queries, metrics, logger, lifeline }.start())
             }),
         },
         ChildSpec {

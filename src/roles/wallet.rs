@@ -21,16 +21,12 @@ use crate::wallet::actors::{
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::arrivals::Arrivals;
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::application::get_entry::GetEntry;
-use crate::wallet::application::list_entries::ListEntries;
-use crate::wallet::application::ports::{LedgerReader, WalletStore};
+use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
-use crate::wallet::application::post_entry::PostEntry;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{WalletApi, document};
-use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
+use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role, in the order in which they are made; they are stopped in the reverse.
 pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -44,8 +40,7 @@ pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result
     let provisioning = on.pool("purse wallet: provisioning", 1)?;
 
     let (system, arrivals) = (Arc::new(System), Arrivals::default());
-    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system.clone()));
-    let ledger: Arc<dyn LedgerReader> = Arc::new(PgLedgerReader::new(requests));
+    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system));
     let (writer, router) = (Handle::default(), RouterHandle::default());
     let shared = shared_counts(&on, process, "purse wallet: limits")?;
     let post_limit = Limiter::new(BySubject, config.post_limit, process.rate_limit_enabled)
@@ -54,13 +49,8 @@ pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result
         })
         .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
     let api = WalletApi {
-        post_entry: Arc::new(PostEntry {
-            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.metrics)),
-            ids: system,
-        }),
-        list_entries: Arc::new(ListEntries { ledger: Arc::clone(&ledger) }),
-        get_entry: Arc::new(GetEntry { ledger: Arc::clone(&ledger) }),
-        get_balance: Arc::new(GetBalance { ledger }),
+        ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.metrics)),
+        queries: Arc::new(PgWalletQueries::new(requests)),
         await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&wallets), arrivals: arrivals.clone() }),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit,

@@ -4,5 +4,5 @@ pub mod actors;
 pub mod amqp;
 pub mod application;
 pub mod domain;
-pub mod http;
-pub mod postgres;
+pub(crate) mod http;
+pub(crate) mod postgres;

@@ -15,7 +15,7 @@ use purse::users::application::ports::{
     RelayWake, TokenError, TokenIssuer, UserStore, Verdict,
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
-use purse::users::domain::{EmailAddress, Password, PersonName, User};
+use purse::users::domain::{EmailAddress, Password, PersonName};
 use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience, PostError};
 use purse::wallet::application::post_batch::{DraftResult, PostBatch};
 use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused};
@@ -41,10 +41,6 @@ impl UserStore for OnePerson {
     async fn credentials(&self, _: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
         let password_hash = PasswordHash::new("old".to_owned());
         Ok(Some(Credentials { user_id: UserId::from_uuid(System.next_id()), password_hash }))
-    }
-
-    async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
-        Ok(None)
     }
 
     async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError> {

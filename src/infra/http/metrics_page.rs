@@ -25,7 +25,8 @@ const REFUSALS: MetricName = MetricName {
 
 /// Adds the route to an application.
 pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
-    app.app_data(web::Data::new(metrics.clone())).service(web::resource("/metrics").route(web::get().to(serve_metrics)));
+    app.app_data(web::Data::new(metrics.clone()))
+        .service(web::resource("/metrics").route(web::get().to(serve_metrics)));
 }
 
 /// What the document says of the route.

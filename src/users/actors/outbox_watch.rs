@@ -18,7 +18,7 @@ use crate::infra::metrics::number;
 use crate::kernel::{DependencyError, chain};
 use crate::runtime::{Lifeline, Shutdown};
 use crate::users::actors::metrics::DepthMetrics;
-use crate::users::application::ports::{Depth, OutboxDepth};
+use crate::users::application::queries::{OutboxDepth, UserQueries};
 
 /// Time between two looks. Each counts what waits, so a long backlog is looked at no more often than it is scraped.
 const EVERY: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The watch.
 pub struct OutboxWatchActor {
     /// Where it looks.
-    pub outbox: Arc<dyn OutboxDepth>,
+    pub queries: Arc<dyn UserQueries>,
     /// Where it shows what it sees.
     pub metrics: DepthMetrics,
     /// For looks that fail.
@@ -37,8 +37,8 @@ pub struct OutboxWatchActor {
 
 impl OutboxWatchActor {
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let outbox = Arc::clone(&self.outbox);
-        let looked = async move { outbox.depth().await };
+        let queries = Arc::clone(&self.queries);
+        let looked = async move { queries.outbox_depth().await };
         ctx.spawn(looked.into_actor(self).map(|depth, watch, ctx| {
             watch.show(depth);
             ctx.run_later(EVERY, Self::look);
@@ -46,7 +46,7 @@ impl OutboxWatchActor {
     }
 
     /// A look that fails leaves what was seen last: the probe tells of a database that is away.
-    fn show(&self, depth: Result<Depth, DependencyError>) {
+    fn show(&self, depth: Result<OutboxDepth, DependencyError>) {
         match depth {
             Ok(depth) => {
                 self.metrics.pending.set(number(depth.events));

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::kernel::{Timestamp, UserId};
     use crate::users::application::ports::{AddUserError, Credentials, PasswordHash, Registration};
-    use crate::users::domain::{Password, User};
+    use crate::users::domain::Password;
     use async_trait::async_trait;
     use uuid::Uuid;
 
@@ -113,9 +113,6 @@ mod tests {
             let known = email.as_str() == "ada@example.com";
             let user_id = UserId::from_uuid(Uuid::nil());
             Ok(known.then(|| Credentials { user_id, password_hash: PasswordHash::new("old".to_owned()) }))
-        }
-        async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
-            Ok(None)
         }
         async fn renew_password_hash(&self, _: HashRenewal) -> Result<(), DependencyError> {
             Err(DependencyError::new("test", FailureClass::Unavailable, "on purpose"))

@@ -90,8 +90,6 @@ pub trait UserStore: Send + Sync {
     async fn add(&self, registration: Registration) -> Result<(), AddUserError>;
     /// The credentials behind an address, if anybody has it.
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError>;
-    /// A person by id.
-    async fn find(&self, id: UserId) -> Result<Option<User>, DependencyError>;
     /// Replaces `old` by `new` if it still stands there, so that a concurrent change is not undone.
     async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError>;
 }
@@ -199,22 +197,6 @@ pub trait Outbox: Send + Sync {
     /// Writes down how a claim ended. Rows that another process has claimed since are left alone; returns how many
     /// rows were changed.
     async fn settle(&self, token: uuid::Uuid, settlement: Settlement) -> Result<u64, DependencyError>;
-}
-
-/// What waits in the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Depth {
-    /// Events that are not published.
-    pub events: usize,
-    /// Age of the oldest of them, by the store's clock; zero while nothing waits.
-    pub oldest_age: std::time::Duration,
-}
-
-/// Looks at the outbox without touching it.
-#[async_trait]
-pub trait OutboxDepth: Send + Sync {
-    /// What waits now.
-    async fn depth(&self) -> Result<Depth, DependencyError>;
 }
 
 /// Takes events to the broker.

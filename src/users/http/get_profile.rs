@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, web};
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated};
-use crate::users::application::get_profile::{GetProfile, ProfileError};
+use crate::users::application::queries::UserQueries;
 use crate::users::http::wire::UserBody;
 
 /// 200 with the bearer's profile.
@@ -14,21 +14,15 @@ use crate::users::http::wire::UserBody;
 /// 404 `USER_NOT_FOUND`, 503; 401 stands before it.
 pub(super) async fn handle(
     bearer: Authenticated,
-    get_profile: web::Data<GetProfile>,
+    queries: web::Data<dyn UserQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let user = get_profile.execute(bearer.user_id()).await.map_err(refusal)?;
+    let user = queries.profile(bearer.user_id()).await.map_err(|e| ApiError::from_failure(&e))?;
+    let user = user.ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(UserBody::from(&user)))
 }
 
 fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "The user of this token does not exist.")
-}
-
-fn refusal(error: ProfileError) -> ApiError {
-    match error {
-        ProfileError::NotFound => not_found(),
-        other @ ProfileError::Store(_) => ApiError::from_failure(&other),
-    }
 }
 
 pub(super) fn endpoint() -> Endpoint {

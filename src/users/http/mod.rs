@@ -16,8 +16,8 @@ use actix_web::web;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::{ByClient, DocsPage, Limiter, TextLimiter, authenticate, live, ready};
 use crate::infra::security::access_token::TokenVerifier;
-use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
+use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 
 /// What the routes need, built once and shared by all threads.
@@ -27,8 +27,7 @@ pub struct UsersApi {
     pub register_user: Arc<RegisterUser>,
     /// `POST /v1/auth/login`.
     pub log_in: Arc<LogIn>,
-    /// `GET /v1/users/me`.
-    pub get_profile: Arc<GetProfile>,
+    pub queries: Arc<dyn UserQueries>,
     /// Checks tokens.
     pub tokens: Arc<TokenVerifier>,
     /// Of registrations.
@@ -48,7 +47,7 @@ impl UsersApi {
     pub fn routes(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::from(Arc::clone(&self.register_user)))
             .app_data(web::Data::from(Arc::clone(&self.log_in)))
-            .app_data(web::Data::from(Arc::clone(&self.get_profile)))
+            .app_data(web::Data::from(Arc::clone(&self.queries)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::from(Arc::clone(&self.account_limit)))
             .app_data(web::Data::new(self.health.clone()))

@@ -2,10 +2,12 @@
 
 mod outbox_backlog;
 mod outbox_store;
+mod queries;
 mod user_store;
 
-pub use outbox_backlog::{Backlog, Named, PgOutboxBacklog, Refusal, ReopenedPage, Written};
+pub use outbox_backlog::{Backlog, PgOutboxBacklog, Written};
 pub use outbox_store::PgOutbox;
+pub use queries::PgUserQueries;
 pub use user_store::PgUserStore;
 
 use crate::infra::postgres::Migrations;

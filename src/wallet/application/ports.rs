@@ -2,9 +2,8 @@
 
 use async_trait::async_trait;
 
-use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
-use crate::wallet::application::list_entries::HistoryPage;
-use crate::wallet::domain::{Balance, Direction, Draft, Entry, EntryRefused};
+use crate::kernel::{DependencyError, Timestamp, UserId};
+use crate::wallet::domain::{Draft, Entry, EntryRefused};
 
 /// Where wallets are kept: one a user, found by the user.
 #[async_trait]
@@ -14,36 +13,6 @@ pub trait WalletStore: Send + Sync {
     async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError>;
     /// When the user's wallet was made, `None` while there is none.
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
-}
-
-/// Which entries of a wallet a page shows, newest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    /// Whose.
-    pub user_id: UserId,
-    /// Only places below this one.
-    pub before_seq: Option<i64>,
-    /// Only this direction.
-    pub direction: Option<Direction>,
-    /// Only entries at or after this moment.
-    pub from: Option<Timestamp>,
-    /// Only entries before this moment.
-    pub to: Option<Timestamp>,
-    /// Most entries of the page.
-    pub limit: u16,
-}
-
-/// Reads the ledger.
-#[async_trait]
-pub trait LedgerReader: Send + Sync {
-    /// What the wallet holds.
-    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError>;
-    /// What it held at the end of that moment.
-    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
-    /// One page of its history.
-    async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
-    /// One entry, if this user has it.
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
 }
 
 /// An answered post.
@@ -78,10 +47,11 @@ pub enum PostError {
     Bug,
 }
 
-/// Writes the ledger: one post in, one answer out. How posts are put together is the writer's own affair.
+/// Posts entries; how posts are batched is the writer's concern. A port, because the writer is an actor, which this layer
+/// and the API above it may not import.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Posts `draft`, in the order in which calls for one wallet arrive.
+    /// Posts for one wallet are decided in the order of the calls.
     async fn post(&self, draft: Draft) -> Result<Posted, PostError>;
 }
 

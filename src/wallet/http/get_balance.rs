@@ -8,7 +8,7 @@ use utoipa::openapi::path::ParameterIn;
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, QueryFields};
-use crate::wallet::application::get_balance::GetBalance;
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 
@@ -33,12 +33,16 @@ struct Body {
 pub(super) async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
-    get_balance: web::Data<GetBalance>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
     let mut fields = QueryFields::of(&request)?;
     let at = fields.optional("at", time::parse);
     fields.finish()?;
-    let balance = get_balance.execute(wallet.user_id, at).await.map_err(|e| ApiError::from_failure(&e))?;
+    let balance = match at {
+        None => queries.balance(wallet.user_id),
+        Some(at) => queries.balance_at(wallet.user_id, at),
+    };
+    let balance = balance.await.map_err(|e| ApiError::from_failure(&e))?;
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
 }
 

@@ -7,7 +7,7 @@ use utoipa::openapi::{ObjectBuilder, SchemaFormat, Type};
 
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::Endpoint;
-use crate::wallet::application::get_entry::{GetEntry, GetEntryError};
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
@@ -18,14 +18,11 @@ use crate::wallet::http::wire::EntryBody;
 pub(super) async fn handle(
     wallet: ReadyWallet,
     id: web::Path<String>,
-    get_entry: web::Data<GetEntry>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id.parse().map_err(|_| not_found())?;
-    let entry = get_entry.execute(wallet.user_id, id).await.map_err(|e| match e {
-        GetEntryError::NotFound => not_found(),
-        GetEntryError::Store(e) => ApiError::from_failure(&e),
-    })?;
-    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
+    let entry = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
+    Ok(HttpResponse::Ok().json(EntryBody::from(&entry.ok_or_else(not_found)?)))
 }
 
 fn not_found() -> ApiError {

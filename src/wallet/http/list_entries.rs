@@ -9,9 +9,8 @@ use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, QueryFields};
-use crate::kernel::UserId;
-use crate::wallet::application::list_entries::{HistoryCursor, ListEntries};
-use crate::wallet::application::ports::HistoryQuery;
+use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::Direction;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
@@ -40,17 +39,17 @@ struct Body {
 pub(super) async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
-    list_entries: web::Data<ListEntries>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = parse(wallet.user_id, QueryFields::of(&request)?)?;
-    let page = list_entries.execute(query).await.map_err(|e| ApiError::from_failure(&e))?;
+    let query = parse(QueryFields::of(&request)?)?;
+    let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
         next_cursor: page.next.map(HistoryCursor::encode),
     }))
 }
 
-fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiError> {
+fn parse(mut fields: QueryFields) -> Result<HistoryQuery, ApiError> {
     let limit = fields.optional("limit", |text| {
         let limit = text.parse::<u16>().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
         limit.ok_or("must be a whole number from 1 to 100")
@@ -64,7 +63,6 @@ fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiEr
     }
     fields.finish()?;
     Ok(HistoryQuery {
-        user_id,
         before_seq: cursor.map(|cursor| cursor.before_seq),
         direction,
         from,

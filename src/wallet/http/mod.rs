@@ -21,22 +21,14 @@ use crate::infra::health::HealthBoard;
 use crate::infra::http::{BySubject, DocsPage, Limiter, authenticate, live, ready};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::application::get_entry::GetEntry;
-use crate::wallet::application::list_entries::ListEntries;
-use crate::wallet::application::post_entry::PostEntry;
+use crate::wallet::application::ports::Ledger;
+use crate::wallet::application::queries::WalletQueries;
 
 /// What the routes need, built once and shared by all threads.
 #[derive(Clone)]
 pub struct WalletApi {
-    /// `POST /v1/transactions…`.
-    pub post_entry: Arc<PostEntry>,
-    /// `GET /v1/transactions`.
-    pub list_entries: Arc<ListEntries>,
-    /// `GET /v1/transactions/{id}`.
-    pub get_entry: Arc<GetEntry>,
-    /// `GET /v1/balance`.
-    pub get_balance: Arc<GetBalance>,
+    pub ledger: Arc<dyn Ledger>,
+    pub queries: Arc<dyn WalletQueries>,
     /// The gate, and `GET /v1/wallet/status`.
     pub await_wallet: Arc<AwaitWallet>,
     /// Checks tokens.
@@ -55,10 +47,8 @@ impl WalletApi {
     pub fn routes(&self, app: &mut web::ServiceConfig) {
         let limited = |route: Route| self.post_limit.around(route).wrap(from_fn(authenticate));
         let known = |route: Route| route.wrap(from_fn(authenticate));
-        app.app_data(web::Data::from(Arc::clone(&self.post_entry)))
-            .app_data(web::Data::from(Arc::clone(&self.list_entries)))
-            .app_data(web::Data::from(Arc::clone(&self.get_entry)))
-            .app_data(web::Data::from(Arc::clone(&self.get_balance)))
+        app.app_data(web::Data::from(Arc::clone(&self.ledger)))
+            .app_data(web::Data::from(Arc::clone(&self.queries)))
             .app_data(web::Data::from(Arc::clone(&self.await_wallet)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::new(self.health.clone()))

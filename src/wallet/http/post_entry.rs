@@ -10,9 +10,10 @@ use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, JsonFields, read_json};
-use crate::wallet::application::ports::{PostError, Posted};
-use crate::wallet::application::post_entry::{PostEntry, PostRequest};
-use crate::wallet::domain::{AmountMinor, AmountRefused, Description, Direction, EntryRefused, IdempotencyKey};
+use crate::infra::system::System;
+use crate::kernel::{EntryId, IdSource as _};
+use crate::wallet::application::ports::{Ledger, PostError, Posted};
+use crate::wallet::domain::{AmountMinor, AmountRefused, Description, Direction, Draft, EntryRefused, IdempotencyKey};
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
@@ -27,9 +28,9 @@ pub(super) async fn credit(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
+    ledger: web::Data<dyn Ledger>,
 ) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, Some(Direction::Credit)).await
+    post(wallet, &request, payload, ledger.get_ref(), Some(Direction::Credit)).await
 }
 
 /// As [`credit`], the other way.
@@ -40,9 +41,9 @@ pub(super) async fn debit(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
+    ledger: web::Data<dyn Ledger>,
 ) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, Some(Direction::Debit)).await
+    post(wallet, &request, payload, ledger.get_ref(), Some(Direction::Debit)).await
 }
 
 /// As [`credit`], with the direction in the body.
@@ -53,21 +54,25 @@ pub(super) async fn either(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
+    ledger: web::Data<dyn Ledger>,
 ) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, None).await
+    post(wallet, &request, payload, ledger.get_ref(), None).await
 }
 
 async fn post(
     wallet: ReadyWallet,
     request: &HttpRequest,
     payload: web::Payload,
-    post_entry: &PostEntry,
+    ledger: &dyn Ledger,
     direction: Option<Direction>,
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(request, payload).await?;
-    let parsed = parse(fields, idempotency_key(request)?, direction)?;
-    match post_entry.execute(wallet.user_id, parsed).await.map_err(|e| refusal(&e))? {
+    let idempotency_key = idempotency_key(request)?;
+    let Posting { direction, amount, description } = parse(fields, direction)?;
+    // Chosen before anything is written, so that an unknown outcome can be looked up by it.
+    let id = EntryId::from_uuid(System.next_id());
+    let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
+    match ledger.post(draft).await.map_err(|e| refusal(&e))? {
         Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
         Posted::Replayed(entry) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
@@ -75,18 +80,19 @@ async fn post(
     }
 }
 
-fn parse(
-    mut fields: JsonFields,
-    idempotency_key: Option<IdempotencyKey>,
-    direction: Option<Direction>,
-) -> Result<PostRequest, ApiError> {
+struct Posting {
+    direction: Direction,
+    amount: AmountMinor,
+    description: Option<Description>,
+}
+
+fn parse(mut fields: JsonFields, direction: Option<Direction>) -> Result<Posting, ApiError> {
     let direction = direction
         .or_else(|| fields.text("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")));
     let amount = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
     let description = fields.optional_text("description", Description::parse);
-    let request =
-        || Some(PostRequest { direction: direction?, amount: amount?, description: description?, idempotency_key });
-    fields.finish(request())
+    let posting = || Some(Posting { direction: direction?, amount: amount?, description: description? });
+    fields.finish(posting())
 }
 
 /// The one `Idempotency-Key` header, if it was sent.
@@ -176,7 +182,7 @@ fn described<T: ToSchema>(path: &'static str, id: &str, summary: &str, example: 
     let about = "Your name for this request: 1 to 128 visible ASCII characters. Sent again with the same key and the same \
                  body it moves no money and gets the first answer again, with `Idempotent-Replayed: true`.";
     let bad = JsonFields::parse(br#"{"amountMinor":4.5,"colour":"red"}"#);
-    let bad = bad.and_then(|fields| parse(fields, None, Some(Direction::Credit)));
+    let bad = bad.and_then(|fields| parse(fields, Some(Direction::Credit)));
     let first = EntryBody::example();
     Endpoint::post(path, id, summary)
         .tag("transactions")

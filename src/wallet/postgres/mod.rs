@@ -2,13 +2,13 @@
 
 mod journal;
 mod ledger_audit;
-mod ledger_reader;
+mod queries;
 mod rows;
 mod wallet_store;
 
 pub use journal::PgJournal;
-pub use ledger_audit::{LedgerSize, PgLedgerAudit, Recount};
-pub use ledger_reader::PgLedgerReader;
+pub use ledger_audit::{PgLedgerAudit, Recount};
+pub use queries::PgWalletQueries;
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::Migrations;
