@@ -4,15 +4,15 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::path::ParameterIn;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, QueryFields};
+use crate::infra::http::{ApiError, Fields};
+use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 
-/// The one currency (plan §2).
+/// The only currency of this service.
 const CURRENCY: &str = "USD";
 
 #[derive(Serialize, ToSchema)]
@@ -35,9 +35,7 @@ pub(super) async fn handle(
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = QueryFields::of(&request)?;
-    let at = fields.optional("at", time::parse);
-    fields.finish()?;
+    let at = Fields::query(request.query_string())?.read(balance_at)?;
     let balance = match at {
         None => queries.balance(wallet.user_id),
         Some(at) => queries.balance_at(wallet.user_id, at),
@@ -46,16 +44,17 @@ pub(super) async fn handle(
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
 }
 
+fn balance_at(query: &mut Fields) -> Option<Option<Timestamp>> {
+    query.optional_text("at", time::parse, |at| {
+        time::schema(at).description(Some("Return the balance as of this time (inclusive) instead of now."))
+    })
+}
+
 pub(super) fn endpoint() -> Endpoint {
-    Endpoint::get("/v1/balance", "getBalance", "The balance")
+    Endpoint::get("/v1/balance", "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
-        .parameter(
-            ParameterIn::Query,
-            "at",
-            "The balance as it stood at the end of this moment, instead of now.",
-            time::schema(),
-        )
+        .query(balance_at, "at=yesterday")
         .answers(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
-        .refuses([ApiError::invalid("at", time::REFUSAL), provisioning(), ApiError::dependency_unavailable()])
+        .refuses([provisioning(), ApiError::dependency_unavailable()])
 }

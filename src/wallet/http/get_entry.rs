@@ -3,10 +3,10 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::openapi::Endpoint;
+use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
@@ -30,7 +30,7 @@ fn not_found() -> ApiError {
 }
 
 pub(super) fn endpoint() -> Endpoint {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom("uuid".to_owned())));
+    let id = ObjectBuilder::new().schema_type(Type::String).format(format("uuid"));
     Endpoint::get("/v1/transactions/{id}", "getTransaction", "One transaction")
         .tag("transactions")
         .bearer()

@@ -3,19 +3,18 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
+use serde_json::json;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, JsonFields, read_json};
+use crate::infra::http::{ApiError, Fields, read_json};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{AmountMinor, AmountRefused, Description, Direction, Draft, EntryRefused, IdempotencyKey};
+use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::wire::{EntryBody, direction_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -68,7 +67,7 @@ async fn post(
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(request, payload).await?;
     let idempotency_key = idempotency_key(request)?;
-    let Posting { direction, amount, description } = parse(fields, direction)?;
+    let Posting { direction, amount, description } = fields.read(|body| posting(body, direction))?;
     // Chosen before anything is written, so that an unknown outcome can be looked up by it.
     let id = EntryId::from_uuid(System.next_id());
     let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
@@ -86,13 +85,23 @@ struct Posting {
     description: Option<Description>,
 }
 
-fn parse(mut fields: JsonFields, direction: Option<Direction>) -> Result<Posting, ApiError> {
-    let direction = direction
-        .or_else(|| fields.text("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")));
-    let amount = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
-    let description = fields.optional_text("description", Description::parse);
-    let posting = || Some(Posting { direction: direction?, amount: amount?, description: description? });
-    fields.finish(posting())
+/// `direction` is that of the path, if the path has one; else the body has it.
+fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
+    let direction = direction.or_else(|| {
+        body.text("type", direction_of, |kind| {
+            kind.description(Some("`credit` or `debit`.")).pattern(Some("^(credit|debit)$"))
+        })
+    });
+    let amount = body.integer("amountMinor", AmountMinor::try_new, |amount| {
+        amount
+            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are refused."))
+            .minimum(Some(1))
+            .maximum(Some(MINOR_MAX))
+    });
+    let description = body.optional_text("description", Description::parse, |text| {
+        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
+    });
+    Some(Posting { direction: direction?, amount: amount?, description: description? })
 }
 
 /// The one `Idempotency-Key` header, if it was sent.
@@ -138,61 +147,33 @@ fn refusal(error: &PostError) -> ApiError {
     }
 }
 
-/// The body where the path has the type, for the document: it is read by [`parse`].
-#[derive(ToSchema)]
-#[schema(as = Posting, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct Request {
-    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
-    amount_minor: i64,
-    /// For people.
-    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
-    description: Option<String>,
-}
-
-/// The body where it has the type itself.
-#[derive(ToSchema)]
-#[schema(as = TypedPosting, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct TypedRequest {
-    /// `credit` or `debit`.
-    #[schema(pattern = "^(credit|debit)$")]
-    r#type: String,
-    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
-    amount_minor: i64,
-    /// For people.
-    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
-    description: Option<String>,
-}
-
 pub(super) fn endpoints() -> [Endpoint; 3] {
-    let own = json!({"amountMinor": 1500, "description": "first deposit"});
-    let typed = json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"});
     [
-        described::<Request>("/v1/transactions/credit", "credit", "Credit", own.clone()),
-        described::<Request>("/v1/transactions/debit", "debit", "Debit", own),
-        described::<TypedRequest>("/v1/transactions", "post", "Credit or debit", typed),
+        endpoint("/v1/transactions/credit", Some(Direction::Credit), "credit", "Credit the wallet"),
+        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debit", "Debit the wallet"),
+        endpoint("/v1/transactions", None, "post", "Credit or debit the wallet"),
     ]
 }
 
-fn described<T: ToSchema>(path: &'static str, id: &str, summary: &str, example: Value) -> Endpoint {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint {
     let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
-    let about = "Your name for this request: 1 to 128 visible ASCII characters. Sent again with the same key and the same \
-                 body it moves no money and gets the first answer again, with `Idempotent-Replayed: true`.";
-    let bad = JsonFields::parse(br#"{"amountMinor":4.5,"colour":"red"}"#);
-    let bad = bad.and_then(|fields| parse(fields, Some(Direction::Credit)));
+    let about_key = "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same \
+                     body returns the original response with `Idempotent-Replayed: true` and does not move money again.";
+    let (schema, example) = match direction {
+        Some(_) => ("Posting", json!({"amountMinor": 1500, "description": "first deposit"})),
+        None => ("TypedPosting", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"})),
+    };
+    let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
     Endpoint::post(path, id, summary)
         .tag("transactions")
-        .about("Send an `Idempotency-Key`: without one, a request whose answer was lost cannot be sent again safely.")
+        .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
         .limited()
-        .parameter(ParameterIn::Header, "Idempotency-Key", about, key)
-        .body::<T>(example, bad.err())
-        .answers(StatusCode::CREATED, "Done.", &first)
-        .answers(StatusCode::OK, "It was done before, by a request with the same key.", &first)
+        .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
+        .body(schema, |body| posting(body, direction), example, &bad)
+        .answers(StatusCode::CREATED, "Recorded.", &first)
+        .answers(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
         .refuses(
             [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]

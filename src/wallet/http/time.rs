@@ -1,11 +1,10 @@
-//! Reads times from queries.
+//! Times in queries.
 
-use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat};
 
 use crate::kernel::Timestamp;
 
-/// What is told about a text that is none.
-pub(super) const REFUSAL: &str = "must be an RFC 3339 time like 2026-01-31T12:00:00Z";
+const EXPECTED: &str = "must be an RFC 3339 time like 2026-01-31T12:00:00Z";
 
 /// 0001-01-01T00:00:00Z: a database keeps no earlier year by that name.
 const EARLIEST_S: i64 = -62_135_596_800;
@@ -21,15 +20,12 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, &'static str> {
         .filter(|text| text.len() <= BYTES_MAX && has_the_form(text))
         .and_then(|text| text.parse::<Timestamp>().ok().or_else(|| end_of_time(text)))
         .filter(|at| at.as_second() >= EARLIEST_S)
-        .ok_or(REFUSAL)
+        .ok_or(EXPECTED)
 }
 
-/// The same for the document.
-pub(super) fn schema() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-        .build()
+/// The schema of what [`parse`] takes.
+pub(super) fn schema(text: ObjectBuilder) -> ObjectBuilder {
+    text.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 }
 
 /// `2026-01-31T12:00:00`, perhaps a fraction, then `Z` or `+02:00`: the parser takes more forms, which are not RFC 3339.

@@ -1,9 +1,13 @@
-//! The bodies that more than one endpoint answers with.
+//! What more than one endpoint of this role reads or returns.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::wallet::domain::{Description, Entry};
+use crate::wallet::domain::{Description, Direction, Entry};
+
+pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
+    Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")
+}
 
 /// An entry, as the API shows one.
 #[derive(Clone, Serialize, ToSchema)]

@@ -10,12 +10,21 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::AdditionalProperties;
-use utoipa::openapi::{ContentBuilder, Object, PathItem, Ref, RefOr, Required, Schema, SecurityRequirement};
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
+use utoipa::openapi::{
+    ContentBuilder, Object, ObjectBuilder, PathItem, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement,
+    Type,
+};
 
 use super::answer::{ALWAYS, Answer, COUNTED};
-use crate::infra::http::ApiError;
+use crate::infra::http::fields::FieldSchema;
 use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+use crate::infra::http::{ApiError, Fields};
+
+/// A format that utoipa has no word for, or whose word needs a feature of it.
+pub fn format(name: &str) -> Option<SchemaFormat> {
+    Some(SchemaFormat::Custom(name.to_owned()))
+}
 
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -91,17 +100,26 @@ impl Endpoint {
         self.refuses([example])
     }
 
-    /// It takes a JSON body of this form. `bad` is the answer to a body with mistakes.
+    /// It takes a JSON body with the fields of `form`, published as the schema `name`. The 400 is shown as the answer to
+    /// `bad`.
     #[must_use]
-    pub fn body<T: ToSchema>(mut self, example: Value, bad: Option<ApiError>) -> Self {
-        let schema = self.schema::<T>();
-        if let Some((_, RefOr::T(Schema::Object(object)))) = self.schemas.last_mut() {
-            // No body may have a field that is not its own.
-            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    pub fn body<T>(mut self, name: &str, form: impl Fn(&mut Fields) -> Option<T>, example: Value, bad: &Value) -> Self {
+        let mut object = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+        for FieldSchema { name, is_required, mut schema } in Fields::describe(&form) {
+            if is_required {
+                object = object.required(name);
+            } else {
+                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+            }
+            object = object.property(name, schema);
         }
-        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        self.schemas.push((name.to_owned(), object.build().into()));
+        let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
-        self.changed(|operation| operation.request_body(Some(body.build()))).refuses(bad).refuses([
+        self.changed(|operation| operation.request_body(Some(body.build()))).refuses(refused.err()).refuses([
             slow_body(),
             too_large(),
             wrong_media_type(),
@@ -110,7 +128,18 @@ impl Endpoint {
         ])
     }
 
-    /// It takes a parameter that may be absent.
+    /// It takes the query parameters of `form`. The 400 is shown as the answer to `bad`.
+    #[must_use]
+    pub fn query<T>(self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
+        let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
+        let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
+            let about = field.schema.description.take().unwrap_or_default();
+            endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
+        });
+        described.refuses(refused.err())
+    }
+
+    /// It takes a parameter, which may be absent unless it is part of the path.
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
         let needed = if place == ParameterIn::Path { Required::True } else { Required::False };

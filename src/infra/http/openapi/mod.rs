@@ -10,5 +10,5 @@ mod document;
 mod endpoint;
 
 pub use document::{About, document};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, format};
 pub use utoipa::openapi::OpenApi;
