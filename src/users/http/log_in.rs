@@ -10,6 +10,7 @@ use crate::infra::http::{ApiError, Fields, RequestContext, TextLimiter, read_jso
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
 use crate::users::domain::EmailAddress;
+use crate::users::http::UsersApi;
 use crate::users::http::wire::TokenBody;
 
 /// No password is longer.
@@ -21,7 +22,7 @@ const NO_NUL: &str = r"^[^\x00]*$";
 ///
 /// # Errors
 /// 400, 401 `INVALID_CREDENTIALS`, 503, 429 by account; 429 by address stands before it.
-pub(super) async fn handle(
+async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     context: web::ReqData<RequestContext>,
@@ -81,12 +82,12 @@ fn refusal(error: LogInError) -> ApiError {
     }
 }
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"email": "ada@example.com", "password": "correct horse battery"});
-    Endpoint::post("/v1/auth/login", "logIn", "Log in, and get a token")
-        .tag("people")
+    Endpoint::post("/v1/auth/login", handle, "logIn", "Log in")
+        .tag("users")
         .about("A wrong password and an unknown address get the same answer, after the same time.")
-        .limited()
+        .limited(|api: &UsersApi| &api.login_limit)
         .body("Credentials", credentials, example, &json!({"email": 5}))
         .answers(StatusCode::OK, "Logged in.", &TokenBody::example())
         .refuses([invalid_credentials(), ApiError::dependency_unavailable()])

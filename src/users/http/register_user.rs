@@ -12,6 +12,7 @@ use crate::infra::http::{ApiError, Fields, RequestContext, read_json};
 use crate::users::application::ports::Origin;
 use crate::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use crate::users::domain::{EmailAddress, Password, PersonName};
+use crate::users::http::UsersApi;
 use crate::users::http::wire::{TokenBody, UserBody};
 
 #[derive(Serialize, ToSchema)]
@@ -26,7 +27,7 @@ struct Body {
 ///
 /// # Errors
 /// 400, 409 `EMAIL_EXISTS`, 503; 429 stands before it.
-pub(super) async fn handle(
+async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     context: web::ReqData<RequestContext>,
@@ -76,13 +77,13 @@ fn refusal(error: RegisterError) -> ApiError {
     }
 }
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"firstName": "Ada", "lastName": "Lovelace", "email": "ada@example.com", "password": "correct horse battery"});
     let bad = json!({"firstName": "Ada", "lastName": " ", "email": "ada", "colour": "red"});
-    Endpoint::post("/v1/auth/register", "register", "Register, and get a token")
-        .tag("people")
+    Endpoint::post("/v1/auth/register", handle, "register", "Register a user")
+        .tag("users")
         .about("The wallet is made by the wallet role, normally some milliseconds after this answer.")
-        .limited()
+        .limited(|api: &UsersApi| &api.register_limit)
         .body("Registration", registration, example, &bad)
         .answers(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
         .refuses([email_exists(), ApiError::dependency_unavailable()])

@@ -9,6 +9,7 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 
@@ -30,7 +31,7 @@ struct Body {
 ///
 /// # Errors
 /// 400, 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
@@ -50,8 +51,8 @@ fn balance_at(query: &mut Fields) -> Option<Option<Timestamp>> {
     })
 }
 
-pub(super) fn endpoint() -> Endpoint {
-    Endpoint::get("/v1/balance", "getBalance", "Get the balance")
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
+    Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
         .query(balance_at, "at=yesterday")

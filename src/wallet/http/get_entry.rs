@@ -8,6 +8,7 @@ use utoipa::openapi::{ObjectBuilder, Type};
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
@@ -15,7 +16,7 @@ use crate::wallet::http::wire::EntryBody;
 ///
 /// # Errors
 /// 404 `TRANSACTION_NOT_FOUND`, also for another user's and for what is no id; 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+async fn handle(
     wallet: ReadyWallet,
     id: web::Path<String>,
     queries: web::Data<dyn WalletQueries>,
@@ -29,9 +30,9 @@ fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "There is no such transaction in your wallet.")
 }
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(format("uuid"));
-    Endpoint::get("/v1/transactions/{id}", "getTransaction", "One transaction")
+    Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
         .parameter(ParameterIn::Path, "id", "The transaction's id.", id.build())

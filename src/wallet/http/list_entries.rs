@@ -10,6 +10,7 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of};
@@ -33,7 +34,7 @@ struct Body {
 ///
 /// # Errors
 /// 400, 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
@@ -86,9 +87,9 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
     })
 }
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
-    Endpoint::get("/v1/transactions", "listTransactions", "List transactions, newest first")
+    Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
         .about("New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.")
         .bearer()

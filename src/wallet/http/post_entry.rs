@@ -13,60 +13,26 @@ use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::{EntryBody, direction_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// 201 with the new credit, 200 with an earlier one under the same key.
+/// 201 with the new entry, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; 401, 429 and the gate stand before it.
-pub(super) async fn credit(
+/// 400, 409, 422, 503; after 401, 429 and the gate.
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
     ledger: web::Data<dyn Ledger>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, ledger.get_ref(), Some(Direction::Credit)).await
-}
-
-/// As [`credit`], the other way.
-///
-/// # Errors
-/// As [`credit`].
-pub(super) async fn debit(
-    wallet: ReadyWallet,
-    request: HttpRequest,
-    payload: web::Payload,
-    ledger: web::Data<dyn Ledger>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, ledger.get_ref(), Some(Direction::Debit)).await
-}
-
-/// As [`credit`], with the direction in the body.
-///
-/// # Errors
-/// As [`credit`].
-pub(super) async fn either(
-    wallet: ReadyWallet,
-    request: HttpRequest,
-    payload: web::Payload,
-    ledger: web::Data<dyn Ledger>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, ledger.get_ref(), None).await
-}
-
-async fn post(
-    wallet: ReadyWallet,
-    request: &HttpRequest,
-    payload: web::Payload,
-    ledger: &dyn Ledger,
     direction: Option<Direction>,
 ) -> Result<HttpResponse, ApiError> {
-    let fields = read_json(request, payload).await?;
-    let idempotency_key = idempotency_key(request)?;
+    let fields = read_json(&request, payload).await?;
+    let idempotency_key = idempotency_key(&request)?;
     let Posting { direction, amount, description } = fields.read(|body| posting(body, direction))?;
     // Chosen before anything is written, so that an unknown outcome can be looked up by it.
     let id = EntryId::from_uuid(System.next_id());
@@ -147,7 +113,7 @@ fn refusal(error: &PostError) -> ApiError {
     }
 }
 
-pub(super) fn endpoints() -> [Endpoint; 3] {
+pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     [
         endpoint("/v1/transactions/credit", Some(Direction::Credit), "credit", "Credit the wallet"),
         endpoint("/v1/transactions/debit", Some(Direction::Debit), "debit", "Debit the wallet"),
@@ -155,7 +121,7 @@ pub(super) fn endpoints() -> [Endpoint; 3] {
     ]
 }
 
-fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
     let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
     let about_key = "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same \
                      body returns the original response with `Idempotent-Replayed: true` and does not move money again.";
@@ -165,11 +131,12 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
     };
     let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
-    Endpoint::post(path, id, summary)
+    let handler = move |wallet, request, payload, ledger| handle(wallet, request, payload, ledger, direction);
+    Endpoint::post(path, handler, id, summary)
         .tag("transactions")
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
-        .limited()
+        .limited(|api: &WalletApi| &api.post_limit)
         .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
         .body(schema, |body| posting(body, direction), example, &bad)
         .answers(StatusCode::CREATED, "Recorded.", &first)

@@ -12,6 +12,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated, Fields};
 use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::provisioning;
 
 const WAIT_MAX_S: u64 = 30;
@@ -30,7 +31,7 @@ struct Body {
 ///
 /// # Errors
 /// 400, 503 `WALLET_PROVISIONING`; 401 stands before it.
-pub(super) async fn handle(
+async fn handle(
     bearer: Authenticated,
     request: HttpRequest,
     await_wallet: web::Data<AwaitWallet>,
@@ -70,9 +71,9 @@ fn wait(query: &mut Fields) -> Option<Duration> {
     Some(Duration::from_secs(wait?.unwrap_or(0)))
 }
 
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let ready = Body { status: "ready", created_at: "2026-01-31T12:00:00.123456Z".into() };
-    Endpoint::get("/v1/wallet/status", "getWalletStatus", "Wait for the wallet")
+    Endpoint::get("/v1/wallet/status", handle, "getWalletStatus", "Wait for the wallet")
         .tag("wallet")
         .about("Returns as soon as the wallet exists, or 503 `WALLET_PROVISIONING` when the wait is over.")
         .bearer()

@@ -59,14 +59,14 @@ const HEADERS: [(&str, bool, &str, &str); 10] = [
 ];
 
 /// The document of a role.
-pub fn document(about: &About, endpoints: impl IntoIterator<Item = Endpoint>) -> OpenApi {
+pub fn document<Api: 'static>(about: &About, endpoints: impl IntoIterator<Item = Endpoint<Api>>) -> OpenApi {
     let mut paths = PathsBuilder::new();
     let mut components = shared();
     for endpoint in endpoints {
         for (name, schema) in &endpoint.schemas {
             components = components.schema(name, schema.clone());
         }
-        paths = paths.path(endpoint.path, endpoint.build());
+        paths = paths.path(endpoint.path, endpoint.describe());
     }
     let info = InfoBuilder::new()
         .title(format!("purse: {}", about.role))

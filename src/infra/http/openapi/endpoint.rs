@@ -1,10 +1,11 @@
-//! One route as the document shows it.
+//! An endpoint: its route and what the document says about it, declared together.
 
 use std::collections::BTreeMap;
 
-use actix_web::ResponseError as _;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::from_fn;
+use actix_web::{FromRequest, Handler, Resource, Responder, ResponseError as _, Route, web};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,7 +20,7 @@ use utoipa::openapi::{
 use super::answer::{ALWAYS, Answer, COUNTED};
 use crate::infra::http::fields::FieldSchema;
 use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
-use crate::infra::http::{ApiError, Fields};
+use crate::infra::http::{ApiError, Fields, Limiter, Throttle, authenticate};
 
 /// A format that utoipa has no word for, or whose word needs a feature of it.
 pub fn format(name: &str) -> Option<SchemaFormat> {
@@ -29,34 +30,78 @@ pub fn format(name: &str) -> Option<SchemaFormat> {
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// What a handler's file says of its route.
-pub struct Endpoint {
+/// A route and its documentation. `Api` is the struct of what a role's routes need.
+pub struct Endpoint<Api> {
     pub(super) path: &'static str,
     method: HttpMethod,
+    route: Route,
+    needs_token: bool,
+    limit: Option<Limit<Api>>,
     operation: OperationBuilder,
     answers: BTreeMap<u16, Answer>,
-    counted: bool,
     pub(super) schemas: Schemas,
 }
 
-impl Endpoint {
-    /// A route that is read. `id` names it in generated clients.
-    pub fn get(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Get, path, id, summary)
+type Limit<Api> = Box<dyn FnOnce(&Api, Route) -> Route>;
+
+/// Adds the endpoints to an application, in their order: where two paths match a request, the first one gets it.
+pub fn serve<Api: 'static>(
+    api: &Api,
+    endpoints: impl IntoIterator<Item = Endpoint<Api>>,
+    app: &mut web::ServiceConfig,
+) {
+    // One resource per path, so that a 405 lists all of its methods.
+    let mut paths: Vec<(&str, Vec<Route>)> = Vec::new();
+    for endpoint in endpoints {
+        let (path, route) = (endpoint.path, endpoint.route(api));
+        match paths.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, routes)) => routes.push(route),
+            None => paths.push((path, vec![route])),
+        }
+    }
+    for (path, routes) in paths {
+        app.service(routes.into_iter().fold(web::resource(path), Resource::route));
+    }
+}
+
+impl<Api: 'static> Endpoint<Api> {
+    /// `id` is the name of the operation in generated clients.
+    pub fn get<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
+    where
+        F: Handler<Args>,
+        F::Output: Responder + 'static,
+        Args: FromRequest + 'static,
+    {
+        Self::new(HttpMethod::Get, path, web::get().to(handler), id, summary)
     }
 
-    /// A route that is written to.
-    pub fn post(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Post, path, id, summary)
+    /// `id` is the name of the operation in generated clients.
+    pub fn post<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
+    where
+        F: Handler<Args>,
+        F::Output: Responder + 'static,
+        Args: FromRequest + 'static,
+    {
+        Self::new(HttpMethod::Post, path, web::post().to(handler), id, summary)
     }
 
-    fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
+    fn new(method: HttpMethod, path: &'static str, route: Route, id: &str, summary: &str) -> Self {
         let mut operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
         for name in ALWAYS {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
-        let new = Self { path, method, operation, answers: BTreeMap::new(), counted: false, schemas: Vec::new() };
+        let (answers, schemas) = (BTreeMap::new(), Vec::new());
+        let new = Self { path, method, route, needs_token: false, limit: None, operation, answers, schemas };
         new.refuses([ApiError::internal()])
+    }
+
+    /// The route with what wraps it: the token is checked first, then the limit; a wrong method is refused before both.
+    fn route(self, api: &Api) -> Route {
+        let route = match self.limit {
+            Some(limit) => limit(api, self.route),
+            None => self.route,
+        };
+        if self.needs_token { route.wrap(from_fn(authenticate)) } else { route }
     }
 
     fn changed(mut self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
@@ -82,15 +127,16 @@ impl Endpoint {
 
     /// It needs an access token.
     #[must_use]
-    pub fn bearer(self) -> Self {
+    pub fn bearer(mut self) -> Self {
+        self.needs_token = true;
         self.changed(|operation| operation.security(SecurityRequirement::new("bearer", Vec::<String>::new())))
             .refuses([ApiError::unauthorized()])
     }
 
-    /// A limiter counts it: 429, and what is left on every answer that was counted.
+    /// A rate limit counts its requests: 429 over the limit, and what is left of it on every counted response.
     #[must_use]
-    pub fn limited(mut self) -> Self {
-        self.counted = true;
+    pub fn limited<T: Throttle>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
+        self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
         let example = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests. Retry in 2 s.");
         let told = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"];
         let example = told
@@ -195,11 +241,10 @@ impl Endpoint {
         Ref::from_schema_name(T::name()).into()
     }
 
-    /// The route as the document has it.
-    pub(super) fn build(self) -> PathItem {
-        let counted = self.counted;
+    pub(super) fn describe(self) -> PathItem {
+        let counted = self.limit.is_some();
         let operation = self.answers.into_iter().fold(self.operation, |operation, (status, mut answer)| {
-            // The token stands before the limiter: a request without one was not counted.
+            // The token is checked before the limit: a request without one is not counted.
             for name in COUNTED.into_iter().filter(|_| counted && status != 401) {
                 answer.header(name);
             }
