@@ -235,7 +235,7 @@ async fn a_body_that_does_not_come_is_answered_when_a_stop_comes() {
     assert_eq!(users.ended().await.code(), Some(0), "{}", users.everything());
     let mut answer = String::new();
     half.read_to_string(&mut answer).expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is stopping."), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is shutting down."), "{answer}");
 }
 
 #[tokio::test]

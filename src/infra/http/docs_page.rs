@@ -71,10 +71,10 @@ impl DocsPage {
         [
             Endpoint::get("/openapi.json", document, "getDocument", "Get this OpenAPI document")
                 .tag("documentation")
-                .answers_with("application/json", json, "OpenAPI 3.1."),
+                .returns_as("application/json", json, "OpenAPI 3.1."),
             Endpoint::get("/docs", page, "getDocsPage", "Interactive API documentation")
                 .tag("documentation")
-                .answers_with("text/html", html, "An HTML page."),
+                .returns_as("text/html", html, "An HTML page."),
         ]
     }
 }

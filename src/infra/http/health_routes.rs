@@ -62,8 +62,8 @@ async fn ready(board: web::Data<HealthBoard>) -> HttpResponse {
 pub fn live_endpoint<Api: 'static>() -> Endpoint<Api> {
     Endpoint::get("/health/live", live, "isLive", "Liveness probe")
         .tag("health")
-        .answers(StatusCode::OK, "The process is working.", &Live { status: "ok" })
-        .answers(
+        .returns(StatusCode::OK, "The process is working.", &Live { status: "ok" })
+        .returns(
             StatusCode::SERVICE_UNAVAILABLE,
             "A component failed too often. Restart the process.",
             &Live { status: "failed" },
@@ -79,6 +79,6 @@ pub fn ready_endpoint<Api: 'static>(database: &'static str) -> Endpoint<Api> {
     Endpoint::get("/health/ready", ready, "isReady", "Readiness probe")
         .tag("health")
         .about("Without the message broker the status is `degraded`, still with 200: registrations, credits and debits work.")
-        .answers(StatusCode::OK, "Send requests here.", &degraded)
-        .answers(StatusCode::SERVICE_UNAVAILABLE, "Send no requests here: the database is unavailable, or the process is shutting down.", &unavailable)
+        .returns(StatusCode::OK, "Send requests here.", &degraded)
+        .returns(StatusCode::SERVICE_UNAVAILABLE, "Send no requests here: the database is unavailable, or the process is shutting down.", &unavailable)
 }

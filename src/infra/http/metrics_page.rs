@@ -34,7 +34,7 @@ pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
     Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
         .tag("health")
         .about("Served on `METRICS_PORT` instead of this port if that is set.")
-        .answers_with("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
+        .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
 }
 
 async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {

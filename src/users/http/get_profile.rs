@@ -9,10 +9,8 @@ use crate::users::application::queries::UserQueries;
 use crate::users::http::UsersApi;
 use crate::users::http::wire::UserBody;
 
-/// 200 with the bearer's profile.
-///
 /// # Errors
-/// 404 `USER_NOT_FOUND`, 503; 401 stands before it.
+/// 404, 503; after 401.
 async fn handle(bearer: Authenticated, queries: web::Data<dyn UserQueries>) -> Result<HttpResponse, ApiError> {
     let user = queries.profile(bearer.user_id()).await.map_err(|e| ApiError::from_failure(&e))?;
     let user = user.ok_or_else(not_found)?;
@@ -20,13 +18,13 @@ async fn handle(bearer: Authenticated, queries: web::Data<dyn UserQueries>) -> R
 }
 
 fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "The user of this token does not exist.")
+    ApiError::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "The user of this token no longer exists.")
 }
 
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
     Endpoint::get("/v1/users/me", handle, "getProfile", "Get the current user")
         .tag("users")
         .bearer()
-        .answers(StatusCode::OK, "The bearer of the token.", &UserBody::example())
-        .refuses([not_found(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The user of the token.", &UserBody::example())
+        .errors([not_found(), ApiError::dependency_unavailable()])
 }

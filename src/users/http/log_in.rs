@@ -21,7 +21,7 @@ const NO_NUL: &str = r"^[^\x00]*$";
 /// 200 with a token.
 ///
 /// # Errors
-/// 400, 401 `INVALID_CREDENTIALS`, 503, 429 by account; 429 by address stands before it.
+/// 400, 429 by account, 401, 503; after 429 by address.
 async fn handle(
     request: HttpRequest,
     payload: web::Payload,
@@ -32,13 +32,13 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let (email, password) = read_json(&request, payload).await?.read(credentials)?;
     if let Some(email) = &email {
-        // Before anybody is looked up or hashed for; whether there is such an account makes no difference.
+        // Before any look-up or hashing, and whether or not the account exists.
         account_limit.count(email.as_str()).await?;
     }
     let logged_in = log_in.execute(email, password).await.map_err(refusal)?;
     if let Some(e) = logged_in.renewal_failed {
         let request_id = context.request_id.as_str().to_owned();
-        warn!(logger, "an outdated password hash could not be renewed"; "request_id" => request_id, "error" => chain(&e));
+        warn!(logger, "could not renew an outdated password hash"; "request_id" => request_id, "error" => chain(&e));
     }
     Ok(HttpResponse::Ok().json(TokenBody::from(&logged_in.access_token)))
 }
@@ -69,7 +69,7 @@ fn credentials(body: &mut Fields) -> Option<(Option<EmailAddress>, Secret)> {
 }
 
 fn invalid_credentials() -> ApiError {
-    let message = "The email address or the password is wrong.";
+    let message = "Wrong email address or password.";
     ApiError::new(StatusCode::UNAUTHORIZED, "INVALID_CREDENTIALS", message)
         .with_header(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"))
 }
@@ -86,9 +86,9 @@ pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"email": "ada@example.com", "password": "correct horse battery"});
     Endpoint::post("/v1/auth/login", handle, "logIn", "Log in")
         .tag("users")
-        .about("A wrong password and an unknown address get the same answer, after the same time.")
+        .about("A wrong password and an unknown email address get the same response, after the same time.")
         .limited(|api: &UsersApi| &api.login_limit)
         .body("Credentials", credentials, example, &json!({"email": 5}))
-        .answers(StatusCode::OK, "Logged in.", &TokenBody::example())
-        .refuses([invalid_credentials(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "Logged in.", &TokenBody::example())
+        .errors([invalid_credentials(), ApiError::dependency_unavailable()])
 }

@@ -23,10 +23,10 @@ struct Body {
     token: TokenBody,
 }
 
-/// 201 with the person and a token.
+/// 201 with the user and a token.
 ///
 /// # Errors
-/// 400, 409 `EMAIL_EXISTS`, 503; 429 stands before it.
+/// 400, 409, 503; after 429.
 async fn handle(
     request: HttpRequest,
     payload: web::Payload,
@@ -82,9 +82,9 @@ pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let bad = json!({"firstName": "Ada", "lastName": " ", "email": "ada", "colour": "red"});
     Endpoint::post("/v1/auth/register", handle, "register", "Register a user")
         .tag("users")
-        .about("The wallet is made by the wallet role, normally some milliseconds after this answer.")
+        .about("The response includes an access token. The wallet role creates the wallet a few milliseconds later.")
         .limited(|api: &UsersApi| &api.register_limit)
         .body("Registration", registration, example, &bad)
-        .answers(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
-        .refuses([email_exists(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
+        .errors([email_exists(), ApiError::dependency_unavailable()])
 }

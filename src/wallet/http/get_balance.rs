@@ -27,10 +27,8 @@ struct Body {
     currency: &'static str,
 }
 
-/// 200 with the balance, now or as it stood at the end of the moment `at`.
-///
 /// # Errors
-/// 400, 503; 401 and the gate stand before it.
+/// 400, 503; after 401 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -56,6 +54,6 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .tag("wallet")
         .bearer()
         .query(balance_at, "at=yesterday")
-        .answers(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
-        .refuses([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
+        .errors([provisioning(), ApiError::dependency_unavailable()])
 }

@@ -12,10 +12,8 @@ use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
-/// 200 with the entry.
-///
 /// # Errors
-/// 404 `TRANSACTION_NOT_FOUND`, also for another user's and for what is no id; 503; 401 and the gate stand before it.
+/// 404, also for another user's entry and for an id that is not a UUID; 503; after 401 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     id: web::Path<String>,
@@ -27,7 +25,7 @@ async fn handle(
 }
 
 fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "There is no such transaction in your wallet.")
+    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in your wallet.")
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
@@ -35,7 +33,7 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
     Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "The transaction's id.", id.build())
-        .answers(StatusCode::OK, "The transaction.", &EntryBody::example())
-        .refuses([not_found(), provisioning(), ApiError::dependency_unavailable()])
+        .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
+        .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
+        .errors([not_found(), provisioning(), ApiError::dependency_unavailable()])
 }

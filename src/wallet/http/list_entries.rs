@@ -30,10 +30,8 @@ struct Body {
     next_cursor: Option<String>,
 }
 
-/// 200 with a page, newest first.
-///
 /// # Errors
-/// 400, 503; 401 and the gate stand before it.
+/// 400, 503; after 401 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -94,6 +92,6 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .about("New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.")
         .bearer()
         .query(history, "limit=0")
-        .answers(StatusCode::OK, "A page of transactions.", &page)
-        .refuses([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "A page of transactions.", &page)
+        .errors([provisioning(), ApiError::dependency_unavailable()])
 }

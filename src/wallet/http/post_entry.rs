@@ -70,13 +70,13 @@ fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
     Some(Posting { direction: direction?, amount: amount?, description: description? })
 }
 
-/// The one `Idempotency-Key` header, if it was sent.
+/// The `Idempotency-Key` header, which may be absent but not repeated.
 fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
     let refused = |message: &str| ApiError::invalid("Idempotency-Key", message);
     let mut sent = request.headers().get_all(IDEMPOTENCY_KEY);
     let (Some(key), more) = (sent.next(), sent.next()) else { return Ok(None) };
     if more.is_some() {
-        return Err(refused("stands twice"));
+        return Err(refused("must not be repeated"));
     }
     let text = key.to_str().map_err(|_| refused("must be 1 to 128 visible ASCII characters"))?;
     IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
@@ -85,19 +85,21 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
 fn refused(error: EntryRefused) -> ApiError {
     let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
     match error {
-        EntryRefused::InsufficientFunds => conflict("INSUFFICIENT_FUNDS", "The balance is smaller than the debit."),
+        EntryRefused::InsufficientFunds => {
+            conflict("INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
+        }
         EntryRefused::BalanceLimit => {
-            conflict("BALANCE_LIMIT", "The credit would lift the balance over 9007199254740991.")
+            conflict("BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
         }
         EntryRefused::IdempotencyKeyReused => {
-            let message = "This Idempotency-Key was used for another request. Choose a new one.";
+            let message = "This Idempotency-Key was already used for a different request. Use a new key.";
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
         }
     }
 }
 
 fn outcome_unknown() -> ApiError {
-    let message = "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
+    let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
 }
 
@@ -106,7 +108,7 @@ fn refusal(error: &PostError) -> ApiError {
         PostError::Refused(error) => refused(*error),
         PostError::NoWallet => provisioning(),
         PostError::Overloaded => ApiError::overloaded(),
-        // The writer has logged the cause, once for the whole batch.
+        // The writer logs the cause, once per batch.
         PostError::NotDone => ApiError::dependency_unavailable(),
         PostError::OutcomeUnknown => outcome_unknown(),
         PostError::Bug => ApiError::internal(),
@@ -139,12 +141,12 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .limited(|api: &WalletApi| &api.post_limit)
         .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
         .body(schema, |body| posting(body, direction), example, &bad)
-        .answers(StatusCode::CREATED, "Recorded.", &first)
-        .answers(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
+        .returns(StatusCode::CREATED, "Recorded.", &first)
+        .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
-        .refuses(
+        .errors(
             [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
                 .map(refused),
         )
-        .refuses([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
+        .errors([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

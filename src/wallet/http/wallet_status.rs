@@ -27,10 +27,10 @@ struct Body {
     created_at: String,
 }
 
-/// 200 once there is a wallet; waits for it up to `wait` seconds.
+/// 200 as soon as the wallet exists, after up to `wait` seconds.
 ///
 /// # Errors
-/// 400, 503 `WALLET_PROVISIONING`; 401 stands before it.
+/// 503, 400; after 401.
 async fn handle(
     bearer: Authenticated,
     request: HttpRequest,
@@ -38,16 +38,16 @@ async fn handle(
     health: web::Data<HealthBoard>,
 ) -> Result<HttpResponse, ApiError> {
     let wait = Fields::query(request.query_string()).and_then(|query| query.read(wait));
-    let patience = *wait.as_ref().unwrap_or(&Duration::ZERO);
+    let wait_max = *wait.as_ref().unwrap_or(&Duration::ZERO);
     let mut state = health.watch();
     let found = tokio::select! {
         biased;
-        found = await_wallet.execute(bearer.user_id(), patience) => found.map_err(|e| ApiError::from_failure(&e))?,
-        // A process that stops does not keep anybody waiting: another one is there to be asked.
+        found = await_wallet.execute(bearer.user_id(), wait_max) => found.map_err(|e| ApiError::from_failure(&e))?,
+        // During shutdown nobody waits here: a retry reaches another process.
         _ = state.wait_for(|health| health.stopping) => None,
     };
     let created_at = found.ok_or_else(provisioning)?;
-    // The gate stands before a wrong parameter.
+    // The gate comes before an invalid parameter.
     wait?;
     Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: created_at.to_string() }))
 }
@@ -78,6 +78,6 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .about("Returns as soon as the wallet exists, or 503 `WALLET_PROVISIONING` when the wait is over.")
         .bearer()
         .query(wait, "wait=31")
-        .answers(StatusCode::OK, "The wallet exists.", &ready)
-        .refuses([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The wallet exists.", &ready)
+        .errors([provisioning(), ApiError::dependency_unavailable()])
 }

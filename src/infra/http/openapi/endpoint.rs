@@ -17,12 +17,12 @@ use utoipa::openapi::{
     Type,
 };
 
-use super::answer::{ALWAYS, Answer, COUNTED};
+use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::http::fields::FieldSchema;
 use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
 use crate::infra::http::{ApiError, Fields, Limiter, Throttle, authenticate};
 
-/// A format that utoipa has no word for, or whose word needs a feature of it.
+/// A format by its name in JSON Schema.
 pub fn format(name: &str) -> Option<SchemaFormat> {
     Some(SchemaFormat::Custom(name.to_owned()))
 }
@@ -38,7 +38,7 @@ pub struct Endpoint<Api> {
     needs_token: bool,
     limit: Option<Limit<Api>>,
     operation: OperationBuilder,
-    answers: BTreeMap<u16, Answer>,
+    responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
 }
 
@@ -90,9 +90,9 @@ impl<Api: 'static> Endpoint<Api> {
         for name in ALWAYS {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
-        let (answers, schemas) = (BTreeMap::new(), Vec::new());
-        let new = Self { path, method, route, needs_token: false, limit: None, operation, answers, schemas };
-        new.refuses([ApiError::internal()])
+        let (responses, schemas) = (BTreeMap::new(), Vec::new());
+        let new = Self { path, method, route, needs_token: false, limit: None, operation, responses, schemas };
+        new.errors([ApiError::internal()])
     }
 
     /// The route with what wraps it: the token is checked first, then the limit; a wrong method is refused before both.
@@ -109,28 +109,27 @@ impl<Api: 'static> Endpoint<Api> {
         self
     }
 
-    fn at(&mut self, status: StatusCode) -> &mut Answer {
-        self.answers.entry(status.as_u16()).or_default()
+    fn at(&mut self, status: StatusCode) -> &mut ResponseDoc {
+        self.responses.entry(status.as_u16()).or_default()
     }
 
-    /// The group it is listed under.
     #[must_use]
     pub fn tag(self, tag: &str) -> Self {
         self.changed(|operation| operation.tag(tag))
     }
 
-    /// What a client should know beside the summary, as Markdown.
+    /// Markdown, shown below the summary.
     #[must_use]
     pub fn about(self, description: &str) -> Self {
         self.changed(|operation| operation.description(Some(description)))
     }
 
-    /// It needs an access token.
+    /// Requires an access token.
     #[must_use]
     pub fn bearer(mut self) -> Self {
         self.needs_token = true;
         self.changed(|operation| operation.security(SecurityRequirement::new("bearer", Vec::<String>::new())))
-            .refuses([ApiError::unauthorized()])
+            .errors([ApiError::unauthorized()])
     }
 
     /// A rate limit counts its requests: 429 over the limit, and what is left of it on every counted response.
@@ -143,10 +142,10 @@ impl<Api: 'static> Endpoint<Api> {
             .into_iter()
             .map(HeaderName::from_static)
             .fold(example.retry_after_s(2), |example, name| example.with_header(name, HeaderValue::from_static("")));
-        self.refuses([example])
+        self.errors([example])
     }
 
-    /// It takes a JSON body with the fields of `form`, published as the schema `name`. The 400 is shown as the answer to
+    /// Documents a JSON body with the fields of `form`, as the schema `name`. The example of a 400 is the response to
     /// `bad`.
     #[must_use]
     pub fn body<T>(mut self, name: &str, form: impl Fn(&mut Fields) -> Option<T>, example: Value, bad: &Value) -> Self {
@@ -165,7 +164,7 @@ impl<Api: 'static> Endpoint<Api> {
         let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
-        self.changed(|operation| operation.request_body(Some(body.build()))).refuses(refused.err()).refuses([
+        self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
             slow_body(),
             too_large(),
             wrong_media_type(),
@@ -174,7 +173,7 @@ impl<Api: 'static> Endpoint<Api> {
         ])
     }
 
-    /// It takes the query parameters of `form`. The 400 is shown as the answer to `bad`.
+    /// Documents the query parameters of `form`. The example of a 400 is the response to `bad`.
     #[must_use]
     pub fn query<T>(self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
         let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
@@ -182,14 +181,14 @@ impl<Api: 'static> Endpoint<Api> {
             let about = field.schema.description.take().unwrap_or_default();
             endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
         });
-        described.refuses(refused.err())
+        described.errors(refused.err())
     }
 
-    /// It takes a parameter, which may be absent unless it is part of the path.
+    /// Documents a parameter, which is required only in the path.
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
         let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
-        // Pages fill a form with the parameter's example and do not look into its schema for one.
+        // Swagger UI fills its form with the example of the parameter, not with that of the schema.
         let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
@@ -202,39 +201,38 @@ impl<Api: 'static> Endpoint<Api> {
         self.changed(|operation| operation.parameter(parameter))
     }
 
-    /// It answers this JSON body.
+    /// Documents a JSON response.
     #[must_use]
-    pub fn answers<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
+    pub fn returns<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
         let schema = self.schema::<T>();
         let example = serde_json::to_value(example).unwrap_or(Value::Null);
         self.at(status).body("application/json", schema, about, Some(("example", example)));
         self
     }
 
-    /// It answers a body of another media type.
+    /// Documents a 200 of another media type.
     #[must_use]
-    pub fn answers_with(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
+    pub fn returns_as(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
         self.at(StatusCode::OK).body(media_type, schema.into(), about, None);
         self
     }
 
-    /// An answer with this status has this header.
     #[must_use]
     pub fn with_header(mut self, status: StatusCode, name: &HeaderName) -> Self {
         self.at(status).header(name.as_str());
         self
     }
 
-    /// It may refuse in these ways.
+    /// Documents error responses.
     #[must_use]
-    pub fn refuses<E: std::borrow::Borrow<ApiError>>(mut self, errors: impl IntoIterator<Item = E>) -> Self {
+    pub fn errors<E: std::borrow::Borrow<ApiError>>(mut self, errors: impl IntoIterator<Item = E>) -> Self {
         for error in errors {
-            self.at(error.borrow().status_code()).refusal(error.borrow());
+            self.at(error.borrow().status_code()).error(error.borrow());
         }
         self
     }
 
-    /// The schema's place in the document, where it will stand with all that it names.
+    /// Adds a schema, and those that it refers to, to the components, and returns a reference to it.
     fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
@@ -243,12 +241,12 @@ impl<Api: 'static> Endpoint<Api> {
 
     pub(super) fn describe(self) -> PathItem {
         let counted = self.limit.is_some();
-        let operation = self.answers.into_iter().fold(self.operation, |operation, (status, mut answer)| {
+        let operation = self.responses.into_iter().fold(self.operation, |operation, (status, mut response)| {
             // The token is checked before the limit: a request without one is not counted.
             for name in COUNTED.into_iter().filter(|_| counted && status != 401) {
-                answer.header(name);
+                response.header(name);
             }
-            operation.response(status.to_string(), answer.build())
+            operation.response(status.to_string(), response.build())
         });
         PathItem::new(self.method, operation)
     }

@@ -5,9 +5,9 @@
 //! that is serialized, a request by the form that reads it. The integration tests compare all of them with what the
 //! servers do.
 
-mod answer;
 mod document;
 mod endpoint;
+mod response;
 
 pub use document::{About, document};
 pub use endpoint::{Endpoint, format, serve};
