@@ -13,7 +13,7 @@ use crate::operate::list::{Format, List, sentence};
 use crate::operate::progress::Progress;
 use crate::operate::words::{UNKNOWN, cell, count, duration};
 use crate::operate::{Outcome, dry_run_argument, say};
-use crate::users::postgres::{Backlog, PgOutboxBacklog, Written};
+use crate::users::postgres::{Backlog, PgOutboxBacklog, TimeRange};
 
 /// 0001-01-01T00:00:00Z: a database keeps no earlier year by that name.
 const EARLIEST_S: i64 = -62_135_596_800;
@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let connector = Connector::new(&config, io).map_err(|e| Failure::Own(format!("TLS cannot be set up: {e}")))?;
     match arguments.subcommand() {
         Some(("republish", a)) => {
-            let written = Written {
+            let written = TimeRange {
                 since: a.get_one::<Timestamp>("since").copied(),
                 until: a.get_one::<Timestamp>("until").copied(),
             };
@@ -142,7 +142,7 @@ struct Republish {
 
 impl Republish {
     /// All that were written in that time, page by page.
-    async fn written(&self, backlog: &mut PgOutboxBacklog, written: Written) -> Outcome {
+    async fn written(&self, backlog: &mut PgOutboxBacklog, written: TimeRange) -> Outcome {
         let estimate = backlog.estimate().await.map_err(failed)?;
         let (mut after, mut reopened) = (None, 0_i64);
         {

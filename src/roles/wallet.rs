@@ -19,7 +19,7 @@ use crate::wallet::actors::{
     ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
-use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
@@ -39,7 +39,7 @@ pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result
     let writing = on.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
     let provisioning = on.pool("purse wallet: provisioning", 1)?;
 
-    let (system, arrivals) = (Arc::new(System), Arrivals::default());
+    let (system, announcements) = (Arc::new(System), WalletAnnouncements::default());
     let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system));
     let (writer, router) = (Handle::default(), RouterHandle::default());
     let shared = shared_counts(&on, process, "purse wallet: limits")?;
@@ -51,7 +51,7 @@ pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result
     let api = WalletApi {
         ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.metrics)),
         queries: Arc::new(PgWalletQueries::new(requests)),
-        await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&wallets), arrivals: arrivals.clone() }),
+        await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&wallets), announcements: announcements.clone() }),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit,
         health: on.health.clone(),
@@ -85,7 +85,7 @@ pub(super) fn assemble(config: &WalletConfig, on: RoleContext) -> anyhow::Result
             require_signed: config.require_signed_events,
             ladder,
         },
-        provision: Arc::new(ProvisionWallets { wallets, arrivals }),
+        provision: Arc::new(ProvisionWallets { wallets, announcements }),
         router: router.clone(),
         prefetch: config.prefetch,
         health: on.health.clone(),

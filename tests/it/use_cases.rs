@@ -11,12 +11,12 @@ use purse::kernel::{
 };
 use purse::users::application::log_in::{LogIn, LogInError};
 use purse::users::application::ports::{
-    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordHash, PasswordHasher, Registration,
-    RelayWake, TokenError, TokenIssuer, UserStore, Verdict,
+    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordCheck, PasswordHash,
+    PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
-use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience, PostError};
+use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError};
 use purse::wallet::application::post_batch::{DraftResult, PostBatch};
 use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused};
 
@@ -74,8 +74,8 @@ impl PasswordHasher for Mood {
         self.refusal().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
     }
 
-    async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<Verdict, HashError> {
-        self.refusal().map_or_else(|| Ok(Verdict::RightButOutdated(PasswordHash::new("new".to_owned()))), Err)
+    async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
+        self.refusal().map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
     }
 }
 
@@ -167,7 +167,7 @@ struct Picky {
 
 #[async_trait]
 impl Journal for Picky {
-    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         if drafts.iter().any(|draft| draft.id == self.guilty) {
             return Err(JournalError::NotDone(failed(self.class)));
@@ -191,7 +191,7 @@ fn drafts() -> Vec<Draft> {
 async fn post(class: FailureClass) -> (Vec<DraftResult>, usize, usize) {
     let drafts = drafts();
     let journal = Arc::new(Picky { guilty: drafts[1].id, class, commits: AtomicUsize::new(0) });
-    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, Patience::SkipHeld).await;
+    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, LockWait::SkipLocked).await;
     (batch.results, batch.failures.len(), journal.commits.load(Ordering::Relaxed))
 }
 
@@ -217,7 +217,7 @@ struct Locked;
 
 #[async_trait]
 impl Journal for Locked {
-    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
         Ok(vec![DraftOutcome::NotLocked; drafts.len()])
     }
 }
@@ -225,7 +225,7 @@ impl Journal for Locked {
 #[tokio::test]
 async fn a_wallet_that_is_not_locked_is_held_by_somebody_or_after_waiting_is_not_there() {
     let batch = PostBatch { journal: Arc::new(Locked) };
-    assert_eq!(batch.execute(&drafts(), Patience::SkipHeld).await.results, vec![DraftResult::Held; 3]);
+    assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::Held; 3]);
     let gone = DraftResult::Answer(Err(PostError::NoWallet));
-    assert_eq!(batch.execute(&drafts(), Patience::Wait).await.results, vec![gone; 3]);
+    assert_eq!(batch.execute(&drafts(), LockWait::Wait).await.results, vec![gone; 3]);
 }

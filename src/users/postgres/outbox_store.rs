@@ -1,4 +1,4 @@
-//! The outbox in PostgreSQL: claims are leases, so no transaction is open while the broker is asked.
+//! The outbox in PostgreSQL. Claims are leases, so no transaction is open while events are published.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError};
 use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent, fault};
-use crate::users::application::ports::{Claim, ClaimedEvent, Outbox, Settlement};
+use crate::users::application::ports::{ClaimedBatch, ClaimedEvent, Outbox, Settlement};
 
-/// Longest kept word of the broker, in characters.
+/// Maximum stored length of a reason of the broker, in characters.
 const LAST_ERROR_CHARS_MAX: usize = 500;
 
 pub struct PgOutbox {
@@ -49,11 +49,11 @@ fn uuids(ids: &[EventId]) -> Vec<Uuid> {
 
 #[async_trait]
 impl Outbox for PgOutbox {
-    async fn claim(&self, batch_max: u32, lease: Duration) -> Result<Claim, DependencyError> {
+    async fn claim(&self, batch_max: u32, lease: Duration) -> Result<ClaimedBatch, DependencyError> {
         let token = self.ids.next_id();
         let claimed = self.database.run(move |client| {
             Box::pin(async move {
-                // MATERIALIZED: the rows are locked once, whatever plan joins them.
+                // MATERIALIZED: the rows are locked once, whatever the plan of the join.
                 let claim = client
                     .prepare_cached(
                         "-- users.outbox.claim ($1 token, $2 lease in seconds, $3 most rows)
@@ -74,7 +74,7 @@ impl Outbox for PgOutbox {
                 if !events.is_empty() {
                     fault::point("users.S5");
                 }
-                Ok(Claim { token, events })
+                Ok(ClaimedBatch { token, events })
             })
         });
         claimed.await.map_err(|e| e.at("users.outbox.claim"))

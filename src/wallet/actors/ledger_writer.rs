@@ -24,7 +24,7 @@ use crate::infra::metrics::{Metrics, number};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
-use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
+use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
 use crate::wallet::application::posting_queue::PostingQueue;
 use crate::wallet::domain::Draft;
@@ -118,7 +118,7 @@ impl LedgerWriterActor {
             let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
-                self.begin(posts, Patience::SkipHeld, ctx, |writer, held| {
+                self.begin(posts, LockWait::SkipLocked, ctx, |writer, held| {
                     writer.common_in_flight = false;
                     writer.queue.set_aside(held);
                 });
@@ -127,7 +127,7 @@ impl LedgerWriterActor {
         while self.alone_in_flight < ALONE_MAX {
             let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.alone_in_flight = self.alone_in_flight.saturating_add(1);
-            self.begin(posts, Patience::Wait, ctx, move |writer, _| {
+            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
                 writer.alone_in_flight = writer.alone_in_flight.saturating_sub(1);
                 writer.queue.served(user);
             });
@@ -137,7 +137,7 @@ impl LedgerWriterActor {
     fn begin(
         &self,
         posts: Vec<Waiting>,
-        patience: Patience,
+        patience: LockWait,
         ctx: &mut Context<Self>,
         ended: impl FnOnce(&mut Self, Held) + 'static,
     ) {
@@ -169,7 +169,7 @@ impl LedgerWriterActor {
 }
 
 /// Writes a batch, answers its posts, and returns those whose wallet somebody else holds.
-async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<Waiting>, patience: Patience) -> Held {
+async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<Waiting>, patience: LockWait) -> Held {
     let (drafts, askers): (Vec<_>, Vec<_>) = posts
         .into_iter()
         .map(|Waiting { draft, mut asker }| {
@@ -181,8 +181,8 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<Waiting>, patience: Patie
     let began = Instant::now();
     let BatchResult { results, failures } = deps.post_batch.execute(&drafts, patience).await;
     let took = match patience {
-        Patience::SkipHeld => &deps.metrics.commit_common,
-        Patience::Wait => &deps.metrics.commit_set_aside,
+        LockWait::SkipLocked => &deps.metrics.commit_common,
+        LockWait::Wait => &deps.metrics.commit_set_aside,
     };
     took.record(began.elapsed());
     deps.metrics.batch.record(number(drafts.len()));

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows HTTP, SQL or AMQP: that is the adapters' part.
 
-pub(crate) mod arrivals;
+pub(crate) mod announcements;
 pub(crate) mod await_wallet;
 pub(crate) mod history;
 pub mod ports;

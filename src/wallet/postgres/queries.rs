@@ -63,11 +63,11 @@ impl WalletQueries for PgWalletQueries {
         let limit = query.limit;
         let entries = self.database.run(move |client| {
             Box::pin(async move {
-                // Times are turned into places first, by the index on created_at, so that the page itself is always a
-                // range of the primary key.
+                // Times become sequence numbers first, by the index on created_at, so that the page is a range of the
+                // primary key.
                 let page = client
                     .prepare_cached(
-                        "-- wallet.ledger.history ($1 user, $2 before place, $3 type, $4 from, $5 to, $6 rows)
+                        "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
                          SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
                          FROM transactions
                          WHERE user_id = $1
@@ -91,7 +91,7 @@ impl WalletQueries for PgWalletQueries {
                             &query.direction.map(Direction::as_str),
                             &query.from,
                             &query.to,
-                            &(i64::from(query.limit).saturating_add(1)), // one more: is there a next page?
+                            &(i64::from(query.limit).saturating_add(1)), // one more tells whether there is a next page
                         ],
                     )
                     .await?;
