@@ -71,3 +71,6 @@ impl WalletApi {
             .configure(|app| self.docs.routes(app));
     }
 }
+
+#[cfg(test)]
+mod tests;
