@@ -213,10 +213,6 @@ mod tests {
     use proptest::prelude::*;
     use std::convert::Infallible;
 
-    fn any_text(text: &str) -> Result<String, Infallible> {
-        Ok(text.to_owned())
-    }
-
     fn problems<T: fmt::Debug>(read: Result<T, ApiError>) -> Vec<(String, String)> {
         let details = read.expect_err("refused").details().to_vec();
         details.into_iter().map(|detail| (detail.field, detail.message)).collect()
@@ -261,9 +257,9 @@ mod tests {
     }
 
     fn letters(fields: &mut Fields) -> Option<(String, String, String)> {
-        let a = fields.text("a", any_text, |a| a.min_length(Some(1)));
+        let a = fields.text("a", str::parse, |a| a.min_length(Some(1)));
         let b = fields.text("b", |_| Err::<String, _>("must be y"), |b| b.description(Some("Always y.")));
-        let c = fields.optional_text("c", any_text, |c| c);
+        let c = fields.optional_text("c", str::parse, |c| c);
         Some((a?, b?, c??))
     }
 

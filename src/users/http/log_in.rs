@@ -60,7 +60,7 @@ fn credentials(body: &mut Fields) -> Option<(Option<EmailAddress>, Secret)> {
         |password| {
             password
                 .description(Some("At most 1024 bytes."))
-                .format(format("password"))
+                .format(Some(format("password")))
                 .max_length(Some(PASSWORD_BYTES_MAX))
                 .pattern(Some(NO_NUL))
         },

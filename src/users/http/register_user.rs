@@ -49,12 +49,15 @@ fn registration(body: &mut Fields) -> Option<NewUser> {
     let first_name = body.text("firstName", PersonName::parse, name);
     let last_name = body.text("lastName", PersonName::parse, name);
     let email = body.text("email", EmailAddress::parse, |email| {
-        email.description(Some("At most 254 bytes; case-insensitive.")).format(format("email")).max_length(Some(254))
+        email
+            .description(Some("At most 254 bytes; case-insensitive."))
+            .format(Some(format("email")))
+            .max_length(Some(254))
     });
     let password = body.text("password", Password::parse, |password| {
         password
             .description(Some("At least 8 characters, at most 1024 bytes; used exactly as sent."))
-            .format(format("password"))
+            .format(Some(format("password")))
             .min_length(Some(8))
             .max_length(Some(1024))
             .pattern(Some(r"^[^\x00]*$"))

@@ -34,7 +34,7 @@ async fn handle(
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let at = Fields::query(request.query_string())?.read(balance_at)?;
+    let BalanceQuery { at } = Fields::query(request.query_string())?.read(balance_query)?;
     let balance = match at {
         None => queries.balance(wallet.user_id),
         Some(at) => queries.balance_at(wallet.user_id, at),
@@ -43,17 +43,22 @@ async fn handle(
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
 }
 
-fn balance_at(query: &mut Fields) -> Option<Option<Timestamp>> {
-    query.optional_text("at", time::parse, |at| {
+struct BalanceQuery {
+    at: Option<Timestamp>,
+}
+
+fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
+    let at = query.optional_text("at", time::parse, |at| {
         time::schema(at).description(Some("Return the balance as of this time (inclusive) instead of now."))
-    })
+    });
+    Some(BalanceQuery { at: at? })
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
     Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
-        .query(balance_at, "at=yesterday")
+        .query(balance_query, "at=yesterday")
         .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
         .errors([provisioning(), ApiError::dependency_unavailable()])
 }

@@ -29,7 +29,7 @@ fn not_found() -> ApiError {
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(format("uuid"));
+    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
     Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()

@@ -23,8 +23,8 @@ use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
 use crate::infra::http::{ApiError, Fields, Limiter, Throttle, authenticate};
 
 /// A format by its name in JSON Schema.
-pub fn format(name: &str) -> Option<SchemaFormat> {
-    Some(SchemaFormat::Custom(name.to_owned()))
+pub fn format(name: &str) -> SchemaFormat {
+    SchemaFormat::Custom(name.to_owned())
 }
 
 /// Schemas by name.
