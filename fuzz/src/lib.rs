@@ -5,11 +5,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use purse::contracts::UserRegistered;
 use purse::infra::config::{TokenConfig, parse};
-use purse::infra::http::JsonFields;
+use purse::infra::http::Fields;
 use purse::infra::security::access_token::TokenVerifier;
 use purse::kernel::{RequestId, Secret, TraceParent};
-use purse::wallet::application::list_entries::HistoryCursor;
-use purse::wallet::domain::{AmountMinor, AmountRefused};
+use purse::wallet::application::HistoryCursor;
+use purse::wallet::domain::AmountMinor;
 
 /// A name, and what it does with some bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -84,9 +84,8 @@ pub fn duration(bytes: &[u8]) {
 
 /// A body with an amount of money.
 pub fn amount(bytes: &[u8]) {
-    let Ok(mut fields) = JsonFields::parse(bytes) else { return };
-    let read = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
-    if let Ok(amount) = fields.finish(read) {
+    let Ok(fields) = Fields::json(bytes) else { return };
+    if let Ok(amount) = fields.read(|fields| fields.integer("amountMinor", AmountMinor::try_new, |schema| schema)) {
         let cents = amount.cents();
         assert!((1..=9_007_199_254_740_991).contains(&cents));
         // Whoever takes the money has written these very digits.

@@ -13,8 +13,8 @@ use crate::operate::humanize::count;
 use crate::operate::output::{Format, List};
 use crate::operate::progress::Progress;
 use crate::operate::{Outcome, print_error};
-use crate::wallet::domain::{Fault, WalletAudit};
-use crate::wallet::postgres::{PgLedgerAudit, Recount};
+use crate::wallet::domain::{LedgerViolation, WalletAudit};
+use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 
 pub(super) fn command() -> Command {
     let user = Arg::new("user")
@@ -66,7 +66,7 @@ fn failed(e: DbError) -> Failure {
     Failure::Database(Role::Wallet, e)
 }
 
-async fn verify(recount: &Recount<'_>, user: Option<UserId>, list: &mut List) -> Result<Tally, Failure> {
+async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List) -> Result<Tally, Failure> {
     let size = recount.size();
     let mut tally = Tally { wallets: size.wallets, entries: 0, differing: 0 };
     // The number of entries of one wallet is not known before they are counted.
@@ -80,7 +80,7 @@ async fn verify(recount: &Recount<'_>, user: Option<UserId>, list: &mut List) ->
         for wallet in wallets {
             tally.entries = tally.entries.saturating_add(wallet.entries);
             progress.add(u64::try_from(wallet.entries).unwrap_or(0));
-            let faults = wallet.faults();
+            let faults = wallet.violations();
             if !faults.is_empty() {
                 tally.differing = tally.differing.saturating_add(1);
                 list.item(&json(&wallet, &faults), faults.iter().map(|fault| row(&wallet, fault)));
@@ -104,16 +104,16 @@ fn print_result(list: List, tally: &Tally) -> Outcome {
     Ok(tally.differing == 0)
 }
 
-fn json(wallet: &WalletAudit, faults: &[Fault]) -> Value {
+fn json(wallet: &WalletAudit, faults: &[LedgerViolation]) -> Value {
     let faults: Vec<Value> =
-        faults.iter().map(|f| json!({"law": f.law(), "seq": f.seq(), "message": f.to_string()})).collect();
+        faults.iter().map(|f| json!({"law": f.rule(), "seq": f.seq(), "message": f.to_string()})).collect();
     json!({
         "userId": wallet.user_id.to_string(), "entries": wallet.entries, "balanceMinor": wallet.stored_balance,
-        "recountedMinor": wallet.recounted_balance, "faults": faults,
+        "recountedMinor": wallet.computed_balance, "faults": faults,
     })
 }
 
-fn row(wallet: &WalletAudit, fault: &Fault) -> Vec<String> {
+fn row(wallet: &WalletAudit, fault: &LedgerViolation) -> Vec<String> {
     let seq = fault.seq().map_or_else(String::new, |seq| seq.to_string());
-    vec![wallet.user_id.to_string(), fault.law().to_owned(), seq, fault.to_string()]
+    vec![wallet.user_id.to_string(), fault.rule().to_owned(), seq, fault.to_string()]
 }

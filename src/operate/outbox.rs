@@ -13,7 +13,7 @@ use crate::operate::humanize::{UNKNOWN, cell, count, duration};
 use crate::operate::output::{Format, List, print_sentence};
 use crate::operate::progress::Progress;
 use crate::operate::{Outcome, dry_run_argument, print_error};
-use crate::users::postgres::{Backlog, PgOutboxBacklog, Written};
+use crate::users::postgres::{Backlog, PgOutboxBacklog, TimeRange};
 
 /// 0001-01-01T00:00:00Z. PostgreSQL writes earlier years differently.
 const EARLIEST_S: i64 = -62_135_596_800;
@@ -65,7 +65,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     match arguments.subcommand() {
         Some(("republish", a)) => {
-            let written = Written {
+            let written = TimeRange {
                 since: a.get_one::<Timestamp>("since").copied(),
                 until: a.get_one::<Timestamp>("until").copied(),
             };
@@ -139,7 +139,7 @@ struct Republish {
 
 impl Republish {
     /// All events created in that time, page by page.
-    async fn written(&self, backlog: &mut PgOutboxBacklog, written: Written) -> Outcome {
+    async fn written(&self, backlog: &mut PgOutboxBacklog, written: TimeRange) -> Outcome {
         let estimate = backlog.estimate().await.map_err(failed)?;
         let (mut after, mut reopened) = (None, 0_i64);
         {

@@ -21,12 +21,12 @@ use crate::users::actors::{
     DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
     PasswordHasherActor, RelayMetrics, RelayWaker, start_hashers,
 };
-use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, OutboxDepth, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{PgOutbox, PgUserStore};
+use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -40,7 +40,7 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
         database_probe(&context, pools.probe, "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
         // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
-        outbox_watch(&context, PgOutbox::new(pools.requests, Arc::new(System))),
+        outbox_watch(&context, Arc::clone(&api.queries)),
         password_hasher(&context, actors.hashers)?,
         outbox_poller(config, &context, pools.relay, actors.poller),
         http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
@@ -93,8 +93,8 @@ fn api(
             clock: Arc::new(System),
             ids: Arc::new(System),
         }),
-        log_in: Arc::new(LogIn { users: Arc::clone(&users), hasher, tokens, clock: Arc::new(System) }),
-        get_profile: Arc::new(GetProfile { users }),
+        log_in: Arc::new(LogIn { users, hasher, tokens, clock: Arc::new(System) }),
+        queries: Arc::new(PgUserQueries::new(pools.requests.clone())),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         register_limit: limits.of_requests(by_client(), "register", config.register_limit)?,
         login_limit: limits.of_requests(by_client(), "login", config.login_limit)?,
@@ -120,12 +120,11 @@ fn sweeps(api: &UsersApi, limits: Limits) -> Vec<Arc<dyn Sweep>> {
     own.into_iter().chain(limits.shared_sweep()).collect()
 }
 
-fn outbox_watch(context: &RoleContext, outbox: PgOutbox) -> ChildSpec {
-    let outbox: Arc<dyn OutboxDepth> = Arc::new(outbox);
+fn outbox_watch(context: &RoleContext, queries: Arc<dyn UserQueries>) -> ChildSpec {
     let (metrics, logger) = (DepthMetrics::new(&context.metrics), context.actor_logger("outbox_watch"));
     ChildSpec::new("outbox_watch", move |lifeline| {
-        let (outbox, metrics, logger) = (Arc::clone(&outbox), metrics.clone(), logger.clone());
-        OutboxWatchActor { outbox, metrics, logger, lifeline }.start()
+        let (queries, metrics, logger) = (Arc::clone(&queries), metrics.clone(), logger.clone());
+        OutboxWatchActor { queries, metrics, logger, lifeline }.start()
     })
 }
 

@@ -20,18 +20,15 @@ use crate::wallet::actors::{
     ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
-use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::application::get_entry::GetEntry;
-use crate::wallet::application::list_entries::ListEntries;
-use crate::wallet::application::ports::{LedgerReader, WalletStore};
+use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
-use crate::wallet::application::post_entry::PostEntry;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{WalletApi, document};
-use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
+use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -44,7 +41,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
-    let provision = ProvisionWallets { wallets: stores.wallets, arrivals: stores.arrivals };
+    let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
     Ok(vec![
         database_probe(&context, stores.probe, "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
@@ -59,11 +56,11 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
 /// the provisioning or the probe.
 struct Stores {
     wallets: Arc<dyn WalletStore>,
-    ledger: Arc<dyn LedgerReader>,
+    queries: Arc<dyn WalletQueries>,
     journal: PgJournal,
     probe: Database,
     /// Wallets created while a request waits for them.
-    arrivals: Arrivals,
+    announcements: WalletAnnouncements,
 }
 
 impl Stores {
@@ -74,10 +71,10 @@ impl Stores {
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
-            ledger: Arc::new(PgLedgerReader::new(requests)),
+            queries: Arc::new(PgWalletQueries::new(requests)),
             journal: PgJournal::new(writing),
             probe,
-            arrivals: Arrivals::default(),
+            announcements: WalletAnnouncements::default(),
         })
     }
 }
@@ -89,16 +86,14 @@ fn api(
     writer: &Handle<LedgerWriterActor>,
     limits: &Limits,
 ) -> anyhow::Result<WalletApi> {
-    let (process, ledger) = (&config.process, &stores.ledger);
+    let process = &config.process;
     Ok(WalletApi {
-        post_entry: Arc::new(PostEntry {
-            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
-            ids: Arc::new(System),
+        ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
+        queries: Arc::clone(&stores.queries),
+        await_wallet: Arc::new(AwaitWallet {
+            wallets: Arc::clone(&stores.wallets),
+            announcements: stores.announcements.clone(),
         }),
-        list_entries: Arc::new(ListEntries { ledger: Arc::clone(ledger) }),
-        get_entry: Arc::new(GetEntry { ledger: Arc::clone(ledger) }),
-        get_balance: Arc::new(GetBalance { ledger: Arc::clone(ledger) }),
-        await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&stores.wallets), arrivals: stores.arrivals.clone() }),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
         health: context.health.clone(),

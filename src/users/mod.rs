@@ -4,5 +4,5 @@ pub(crate) mod actors;
 pub(crate) mod amqp;
 pub mod application;
 pub mod domain;
-pub mod http;
-pub mod postgres;
+pub(crate) mod http;
+pub(crate) mod postgres;

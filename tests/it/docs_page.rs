@@ -46,7 +46,7 @@ async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet()
 
     browser.open(&format!("{}/docs", users.url())).await;
     picture(&browser, "docs-users").await;
-    let (status, body) = execute(&browser, "people-register").await;
+    let (status, body) = execute(&browser, "users-register").await;
     assert_eq!(status, "201", "{body}");
     assert!(body.contains("ada@example.com"), "{body}");
     let token = browser.run("return document.getElementById('token').value").await;
@@ -54,7 +54,7 @@ async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet()
     assert_eq!(token.split('.').count(), 3, "{token}");
     picture(&browser, "docs-registered").await;
     authorize(&browser, token).await;
-    let (status, body) = execute(&browser, "people-getProfile").await;
+    let (status, body) = execute(&browser, "users-getProfile").await;
     assert!(status == "200" && body.contains("Lovelace"), "{status} {body}");
 
     browser.click("#next").await;

@@ -236,7 +236,7 @@ async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
     assert_eq!(users.exited().await.code(), Some(0), "{}", users.output());
     let mut answer = String::new();
     half.read_to_string(&mut answer).expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is stopping."), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is shutting down."), "{answer}");
 }
 
 #[tokio::test]

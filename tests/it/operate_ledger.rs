@@ -57,13 +57,16 @@ async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other
     corrupt(&world, &change).await;
     let told = verify(&world, &["--format", "json"]).await;
     assert_eq!((told.code, told.err.as_str()), (Some(1), ""), "{told:?}");
-    let fault = json!({"law": "balance", "seq": 3, "message": "entry 3 says 999, and the entries up to it make 300"});
+    let fault = json!({"law": "balance", "seq": 3, "message": "entry 3 has balance 999, but the entries up to it add up to 300"});
     let wallet = json!({"userId": broken, "entries": 5, "balanceMinor": 350, "recountedMinor": 350, "faults": [fault]});
     assert_eq!(told.json(), json!({"differing": [wallet], "wallets": 4, "entries": 15, "differingWallets": 1}));
     let table = verify(&world, &[]).await;
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(table.code, Some(1));
-    assert_eq!(lines[1], format!("{broken}  balance  3      entry 3 says 999, and the entries up to it make 300"));
+    assert_eq!(
+        lines[1],
+        format!("{broken}  balance  3      entry 3 has balance 999, but the entries up to it add up to 300")
+    );
     assert_eq!(lines[3], "4 wallets with 15 entries: 1 inconsistent.");
 
     // One user's wallet alone.

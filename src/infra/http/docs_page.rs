@@ -59,28 +59,24 @@ impl DocsPage {
         Ok(Self { document: document.into(), page: page.into() })
     }
 
-    /// Adds the routes of the document, of the page and of its files.
+    /// Adds what [`Self::endpoints`] need, the files of the page, and the redirect from `/` to it.
     pub fn routes(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::new(self.clone()))
             .service(web::resource("/").route(web::get().to(home)))
-            .service(web::resource("/openapi.json").route(web::get().to(document)))
-            .service(web::resource("/docs").route(web::get().to(page)))
             .service(web::resource("/docs/{file}").route(web::get().to(file)));
     }
 
-    /// What the document says of itself and of the page.
-    pub fn endpoints() -> [Endpoint; 2] {
-        let document = ObjectBuilder::new().schema_type(Type::Object);
-        let page = ObjectBuilder::new().schema_type(Type::String);
+    /// The document and the page.
+    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 2] {
+        let json = ObjectBuilder::new().schema_type(Type::Object);
+        let html = ObjectBuilder::new().schema_type(Type::String);
         [
-            Endpoint::get("/openapi.json", "getDocument", "This document").tag("documentation").answers_with(
-                "application/json",
-                document,
-                "OpenAPI 3.1.",
-            ),
-            Endpoint::get("/docs", "getDocsPage", "A page to read this document and to try it")
+            Endpoint::get("/openapi.json", document, "getDocument", "Get this OpenAPI document")
                 .tag("documentation")
-                .answers_with("text/html", page, "The page."),
+                .returns_as("application/json", json, "OpenAPI 3.1."),
+            Endpoint::get("/docs", page, "getDocsPage", "Interactive API documentation")
+                .tag("documentation")
+                .returns_as("text/html", html, "An HTML page."),
         ]
     }
 }

@@ -8,7 +8,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::{ObjectBuilder, Type};
 
-use crate::infra::http::openapi::Endpoint;
+use crate::infra::http::openapi::{Endpoint, serve};
 use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
 
 /// The Prometheus text format.
@@ -25,16 +25,16 @@ const REFUSALS: MetricName = MetricName {
 
 /// Adds the route to an application.
 pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
-    app.app_data(web::Data::new(metrics.clone()))
-        .service(web::resource("/metrics").route(web::get().to(serve_metrics)));
+    app.app_data(web::Data::new(metrics.clone()));
+    serve(&(), [metrics_endpoint()], app);
 }
 
-/// What the document says of the route.
-pub fn metrics_endpoint() -> Endpoint {
-    Endpoint::get("/metrics", "getMetrics", "What was counted and measured")
+/// Served by [`metrics_routes`], on whichever port that is.
+pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
+    Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
         .tag("health")
-        .about("Where `METRICS_PORT` is set it is on that port, and not on this one.")
-        .answers_with("text/plain", ObjectBuilder::new().schema_type(Type::String), "The text format of Prometheus.")
+        .about("Served on `METRICS_PORT` instead of this port if that is set.")
+        .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
 }
 
 async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {

@@ -18,13 +18,13 @@ use crate::infra::metrics::gauge_value;
 use crate::kernel::{DependencyError, chain};
 use crate::runtime::{Lifeline, Shutdown};
 use crate::users::actors::metrics::DepthMetrics;
-use crate::users::application::ports::{Depth, OutboxDepth};
+use crate::users::application::queries::{OutboxDepth, UserQueries};
 
 /// Time between two measurements. Each counts all pending events, so it is no shorter than a usual scrape interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) struct OutboxWatchActor {
-    pub(crate) outbox: Arc<dyn OutboxDepth>,
+    pub(crate) queries: Arc<dyn UserQueries>,
     pub(crate) metrics: DepthMetrics,
     pub(crate) logger: Logger,
     #[expect(dead_code, reason = "held for its drop, which reports the end of this actor")]
@@ -33,8 +33,8 @@ pub(crate) struct OutboxWatchActor {
 
 impl OutboxWatchActor {
     fn measure(&mut self, ctx: &mut Context<Self>) {
-        let outbox = Arc::clone(&self.outbox);
-        let measured = async move { outbox.depth().await };
+        let queries = Arc::clone(&self.queries);
+        let measured = async move { queries.outbox_depth().await };
         ctx.spawn(measured.into_actor(self).map(|depth, watch, ctx| {
             watch.export(depth);
             ctx.run_later(INTERVAL, Self::measure);
@@ -42,7 +42,7 @@ impl OutboxWatchActor {
     }
 
     /// After an error the gauges keep their values: the database probe reports the outage.
-    fn export(&self, depth: Result<Depth, DependencyError>) {
+    fn export(&self, depth: Result<OutboxDepth, DependencyError>) {
         match depth {
             Ok(depth) => {
                 self.metrics.pending.set(gauge_value(depth.events));

@@ -22,7 +22,7 @@ use crate::infra::system::lower_priority;
 use crate::kernel::{Secret, fault};
 use crate::runtime::{Child, Handle, Lifeline};
 use crate::users::actors::metrics::{HashMetrics, export_hash_queue};
-use crate::users::application::ports::{HashError, PasswordHash, PasswordHasher, Verdict};
+use crate::users::application::ports::{HashError, PasswordCheck, PasswordHash, PasswordHasher};
 use crate::users::domain::Password;
 
 /// One hashing thread.
@@ -50,7 +50,7 @@ impl Message for Job<Hash> {
 }
 
 impl Message for Job<Verify> {
-    type Result = Result<Verdict, HashError>;
+    type Result = Result<PasswordCheck, HashError>;
 }
 
 impl Actor for PasswordHasherActor {
@@ -82,7 +82,7 @@ impl Handler<Job<Hash>> for PasswordHasherActor {
 }
 
 impl Handler<Job<Verify>> for PasswordHasherActor {
-    type Result = Result<Verdict, HashError>;
+    type Result = Result<PasswordCheck, HashError>;
 
     fn handle(&mut self, job: Job<Verify>, _: &mut Self::Context) -> Self::Result {
         let (argon2, Verify { candidate, against }) = (&mut self.argon2, &job.work);
@@ -90,9 +90,9 @@ impl Handler<Job<Verify>> for PasswordHasherActor {
             argon2.compare(candidate.expose(), against.as_ref().map(PasswordHash::expose))
         })?;
         Ok(match compared {
-            Compared::Different => Verdict::Wrong,
-            Compared::Same => Verdict::Right,
-            Compared::SameRehashed(hash) => Verdict::RightButOutdated(PasswordHash::new(hash)),
+            Compared::Different => PasswordCheck::Wrong,
+            Compared::Same => PasswordCheck::Correct,
+            Compared::SameRehashed(hash) => PasswordCheck::CorrectButOutdated(PasswordHash::new(hash)),
         })
     }
 }
@@ -162,7 +162,7 @@ impl PasswordHasher for HasherHandle {
         self.submit(Hash(password)).await
     }
 
-    async fn verify(&self, candidate: Secret, against: Option<PasswordHash>) -> Result<Verdict, HashError> {
+    async fn verify(&self, candidate: Secret, against: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
         self.submit(Verify { candidate, against }).await
     }
 }

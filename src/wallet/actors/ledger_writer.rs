@@ -24,7 +24,7 @@ use crate::infra::metrics::{Metrics, gauge_value};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
-use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
+use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
 use crate::wallet::application::posting_queue::PostingQueue;
 use crate::wallet::domain::Draft;
@@ -110,7 +110,7 @@ impl LedgerWriterActor {
             let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
-                self.begin(posts, Patience::SkipHeld, ctx, |writer, skipped| {
+                self.begin(posts, LockWait::SkipLocked, ctx, |writer, skipped| {
                     writer.common_in_flight = false;
                     writer.queue.set_aside(skipped);
                 });
@@ -119,7 +119,7 @@ impl LedgerWriterActor {
         while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
             let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
-            self.begin(posts, Patience::Wait, ctx, move |writer, _| {
+            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
                 writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
                 writer.queue.served(user);
             });
@@ -129,12 +129,12 @@ impl LedgerWriterActor {
     fn begin(
         &self,
         posts: Vec<PendingPost>,
-        patience: Patience,
+        lock_wait: LockWait,
         ctx: &mut Context<Self>,
         ended: impl FnOnce(&mut Self, Skipped) + 'static,
     ) {
         let deps = Arc::clone(&self.deps);
-        let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, patience).await });
+        let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, lock_wait).await });
         ctx.spawn(batch.into_actor(self).map(move |skipped, writer, ctx| {
             if let Ok(skipped) = skipped {
                 ended(writer, skipped);
@@ -185,7 +185,7 @@ impl Handler<Shutdown> for LedgerWriterActor {
 }
 
 /// Writes a batch, replies to its callers, and returns the posts whose wallet another process has locked.
-async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, patience: Patience) -> Skipped {
+async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: LockWait) -> Skipped {
     let (drafts, replies): (Vec<_>, Vec<_>) = posts
         .into_iter()
         .map(|PendingPost { draft, mut reply }| {
@@ -195,10 +195,10 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, patience: P
         .unzip();
     fault::point("ledger_writer.batch");
     let began = Instant::now();
-    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, patience).await;
-    let duration = match patience {
-        Patience::SkipHeld => &deps.metrics.commit_common,
-        Patience::Wait => &deps.metrics.commit_set_aside,
+    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, lock_wait).await;
+    let duration = match lock_wait {
+        LockWait::SkipLocked => &deps.metrics.commit_common,
+        LockWait::Wait => &deps.metrics.commit_set_aside,
     };
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(drafts.len()));

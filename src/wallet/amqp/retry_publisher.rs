@@ -10,7 +10,7 @@ use crate::infra::amqp::{
 };
 use crate::wallet::amqp::provision_delivery::ProvisionDelivery;
 use crate::wallet::amqp::topology::topology;
-use crate::wallet::application::retry_ladder::{Attempt, RetryLadder, Step};
+use crate::wallet::application::retry_ladder::{Attempt, LadderStep, RetryLadder};
 
 /// Name of the connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse wallet: retries";
@@ -36,8 +36,8 @@ impl Route {
     /// The next step of the ladder after `attempt` failed.
     pub(crate) fn after(ladder: &RetryLadder, attempt: Attempt) -> Self {
         match ladder.next(attempt) {
-            Step::Tier { tier, number, attempt } => Self::Tier { queue: tier.queue(), number, attempt },
-            Step::DeadLetter => Self::DeadLetter,
+            LadderStep::Tier { tier, number, attempt } => Self::Tier { queue: tier.queue(), number, attempt },
+            LadderStep::DeadLetter => Self::DeadLetter,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The ledger's words and laws: amounts, balances, entries, and how a batch of posts is decided, and
-//! what a recount may find. Pure values.
+//! The rules of the ledger: amounts, balances, entries, how a batch of posts is decided, and what an audit checks. Pure
+//! values.
 
 mod amount;
 mod audit;
@@ -9,8 +9,8 @@ mod entry;
 mod idempotency_key;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
-pub use audit::{Difference, Fault, WalletAudit};
+pub use audit::{Difference, LedgerViolation, WalletAudit};
 pub use batch::{Decision, WalletState, WalletStates, decide_batch};
 pub use description::{Description, DescriptionRefused};
-pub use entry::{Direction, Draft, Entry, EntryRefused, Head};
+pub use entry::{Direction, Draft, Entry, EntryRefused, LedgerHead};
 pub use idempotency_key::{IdempotencyKey, KeyRefused};

@@ -1,28 +1,35 @@
-//! Page through one's own history, newest first.
+//! The pages of a wallet's history, newest first, and the cursors between them.
 
-use std::sync::Arc;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::kernel::DependencyError;
-use crate::wallet::application::ports::{HistoryQuery, LedgerReader};
-use crate::wallet::domain::Entry;
+use crate::kernel::Timestamp;
+use crate::wallet::domain::{Direction, Entry};
 
-/// The use case and its port.
-pub struct ListEntries {
-    /// Reads.
-    pub ledger: Arc<dyn LedgerReader>,
+/// Which entries of a wallet a page shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only sequence numbers below this one.
+    pub before_seq: Option<i64>,
+    pub direction: Option<Direction>,
+    /// Inclusive.
+    pub from: Option<Timestamp>,
+    /// Exclusive.
+    pub to: Option<Timestamp>,
+    /// Maximum number of entries.
+    pub limit: u16,
 }
 
-/// One page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryPage {
     /// Newest first.
     pub entries: Vec<Entry>,
-    /// Where the next page begins, `None` on the last one.
+    /// `None` on the last page.
     pub next: Option<HistoryCursor>,
 }
 
 impl HistoryPage {
-    /// Cuts a page of `limit` out of up to `limit + 1` entries: the one too many says that there is a next page.
+    /// Makes a page of `limit` from up to `limit + 1` entries; the extra entry means that there is a next page.
     pub fn cut(mut entries: Vec<Entry>, limit: u16) -> Self {
         let more = entries.len() > usize::from(limit);
         entries.truncate(usize::from(limit));
@@ -31,36 +38,32 @@ impl HistoryPage {
     }
 }
 
-/// A place in a history: the pages after it hold smaller places only, so entries that are posted meanwhile neither
-/// shift it nor repeat on it.
+/// A position in a history. Later pages have smaller sequence numbers only, so new entries neither shift nor repeat
+/// items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryCursor {
-    /// The last place shown.
+    /// The sequence number of the last entry shown; at least 1.
     pub before_seq: i64,
 }
 
-/// A text that is no cursor of ours.
+/// The text is not a cursor that this service issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be the nextCursor of an earlier page")]
 pub struct CursorRefused;
 
-/// Marks the form, so that a later one can be told apart.
+/// Version of the encoding.
 const CURSOR_PREFIX: &str = "v1.";
 
 impl HistoryCursor {
-    /// The cursor as clients see it: opaque, safe in a URL.
+    /// The cursor as clients see it: opaque and URL-safe.
     pub fn encode(self) -> String {
-        use base64::Engine as _;
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{CURSOR_PREFIX}{}", self.before_seq))
+        URL_SAFE_NO_PAD.encode(format!("{CURSOR_PREFIX}{}", self.before_seq))
     }
 
-    /// Reads a cursor back.
-    ///
     /// # Errors
-    /// [`CursorRefused`] unless [`encode`](Self::encode) could have made exactly this text.
+    /// [`CursorRefused`] unless [`encode`](Self::encode) could have produced exactly this text.
     pub fn decode(text: &str) -> Result<Self, CursorRefused> {
-        use base64::Engine as _;
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorRefused)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorRefused)?;
         let before_seq = std::str::from_utf8(&bytes)
             .ok()
             .and_then(|plain| plain.strip_prefix(CURSOR_PREFIX))
@@ -72,21 +75,11 @@ impl HistoryCursor {
     }
 }
 
-impl ListEntries {
-    /// One page of the history.
-    ///
-    /// # Errors
-    /// [`DependencyError`] when the ledger cannot be read.
-    pub async fn execute(&self, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
-        self.ledger.history(query).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{EntryId, Timestamp};
-    use crate::wallet::domain::{AmountMinor, Balance, Direction};
+    use crate::kernel::EntryId;
+    use crate::wallet::domain::{AmountMinor, Balance};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -109,15 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn one_entry_too_many_makes_a_cursor_at_the_last_one_shown() {
+    fn one_extra_entry_makes_a_cursor_at_the_last_entry_shown() {
         let page = HistoryPage::cut(vec![entry(3), entry(2), entry(1)], 2);
         assert_eq!((page.entries.len(), page.next), (2, Some(HistoryCursor { before_seq: 2 })));
     }
 
     #[test]
-    fn what_we_did_not_encode_is_no_cursor() {
-        use base64::Engine as _;
-        let of = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    fn a_text_that_we_did_not_encode_is_not_a_cursor() {
+        let of = |text: &str| URL_SAFE_NO_PAD.encode(text);
         for text in [
             "",
             "x",
@@ -137,13 +129,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_comes_back_as_it_was(before_seq in 1..=i64::MAX) {
+        fn decoding_an_encoded_cursor_gives_the_same_cursor(before_seq in 1..=i64::MAX) {
             let cursor = HistoryCursor { before_seq };
             prop_assert_eq!(HistoryCursor::decode(&cursor.encode()), Ok(cursor));
         }
 
         #[test]
-        fn no_text_makes_the_decoder_panic(text in any::<String>()) {
+        fn the_decoder_never_panics(text in any::<String>()) {
             let _ = HistoryCursor::decode(&text);
         }
     }

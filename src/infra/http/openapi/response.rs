@@ -1,4 +1,4 @@
-//! One status of an endpoint: its schema, headers and examples.
+//! The responses of an endpoint under one status: schema, headers and examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,15 @@ use utoipa::openapi::{
 
 use crate::infra::http::ApiError;
 
-/// The schema of every refusal.
+/// Name of the schema of every error response.
 pub(super) const ERROR: &str = "Error";
-/// Headers that every answer carries.
+/// Headers of every response.
 pub(super) const ALWAYS: [&str; 2] = ["x-request-id", "traceparent"];
-/// Headers of an answer that a limiter has counted.
+/// Headers of every response to a request that a rate limit has counted.
 pub(super) const COUNTED: [&str; 2] = ["ratelimit-limit", "ratelimit-remaining"];
 
-/// What an endpoint may answer under one status.
 #[derive(Default)]
-pub(super) struct Answer {
+pub(super) struct ResponseDoc {
     lines: Vec<String>,
     schema: Option<(String, RefOr<Schema>)>,
     codes: BTreeSet<&'static str>,
@@ -27,8 +26,8 @@ pub(super) struct Answer {
     headers: BTreeSet<String>,
 }
 
-impl Answer {
-    /// A body of another kind than a refusal.
+impl ResponseDoc {
+    /// Adds a response that is not an error.
     pub(super) fn body(
         &mut self,
         media_type: &str,
@@ -41,20 +40,17 @@ impl Answer {
         self.examples.extend(example.map(|(name, value)| (name.to_owned(), value)));
     }
 
-    /// One more refusal under this status.
-    pub(super) fn refusal(&mut self, error: &ApiError) {
+    pub(super) fn error(&mut self, error: &ApiError) {
         self.lines.push(format!("`{}`: {}", error.code(), error.message()));
         self.codes.insert(error.code());
         self.examples.insert(error.code().to_owned(), serde_json::from_slice(&error.body()).unwrap_or(Value::Null));
         self.headers.extend(error.header_names().map(str::to_owned));
     }
 
-    /// One more header.
     pub(super) fn header(&mut self, name: &str) {
         self.headers.insert(name.to_owned());
     }
 
-    /// The answer as the document has it.
     pub(super) fn build(self) -> Response {
         let mut response = ResponseBuilder::new().description(self.lines.join("\n\n"));
         for name in ALWAYS.into_iter().map(str::to_owned).chain(self.headers) {
@@ -71,12 +67,11 @@ impl Answer {
     }
 }
 
-/// The place of a header in the document.
 fn header_ref(name: &str) -> Ref {
     Ref::new(format!("#/components/headers/{name}"))
 }
 
-/// A refusal with one of these codes, and with details where the code says that there are some.
+/// The schema of an error with one of these codes; a validation error has details.
 fn one_of_these(codes: &BTreeSet<&'static str>) -> RefOr<Schema> {
     let code = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes.iter().map(|code| json!(code))));
     let narrowed = ObjectBuilder::new().schema_type(Type::Object).property("code", code);

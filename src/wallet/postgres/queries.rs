@@ -1,28 +1,30 @@
-//! Reads of the ledger: each is one look-up in an index, however long the history is.
+//! Reads of the wallet database.
+//!
+//! The balance, now or at a time, and one entry cost one index look-up, however long the history is. A page of the
+//! history is read along the primary key until it is full: with a filter by type, or by times that match few entries,
+//! that reads every entry in between, in the worst case the whole history of the wallet.
 
 use async_trait::async_trait;
 
 use crate::infra::postgres::Database;
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
-use crate::wallet::application::list_entries::HistoryPage;
-use crate::wallet::application::ports::{HistoryQuery, LedgerReader};
+use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{Balance, Direction, Entry};
 use crate::wallet::postgres::rows;
 
-/// [`LedgerReader`] over the wallet database.
-pub struct PgLedgerReader {
+pub struct PgWalletQueries {
     database: Database,
 }
 
-impl PgLedgerReader {
-    /// Over this pool.
+impl PgWalletQueries {
     pub const fn new(database: Database) -> Self {
         Self { database }
     }
 }
 
 #[async_trait]
-impl LedgerReader for PgLedgerReader {
+impl WalletQueries for PgWalletQueries {
     async fn balance(&self, user: UserId) -> Result<Balance, DependencyError> {
         let balance = self.database.run(move |client| {
             Box::pin(async move {
@@ -57,15 +59,15 @@ impl LedgerReader for PgLedgerReader {
         balance.await.map_err(|e| e.at("wallet.ledger.balance_at"))
     }
 
-    async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
+    async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         let limit = query.limit;
         let entries = self.database.run(move |client| {
             Box::pin(async move {
-                // Times are turned into places first, by the index on created_at, so that the page itself is always a
-                // range of the primary key.
+                // Times become sequence numbers first, by the index on created_at, so that the page is a range of the
+                // primary key.
                 let page = client
                     .prepare_cached(
-                        "-- wallet.ledger.history ($1 user, $2 before place, $3 type, $4 from, $5 to, $6 rows)
+                        "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
                          SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
                          FROM transactions
                          WHERE user_id = $1
@@ -84,12 +86,12 @@ impl LedgerReader for PgLedgerReader {
                     .query(
                         &page,
                         &[
-                            &query.user_id.as_uuid(),
+                            &user.as_uuid(),
                             &query.before_seq,
                             &query.direction.map(Direction::as_str),
                             &query.from,
                             &query.to,
-                            &(i64::from(query.limit).saturating_add(1)), // one more: is there a next page?
+                            &(i64::from(query.limit).saturating_add(1)), // one more tells whether there is a next page
                         ],
                     )
                     .await?;
