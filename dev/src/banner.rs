@@ -39,13 +39,13 @@ TOKEN=$(curl -s "$USERS/v1/auth/register" -H 'content-type: application/json' \
   -d "{{\"firstName\":\"Ada\",\"lastName\":\"Lovelace\",\"email\":\"$EMAIL\",\"password\":\"correct horse battery\"}}" |
   sed -n 's/.*"accessToken":"\([^"]*\)".*/\1/p')
 AUTH="authorization: Bearer $TOKEN"
-curl -s "$WALLET/v1/wallet/status?wait=30" -H "$AUTH"; echo
+curl -s "$WALLET/v1/wallet/status?wait=30" -H "$AUTH"
 curl -s "$WALLET/v1/transactions/credit" -H "$AUTH" -H "idempotency-key: $EMAIL-1" \
-  -H 'content-type: application/json' -d '{{"amountMinor":1500,"description":"first deposit"}}'; echo
+  -H 'content-type: application/json' -d '{{"amountMinor":1500,"description":"first deposit"}}'
 curl -s "$WALLET/v1/transactions/debit" -H "$AUTH" -H "idempotency-key: $EMAIL-2" \
-  -H 'content-type: application/json' -d '{{"amountMinor":400}}'; echo
-curl -s "$WALLET/v1/balance" -H "$AUTH"; echo
-curl -s "$WALLET/v1/transactions?limit=10" -H "$AUTH"; echo
+  -H 'content-type: application/json' -d '{{"amountMinor":400}}'
+curl -s "$WALLET/v1/balance" -H "$AUTH"
+curl -s "$WALLET/v1/transactions?limit=10" -H "$AUTH"
 
   For purse and psql in another terminal:  eval "$({own} env)"
   Ctrl-C stops everything and keeps the data; `just reset` removes it.

@@ -1,4 +1,4 @@
-//! The person at the terminal: the progress they see, and how often they asked to stop.
+//! The terminal: progress output, and how often the user asked to stop.
 //!
 //! The first signal asks for an orderly stop, the second one for an immediate one. A counter rather than a channel:
 //! many waits read it and none consumes it.
@@ -16,7 +16,7 @@ use crate::error::DevError;
 /// Clones share the count of signals.
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
-    /// `None` where nobody reads the progress.
+    /// `None` if no progress is shown.
     begun: Option<Instant>,
     signals: Arc<AtomicUsize>,
 }

@@ -136,7 +136,7 @@ fn lock(folder: &Path, console: &Console) -> Result<File, DevError> {
     Ok(lock)
 }
 
-/// The process id that the holder of the lock has written, `None` when nobody holds it or there is no folder.
+/// The process id that the holder of the lock has written, `None` if the lock is free or the folder is missing.
 pub(crate) fn holder(folder: &Path) -> Result<Option<String>, DevError> {
     let path = folder.join("lock");
     match File::open(&path).map(|lock| lock.try_lock_shared()) {

@@ -132,7 +132,8 @@ impl Roles {
                 command.args(["--config-dir", "config"]);
             }
             if std::io::stdout().is_terminal() {
-                command.args(["--log-format", "pretty"]);
+                // The role writes to a file, which `up` copies to the terminal.
+                command.args(["--log-format", "pretty"]).env("CLICOLOR_FORCE", "1");
             }
             command.envs(settings.iter().map(|(name, value)| (*name, value)));
             command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));

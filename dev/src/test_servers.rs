@@ -91,7 +91,7 @@ fn remove_abandoned(base: &Path, console: &Console) {
         let entry_name = entry.file_name().to_string_lossy().into_owned();
         let pid = entry_name.strip_prefix(&start).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
         let path = entry.path();
-        // While its process runs, or its watchdog still works, somebody takes care of it.
+        // While its process runs, or its watchdog still works, something takes care of it.
         let abandoned = pid.is_some_and(|pid| !is_alive(pid)) && matches!(crate::folder::holder(&path), Ok(None));
         if abandoned && refuse_foreign(&path).is_ok() {
             let _next_time = StateFolder::open(&path, console).and_then(StateFolder::remove);

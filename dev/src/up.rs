@@ -75,7 +75,7 @@ impl Stack {
             console.check()?;
             roles.check_running()?;
             if let Some((server, status)) = self.servers.unexpected_end() {
-                // The roles survive this, and somebody may be testing how.
+                // The roles survive this, which the user may be testing.
                 console.progress(&format!(
                     "{server} ended ({status}); the roles keep running without it until the next `up`"
                 ));

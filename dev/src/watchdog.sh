@@ -1,7 +1,7 @@
 # Stops what is recorded in the state folder $1, newest first. With $2 = remove the folder is deleted afterwards.
 #
 # Standard input is a pipe from the process that started the servers: it closes however that process ends. Standard output
-# is that process's lock on the folder, so that nobody else uses the folder before this script is done.
+# is that process's lock on the folder, so that no other process uses the folder before this script is done.
 folder=$1
 while read -r _; do :; done
 

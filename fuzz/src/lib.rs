@@ -29,7 +29,7 @@ pub const TARGETS: [Target; 7] = [
 pub fn event(bytes: &[u8]) {
     if let Ok(event) = UserRegistered::decode(bytes) {
         assert_eq!(UserRegistered::decode(event.encode().as_bytes()), Ok(event));
-        // A reader that keeps every field cannot keep a number like 1e999, which an event may have where nobody looks.
+        // A reader that keeps every field cannot keep a number like 1e999, which an event may contain in an unknown field.
         if let Ok(object) = serde_json::from_slice::<serde_json::Value>(bytes) {
             let named = object["userId"].as_str().expect("userId is a text");
             assert_eq!(named.to_lowercase(), event.user_id.to_string(), "the user that is named, and no other");
@@ -93,7 +93,7 @@ pub fn amount(bytes: &[u8]) {
     }
 }
 
-/// The key of [`token`]; nobody who sends bytes has it.
+/// The key of [`token`]; the fuzzer does not know it.
 const KEY: &str = "a key that no fuzzer finds";
 
 /// `Authorization: Bearer …`: the bytes themselves, and the bytes as a header and claims that we have signed.
@@ -104,7 +104,7 @@ pub fn token(bytes: &[u8]) {
         internal_key: Secret::new("another"),
     });
     if let Ok(text) = std::str::from_utf8(bytes) {
-        assert!(verifier.verify(text).is_err(), "nobody can sign for us: {text}");
+        assert!(verifier.verify(text).is_err(), "an unsigned token was accepted: {text}");
     }
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (header, claims) = bytes.split_at(at);

@@ -14,7 +14,7 @@ use crate::operate::humanize::{UNKNOWN, cell, duration, harmless, seconds_betwee
 /// Name of the connections in the broker's listings.
 pub(super) const CONNECTION_NAME: &str = "purse dlq";
 /// Most messages that are read and returned at once, to list them or to find an id. Returning them takes a classic queue
-/// half a second for this many, but ten and more for five times as many, and meanwhile the queue serves nobody else.
+/// half a second for this many, but ten and more for five times as many, and blocks the queue meanwhile.
 pub(super) const READ_MAX: u32 = 2_000;
 /// Bytes of the digest that identifies a message without an id.
 const BODY_DIGEST_BYTES: usize = 8;

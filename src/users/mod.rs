@@ -1,4 +1,4 @@
-//! People: registration, login, profile, and the outbox that tells the other role of each registration.
+//! Users: registration, login, profile, and the outbox that publishes each registration to the wallet role.
 
 pub(crate) mod actors;
 pub(crate) mod amqp;

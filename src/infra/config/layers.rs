@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use crate::infra::config::setting::{self, Fallback, Setting, Typed};
+use crate::infra::config::kind::{Fallback, Setting, Typed};
 use crate::kernel::Role;
 
 /// All layers of one process, and the problems found so far.
@@ -46,9 +46,9 @@ impl ConfigError {
 }
 
 impl Layers {
-    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
-    /// when a section is built.
-    pub fn new(
+    /// `Layers::new` with its table of settings.
+    pub(super) fn read(
+        settings: &[Setting],
         role: Role,
         folder: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -58,7 +58,7 @@ impl Layers {
         let environment = environment.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let mut layers = Self { role, files: Vec::new(), environment, flags, problems: Vec::new() };
         for name in ["base.toml".to_owned(), format!("{role}.toml")] {
-            layers.read_file(&folder.join(&name));
+            layers.read_file(settings, &folder.join(&name));
         }
         layers
     }
@@ -68,7 +68,7 @@ impl Layers {
         self.role
     }
 
-    fn read_file(&mut self, path: &Path) {
+    fn read_file(&mut self, settings: &[Setting], path: &Path) {
         let place = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -81,7 +81,7 @@ impl Layers {
         };
         let mut values = BTreeMap::new();
         for (key, value) in table {
-            match setting::ALL.iter().find(|s| s.key() == key) {
+            match settings.iter().find(|s| s.key() == key) {
                 None => self.problem(place.clone(), format!("unknown key `{key}`; `purse --help` lists the settings")),
                 Some(s) if s.is_secret() => {
                     self.problem(place.clone(), format!("`{key}` is a secret: set it in the environment as {}", s.env));

@@ -3,8 +3,10 @@
 //! The row is the one place for a setting's name, role, default, bounds and help; flags, file keys, `--help`, the
 //! configuration template and the documentation are generated from it. To add one, add a row and a field of a section.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -72,6 +74,19 @@ settings! {
     OTLP_URL: String = BOTH, Absent, kind::WEB_URL, "OpenTelemetry collector that receives spans over HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL: Level = BOTH, Text("info"), kind::LEVELS, "Lowest level that is logged";
     LOG_FORMAT: LogFormat = BOTH, Absent, kind::FORMATS, "Log format; if unset, pretty on a terminal and json elsewhere";
+}
+
+impl Layers {
+    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
+    /// when a section is built.
+    pub fn new(
+        role: Role,
+        folder: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: BTreeMap<String, String>,
+    ) -> Self {
+        Self::read(ALL, role, folder, environment, flags)
+    }
 }
 
 /// What logs look like.

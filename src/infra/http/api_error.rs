@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::infra::config::RateLimit;
 use crate::kernel::{Classified, FailureClass, chain};
 
 /// What is wrong with one field of a request.
@@ -97,6 +99,24 @@ impl ApiError {
     pub fn dependency_unavailable() -> Self {
         let message = "A dependency is unavailable. Retry shortly.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", message).retry_after_s(2)
+    }
+
+    /// 429 with the time to wait, rounded up so that a client that waits for that long is admitted.
+    pub(super) fn rate_limited(limit: RateLimit, wait: Duration) -> Self {
+        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
+        let message = format!("Too many requests. Retry in {wait_s} s.");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
+        let headers = [
+            ("ratelimit-limit", max.to_string()),
+            ("ratelimit-remaining", "0".to_owned()),
+            ("ratelimit-reset", wait_s.to_string()),
+            ("ratelimit-policy", format!("{max};w={window_s}")),
+        ];
+        headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
+            Ok(value) => error.with_header(HeaderName::from_static(name), value),
+            Err(_) => error,
+        })
     }
 
     pub fn internal() -> Self {

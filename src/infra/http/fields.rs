@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn a_form_describes_the_fields_that_it_reads() {
         let described = Fields::describe(letters);
-        let told: Vec<_> = described.iter().map(|field| (field.name, field.is_required)).collect();
-        assert_eq!(told, [("a", true), ("b", true), ("c", false)]);
+        let names: Vec<_> = described.iter().map(|field| (field.name, field.is_required)).collect();
+        assert_eq!(names, [("a", true), ("b", true), ("c", false)]);
         assert_eq!(described[0].schema.min_length, Some(1));
         assert_eq!(described[1].schema.description.as_deref(), Some("Always y."));
     }

@@ -13,6 +13,7 @@ mod observe;
 pub(crate) mod openapi;
 mod rate_limit;
 mod shared_limit;
+mod sweep;
 mod text_limit;
 
 pub(crate) use api_error::{ApiError, Detail};
@@ -24,6 +25,7 @@ pub(crate) use health_routes::{live_endpoint, ready_endpoint};
 pub(crate) use json_body::read_json;
 pub(crate) use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
 pub(crate) use observe::{RequestContext, observe};
-pub(crate) use rate_limit::{ByClient, BySubject, CountBy, Limiter, Sweep};
+pub(crate) use rate_limit::{ByClient, BySubject, CountBy, Limiter};
 pub(crate) use shared_limit::{SharedLimit, SharedSweep};
+pub(crate) use sweep::Sweep;
 pub(crate) use text_limit::TextLimiter;

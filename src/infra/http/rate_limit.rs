@@ -8,7 +8,6 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_governor::governor::NotUntil;
 use actix_governor::governor::clock::{Clock as _, DefaultClock, QuantaInstant};
@@ -23,7 +22,7 @@ use actix_web::{Error, HttpMessage as _, HttpResponse, HttpResponseBuilder, Resp
 use ipnet::IpNet;
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::{ApiError, Authenticated, SharedLimit};
+use crate::infra::http::{ApiError, Authenticated, SharedLimit, Sweep};
 use crate::kernel::UserId;
 
 /// What requests are counted by.
@@ -127,12 +126,6 @@ impl<T: CountBy> Clone for Limiter<T> {
     }
 }
 
-/// Removes counts that no longer limit a client.
-pub trait Sweep: Send + Sync {
-    /// To be called periodically; otherwise counts are kept forever.
-    fn sweep(&self);
-}
-
 impl<T: CountBy + Send + Sync> Sweep for Limiter<T>
 where
     T::Key: Send + Sync,
@@ -192,7 +185,9 @@ impl<T: CountBy> Limiter<T> {
             }
             Ok(None) => match self.own.limiter().check_key(&key) {
                 Ok(state) => Ok(state.remaining_burst_capacity()),
-                Err(until) => Err(limited(shared.limit, until.wait_time_from(self.own.limiter().clock().now()))),
+                Err(until) => {
+                    Err(ApiError::rate_limited(shared.limit, until.wait_time_from(self.own.limiter().clock().now())))
+                }
             },
             Err(refusal) => Err(refusal),
         };
@@ -247,27 +242,8 @@ impl<T: CountBy> KeyExtractor for Extractor<T> {
     }
 
     fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
-        limited(self.limit, until.wait_time_from(self.clock.now())).error_response()
+        ApiError::rate_limited(self.limit, until.wait_time_from(self.clock.now())).error_response()
     }
-}
-
-/// 429 `RATE_LIMITED`, with the time to wait.
-pub(super) fn limited(limit: RateLimit, wait: Duration) -> ApiError {
-    // Rounded up, so that a client that waits for that long is admitted; the crate rounds down, possibly to 0.
-    let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-    let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
-    let message = format!("Too many requests. Retry in {wait_s} s.");
-    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
-    let headers = [
-        ("ratelimit-limit", max.to_string()),
-        ("ratelimit-remaining", "0".to_owned()),
-        ("ratelimit-reset", wait_s.to_string()),
-        ("ratelimit-policy", format!("{max};w={window_s}")),
-    ];
-    headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
-        Ok(value) => error.with_header(HeaderName::from_static(name), value),
-        Err(_) => error,
-    })
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use ring::digest::{SHA256, digest};
 use slog::{Logger, debug};
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::ApiError;
-use crate::infra::http::rate_limit::{Sweep, limited};
+use crate::infra::http::{ApiError, Sweep};
 use crate::infra::postgres::{CountKey, Decision, SharedCounts};
 use crate::kernel::chain;
 
@@ -41,14 +40,14 @@ impl SharedLimit {
         let key = self.key(client);
         let now = Instant::now();
         if let Some(until) = self.limited_until.get(&key).filter(|until| *until > now) {
-            return Err(limited(self.limit, until.saturating_duration_since(now)));
+            return Err(ApiError::rate_limited(self.limit, until.saturating_duration_since(now)));
         }
         match self.counts.take(key, self.limit).await {
             None => Ok(None),
             Some(Decision::Allowed { remaining }) => Ok(Some(remaining)),
             Some(Decision::Limited { retry_after }) => {
                 self.limited_until.insert(key, now + retry_after);
-                Err(limited(self.limit, retry_after))
+                Err(ApiError::rate_limited(self.limit, retry_after))
             }
         }
     }

@@ -5,7 +5,6 @@ use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::rate_limit::limited;
 use crate::infra::http::{ApiError, SharedLimit, Sweep};
 
 /// A digest, so that a count is small and contains no address.
@@ -50,7 +49,9 @@ impl TextLimiter {
         // Also counted here, so that the limit does not restart when the shared counts become unreachable.
         let own = self.counts.check_key(&key);
         match (shared, own) {
-            (None, Err(until)) => Err(limited(self.limit, until.wait_time_from(self.counts.clock().now()))),
+            (None, Err(until)) => {
+                Err(ApiError::rate_limited(self.limit, until.wait_time_from(self.counts.clock().now())))
+            }
             _ => Ok(()),
         }
     }

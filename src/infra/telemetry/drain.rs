@@ -44,8 +44,9 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
             (json(lines), Some(writer))
         }
         LogFormat::Pretty => {
-            // https://no-color.org
-            let coloured = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            // https://no-color.org, https://bixense.com/clicolors
+            let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+            let coloured = (terminal || is_set("CLICOLOR_FORCE")) && !is_set("NO_COLOR");
             (Box::new(Pretty::new(io::stdout(), coloured).ignore_res()), None)
         }
     };

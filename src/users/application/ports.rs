@@ -163,7 +163,7 @@ pub enum PublishOutcome {
     Confirmed,
     /// The broker returned or refused it: it stays pending, and the attempt counts.
     Refused(String),
-    /// The broker is away or too slow: it stays pending, and no attempt counts.
+    /// The broker is unreachable or too slow: it stays pending, and no attempt counts.
     Unanswered,
 }
 

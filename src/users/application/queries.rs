@@ -1,4 +1,4 @@
-//! What can be read of users. A query has no rules of its own: its caller holds the port, and PostgreSQL answers it.
+//! What can be read of users. A query has no rules of its own: callers use the port directly, and PostgreSQL implements it.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ async fn handle(
         // Before any look-up or hashing, and whether or not the account exists.
         account_limit.count(email.as_str()).await?;
     }
-    let logged_in = log_in.execute(email, password).await.map_err(refusal)?;
+    let logged_in = log_in.execute(email, password).await.map_err(api_error)?;
     if let Some(e) = logged_in.renewal_failed {
         let request_id = context.request_id.as_str().to_owned();
         warn!(logger, "could not renew an outdated password hash"; "request_id" => request_id, "error" => chain(&e));
@@ -74,7 +74,7 @@ fn invalid_credentials() -> ApiError {
         .with_header(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"))
 }
 
-fn refusal(error: LogInError) -> ApiError {
+fn api_error(error: LogInError) -> ApiError {
     match error {
         LogInError::InvalidCredentials => invalid_credentials(),
         LogInError::Overloaded => ApiError::overloaded(),

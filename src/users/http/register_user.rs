@@ -35,7 +35,7 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let new = read_json(&request, payload).await?.read(registration)?;
     let RequestContext { request_id, traceparent } = context.into_inner();
-    let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(refusal)?;
+    let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(api_error)?;
     Ok(HttpResponse::Created().json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
 }
 
@@ -70,7 +70,7 @@ fn email_exists() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
 }
 
-fn refusal(error: RegisterError) -> ApiError {
+fn api_error(error: RegisterError) -> ApiError {
     match error {
         RegisterError::EmailExists => email_exists(),
         RegisterError::Overloaded => ApiError::overloaded(),

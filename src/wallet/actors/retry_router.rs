@@ -4,7 +4,7 @@
 //! Receives: a copy to publish, the end of a batch, its timers (connection, topology), shutdown.
 //! Sends: the result of a publish, to its caller.
 //! Mailbox: bounded by the prefetch, since each unacknowledged delivery publishes one copy at a time.
-//! Ends: when the broker is unavailable or confirms nothing; it is restarted with a new connection and declares anew.
+//! Ends: when the broker is unavailable or confirms nothing; the restarted actor connects and declares again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl RetryRouterActor {
             match ended {
                 Ok(None) => router.publish(ctx),
                 Ok(Some(_)) if router.link.is_blocked() => {}
-                // A new connection declares the queues anew, which also restores a deleted one.
+                // A new connection redeclares the queues, which also restores a deleted one.
                 Ok(Some(failure)) => router.link.end(EndReason::Unavailable(failure.to_string()), ctx),
                 Err(_) => router.link.end(EndReason::Panicked, ctx),
             }

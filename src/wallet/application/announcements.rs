@@ -23,7 +23,7 @@ impl WalletAnnouncements {
     /// These users have a wallet now.
     pub fn announce(&self, users: &[UserId]) {
         if !users.is_empty() {
-            // An error means that nobody listens.
+            // An error means that there is no listener.
             let _ = self.0.send(users.into());
         }
     }

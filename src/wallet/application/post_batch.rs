@@ -162,8 +162,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
-        let (told, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(told, ["held", "debit exceeds the balance", "replayed", "new"]);
+        let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
+        assert_eq!(results, ["held", "debit exceeds the balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
@@ -176,8 +176,8 @@ mod tests {
     async fn a_draft_that_fails_its_batch_fails_alone() {
         let broken =
             FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, FailureClass::Bug)), unknown: false };
-        let (told, failures) = results(broken, &[5, 7, 6], LockWait::SkipLocked).await;
-        assert_eq!(told, ["new", "post failed with an internal error", "new"]);
+        let (results, failures) = results(broken, &[5, 7, 6], LockWait::SkipLocked).await;
+        assert_eq!(results, ["new", "post failed with an internal error", "new"]);
         assert_eq!(failures, 2, "the batch's and the draft's own");
     }
 
@@ -194,8 +194,8 @@ mod tests {
     async fn after_a_failure_of_the_store_or_a_lock_drafts_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
             let away = FailingJournal { whole: Some(class), cents: None, unknown: false };
-            let (told, failures) = results(away, &[5, 6], LockWait::Wait).await;
-            assert_eq!((told, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
+            let (results, failures) = results(away, &[5, 6], LockWait::Wait).await;
+            assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
         }
     }
 

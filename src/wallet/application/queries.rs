@@ -1,4 +1,4 @@
-//! What can be read of a wallet. A query has no rules of its own: the API calls the port, and PostgreSQL answers it.
+//! What can be read of a wallet. A query has no rules of its own: the API calls the port directly, and PostgreSQL implements it.
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use crate::wallet::domain::{Balance, Entry};
 #[async_trait]
 pub trait WalletQueries: Send + Sync {
     async fn balance(&self, user: UserId) -> Result<Balance, DependencyError>;
-    /// Includes every entry made at or before `at`.
+    /// Includes every entry at or before `at`.
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
     /// `None` also for another user's entry.

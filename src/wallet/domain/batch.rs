@@ -48,7 +48,7 @@ pub fn decide_batch(wallets: &mut WalletStates, drafts: &[Draft], now: Timestamp
 
 fn decide(wallet: &mut WalletState, draft: &Draft, now: Timestamp) -> Decision {
     if let Some(earlier) = draft.idempotency_key.as_ref().and_then(|key| wallet.used_keys.get(key)) {
-        return if earlier.answers(draft) || fault::disabled("ledger.payload") {
+        return if earlier.is_requested_by(draft) || fault::disabled("ledger.payload") {
             Decision::Replay(earlier.clone())
         } else {
             Decision::Refuse(EntryRefused::IdempotencyKeyReused)

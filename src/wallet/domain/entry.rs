@@ -1,31 +1,7 @@
 //! Entries of the ledger, and posts, which request them.
 
 use crate::kernel::{EntryId, Timestamp, UserId};
-use crate::wallet::domain::{AmountMinor, Balance, Description, IdempotencyKey};
-
-/// The type of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Into the wallet.
-    Credit,
-    /// Out of the wallet.
-    Debit,
-}
-
-impl Direction {
-    /// The value in the API and in the `type` column of the ledger.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Credit => "credit",
-            Self::Debit => "debit",
-        }
-    }
-
-    /// The reverse of [`Self::as_str`]; case matters.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Credit, Self::Debit].into_iter().find(|d| d.as_str() == text)
-    }
-}
+use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, EntryRefused, IdempotencyKey};
 
 /// A requested entry, not decided yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +41,7 @@ pub struct Entry {
 
 impl Entry {
     /// Whether `draft` requests exactly this entry, so that this entry may be its reply.
-    pub fn answers(&self, draft: &Draft) -> bool {
+    pub fn is_requested_by(&self, draft: &Draft) -> bool {
         self.direction == draft.direction && self.amount == draft.amount && self.description == draft.description
     }
 }
@@ -107,20 +83,6 @@ impl From<&Entry> for LedgerHead {
     fn from(last: &Entry) -> Self {
         Self { seq: last.seq, balance: last.balance_after, created_at: Some(last.created_at) }
     }
-}
-
-/// Why a rule of the ledger refuses a post. Nothing is written, and no idempotency key is consumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EntryRefused {
-    /// The debit exceeds the balance.
-    #[error("debit exceeds the balance")]
-    InsufficientFunds,
-    /// The credit would take the balance above 2⁵³−1.
-    #[error("credit exceeds the largest balance")]
-    BalanceLimit,
-    /// The key belongs to a different request.
-    #[error("idempotency key was used for another request")]
-    IdempotencyKeyReused,
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ async fn handle(
     // Chosen before anything is written, so that an unknown outcome can be looked up by it.
     let id = EntryId::from_uuid(System.next_id());
     let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
-    match ledger.post(draft).await.map_err(|e| refusal(&e))? {
+    match ledger.post(draft).await.map_err(|e| api_error(&e))? {
         Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
         Posted::Replayed(entry) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
@@ -103,7 +103,7 @@ fn outcome_unknown() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
 }
 
-fn refusal(error: &PostError) -> ApiError {
+fn api_error(error: &PostError) -> ApiError {
     match error {
         PostError::Refused(error) => refused(*error),
         PostError::NoWallet => provisioning(),

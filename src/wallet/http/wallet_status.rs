@@ -43,7 +43,7 @@ async fn handle(
     let found = tokio::select! {
         biased;
         found = await_wallet.execute(bearer.user_id(), wait_max) => found.map_err(|e| ApiError::from_failure(&e))?,
-        // During shutdown nobody waits here: a retry reaches another process.
+        // During shutdown no request waits here: a retry reaches another process.
         _ = state.wait_for(|health| health.stopping) => None,
     };
     let created_at = found.ok_or_else(provisioning)?;

@@ -174,12 +174,12 @@ impl Statements {
             used_keys: client
                 .prepare_cached(
                     "-- wallet.ledger.used_keys ($1 users, $2 keys)
-                     SELECT asked.user_id, asked.key, entry.*
-                     FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
+                     SELECT requested.user_id, requested.key, entry.*
+                     FROM unnest($1::uuid[], $2::text[]) AS requested (user_id, key)
                      CROSS JOIN LATERAL (
                          SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
                          FROM transactions
-                         WHERE transactions.user_id = asked.user_id AND transactions.idempotency_key = asked.key
+                         WHERE transactions.user_id = requested.user_id AND transactions.idempotency_key = requested.key
                      ) AS entry",
                 )
                 .await?,
@@ -208,7 +208,7 @@ async fn read_locked(
     users.dedup();
     let with_key = || drafts.iter().filter_map(|d| Some((d.user_id.as_uuid(), d.idempotency_key.as_ref()?.as_str())));
     let (key_users, keys): (Vec<Uuid>, Vec<&str>) = with_key().unzip();
-    let asked: [&(dyn ToSql + Sync); 1] = [&users];
+    let parameters: [&(dyn ToSql + Sync); 1] = [&users];
     let used = async {
         if keys.is_empty() { Ok(Vec::new()) } else { client.query(&statements.used_keys, &[&key_users, &keys]).await }
     };
@@ -216,8 +216,8 @@ async fn read_locked(
     let (begun, locked, heads, used) = join!(
         biased;
         client.batch_execute("BEGIN"),
-        client.query(&statements.lock, &asked),
-        client.query(&statements.heads, &asked),
+        client.query(&statements.lock, &parameters),
+        client.query(&statements.heads, &parameters),
         used,
     );
     begun?;

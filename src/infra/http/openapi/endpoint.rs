@@ -1,9 +1,11 @@
 //! An endpoint: its route and what the document says about it, declared together.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::HeaderName;
 use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, ResponseError as _, Route, web};
 use serde::Serialize;
@@ -18,6 +20,7 @@ use utoipa::openapi::{
 };
 
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
+use crate::infra::config::RateLimit;
 use crate::infra::http::fields::FieldSchema;
 use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
 use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
@@ -136,13 +139,8 @@ impl<Api: 'static> Endpoint<Api> {
     #[must_use]
     pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
         self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
-        let example = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests. Retry in 2 s.");
-        let told = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"];
-        let example = told
-            .into_iter()
-            .map(HeaderName::from_static)
-            .fold(example.retry_after_s(2), |example, name| example.with_header(name, HeaderValue::from_static("")));
-        self.errors([example])
+        let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
+        self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
     }
 
     /// Documents a JSON body with the fields of `form`, as the schema `name`. The example of a 400 is the response to
