@@ -33,13 +33,14 @@ fn names(file: &str, words: &[&str]) -> bool {
 #[test]
 fn adding_a_setting_touches_the_files_that_the_guide_lists_and_no_other() {
     let guide = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
-    let (_, section) = guide.split_once("**Add a setting**").expect("the section");
-    let section = section.split("\n**").next().unwrap_or_default();
+    let (_, section) = guide.split_once("### Add a setting").expect("the section");
+    let section = section.split("\n### ").next().unwrap_or_default();
     let code = |text: &str| text.split('`').nth(1).expect("code in backticks").to_owned();
+    let link = |text: &str| text.split(['(', ')']).nth(1).expect("a link to a file").to_owned();
     let example = code(section);
     let setting = ALL.iter().find(|setting| setting.env == example).expect("the example is a setting");
     let listed: BTreeSet<String> =
-        section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).map(code).collect();
+        section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).map(link).collect();
     assert!((1..=FILES_MAX).contains(&listed.len()), "{listed:?}");
 
     let key = setting.key();
