@@ -247,7 +247,7 @@ impl Accounts<'_> {
 }
 
 #[test]
-fn any_sequence_of_requests_is_answered_as_the_model_of_accounts_says() {
+fn any_sequence_of_requests_gets_the_responses_of_the_model() {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let world = runtime.block_on(World::new());
     let (_users, _wallet, client) = runtime.block_on(world.both());

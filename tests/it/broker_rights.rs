@@ -86,7 +86,7 @@ fn is_refusal(kind: &ErrorKind) -> bool {
 }
 
 #[tokio::test]
-async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
+async fn the_accounts_of_the_stack_have_every_permission_that_the_roles_need() {
     let world = World::new().await;
     world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     let (users_url, wallet_url) = (world.broker.url_for(USERS, PASSWORD), world.broker.url_for(WALLET, PASSWORD));
@@ -113,7 +113,7 @@ async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
 }
 
 #[tokio::test]
-async fn each_account_is_refused_what_the_other_role_does_and_everything_else() {
+async fn each_account_may_do_only_what_its_role_needs() {
     let world = World::new().await;
     world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     // The topology is there, so that nothing is refused because it does not exist.
@@ -173,7 +173,7 @@ async fn each_account_is_refused_what_the_other_role_does_and_everything_else() 
 }
 
 #[tokio::test]
-async fn no_account_of_a_role_logs_in_elsewhere() {
+async fn a_role_account_cannot_log_in_to_another_virtual_host_or_the_management_api() {
     let (world, neighbour) = (World::new().await, World::new().await);
     world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     for user in [USERS, WALLET] {
@@ -189,7 +189,7 @@ async fn no_account_of_a_role_logs_in_elsewhere() {
 }
 
 #[test]
-fn the_stack_hands_each_role_its_own_account_and_makes_no_other() {
+fn the_stack_gives_each_role_its_own_account_and_creates_no_other() {
     let accounts = accounts("/");
     let names: Vec<_> = accounts["users"].as_array().expect("users").iter().map(|user| &user["name"]).collect();
     assert_eq!(names, ["stack_admin", USERS, WALLET]);

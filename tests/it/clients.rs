@@ -64,12 +64,12 @@ async fn a_client_does_it_right(program: &'static str, file: &'static str) {
 }
 
 #[tokio::test]
-async fn the_python_client_waits_retries_and_pages() {
+async fn the_python_client_waits_retries_and_paginates() {
     a_client_does_it_right("python3", "docs/clients/purse_client.py").await;
 }
 
 #[tokio::test]
-async fn the_javascript_client_waits_retries_and_pages() {
+async fn the_javascript_client_waits_retries_and_paginates() {
     a_client_does_it_right("node", "docs/clients/purse-client.mjs").await;
 }
 
@@ -129,7 +129,7 @@ fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<S
 }
 
 #[tokio::test]
-async fn every_request_of_the_http_file_gets_the_status_that_the_file_says() {
+async fn every_request_in_the_http_file_gets_the_status_written_there() {
     let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
     let (mut variables, steps) = parse(&text);
     assert_eq!(variables["users"], "http://localhost:3002");
@@ -156,7 +156,7 @@ async fn every_request_of_the_http_file_gets_the_status_that_the_file_says() {
 }
 
 #[tokio::test]
-async fn the_http_file_has_every_route_of_the_documents() {
+async fn the_http_file_contains_every_documented_route() {
     let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;

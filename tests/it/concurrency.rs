@@ -23,7 +23,7 @@ async fn the_ledger_is_right(world: &World) {
 }
 
 #[tokio::test]
-async fn a_thousand_debits_of_one_on_a_balance_of_a_hundred_are_a_hundred() {
+async fn exactly_100_of_a_thousand_concurrent_debits_of_one_succeed_on_a_balance_of_100() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -36,7 +36,7 @@ async fn a_thousand_debits_of_one_on_a_balance_of_a_hundred_are_a_hundred() {
 }
 
 #[tokio::test]
-async fn sixty_four_posts_under_one_key_are_one_entry() {
+async fn sixty_four_concurrent_posts_with_one_key_create_one_entry() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -54,7 +54,7 @@ async fn sixty_four_posts_under_one_key_are_one_entry() {
 }
 
 #[tokio::test]
-async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything() {
+async fn two_wallet_processes_post_to_the_same_wallets_without_losing_or_duplicating_an_entry() {
     let world = World::new().await;
     let (_users, _first, client) = world.both().await;
     let second = world.start(Role::Wallet).await;
@@ -94,7 +94,7 @@ async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything(
 }
 
 #[tokio::test]
-async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whatever_the_database_defaults_to() {
+async fn a_post_that_waited_for_a_lock_sees_newer_entries_under_any_default_isolation_level() {
     let world = World::new().await;
     let database = &world.databases.wallet.database;
     let wrong = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'");
@@ -122,7 +122,7 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
 }
 
 #[tokio::test]
-async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_waiting() {
+async fn a_post_to_a_locked_wallet_times_out_and_other_wallets_do_not_wait() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (held, free) = (client.ready_user().await, client.ready_user().await);
@@ -143,7 +143,7 @@ async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_w
 }
 
 #[tokio::test]
-async fn forty_registrations_of_one_address_are_one_person() {
+async fn forty_concurrent_registrations_of_one_address_create_one_user() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let email = Client::fresh_email();
@@ -158,7 +158,7 @@ async fn forty_registrations_of_one_address_are_one_person() {
 }
 
 #[tokio::test]
-async fn two_processes_of_each_role_boot_together_on_empty_databases() {
+async fn three_processes_of_each_role_can_start_together_on_empty_databases() {
     let world = World::new().await;
     let roles = [Role::Users, Role::Wallet, Role::Users, Role::Wallet, Role::Users, Role::Wallet];
     let processes = join_all(roles.map(|role| world.start(role))).await;
@@ -173,7 +173,7 @@ async fn two_processes_of_each_role_boot_together_on_empty_databases() {
 }
 
 #[tokio::test]
-async fn twenty_debits_of_thirty_on_a_balance_of_a_hundred_are_three() {
+async fn exactly_three_of_twenty_concurrent_debits_of_30_succeed_on_a_balance_of_100() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -186,7 +186,7 @@ async fn twenty_debits_of_thirty_on_a_balance_of_a_hundred_are_three() {
 }
 
 #[tokio::test]
-async fn a_thousand_mixed_posts_on_one_wallet_add_up() {
+async fn a_thousand_concurrent_posts_on_one_wallet_add_up() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -208,7 +208,7 @@ async fn a_thousand_mixed_posts_on_one_wallet_add_up() {
 }
 
 #[tokio::test]
-async fn one_key_of_two_users_is_two_keys() {
+async fn two_users_may_use_the_same_idempotency_key() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (one, other) = (client.ready_user().await, client.ready_user().await);
@@ -234,7 +234,7 @@ async fn pages_of_seven(client: &Client, user: &User) -> Vec<(String, String, i6
 }
 
 #[tokio::test]
-async fn pages_and_balances_that_are_read_while_twenty_write_are_all_of_one_history() {
+async fn pages_and_balances_read_during_writes_are_consistent() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;

@@ -107,7 +107,7 @@ async fn lived_in() -> World {
 }
 
 #[tokio::test]
-async fn the_running_roles_are_refused_every_statement_that_they_have_no_need_of() {
+async fn the_runtime_accounts_may_run_no_statement_that_their_role_does_not_need() {
     let world = lived_in().await;
     for (url, own) in [
         (&world.databases.wallet.runtime_url, FORBIDDEN_IN_WALLET),
@@ -138,7 +138,7 @@ async fn the_running_roles_are_refused_every_statement_that_they_have_no_need_of
 }
 
 #[tokio::test]
-async fn the_triggers_refuse_a_change_of_the_ledger_to_its_owner_and_to_the_superuser() {
+async fn the_triggers_reject_ledger_changes_by_the_owner_and_by_the_superuser() {
     let world = lived_in().await;
     let superuser = world.addresses.superuser_url(&world.databases.wallet.database);
     for url in [&world.databases.wallet.migration_url, &superuser] {
@@ -156,7 +156,7 @@ async fn the_triggers_refuse_a_change_of_the_ledger_to_its_owner_and_to_the_supe
 }
 
 #[tokio::test]
-async fn no_account_of_one_database_logs_in_to_the_other() {
+async fn no_account_of_one_database_can_log_in_to_the_other() {
     let world = World::new().await;
     let (users, wallet) = (&world.databases.users, &world.databases.wallet);
     for (url, own, other) in [
@@ -177,7 +177,7 @@ async fn no_account_of_one_database_logs_in_to_the_other() {
 
 /// The script with which the containers make their accounts, run against the tests' own server.
 #[tokio::test]
-async fn the_accounts_of_the_container_stack_have_the_same_rights() {
+async fn the_accounts_of_the_container_stack_have_the_same_permissions() {
     const OWNER_PASSWORD: &str = "owner-of-the-stack";
     const APP_PASSWORD: &str = "app-of-the-stack";
     let world = World::new().await;

@@ -35,7 +35,7 @@ fn literals() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
+fn every_setting_in_a_manifest_exists_and_belongs_to_the_role() {
     let both = literals().into_keys().collect::<BTreeSet<_>>();
     assert!(both.contains("APP_ENV"), "{both:?}");
     for (name, known) in [("users", Role::Users), ("wallet", Role::Wallet)] {
@@ -95,7 +95,7 @@ fn the_container_stack_passes_every_setting_of_its_environment_file_to_both_role
 }
 
 #[test]
-fn no_password_of_the_container_stack_reaches_a_role_but_its_own() {
+fn a_role_receives_no_password_of_the_container_stack_but_its_own() {
     let (stack, example) = (file("docker/compose.yaml"), file("config/.env.example"));
     let names = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once('=')).map(|(name, _)| name);
     let is_secret = |name: &&str| name.ends_with("_PASSWORD") || name.ends_with("_DATABASE_URL");
@@ -108,7 +108,7 @@ fn no_password_of_the_container_stack_reaches_a_role_but_its_own() {
 }
 
 #[tokio::test]
-async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() {
+async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_probes() {
     for (role, port) in [("users", "3002"), ("wallet", "3001")] {
         let manifest = file(&format!("docker/kubernetes/{role}.yaml"));
         let mut environment = literals();
@@ -134,7 +134,7 @@ async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() 
 }
 
 #[test]
-fn an_image_says_what_it_is_and_what_it_was_made_of() {
+fn an_image_has_labels_for_its_version_its_source_and_its_base() {
     let (recipe, stack) = (file("docker/Dockerfile"), file("docker/stack.sh"));
     for label in ["title", "description", "licenses", "version", "revision", "created", "base.name"] {
         assert!(recipe.contains(&format!("org.opencontainers.image.{label}=\"")), "{label}");
@@ -149,7 +149,7 @@ fn an_image_says_what_it_is_and_what_it_was_made_of() {
 }
 
 #[tokio::test]
-async fn every_unique_key_of_the_wallet_tables_begins_with_the_user() {
+async fn every_unique_key_of_the_wallet_tables_begins_with_the_user_id() {
     // So that they can be distributed by it: docs/scaling.md.
     let world = World::new().await;
     let _wallet = world.start(Role::Wallet).await;

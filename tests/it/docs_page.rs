@@ -39,7 +39,7 @@ async fn picture(browser: &Browser, name: &str) {
 }
 
 #[tokio::test]
-async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet() {
+async fn a_newcomer_can_register_and_credit_a_wallet_by_clicking() {
     let world = World::new().await;
     let (users, wallet) = roles(&world).await;
     let browser = Browser::start().await;
@@ -73,7 +73,7 @@ async fn a_newcomer_comes_from_the_page_of_the_users_role_to_a_credited_wallet()
 }
 
 #[tokio::test]
-async fn the_page_loads_from_its_own_origin_alone_and_may_do_nothing_else() {
+async fn the_page_can_load_from_and_connect_to_its_own_origin_only() {
     let world = World::new().await;
     let (users, wallet) = roles(&world).await;
     let browser = Browser::start().await;
@@ -98,7 +98,7 @@ async fn the_page_loads_from_its_own_origin_alone_and_may_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_page_and_its_files_say_what_they_are_and_other_files_are_a_404() {
+async fn the_page_and_its_files_have_their_media_types_and_other_files_return_404() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());

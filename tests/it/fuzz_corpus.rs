@@ -53,7 +53,7 @@ fn run(name: &str, target: fn(&[u8]), bytes: &[u8]) {
 }
 
 #[test]
-fn every_target_reads_its_corpus() {
+fn no_target_panics_on_its_corpus() {
     for (name, target) in TARGETS {
         let seeds = corpus(name);
         assert!(seeds.len() >= SEEDS_MIN, "{name} has {} seeds", seeds.len());
@@ -64,7 +64,7 @@ fn every_target_reads_its_corpus() {
 }
 
 #[test]
-fn every_target_reads_mutations_of_its_corpus() {
+fn no_target_panics_on_mutations_of_its_corpus() {
     let mut random = fastrand::Rng::new();
     for (name, target) in TARGETS {
         let seeds = corpus(name);
@@ -99,7 +99,7 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 }
 
 #[test]
-fn every_target_has_a_program_a_corpus_and_a_place_in_the_recipe() {
+fn every_target_has_a_fuzz_program_and_a_corpus() {
     let names: BTreeSet<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
     let manifest = fs::read_to_string(folder().join("Cargo.toml")).expect("manifest");
     let programs: BTreeSet<&str> = manifest
@@ -120,7 +120,7 @@ fn every_target_has_a_program_a_corpus_and_a_place_in_the_recipe() {
 }
 
 #[test]
-fn a_target_that_stumbles_is_told_with_its_bytes() {
+fn a_panicking_target_is_reported_with_its_input() {
     let stumbled = catch_unwind(|| run("never", |bytes| assert!(bytes.is_empty()), b"x")).expect_err("told");
     let told = stumbled.downcast_ref::<String>().expect("a text");
     assert_eq!(told, "never stumbles over \"x\"");

@@ -57,7 +57,7 @@ impl Routes {
 }
 
 #[tokio::test]
-async fn what_is_not_one_json_object_without_doubles_is_a_400_on_every_route() {
+async fn a_body_that_is_not_one_json_object_without_duplicate_fields_returns_400_on_every_route() {
     let routes = Routes::new().await;
     for (url, sound) in &routes.all {
         let doubled = sound.replacen(
@@ -106,7 +106,7 @@ async fn what_is_not_one_json_object_without_doubles_is_a_400_on_every_route() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_announced_as_json_is_a_415_on_every_route() {
+async fn a_body_that_is_not_declared_as_json_returns_415_on_every_route() {
     let routes = Routes::new().await;
     for (url, sound) in &routes.all {
         for media_type in [
@@ -151,7 +151,7 @@ async fn a_body_that_is_not_announced_as_json_is_a_415_on_every_route() {
 }
 
 #[tokio::test]
-async fn sixteen_kibibytes_are_read_and_not_one_byte_more() {
+async fn a_body_of_16_kib_is_accepted_and_one_byte_more_is_rejected() {
     let routes = Routes::new().await;
     for (url, sound) in &routes.all {
         let padded = |bytes: usize| format!("{}{sound}", " ".repeat(bytes - sound.len()));
@@ -170,7 +170,7 @@ async fn sixteen_kibibytes_are_read_and_not_one_byte_more() {
 }
 
 #[tokio::test]
-async fn three_megabytes_are_a_413_with_their_length_and_without_it() {
+async fn three_megabytes_return_413_with_and_without_a_content_length() {
     let routes = Routes::new().await;
     let large = format!("{{\"amountMinor\":5,\"description\":\"{}\"}}", "x".repeat(3_000_000));
     for (url, _) in &routes.all {
@@ -182,7 +182,7 @@ async fn three_megabytes_are_a_413_with_their_length_and_without_it() {
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_counts_to_the_same_limit() {
+async fn a_chunked_body_has_the_same_size_limit() {
     let routes = Routes::new().await;
     for (url, sound) in &routes.all {
         let padded = |bytes: usize| format!("{}{sound}", " ".repeat(bytes - sound.len()));

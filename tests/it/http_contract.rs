@@ -46,7 +46,7 @@ fn no_texts() -> [Value; 7] {
 }
 
 #[tokio::test]
-async fn a_registration_with_a_bad_field_is_a_400_that_names_it_and_writes_nothing() {
+async fn a_registration_with_an_invalid_field_returns_400_naming_it_and_writes_nothing() {
     let (world, _users, client) = world().await;
     let mut cases: Vec<(&str, Value)> = Vec::new();
     for field in ["firstName", "lastName", "email", "password"] {
@@ -95,7 +95,7 @@ async fn a_registration_with_a_bad_field_is_a_400_that_names_it_and_writes_nothi
 }
 
 #[tokio::test]
-async fn a_registration_with_missing_or_unknown_fields_is_told_all_of_them_at_once() {
+async fn a_registration_with_missing_or_unknown_fields_reports_all_of_them_at_once() {
     let (world, _users, client) = world().await;
     let nothing = post(&client, REGISTER, &json!({})).await;
     assert_invalid(&nothing, &["firstName", "lastName", "email", "password"], "no field at all");
@@ -119,7 +119,7 @@ async fn a_registration_with_missing_or_unknown_fields_is_told_all_of_them_at_on
 }
 
 #[tokio::test]
-async fn the_longest_and_the_shortest_of_each_field_are_taken() {
+async fn the_shortest_and_the_longest_value_of_each_field_are_accepted() {
     let (world, _users, client) = world().await;
     let cases = [
         ("firstName", json!("x"), "x".to_owned()),
@@ -142,7 +142,7 @@ async fn the_longest_and_the_shortest_of_each_field_are_taken() {
 }
 
 #[tokio::test]
-async fn a_registration_answers_exactly_what_the_contract_says() {
+async fn a_registration_returns_exactly_the_documented_fields() {
     let (_world, _users, client) = world().await;
     let sent = person();
     let answer = post(&client, REGISTER, &sent).await;
@@ -164,7 +164,7 @@ async fn a_registration_answers_exactly_what_the_contract_says() {
 }
 
 #[tokio::test]
-async fn a_password_is_taken_exactly_as_it_was_sent() {
+async fn a_password_is_used_exactly_as_sent() {
     let (_world, _users, client) = world().await;
     let longest = "p".repeat(1024);
     // Each beside what it must not be taken for.
@@ -190,7 +190,7 @@ async fn a_password_is_taken_exactly_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn a_login_tells_a_malformed_body_but_not_who_has_an_account() {
+async fn a_login_reports_a_malformed_body_but_not_whether_the_account_exists() {
     let (_world, _users, client) = world().await;
     let user = client.user().await;
     for field in ["email", "password"] {

@@ -19,7 +19,7 @@ async fn users() -> (World, RoleProcess, Client) {
 }
 
 #[tokio::test]
-async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
+async fn a_head_of_8_kib_is_accepted_and_a_longer_one_returns_431() {
     let (_world, _users, client) = users().await;
     let mut raw = Raw::connect(&client.users).await;
     // `GET`, the target, and `host: x` and `x-pad: …` with four separators each.
@@ -60,7 +60,7 @@ fn raise_the_limit_of_open_files() {
 }
 
 #[tokio::test]
-async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
+async fn hundreds_of_idle_slow_and_half_open_connections_do_not_block_other_clients() {
     raise_the_limit_of_open_files();
     let (_world, _users, client) = users().await;
     let user = client.user().await;
@@ -105,7 +105,7 @@ async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn asking_for_another_protocol_changes_nothing() {
+async fn a_request_to_upgrade_the_protocol_is_ignored() {
     let (_world, _users, client) = users().await;
     for wish in [
         "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -127,7 +127,7 @@ async fn asking_for_another_protocol_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_host_that_a_request_names_is_told_back_nowhere() {
+async fn the_host_header_is_never_echoed() {
     let (_world, _users, client) = users().await;
     for (target, host) in [
         ("/health/live", "evil.example"),
@@ -150,7 +150,7 @@ async fn the_host_that_a_request_names_is_told_back_nowhere() {
 }
 
 #[tokio::test]
-async fn chunks_that_two_readers_could_read_differently_end_the_connection() {
+async fn an_ambiguous_chunked_body_closes_the_connection() {
     let (_world, users, client) = users().await;
     let hidden = "GET /health/ready HTTP/1.1\r\nhost: x\r\nx-request-id: smuggled\r\n\r\n";
     let head = "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";

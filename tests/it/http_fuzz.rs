@@ -79,7 +79,7 @@ async fn send(url: &str, strategy: impl Strategy<Value = Request>, seed: [u8; 32
 }
 
 #[tokio::test]
-async fn no_request_whatever_it_is_makes_an_answer_of_500_or_above() {
+async fn no_request_causes_a_response_of_500_or_above() {
     let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let requests_max = asked("PURSE_FUZZ_REQUESTS").and_then(|n| usize::try_from(n).ok()).unwrap_or(REQUESTS);
     let seed = asked("PURSE_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));

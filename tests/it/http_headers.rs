@@ -26,7 +26,7 @@ async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Response {
 }
 
 #[tokio::test]
-async fn a_request_id_of_64_plain_characters_is_kept_and_any_other_is_replaced() {
+async fn a_request_id_of_up_to_64_plain_characters_is_kept_and_any_other_is_replaced() {
     let (_world, _users, client) = users().await;
     let (longest, too_long) = ("r".repeat(64), "r".repeat(65));
     for kept in ["a", "A-z_0.9", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", "...", longest.as_str()] {
@@ -80,7 +80,7 @@ async fn a_well_formed_traceparent_is_kept_and_any_other_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
+async fn an_error_response_has_the_id_and_the_trace_of_its_request() {
     let (_world, _users, client) = users().await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     for (method, path, status) in [
@@ -98,7 +98,7 @@ async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
 }
 
 #[tokio::test]
-async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way() {
+async fn a_token_is_accepted_only_in_a_single_authorization_header_with_the_bearer_scheme() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&wallet.url(), &wallet.url());
@@ -148,7 +148,7 @@ async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way
 }
 
 #[tokio::test]
-async fn no_answer_lets_another_site_in() {
+async fn no_response_allows_another_site_by_default() {
     let (_world, _users, client) = users().await;
     let login = client
         .request(Method::POST, &format!("{}/v1/auth/login", client.users))
@@ -166,7 +166,7 @@ async fn no_answer_lets_another_site_in() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_named_may_call_and_read_and_no_other_one() {
+async fn only_a_configured_origin_may_read_responses_in_a_browser() {
     let world = World::new().await;
     let named = [("CORS_ORIGINS", "https://app.example.com, http://localhost:8080")];
     let users = world.start_with(Role::Users, &named).await;

@@ -21,7 +21,7 @@ async fn send(client: &Client, user: &User, route: &str, body: String) -> Respon
 }
 
 #[tokio::test]
-async fn an_amount_is_an_integer_literal_in_its_range_and_nothing_else_moves_money() {
+async fn only_an_amount_that_is_an_integer_literal_in_range_moves_money() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -79,7 +79,7 @@ async fn an_amount_is_an_integer_literal_in_its_range_and_nothing_else_moves_mon
 }
 
 #[tokio::test]
-async fn a_bad_description_or_type_or_an_unknown_field_moves_no_money() {
+async fn an_invalid_description_or_type_or_an_unknown_field_moves_no_money() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -112,7 +112,7 @@ async fn a_bad_description_or_type_or_an_unknown_field_moves_no_money() {
 }
 
 #[tokio::test]
-async fn the_longest_description_and_the_largest_amount_are_taken_and_a_balance_ends_there() {
+async fn the_longest_description_and_the_largest_amount_are_accepted_and_a_larger_balance_is_not() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;

@@ -35,7 +35,7 @@ const NO_TIMES: [&str; 23] = [
 ];
 
 #[tokio::test]
-async fn a_bad_parameter_of_the_history_is_a_400_that_names_it() {
+async fn an_invalid_parameter_of_the_history_returns_400_naming_it() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -91,7 +91,7 @@ async fn a_bad_parameter_of_the_history_is_a_400_that_names_it() {
 }
 
 #[tokio::test]
-async fn the_edges_of_every_parameter_are_taken() {
+async fn the_bounds_of_every_parameter_are_accepted() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -126,7 +126,7 @@ async fn the_edges_of_every_parameter_are_taken() {
 }
 
 #[tokio::test]
-async fn a_bad_parameter_of_the_balance_or_the_status_is_a_400_that_names_it() {
+async fn an_invalid_parameter_of_the_balance_or_the_status_returns_400_naming_it() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -147,7 +147,7 @@ async fn a_bad_parameter_of_the_balance_or_the_status_is_a_400_that_names_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_of_ones_own_transaction_is_not_found() {
+async fn another_users_or_an_invalid_transaction_id_is_not_found() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (user, other) = (client.ready_user().await, client.ready_user().await);

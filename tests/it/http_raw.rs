@@ -24,7 +24,7 @@ fn login_head(length: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_request_that_arrives_too_slowly_is_cut_off() {
+async fn a_request_that_arrives_too_slowly_times_out() {
     let (_world, _users, client) = users().await;
     // At once, because each of them waits.
     tokio::join!(a_body_that_stops(&client), a_body_that_drips(&client), a_head_that_stops(&client));
@@ -69,7 +69,7 @@ async fn a_head_that_stops(client: &Client) {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn pipelined_requests_get_their_responses_in_order() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let mut raw = Raw::connect(&client.users).await;
@@ -94,7 +94,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_pipelined_head_never_has_a_body_that_could_be_taken_for_the_next_answer() {
+async fn a_pipelined_head_request_gets_no_body_that_could_be_read_as_the_next_response() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let bearer = format!("host: x\r\nauthorization: Bearer {}\r\n\r\n", user.token);
@@ -116,7 +116,7 @@ async fn a_pipelined_head_never_has_a_body_that_could_be_taken_for_the_next_answ
 }
 
 #[tokio::test]
-async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() {
+async fn an_unread_body_of_a_rejected_request_is_never_read_as_the_next_request() {
     let (_world, _users, client) = users().await;
     let hidden = "GET /health/live HTTP/1.1\r\nhost: x\r\nx-request-id: hidden\r\n\r\n";
     for (head, status) in [
@@ -139,7 +139,7 @@ async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() 
 }
 
 #[tokio::test]
-async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_connection() {
+async fn an_ambiguous_request_returns_400_and_closes_the_connection() {
     let (_world, users, client) = users().await;
     let hidden = "GET /health/ready HTTP/1.1\r\nhost: x\r\nx-request-id: smuggled\r\n\r\n";
     let heads = [
@@ -183,7 +183,7 @@ async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_conn
 }
 
 #[tokio::test]
-async fn a_malformed_request_line_is_a_400_and_the_end_of_the_connection() {
+async fn a_malformed_request_line_returns_400_and_closes_the_connection() {
     let (_world, _users, client) = users().await;
     for line in [
         "GET",
@@ -212,7 +212,7 @@ async fn a_malformed_request_line_is_a_400_and_the_end_of_the_connection() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_refused_and_ends_the_connection() {
+async fn an_endless_head_is_rejected_and_closes_the_connection() {
     let (_world, _users, client) = users().await;
     let long = "x".repeat(300_000);
     let many = (0..2000).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
@@ -239,7 +239,7 @@ async fn refused_by_the_parser(mut raw: Raw, about: &str) {
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
+async fn a_truncated_or_badly_chunked_body_writes_nothing() {
     let (world, _users, client) = users().await;
     let body = r#"{"firstName":"A","lastName":"L","email":"cut@example.com","password":"12345678"}"#;
     let head = "POST /v1/auth/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -263,7 +263,7 @@ async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_expectation_of_100_continue_is_met() {
+async fn an_expect_header_gets_100_continue() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);

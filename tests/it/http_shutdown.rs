@@ -36,7 +36,7 @@ async fn idle(process: &RoleProcess) -> Raw {
 }
 
 #[tokio::test]
-async fn a_role_without_connections_stops_at_once() {
+async fn a_role_without_connections_stops_immediately() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         stops_soon(world.start_with(role, &GRACE).await, &format!("{role:?}, no connection")).await;
@@ -44,7 +44,7 @@ async fn a_role_without_connections_stops_at_once() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_a_stop_up() {
+async fn idle_connections_do_not_delay_the_shutdown() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         let process = world.start_with(role, &GRACE).await;
@@ -63,7 +63,7 @@ async fn idle_connections_do_not_hold_a_stop_up() {
 }
 
 #[tokio::test]
-async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() {
+async fn a_waiting_status_request_gets_its_response_at_shutdown_and_does_not_delay_it() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, &GRACE).await;
     let client = Client::new(&wallet.url(), &wallet.url());
@@ -87,7 +87,7 @@ async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() 
 }
 
 #[tokio::test]
-async fn a_request_in_hand_is_answered_before_the_stop() {
+async fn a_request_in_progress_gets_its_response_before_the_shutdown() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &GRACE).await;
     let body = r#"{"firstName":"A","lastName":"L","email":"last@example.com","password":"12345678"}"#;
@@ -115,7 +115,7 @@ async fn a_request_in_hand_is_answered_before_the_stop() {
 }
 
 #[tokio::test]
-async fn half_a_request_does_not_hold_a_stop_up_for_its_grace() {
+async fn half_a_request_does_not_delay_the_shutdown() {
     let world = World::new().await;
     for (half, about) in [
         ("GET /health/live HT", "half a head"),

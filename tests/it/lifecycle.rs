@@ -59,7 +59,7 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_64() {
 }
 
 #[tokio::test]
-async fn bad_usage_exits_with_64_and_help_with_0() {
+async fn invalid_usage_exits_with_64_and_help_with_0() {
     let nothing = BTreeMap::new();
     for arguments in [
         &[][..],
@@ -80,7 +80,7 @@ async fn bad_usage_exits_with_64_and_help_with_0() {
 }
 
 #[tokio::test]
-async fn production_refuses_the_unsafe_defaults() {
+async fn production_rejects_the_unsafe_defaults() {
     let mut settings = valid_settings(Role::Wallet);
     settings.insert("APP_ENV".to_owned(), "production".to_owned());
     let (code, output) = run(&["check-config", "--role", "wallet"], &settings).await;
@@ -89,7 +89,7 @@ async fn production_refuses_the_unsafe_defaults() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
+async fn a_port_in_use_causes_one_clear_message_and_exit_code_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = taken.local_addr().expect("address").port().to_string();
     let (code, output) =
@@ -99,7 +99,7 @@ async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
 }
 
 #[tokio::test]
-async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_code_69() {
+async fn a_queue_with_different_arguments_causes_one_clear_message_and_exit_code_69() {
     let world = World::new().await;
     world.broker.declare_plain("wallet.provision").await;
     let mut wallet = world.spawn(Role::Wallet, &[]).await;
@@ -109,7 +109,7 @@ async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_
 }
 
 #[tokio::test]
-async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written() {
+async fn a_stop_signal_stops_a_role_gracefully_with_0_and_its_last_log_line_is_written() {
     let world = World::new().await;
     for (role, signal) in [(Role::Users, Signal::TERM), (Role::Wallet, Signal::INT)] {
         let mut process = world.start_with(role, &[("LOG_LEVEL", "debug")]).await;
@@ -122,7 +122,7 @@ async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written(
 }
 
 #[tokio::test]
-async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() {
+async fn a_hangup_is_ignored_and_a_stop_signal_works_while_the_database_is_unreachable() {
     let mut settings = valid_settings(Role::Users);
     settings.extend([("USERS_PORT".to_owned(), "0".to_owned()), ("HOST".to_owned(), "127.0.0.1".to_owned())]);
     settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
@@ -201,7 +201,7 @@ async fn a_database_that_is_not_utf8_is_rejected_with_69() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_owners_password_serves_only_a_database_that_the_owner_has_migrated() {
+async fn a_role_without_the_owners_password_serves_only_a_database_that_is_already_migrated() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         let with_owner = world.settings(role);
@@ -240,7 +240,7 @@ async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_exits_immediately() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let patient =

@@ -17,7 +17,7 @@ fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_kind_of_secret_is_found_and_an_ordinary_line_is_none() {
+fn the_scan_finds_every_kind_of_secret_and_nothing_in_an_ordinary_line() {
     let own = settings(&[
         ("USERS_DATABASE_URL", "postgres://app:purse@127.0.0.1:5432/users"),
         ("INTERNAL_JWT_PRIVATE_KEY", "a key that nobody else has"),
@@ -58,7 +58,7 @@ async fn a_test_whose_process_prints_a_secret_fails() {
 }
 
 #[tokio::test]
-async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
+async fn the_logs_at_level_trace_contain_no_secret_and_no_body() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -89,7 +89,7 @@ async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of_the_log() {
+async fn no_input_from_a_client_or_a_publisher_becomes_a_line_or_a_field_of_the_log() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -156,7 +156,7 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_is_told_without_what_is_in_it() {
+async fn a_row_that_the_database_rejects_is_logged_without_its_values() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;

@@ -38,7 +38,7 @@ fn assert_limited(answer: &Response, about: &str) {
 }
 
 #[tokio::test]
-async fn one_account_is_not_tried_from_many_addresses_nor_under_many_spellings() {
+async fn the_account_limit_applies_across_addresses_and_spellings() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[]).await;
     let (tried, free) = (client.user().await, client.user().await);
@@ -55,7 +55,7 @@ async fn one_account_is_not_tried_from_many_addresses_nor_under_many_spellings()
 }
 
 #[tokio::test]
-async fn whether_there_is_such_an_account_makes_no_difference() {
+async fn the_account_limit_is_the_same_for_accounts_that_do_not_exist() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[]).await;
     let known = client.user().await.email;
@@ -70,7 +70,7 @@ async fn whether_there_is_such_an_account_makes_no_difference() {
 }
 
 #[tokio::test]
-async fn a_flood_on_one_account_costs_no_hash_and_a_malformed_login_counts_for_none() {
+async fn limited_logins_to_an_account_compute_no_hash_and_malformed_ones_are_not_counted() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("HASH_QUEUE_MAX", "1")]).await;
     let email = Client::fresh_email();

@@ -25,7 +25,7 @@ async fn shows(process: &RoleProcess, series: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn a_registration_and_its_posts_are_counted_where_they_happen() {
+async fn a_registration_and_its_posts_are_counted_by_the_role_that_processes_them() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -71,7 +71,7 @@ async fn a_registration_and_its_posts_are_counted_where_they_happen() {
 }
 
 #[tokio::test]
-async fn refusals_by_the_gate_and_by_a_limit_are_counted_by_route() {
+async fn rejections_by_the_gate_and_by_a_limit_are_counted_by_route() {
     let world = World::new().await;
     let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_LOGIN_MAX", "1"), ("RL_LOGIN_WINDOW", "1h")];
     let users = world.start_with(Role::Users, &limited).await;
@@ -100,7 +100,7 @@ async fn refusals_by_the_gate_and_by_a_limit_are_counted_by_route() {
 }
 
 #[tokio::test]
-async fn failures_are_counted_by_tier_and_the_dead_letters_are_seen() {
+async fn failures_are_counted_by_tier_and_dead_letters_are_shown() {
     let world = World::new().await;
     let fast = [("RETRY_TTL_1_MS", "100"), ("RETRY_TTL_2_MS", "100"), ("RETRY_TTL_3_MS", "100")];
     let wallet = world.start_with(Role::Wallet, &fast).await;
@@ -115,7 +115,7 @@ async fn failures_are_counted_by_tier_and_the_dead_letters_are_seen() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_seen_waiting_and_growing_older() {
+async fn an_event_that_cannot_be_published_is_shown_as_pending_with_a_growing_age() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     // Nobody has declared the queue.
@@ -131,7 +131,7 @@ async fn what_cannot_be_published_is_seen_waiting_and_growing_older() {
 }
 
 #[tokio::test]
-async fn with_a_port_of_its_own_metrics_are_there_and_nowhere_else() {
+async fn with_a_metrics_port_metrics_are_served_on_that_port_only() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &[("METRICS_PORT", "0")]).await;
     let address = users.logged("listening for metrics")[0]["address"].as_str().expect("address").to_owned();
@@ -145,7 +145,7 @@ async fn with_a_port_of_its_own_metrics_are_there_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_metrics_port_equal_to_the_api_port_is_refused() {
+async fn a_metrics_port_equal_to_the_api_port_is_rejected() {
     let world = World::new().await;
     let mut settings = world.settings(Role::Users);
     settings.extend([("USERS_PORT", "4711"), ("METRICS_PORT", "4711")].map(|(k, v)| (k.to_owned(), v.to_owned())));
@@ -166,7 +166,7 @@ fn table(families: &BTreeMap<String, (Vec<Role>, Family)>) -> String {
 }
 
 #[tokio::test]
-async fn the_handbook_tells_of_every_metric_and_of_no_other() {
+async fn the_handbook_lists_every_metric_and_no_other() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     // So that there has been a request, and a refusal.

@@ -71,7 +71,7 @@ fn both_documents_are_openapi_3_1() {
 }
 
 #[test]
-fn every_example_of_the_documents_fits_its_schema() {
+fn every_example_in_the_documents_matches_its_schema() {
     for role in Role::ALL {
         let document = printed(role);
         let mut checked = 0;
@@ -108,7 +108,7 @@ fn production(folder: &Path, found: &mut String) {
 }
 
 #[test]
-fn a_route_is_served_as_a_documented_endpoint_and_in_no_other_way() {
+fn every_route_is_served_through_a_documented_endpoint() {
     let mut code = String::new();
     production(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
     for function in ["web::resource(\"", "web::redirect(\""] {
@@ -124,7 +124,7 @@ fn a_route_is_served_as_a_documented_endpoint_and_in_no_other_way() {
 }
 
 #[tokio::test]
-async fn the_documented_routes_are_the_ones_that_the_servers_have() {
+async fn the_documented_routes_are_exactly_those_of_the_servers() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {
@@ -162,7 +162,7 @@ fn the_document_is_printed_for_a_role_and_needs_no_settings() {
 
 /// A request for each documented body with one field changed: by its schema right or wrong, and so by the server.
 #[tokio::test]
-async fn a_body_is_a_400_exactly_where_its_schema_refuses_it() {
+async fn a_body_returns_400_exactly_when_its_schema_rejects_it() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -234,7 +234,7 @@ fn variants(schema: &Value, example: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_parameter_is_a_400_exactly_where_its_schema_refuses_it() {
+async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
     let world = World::new().await;
     let (_users, wallet, client) = world.both().await;
     let user = client.ready_user().await;

@@ -50,7 +50,7 @@ pub async fn depth_is(world: &World, queue: &str, depth: u32) {
 }
 
 #[tokio::test]
-async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_takes_none() {
+async fn the_list_shows_each_dead_letter_with_its_reason_attempts_and_age_and_removes_none() {
     let world = quiet_world().await;
     let empty = dlq(&world, &["list"]).await;
     assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "No dead letters.\n", ""));
@@ -85,7 +85,7 @@ async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_ta
 }
 
 #[tokio::test]
-async fn a_short_list_says_how_many_there_are_and_the_order_stays() {
+async fn a_limited_list_reports_the_total_and_keeps_the_order() {
     let world = quiet_world().await;
     let ids: Vec<String> = (0..7).map(|n| format!("letter-{n}")).collect();
     for id in &ids {
@@ -129,7 +129,7 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
 }
 
 #[tokio::test]
-async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
+async fn a_message_dead_lettered_by_the_broker_is_listed_with_its_reason_and_age() {
     let world = quiet_world().await;
     // A queue of its own that lets messages die of age into the dead letters, as the broker does at its limits.
     let (_connection, channel) = world.broker.channel().await;
@@ -152,7 +152,7 @@ async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
 }
 
 #[tokio::test]
-async fn long_work_shows_a_bar_on_a_terminal_and_nothing_elsewhere() {
+async fn a_progress_bar_is_shown_on_a_terminal_only() {
     let world = quiet_world().await;
     for n in 0..3 {
         bury(&world, &n.to_string(), b"{}", "no").await;
@@ -184,7 +184,7 @@ async fn a_purge_removes_all_and_its_dry_run_none() {
 }
 
 #[tokio::test]
-async fn without_a_broker_or_its_queue_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_a_broker_or_its_queue_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     for arguments in [&["list"][..], &["show", "x"], &["redrive"], &["purge"]] {
         let missing = dlq(&world, arguments).await;
@@ -200,7 +200,7 @@ async fn without_a_broker_or_its_queue_the_command_says_what_to_do_and_ends_with
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64_before_anything_is_opened() {
+async fn invalid_usage_exits_with_64_before_any_connection() {
     let nowhere: BTreeMap<String, String> = [("RABBITMQ_URL".to_owned(), "amqp://127.0.0.1:1".to_owned())].into();
     for arguments in [
         &["dlq"][..],

@@ -41,7 +41,7 @@ async fn people(client: &Client, count: usize) -> Vec<User> {
 }
 
 #[tokio::test]
-async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other_is() {
+async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let people = people(&client, 3).await;
@@ -80,7 +80,7 @@ async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other
 }
 
 #[tokio::test]
-async fn every_law_of_the_ledger_is_held_against_it() {
+async fn every_broken_rule_of_the_ledger_is_reported() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let people = people(&client, 7).await;
@@ -120,7 +120,7 @@ async fn every_law_of_the_ledger_is_held_against_it() {
 }
 
 #[tokio::test]
-async fn who_posts_meanwhile_neither_waits_nor_is_taken_for_a_fault() {
+async fn posts_during_a_verification_neither_wait_nor_appear_as_faults() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -147,7 +147,7 @@ async fn who_posts_meanwhile_neither_waits_nor_is_taken_for_a_fault() {
 }
 
 #[tokio::test]
-async fn many_differing_wallets_are_all_named() {
+async fn many_differing_wallets_are_all_reported() {
     let world = World::new().await;
     let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
@@ -165,7 +165,7 @@ async fn many_differing_wallets_are_all_named() {
 }
 
 #[tokio::test]
-async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_its_database_or_its_tables_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     let bare = verify(&world, &[]).await;
     assert_eq!((bare.code, bare.out.as_str()), (Some(69), ""), "{bare:?}");
@@ -177,7 +177,7 @@ async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64() {
+async fn invalid_usage_exits_with_64() {
     let settings: BTreeMap<String, String> =
         [("WALLET_DATABASE_URL".to_owned(), "postgres://u:p@127.0.0.1:1/x".to_owned())].into();
     for arguments in [

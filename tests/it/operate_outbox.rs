@@ -126,7 +126,7 @@ async fn named_events_are_republished_and_pending_or_missing_ones_are_reported()
 }
 
 #[tokio::test]
-async fn a_time_range_takes_its_beginning_and_leaves_its_end() {
+async fn a_time_range_includes_its_start_and_excludes_its_end() {
     let world = quiet_world().await;
     for written in ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"] {
         write(&world, "published", written).await;
@@ -166,7 +166,7 @@ async fn an_outbox_of_many_pages_is_republished_completely() {
 }
 
 #[tokio::test]
-async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_its_database_or_its_tables_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     for arguments in [&["status"][..], &["republish", "--all"]] {
         let bare = outbox(&world, arguments).await;
@@ -180,7 +180,7 @@ async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64() {
+async fn invalid_usage_exits_with_64() {
     let settings: BTreeMap<String, String> =
         [("USERS_DATABASE_URL".to_owned(), "postgres://u:p@127.0.0.1:1/x".to_owned())].into();
     let id = Uuid::now_v7().to_string();

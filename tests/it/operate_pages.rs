@@ -10,7 +10,7 @@ use purse::kernel::Role;
 use crate::support::{command, purse};
 
 #[tokio::test]
-async fn the_template_is_a_configuration_as_it_is_and_with_every_default_uncommented() {
+async fn the_template_is_valid_as_printed_and_with_every_default_uncommented() {
     let nothing = BTreeMap::new();
     let printed = purse(&["config", "template"], &nothing).await;
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
@@ -46,7 +46,7 @@ async fn the_template_is_a_configuration_as_it_is_and_with_every_default_uncomme
 }
 
 #[tokio::test]
-async fn every_shell_gets_a_completion_that_knows_the_commands() {
+async fn the_completion_script_of_every_shell_contains_the_commands() {
     let nothing = BTreeMap::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = purse(&["completions", shell], &nothing).await;
@@ -89,7 +89,7 @@ async fn every_command_has_a_manual_page() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_reader_that_closes_the_pipe_early_is_not_an_error() {
     for arguments in [&["completions", "bash"][..], &["man"], &["config", "template"]] {
         let mut command = command(arguments, &BTreeMap::new());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");

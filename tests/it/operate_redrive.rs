@@ -50,7 +50,7 @@ async fn drained(world: &World, queue: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_hundred_dead_letters_make_a_hundred_wallets_while_the_wallet_role_works_and_none_is_left() {
+async fn redriving_a_hundred_dead_letters_creates_a_hundred_wallets_and_leaves_none() {
     let world = World::new().await;
     let _wallet = world.start(Role::Wallet).await;
     bury_many(&world, 100).await;
@@ -64,7 +64,7 @@ async fn a_hundred_dead_letters_make_a_hundred_wallets_while_the_wallet_role_wor
 }
 
 #[tokio::test]
-async fn a_redriven_event_is_what_it_was_with_its_attempts_counted_anew() {
+async fn a_redriven_event_is_unchanged_except_for_its_attempt_count() {
     let world = quiet_world().await;
     let body = event(Uuid::now_v7());
     let headers = [("x-attempt", "3"), ("x-error", "no"), ("x-request-id", "r-7"), ("tracestate", "a=b")];
@@ -79,7 +79,7 @@ async fn a_redriven_event_is_what_it_was_with_its_attempts_counted_anew() {
 }
 
 #[tokio::test]
-async fn the_named_ones_go_and_all_others_stay_in_their_order() {
+async fn only_the_given_dead_letters_are_redriven_and_the_others_keep_their_order() {
     let world = quiet_world().await;
     for id in ["a", "b", "c", "twin", "d", "twin", "e"] {
         bury(&world, id, b"{}", "no").await;
@@ -98,7 +98,7 @@ async fn the_named_ones_go_and_all_others_stay_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_dry_run_of_all_says_how_many_and_moves_none_and_the_first_can_go_alone() {
+async fn a_dry_run_only_reports_the_number_and_first_limits_how_many_are_moved() {
     let world = quiet_world().await;
     for id in ["a", "b", "c"] {
         bury(&world, id, b"{}", "no").await;
@@ -114,7 +114,7 @@ async fn a_dry_run_of_all_says_how_many_and_moves_none_and_the_first_can_go_alon
 }
 
 #[tokio::test]
-async fn what_fails_again_is_not_redriven_for_ever() {
+async fn a_dead_letter_that_fails_again_is_redriven_only_once() {
     let world = World::new().await;
     let _wallet = world.start(Role::Wallet).await;
     for n in 0..300 {
@@ -126,7 +126,7 @@ async fn what_fails_again_is_not_redriven_for_ever() {
 }
 
 #[tokio::test]
-async fn a_redrive_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_ends_it() {
+async fn a_killed_redrive_loses_nothing_and_the_next_one_completes_it() {
     const LETTERS: u32 = 3000;
     let world = quiet_world().await;
     bury_many(&world, LETTERS.try_into().expect("count")).await;
@@ -160,7 +160,7 @@ async fn a_redrive_that_is_killed_in_the_middle_loses_nothing_and_the_next_one_e
 }
 
 #[tokio::test]
-async fn a_queue_that_takes_no_more_leaves_the_others_dead_and_ends_with_69() {
+async fn when_the_queue_is_full_the_remaining_dead_letters_stay_and_the_command_exits_with_69() {
     let world = quiet_world().await;
     world.broker.limit_length(QUEUE, 10).await;
     bury_many(&world, 450).await;
@@ -174,7 +174,7 @@ async fn a_queue_that_takes_no_more_leaves_the_others_dead_and_ends_with_69() {
 }
 
 #[tokio::test]
-async fn without_the_queue_that_they_go_to_they_stay_and_the_command_says_so() {
+async fn without_the_target_queue_the_dead_letters_stay_and_the_command_reports_it() {
     let world = quiet_world().await;
     bury(&world, "a", b"{}", "no").await;
     world.broker.delete_queue(QUEUE).await;

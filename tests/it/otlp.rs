@@ -98,7 +98,7 @@ async fn the_three_steps_of_a_registration_reach_the_collector_in_one_trace() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+async fn an_unreachable_collector_loses_spans_and_nothing_else() {
     let world = World::new().await;
     let nowhere = [("OTLP_URL", "http://127.0.0.1:1")];
     let mut users = world.start_with(Role::Users, &nowhere).await;

@@ -19,7 +19,7 @@ async fn pending(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn while_the_broker_is_down_people_register_and_when_it_is_back_they_get_their_wallets() {
+async fn users_register_during_a_broker_outage_and_get_their_wallets_afterwards() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     let (users, wallet, client) = world.both().await;
@@ -60,7 +60,7 @@ async fn while_the_broker_is_down_people_register_and_when_it_is_back_they_get_t
 }
 
 #[tokio::test]
-async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wait_without_spending_attempts() {
+async fn during_a_database_outage_requests_return_503_and_events_use_no_attempt() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     // A ladder so short that the outage would climb it many times over.
@@ -116,7 +116,7 @@ async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wai
 }
 
 #[tokio::test]
-async fn a_database_that_hangs_is_a_503_in_time_and_poisons_nothing() {
+async fn a_hanging_database_causes_a_503_in_time_and_leaves_no_broken_connection() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "300")];

@@ -65,7 +65,7 @@ async fn assert_equal_in_time<F: AsyncFnMut(usize, bool) -> Duration>(about: &st
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_a_wrong_password_are_the_same_in_answer_and_time() {
+async fn an_unknown_address_and_a_wrong_password_get_the_same_response_in_the_same_time() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -90,7 +90,7 @@ async fn an_unknown_address_and_a_wrong_password_are_the_same_in_answer_and_time
 }
 
 #[tokio::test]
-async fn a_taken_address_and_a_new_one_are_the_same_in_time() {
+async fn registrations_of_a_taken_and_of_a_new_address_take_the_same_time() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -106,7 +106,7 @@ async fn a_taken_address_and_a_new_one_are_the_same_in_time() {
 }
 
 #[test]
-fn medians_that_differ_are_told_apart() {
+fn medians_that_differ_are_detected() {
     let ms = Duration::from_millis;
     assert_eq!(median(&mut [ms(9), ms(1), ms(5)]), ms(5));
     assert_eq!(apart_percent(ms(100), ms(91)), 9);
@@ -114,7 +114,7 @@ fn medians_that_differ_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_hash_of_smaller_parameters_is_made_anew_by_the_login_that_proves_the_password() {
+async fn a_successful_login_renews_a_hash_with_smaller_parameters() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -134,7 +134,7 @@ async fn a_hash_of_smaller_parameters_is_made_anew_by_the_login_that_proves_the_
 }
 
 #[tokio::test]
-async fn a_long_password_is_not_cut_off_and_a_longer_one_is_refused_before_it_is_hashed() {
+async fn a_long_password_is_not_truncated_and_a_longer_one_is_rejected_before_hashing() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &[("HASH_QUEUE_MAX", "1")]).await;
     let client = Client::new(&users.url(), &users.url());

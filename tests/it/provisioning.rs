@@ -37,7 +37,7 @@ fn tiers(wallet: &RoleProcess, message_id: &str) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn poison_goes_to_the_dead_letters_at_once_with_its_reason() {
+async fn a_poison_message_is_dead_lettered_at_once_with_its_reason() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let user = Uuid::now_v7();
@@ -62,7 +62,7 @@ async fn poison_goes_to_the_dead_letters_at_once_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_failure_that_stays_climbs_three_tiers_and_is_a_dead_letter_while_others_go_on() {
+async fn an_event_that_keeps_failing_climbs_three_tiers_and_is_dead_lettered_while_others_are_processed() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let (stuck, free) = (Uuid::now_v7(), Uuid::now_v7());
@@ -79,7 +79,7 @@ async fn a_failure_that_stays_climbs_three_tiers_and_is_a_dead_letter_while_othe
 }
 
 #[tokio::test]
-async fn a_failure_that_passes_is_made_good_on_the_way_up() {
+async fn an_event_that_fails_temporarily_is_processed_by_a_later_retry() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let user = Uuid::now_v7();
@@ -92,7 +92,7 @@ async fn a_failure_that_passes_is_made_good_on_the_way_up() {
 }
 
 #[tokio::test]
-async fn without_our_header_the_brokers_record_tells_the_tier_and_a_forged_count_is_clamped() {
+async fn without_an_attempt_header_the_tier_is_derived_from_x_death() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, FAST).await;
     let user = Uuid::now_v7();
@@ -105,7 +105,7 @@ async fn without_our_header_the_brokers_record_tells_the_tier_and_a_forged_count
 }
 
 #[tokio::test]
-async fn a_thousand_copies_of_one_event_make_one_wallet() {
+async fn a_thousand_copies_of_one_event_create_one_wallet() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let user = Uuid::now_v7();
@@ -130,7 +130,7 @@ async fn a_thousand_copies_of_one_event_make_one_wallet() {
 }
 
 #[tokio::test]
-async fn a_deleted_queue_is_declared_again_and_no_registration_is_lost() {
+async fn a_deleted_queue_is_redeclared_and_no_registration_is_lost() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     client.ready_user().await;
@@ -146,7 +146,7 @@ async fn a_deleted_queue_is_declared_again_and_no_registration_is_lost() {
 }
 
 #[tokio::test]
-async fn an_event_that_nobody_takes_is_given_back_and_stays_pending() {
+async fn an_unroutable_event_is_returned_and_stays_pending() {
     let world = World::new().await;
     // No wallet role has ever run here: there is no queue.
     let users = world.spawn(Role::Users, &[]).await;
@@ -162,7 +162,7 @@ async fn an_event_that_nobody_takes_is_given_back_and_stays_pending() {
 }
 
 #[tokio::test]
-async fn an_unsigned_event_is_refused_where_signatures_are_required_and_a_wrong_one_everywhere() {
+async fn an_unsigned_event_is_rejected_where_signatures_are_required_and_an_invalid_signature_everywhere() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let wallet = world.start_with(Role::Wallet, &[("REQUIRE_SIGNED_EVENTS", "true")]).await;
@@ -182,7 +182,7 @@ async fn an_unsigned_event_is_refused_where_signatures_are_required_and_a_wrong_
 }
 
 #[tokio::test]
-async fn kill_nine_of_either_role_loses_no_registration() {
+async fn sigkill_of_either_role_loses_no_registration() {
     let world = World::new().await;
     let (mut users, mut wallet, mut client) = world.both().await;
     let mut people = Vec::new();

@@ -171,7 +171,7 @@ async fn ask_wallet(client: &Client, user: &User) {
 }
 
 #[tokio::test]
-async fn every_hot_statement_finds_its_index_however_its_table_has_grown() {
+async fn every_hot_statement_uses_its_index_after_its_table_has_grown() {
     let world = World::new().await;
     drop(world.both().await); // for the migrations
     let owner = grown_wallet(&world).await;

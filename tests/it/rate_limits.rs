@@ -45,7 +45,7 @@ fn assert_limited(answer: &Response, max: u32, window_s: u32, about: &str) -> u6
 }
 
 #[tokio::test]
-async fn registrations_and_logins_are_limited_each_by_its_own_count() {
+async fn registrations_and_logins_are_limited_by_separate_counts() {
     let world = World::new().await;
     let limits =
         [("RL_REGISTER_MAX", "3"), ("RL_REGISTER_WINDOW", "1h"), ("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "1h")];
@@ -74,7 +74,7 @@ async fn registrations_and_logins_are_limited_each_by_its_own_count() {
 }
 
 #[tokio::test]
-async fn a_limited_login_costs_no_hash_and_no_look_at_its_body() {
+async fn a_limited_login_is_rejected_before_its_body_is_read_or_hashed() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_MAX", "1"), ("RL_LOGIN_WINDOW", "1h"), ("HASH_QUEUE_MAX", "1")];
     let (_users, client) = users(&world, &limits).await;
@@ -91,7 +91,7 @@ async fn a_limited_login_costs_no_hash_and_no_look_at_its_body() {
 }
 
 #[tokio::test]
-async fn neither_another_spelling_of_the_path_nor_a_pipeline_is_a_way_around_a_limit() {
+async fn neither_another_spelling_of_the_path_nor_pipelining_bypasses_a_limit() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_LOGIN_MAX", "3"), ("RL_LOGIN_WINDOW", "1h")]).await;
     // What is no login counts for nothing.
@@ -119,7 +119,7 @@ async fn neither_another_spelling_of_the_path_nor_a_pipeline_is_a_way_around_a_l
 }
 
 #[tokio::test]
-async fn who_waits_as_long_as_it_was_told_gets_in() {
+async fn a_client_that_waits_as_long_as_retry_after_says_is_accepted() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "2s")]).await;
     for round in 0..3 {
@@ -133,7 +133,7 @@ async fn who_waits_as_long_as_it_was_told_gets_in() {
 }
 
 #[tokio::test]
-async fn clients_are_told_apart_by_their_address_and_not_by_what_they_say_of_themselves() {
+async fn clients_are_distinguished_by_their_address_and_not_by_headers_that_they_send() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_REGISTER_MAX", "2"), ("RL_REGISTER_WINDOW", "1h")]).await;
     let path = "/v1/auth/register";
@@ -157,7 +157,7 @@ async fn clients_are_told_apart_by_their_address_and_not_by_what_they_say_of_the
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_for_the_address_that_it_saw_itself() {
+async fn a_trusted_proxy_is_trusted_for_the_address_that_it_saw_itself_only() {
     let world = World::new().await;
     let limits =
         [("RL_REGISTER_MAX", "2"), ("RL_REGISTER_WINDOW", "1h"), ("TRUSTED_PROXIES", "127.0.0.1/32,10.0.0.0/8")];
@@ -188,7 +188,7 @@ async fn a_trusted_proxy_is_believed_for_the_address_that_it_saw_itself() {
 }
 
 #[tokio::test]
-async fn a_limit_is_one_for_all_threads_and_all_connections() {
+async fn all_threads_and_connections_share_one_count() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_MAX", "10"), ("RL_LOGIN_WINDOW", "1h"), ("HTTP_WORKERS", "4")];
     let (_users, client) = users(&world, &limits).await;
@@ -203,7 +203,7 @@ async fn a_limit_is_one_for_all_threads_and_all_connections() {
 }
 
 #[tokio::test]
-async fn posts_are_counted_by_user_over_all_their_routes_and_reads_are_not() {
+async fn posts_are_counted_per_user_across_all_routes_and_reads_are_not_counted() {
     let world = World::new().await;
     let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "3"), ("RL_TX_WINDOW", "1h")];
     let users = world.start(Role::Users).await;
@@ -235,7 +235,7 @@ async fn posts_are_counted_by_user_over_all_their_routes_and_reads_are_not() {
 }
 
 #[tokio::test]
-async fn limits_that_are_switched_off_limit_nobody() {
+async fn disabled_limits_limit_no_request() {
     let world = World::new().await;
     let off = [
         ("RATE_LIMIT_ENABLED", "false"),

@@ -35,7 +35,7 @@ fn assert_limited(answer: &Response, max: &str, window_s: u64) -> u64 {
 const TRUST: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.1/32");
 
 #[tokio::test]
-async fn what_one_process_has_counted_the_other_does_not_give_again() {
+async fn requests_counted_by_one_process_also_count_at_the_other() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_MAX", "4"), ("RL_LOGIN_WINDOW", "1h"), ("RL_REGISTER_MAX", "1"), TRUST];
     let [one, other] = twins(&world, Role::Users, &limits).await;
@@ -60,7 +60,7 @@ async fn what_one_process_has_counted_the_other_does_not_give_again() {
 }
 
 #[tokio::test]
-async fn a_flood_over_both_processes_gets_as_many_through_as_the_limit_has() {
+async fn both_processes_together_accept_as_many_requests_of_a_flood_as_the_limit_allows() {
     let world = World::new().await;
     let [one, other] = twins(&world, Role::Users, &[("RL_LOGIN_MAX", "10"), ("RL_LOGIN_WINDOW", "1h"), TRUST]).await;
     let flood = (0..80).map(|n| knock(if n % 2 == 0 { &one } else { &other }, LOGIN, "203.0.113.1"));
@@ -70,7 +70,7 @@ async fn a_flood_over_both_processes_gets_as_many_through_as_the_limit_has() {
 }
 
 #[tokio::test]
-async fn who_waits_as_long_as_one_process_says_gets_in_at_the_other_and_at_this_one() {
+async fn a_retry_after_of_one_process_includes_requests_at_the_other() {
     let world = World::new().await;
     let [one, other] = twins(&world, Role::Users, &[("RL_LOGIN_MAX", "1"), ("RL_LOGIN_WINDOW", "2s"), TRUST]).await;
     for (spends, refuses) in [(&one, &other), (&other, &one), (&one, &other)] {
@@ -85,7 +85,7 @@ async fn who_waits_as_long_as_one_process_says_gets_in_at_the_other_and_at_this_
 }
 
 #[tokio::test]
-async fn logins_to_one_account_are_counted_together_whatever_addresses_they_come_from() {
+async fn logins_to_one_account_are_counted_together_over_all_processes() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_ACCOUNT_MAX", "2"), ("RL_LOGIN_WINDOW", "1h")];
     let [one, other] = twins(&world, Role::Users, &limits).await;
@@ -101,7 +101,7 @@ async fn logins_to_one_account_are_counted_together_whatever_addresses_they_come
 }
 
 #[tokio::test]
-async fn posts_of_one_user_are_counted_together_over_all_wallet_processes() {
+async fn posts_of_one_user_are_counted_together_over_all_processes() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let [one, other] = twins(&world, Role::Wallet, &[("RL_TX_MAX", "3"), ("RL_TX_WINDOW", "1h")]).await;
@@ -119,7 +119,7 @@ async fn posts_of_one_user_are_counted_together_over_all_wallet_processes() {
 }
 
 #[tokio::test]
-async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_then_together_again() {
+async fn without_the_shared_counts_each_process_counts_for_itself_until_they_are_available_again() {
     let world = World::new().await;
     let [one, other] = twins(&world, Role::Users, &[("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "1h"), TRUST]).await;
     assert_eq!(knock(&one, LOGIN, "203.0.113.1").await.header("ratelimit-remaining"), "1");
@@ -153,7 +153,7 @@ async fn while_the_counts_cannot_be_asked_each_process_counts_for_itself_and_the
 }
 
 #[tokio::test]
-async fn while_the_database_is_down_a_limit_holds_in_each_process_and_a_crash_forgives_what_was_spent() {
+async fn during_a_database_outage_each_process_enforces_the_limit_and_a_crash_resets_the_shared_counts() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     let [one, other] = twins(&world, Role::Users, &[("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "1h"), TRUST]).await;
@@ -181,7 +181,7 @@ async fn while_the_database_is_down_a_limit_holds_in_each_process_and_a_crash_fo
 }
 
 #[tokio::test]
-async fn counts_that_limit_nobody_any_more_are_swept_and_no_others() {
+async fn a_sweep_removes_only_the_shared_counts_that_no_longer_limit_a_client() {
     let world = World::new().await;
     let [_one, _other] = twins(&world, Role::Users, &[TRUST]).await;
     world

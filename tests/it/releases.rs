@@ -238,7 +238,7 @@ fn the_changelog_of_this_repository_lists_released_versions_only() {
 }
 
 #[test]
-fn a_release_is_made_from_a_clean_main_alone_and_is_complete_or_does_not_exist() {
+fn a_release_requires_a_clean_main_and_is_complete_or_changes_nothing() {
     let clone = Clone::create("refusals");
     clone.commit("feat(wallet): keep money");
     fs::write(clone.here().join("note"), "").expect("written");

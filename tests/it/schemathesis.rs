@@ -45,7 +45,7 @@ async fn try_out(url: String, user: User) -> (bool, String) {
 
 #[tokio::test]
 #[ignore = "takes minutes and a package of Python's: just schemathesis"]
-async fn what_another_reader_makes_of_the_document_is_answered_as_it_says() {
+async fn schemathesis_finds_no_response_that_contradicts_the_document() {
     let world = World::new().await;
     let (users, wallet, client): (_, _, Client) = world.both().await;
     let user = client.ready_user().await;

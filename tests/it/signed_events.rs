@@ -68,7 +68,7 @@ async fn the_users_role_signs_the_message_the_user_and_the_body_without_an_expir
 }
 
 #[tokio::test]
-async fn a_forged_an_altered_and_a_borrowed_signature_are_dead_letters_with_their_reason() {
+async fn forged_altered_and_reused_signatures_are_dead_lettered_with_their_reason() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let (user, victim) = (Uuid::now_v7(), Uuid::now_v7());
@@ -135,7 +135,7 @@ async fn a_forged_an_altered_and_a_borrowed_signature_are_dead_letters_with_thei
 }
 
 #[tokio::test]
-async fn where_signatures_are_required_an_unsigned_event_is_a_dead_letter_and_a_signed_one_a_wallet() {
+async fn in_production_an_unsigned_event_is_dead_lettered_and_a_signed_one_creates_a_wallet() {
     let world = World::new().await;
     let production = [
         ("APP_ENV", "production"),

@@ -95,7 +95,7 @@ fn every_threat_names_tests_and_each_of_them_exists() {
 }
 
 #[test]
-fn tests_and_rows_are_read_as_they_are_written() {
+fn tests_are_found_by_their_attribute_and_rows_by_their_number() {
     let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(flavor = \"x\")]\nasync fn two() {}\n\
                   // #[test]\nfn three() {}\n#[cfg(test)]\nmod tests { #[actix_web::test] async fn four() {} }\n";
     assert_eq!(tests_of(source), ["one", "two", "four"]);
@@ -104,7 +104,7 @@ fn tests_and_rows_are_read_as_they_are_written() {
 }
 
 #[test]
-fn the_checks_of_the_dependencies_are_part_of_the_tests() {
+fn the_dependency_checks_are_part_of_the_tests() {
     let justfile = page("justfile");
     let test = justfile.lines().find(|line| line.starts_with("test:")).expect("a recipe");
     assert!(test.contains("deny"), "{test}");
@@ -130,7 +130,7 @@ fn the_checks_of_the_dependencies_are_part_of_the_tests() {
 }
 
 #[test]
-fn only_the_sources_reach_the_build_of_the_image() {
+fn only_the_sources_reach_the_image_build() {
     let ignored = page(".dockerignore");
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
     assert_eq!(lines.first(), Some(&"*"), "nothing but what is named");

@@ -28,7 +28,7 @@ async fn is_taken(client: &Client, token: &str, about: &str) {
 }
 
 #[tokio::test]
-async fn every_token_that_is_not_ours_and_valid_now_is_a_401_at_both_roles() {
+async fn every_forged_or_invalid_token_returns_401_at_both_roles() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -111,7 +111,7 @@ async fn every_token_that_is_not_ours_and_valid_now_is_a_401_at_both_roles() {
 }
 
 #[tokio::test]
-async fn the_tokens_of_other_minters_with_our_key_are_taken() {
+async fn tokens_minted_elsewhere_with_our_key_are_accepted() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -138,7 +138,7 @@ async fn the_tokens_of_other_minters_with_our_key_are_taken() {
 }
 
 #[tokio::test]
-async fn a_token_lives_as_long_as_the_settings_say() {
+async fn a_token_expires_after_the_configured_lifetime() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &[("ACCESS_TOKEN_TTL", "1s")]).await;
     let client = Client::new(&users.url(), &users.url());
@@ -153,7 +153,7 @@ async fn a_token_lives_as_long_as_the_settings_say() {
 }
 
 #[tokio::test]
-async fn while_keys_change_the_previous_one_verifies_and_the_new_one_signs() {
+async fn during_key_rotation_the_previous_key_verifies_and_the_new_one_signs() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -174,7 +174,7 @@ async fn while_keys_change_the_previous_one_verifies_and_the_new_one_signs() {
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_who_does_not_exist_is_no_profile() {
+async fn the_profile_of_a_user_who_does_not_exist_returns_404() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());

@@ -192,7 +192,7 @@ impl Good {
 }
 
 #[tokio::test]
-async fn every_attack_of_the_rfc_that_applies_is_a_401_at_both_roles() {
+async fn every_applicable_attack_of_the_rfc_returns_401_at_both_roles() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let good = Good::new();
@@ -205,7 +205,7 @@ async fn every_attack_of_the_rfc_that_applies_is_a_401_at_both_roles() {
 }
 
 #[tokio::test]
-async fn a_key_that_a_token_brings_or_points_to_is_neither_used_nor_fetched() {
+async fn a_key_that_a_token_contains_or_links_to_is_neither_used_nor_fetched() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let bait = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -233,7 +233,7 @@ async fn a_key_that_a_token_brings_or_points_to_is_neither_used_nor_fetched() {
 }
 
 #[tokio::test]
-async fn the_tokens_that_pyjwt_mints_are_taken_or_refused_as_its_script_says() {
+async fn tokens_minted_by_pyjwt_are_accepted_or_rejected_as_its_script_states() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let minted: Vec<Value> = serde_json::from_str(PYJWT).expect("JSON");

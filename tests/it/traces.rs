@@ -17,7 +17,7 @@ fn lines(process: &RoleProcess) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_registration_is_followed_by_its_trace_through_both_roles_to_a_retry_and_to_its_wallet() {
+async fn one_trace_follows_a_registration_through_both_roles_and_a_retry_to_its_wallet() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, &[("RETRY_TTL_1_MS", "300")]).await;
     let users = world.start(Role::Users).await;

@@ -223,7 +223,7 @@ impl Journal for LockedJournal {
 }
 
 #[tokio::test]
-async fn an_unlocked_wallet_is_held_or_after_waiting_does_not_exist() {
+async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
     assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::Held; 3]);
     let gone = DraftResult::Answer(Err(PostError::NoWallet));

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_one_kind_are_one_series_whatever_thread_served_them() {
+    fn requests_with_the_same_labels_are_one_series_over_all_threads() {
         let metrics = Metrics::try_new().expect("metrics");
         let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
         for thread in &threads {

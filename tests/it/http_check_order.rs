@@ -44,7 +44,7 @@ async fn bare(client: &Client, role: Role, method: &str, path: &str) -> Response
 }
 
 #[tokio::test]
-async fn a_method_that_a_resource_does_not_have_is_a_405_with_those_it_has_before_anything_else() {
+async fn an_unsupported_method_returns_405_with_the_supported_ones_before_any_other_check() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     for (role, path, has) in everything() {
@@ -66,7 +66,7 @@ async fn a_method_that_a_resource_does_not_have_is_a_405_with_those_it_has_befor
 }
 
 #[tokio::test]
-async fn head_is_answered_like_get_without_the_body() {
+async fn head_returns_the_same_as_get_without_the_body() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -95,7 +95,7 @@ async fn head_is_answered_like_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
+async fn a_path_that_is_not_exactly_a_route_returns_404_before_any_other_check() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     for path in
@@ -133,7 +133,7 @@ async fn a_path_that_is_not_exactly_a_route_is_a_404_before_anything_else() {
 }
 
 #[tokio::test]
-async fn without_a_token_every_wallet_route_and_the_profile_are_a_401() {
+async fn without_a_token_every_wallet_route_and_the_profile_return_401() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     for (role, path, has) in ROUTES {
@@ -157,7 +157,7 @@ async fn without_a_token_every_wallet_route_and_the_profile_are_a_401() {
 }
 
 #[tokio::test]
-async fn the_token_comes_before_the_limit_and_the_limit_before_the_gate() {
+async fn the_token_is_checked_before_the_limit_and_the_limit_before_the_gate() {
     let world = World::new().await;
     let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "2"), ("RL_TX_WINDOW", "1h")];
     let wallet = world.start_with(Role::Wallet, &limited).await;
@@ -177,7 +177,7 @@ async fn the_token_comes_before_the_limit_and_the_limit_before_the_gate() {
 }
 
 #[tokio::test]
-async fn the_gate_says_exactly_its_sentence_whatever_else_is_wrong() {
+async fn the_gate_returns_the_same_503_whatever_else_is_wrong_with_the_request() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&wallet.url(), &wallet.url());

@@ -77,7 +77,7 @@ fn person(email: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
+async fn every_response_of_the_users_role_is_documented() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -123,7 +123,7 @@ async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_wallet_role_is_one_that_the_document_promises() {
+async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
     let (_users, wallet, client) = world.both().await;
     let role = Recorder::of(&client, &wallet).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, PATIENCE, World, eventually};
 
 #[tokio::test]
-async fn a_person_registers_and_gets_exactly_one_wallet() {
+async fn a_user_registers_and_gets_exactly_one_wallet() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.user().await;
@@ -23,7 +23,7 @@ async fn a_person_registers_and_gets_exactly_one_wallet() {
 }
 
 #[tokio::test]
-async fn register_log_in_credit_debit_balance() {
+async fn a_user_registers_logs_in_credits_debits_and_reads_the_balance() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let mut user = client.ready_user().await;
@@ -54,7 +54,7 @@ async fn register_log_in_credit_debit_balance() {
 }
 
 #[tokio::test]
-async fn until_the_wallet_is_there_every_endpoint_says_so_and_then_never_again() {
+async fn every_endpoint_returns_wallet_provisioning_until_the_wallet_exists_and_never_afterwards() {
     let world = World::new().await;
     // A users role whose broker does not exist: registrations work, their events wait.
     let lonely = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
@@ -85,7 +85,7 @@ async fn until_the_wallet_is_there_every_endpoint_says_so_and_then_never_again()
 }
 
 #[tokio::test]
-async fn the_same_request_under_one_key_is_answered_by_the_first() {
+async fn a_retry_with_the_same_key_returns_the_first_result() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -116,7 +116,7 @@ async fn the_same_request_under_one_key_is_answered_by_the_first() {
 }
 
 #[tokio::test]
-async fn a_history_is_paged_newest_first_and_filtered() {
+async fn a_history_is_paginated_newest_first_and_filtered() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -150,7 +150,7 @@ async fn a_history_is_paged_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn a_balance_can_be_read_as_it_stood() {
+async fn a_balance_can_be_read_as_of_a_point_in_time() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -168,7 +168,7 @@ async fn a_balance_can_be_read_as_it_stood() {
 }
 
 #[tokio::test]
-async fn one_request_id_is_followed_through_both_roles_logs() {
+async fn one_request_id_appears_in_the_logs_of_both_roles() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -196,7 +196,7 @@ async fn one_request_id_is_followed_through_both_roles_logs() {
 }
 
 #[tokio::test]
-async fn a_waiting_status_is_answered_when_the_wallet_comes_and_not_when_the_time_is_up() {
+async fn a_waiting_status_request_returns_as_soon_as_the_wallet_exists() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let lonely = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
