@@ -1,19 +1,14 @@
 //! The example clients of `docs/clients` and the requests of `docs/purse.http`, against real roles.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::repository::{root, text};
 use crate::support::{Document, LossyProxy, PATIENCE, World, eventually};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Runs a client; what it printed.
 async fn run(program: &'static str, file: &'static str, users: String, wallet: String) -> (Value, String) {
@@ -75,7 +70,7 @@ async fn the_javascript_client_waits_retries_and_paginates() {
 
 /// One request of an `.http` file.
 #[derive(Default)]
-struct Step {
+struct FileRequest {
     name: Option<String>,
     expected: Option<u16>,
     /// Request line, headers, an empty line, body: with references still in it.
@@ -83,26 +78,26 @@ struct Step {
 }
 
 /// Reads the form that httpYac has: variables, and requests between lines that begin with `###`.
-fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Step>) {
+fn parse(text: &str) -> (BTreeMap<String, String>, Vec<FileRequest>) {
     let mut parts = text.split("\n###");
     let variables =
         parts.next().unwrap_or_default().lines().filter_map(|line| line.strip_prefix('@')?.split_once(" = "));
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let step = |part: &str| {
-        let mut step = Step::default();
-        // The rest of the line that separates is a title.
+    let request = |part: &str| {
+        let mut request = FileRequest::default();
+        // The rest of the `###` line is a title.
         for line in part.lines().skip(1) {
             if let Some(name) = line.strip_prefix("# @name ") {
-                step.name = Some(name.to_owned());
+                request.name = Some(name.to_owned());
             } else if let Some(status) = line.strip_prefix("?? status == ") {
-                step.expected = status.parse().ok();
+                request.expected = status.parse().ok();
             } else {
-                step.text.extend([line, "\n"]);
+                request.text.extend([line, "\n"]);
             }
         }
-        step
+        request
     };
-    (variables, parts.map(step).collect())
+    (variables, parts.map(request).collect())
 }
 
 /// Puts in what stands between braces: a variable, something fresh, or a part of an earlier answer.
@@ -130,17 +125,17 @@ fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<S
 
 #[tokio::test]
 async fn every_request_in_the_http_file_gets_the_status_written_there() {
-    let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
-    let (mut variables, steps) = parse(&text);
+    let text = text("docs/purse.http");
+    let (mut variables, requests) = parse(&text);
     assert_eq!(variables["users"], "http://localhost:3002");
     assert_eq!(variables["wallet"], "http://localhost:3001");
-    assert!(steps.len() >= 20, "only {} requests", steps.len());
+    assert!(requests.len() >= 20, "only {} requests", requests.len());
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     variables.extend([("users".to_owned(), users.url()), ("wallet".to_owned(), wallet.url())]);
     let mut answers = BTreeMap::new();
-    for step in steps {
-        let text = filled(step.text.trim(), &variables, &answers);
+    for FileRequest { name, expected, text } in requests {
+        let text = filled(text.trim(), &variables, &answers);
         let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
         let mut lines = head.lines();
         let (method, url) = lines.next().and_then(|line| line.split_once(' ')).expect("a request line");
@@ -150,14 +145,14 @@ async fn every_request_in_the_http_file_gets_the_status_written_there() {
         }
         let request = if body.is_empty() { request } else { request.body(body.to_owned()) };
         let answer = client.send(request.timeout(PATIENCE)).await;
-        assert_eq!(Some(answer.status.as_u16()), step.expected, "{text}\n{answer:?}");
-        answers.extend(step.name.map(|name| (name, answer.body)));
+        assert_eq!(Some(answer.status.as_u16()), expected, "{text}\n{answer:?}");
+        answers.extend(name.map(|name| (name, answer.body)));
     }
 }
 
 #[tokio::test]
 async fn the_http_file_contains_every_documented_route() {
-    let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
+    let text = text("docs/purse.http");
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {

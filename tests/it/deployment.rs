@@ -1,19 +1,13 @@
 //! The deployment files name only what exists, and a role accepts what a pod or container would be given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use purse::infra::config::Setting;
 use purse::infra::config::setting::ALL;
 use purse::kernel::Role;
 
+use crate::support::repository::text as file;
 use crate::support::{World, purse};
-
-fn file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
 
 /// Whether a word has the form of a variable: `APP_ENV`.
 fn is_variable(word: &str) -> bool {

@@ -1,14 +1,13 @@
 //! `/metrics`: what is counted, that it is counted right, and that the handbook tells of all of it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::support::repository::{between, text};
 use crate::support::{
     Client, Family, PASSWORD, PATIENCE, RoleProcess, Scrape, World, eventually, token_of, unknown_user_id,
 };
@@ -189,11 +188,9 @@ async fn the_handbook_lists_every_metric_and_no_other() {
             assert_eq!(seen.1, Family { labels: seen.1.labels.clone(), ..family }, "the roles differ");
         }
     }
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).expect("page");
     let expected = table(&families);
-    let shown = page.split_once("<!-- metrics:begin -->").and_then(|(_, rest)| rest.split_once("<!-- metrics:end -->"));
     assert!(
-        shown.is_some_and(|(shown, _)| shown.trim() == expected),
+        between(&text("docs/operations.md"), "metrics") == expected,
         "put this between the marks metrics:begin and metrics:end of docs/operations.md:\n\n{expected}\n"
     );
 }

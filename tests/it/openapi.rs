@@ -1,14 +1,13 @@
 //! The OpenAPI documents: that they are sound, and that they have the routes that the servers have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::repository::{sources, text, without_tests};
 use crate::support::{Client, Document, World};
 
 /// Runs the binary to its end, with nothing set.
@@ -96,21 +95,9 @@ fn every_example_in_the_documents_matches_its_schema() {
 /// Paths that are served without an endpoint, because the document has nothing to say about them.
 const UNDOCUMENTED: [&str; 2] = ["/", "/docs/{file}"];
 
-/// The production code below a folder.
-fn production(folder: &Path, found: &mut String) {
-    for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        if path.is_dir() {
-            production(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push_str(fs::read_to_string(path).expect("a text").split("#[cfg(test)]").next().unwrap_or_default());
-        }
-    }
-}
-
 #[test]
 fn every_route_is_served_through_a_documented_endpoint() {
-    let mut code = String::new();
-    production(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    let code: String = sources("src").iter().map(|path| without_tests(&text(path)).to_owned()).collect();
     for function in ["web::resource(\"", "web::redirect(\""] {
         let paths = code.split(function).skip(1).filter_map(|rest| rest.split('"').next());
         for path in paths {

@@ -1,29 +1,9 @@
 //! The threat model names tests, and each of them has to exist.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 
+use crate::support::repository::{sources, text as page};
 use crate::support::source::tokens;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn page(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
 
 /// The names of the tests of a source text: functions under an attribute that ends in `test`.
 fn tests_of(source: &str) -> Vec<String> {
@@ -50,19 +30,10 @@ fn tests_of(source: &str) -> Vec<String> {
 
 /// Every test: those of the `it` crate by module and name, those beside the code by name alone.
 fn tests() -> BTreeSet<String> {
-    let mut paths = Vec::new();
-    sources(&root().join("src"), &mut paths);
-    let mut tests: BTreeSet<String> =
-        paths.iter().flat_map(|path| tests_of(&fs::read_to_string(path).expect("source"))).collect();
-    let folder = root().join("tests/it");
-    let mut paths = Vec::new();
-    sources(&folder, &mut paths);
-    for path in paths {
-        let module = path.strip_prefix(&folder).expect("inside").with_extension("");
-        let module = module.to_string_lossy().replace('/', "::");
-        tests.extend(
-            tests_of(&fs::read_to_string(&path).expect("source")).iter().map(|name| format!("{module}::{name}")),
-        );
+    let mut tests: BTreeSet<String> = sources("src").iter().flat_map(|path| tests_of(&page(path))).collect();
+    for path in sources("tests/it") {
+        let module = path.trim_start_matches("tests/it/").trim_end_matches(".rs").replace('/', "::");
+        tests.extend(tests_of(&page(&path)).iter().map(|name| format!("{module}::{name}")));
     }
     tests
 }
