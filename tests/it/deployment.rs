@@ -1,4 +1,4 @@
-//! The deployment files name only what exists, and a role accepts what a pod or container would be given.
+//! The deployment files name only settings that exist, and a role accepts the settings that a pod or container gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,12 +37,12 @@ fn every_setting_in_a_manifest_exists_and_belongs_to_the_role() {
         assert!(named.contains("INTERNAL_JWT_PRIVATE_KEY"), "{named:?}");
         for variable in both.iter().chain(&named) {
             let setting = ALL.iter().find(|setting| setting.env == variable);
-            // What the pods of both roles get may belong to one of them.
+            // A setting that the pods of both roles get may belong to one role.
             let fits = setting.is_some_and(|s| both.contains(variable) || s.role.is_none_or(|role| role == known));
-            assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is no setting of it");
+            assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is not a setting of that role");
         }
         let secrets = ALL.iter().filter(|s| s.is_secret() && s.role.is_none_or(|role| role == known));
-        // The owner's password is for the jobs alone.
+        // Only the migration jobs get the owner's password.
         let (owner, needed): (Vec<&Setting>, Vec<&Setting>) =
             secrets.partition(|s| s.env.ends_with("_MIGRATION_DATABASE_URL"));
         let jobs = variables(&file("docker/kubernetes/migrate.yaml"));
@@ -79,7 +79,7 @@ fn the_container_stack_passes_every_setting_of_its_environment_file_to_both_role
         let service = service(&stack, role);
         assert!(service.contains("<<: *role\n") && service.contains("<<: *role-environment\n"), "{role}");
     }
-    // These would take precedence over the file, so they are few, and known.
+    // These take precedence over the file, so only known ones are allowed.
     for variable in variables(anchored(&stack, "role-environment")) {
         assert!(
             ALL.iter().any(|setting| setting.env == variable) || variable.ends_with("_PASSWORD"),
@@ -120,7 +120,7 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
         let name = format!("{}_PORT", role.to_uppercase());
         let setting = ALL.iter().find(|setting| setting.env == name).expect("port");
         assert_eq!(setting.default, purse::infra::config::setting::Fallback::Text(port), "{name}");
-        // The check reads what it is given: a setting that is taken away is missed.
+        // Without a required setting the check fails.
         environment.remove("INTERNAL_JWT_PRIVATE_KEY");
         let checked = purse(&["check-config", "--role", role], &environment).await;
         assert_eq!(checked.code, Some(64), "{checked:?}");
@@ -135,16 +135,16 @@ fn an_image_has_labels_for_its_version_its_source_and_its_base() {
     }
     for argument in ["VERSION", "REVISION", "CREATED"] {
         assert!(recipe.contains(&format!("\nARG {argument}=unknown\n")), "{argument}");
-        assert!(stack.contains(&format!("--build-arg \"{argument}=")), "docker/stack.sh does not say {argument}");
+        assert!(stack.contains(&format!("--build-arg \"{argument}=")), "docker/stack.sh does not set {argument}");
     }
     let base = recipe.split("org.opencontainers.image.base.name=\"").nth(1).and_then(|rest| rest.split('"').next());
     let last = recipe.lines().filter_map(|line| line.strip_prefix("FROM ")).next_back();
-    assert_eq!(base, last, "the label names the image that it is really made on");
+    assert_eq!(base, last, "the label does not name the base image");
 }
 
 #[tokio::test]
 async fn every_unique_key_of_the_wallet_tables_begins_with_the_user_id() {
-    // So that they can be distributed by it: docs/scaling.md.
+    // A condition for distributing the tables by user: docs/scaling.md.
     let world = World::new().await;
     let _wallet = world.start(Role::Wallet).await;
     let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)

@@ -104,8 +104,8 @@ async fn a_queue_with_different_arguments_causes_one_clear_message_and_exit_code
     world.broker.declare_plain("wallet.provision").await;
     let mut wallet = world.spawn(Role::Wallet, &[]).await;
     assert_eq!(wallet.exited().await.code(), Some(69), "{}", wallet.output());
-    let told = wallet.stderr();
-    assert!(told.contains("wallet.provision already exists at the broker with different arguments"), "{told}");
+    let errors = wallet.stderr();
+    assert!(errors.contains("wallet.provision already exists at the broker with different arguments"), "{errors}");
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn posts_in_progress_finish_before_a_stop_and_acknowledged_ones_are_stored
         tokio::spawn(async move {
             let request =
                 client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), Some(&format!("k{n}")));
-            client.try_send(request).await.is_some_and(|answer| answer.status == 201)
+            client.try_send(request).await.is_some_and(|response| response.status == 201)
         })
     });
     let posts: Vec<_> = posts.collect();
@@ -231,12 +231,12 @@ async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
         "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
     half.write_all(head.as_bytes()).expect("sent");
     // The response to a later request shows that the server has read the first one.
-    assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("answer").status(), 200);
+    assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("response").status(), 200);
     users.signal(Signal::TERM);
     assert_eq!(users.exited().await.code(), Some(0), "{}", users.output());
-    let mut answer = String::new();
-    half.read_to_string(&mut answer).expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is shutting down."), "{answer}");
+    let mut response = String::new();
+    half.read_to_string(&mut response).expect("received");
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("The service is shutting down."), "{response}");
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn a_second_signal_exits_immediately() {
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
-    holder.batch_execute("BEGIN; SELECT FROM wallets FOR UPDATE").await.expect("held");
+    holder.batch_execute("BEGIN; SELECT FROM wallets FOR UPDATE").await.expect("locked");
     let post = client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), None);
     let post = tokio::spawn(async move { post.send().await.is_ok() });
     let waits =

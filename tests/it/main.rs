@@ -1,11 +1,11 @@
-//! All integration tests, in one crate: against real servers that the crate starts itself, with a database and a
-//! virtual host a test.
+//! All integration tests, in one crate. They use real servers, which the crate starts; each test has its own databases
+//! and virtual host.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "in a test a panic is how it fails"
+    reason = "a test fails by panicking"
 )]
 
 mod support;

@@ -59,7 +59,7 @@ enum StubSecurity {
 }
 
 impl StubSecurity {
-    fn refusal(self) -> Option<HashError> {
+    fn hash_error(self) -> Option<HashError> {
         match self {
             Self::Busy => Some(HashError::Overloaded),
             Self::Broken => Some(HashError::Failed("broken for a test".into())),
@@ -71,11 +71,12 @@ impl StubSecurity {
 #[async_trait]
 impl PasswordHasher for StubSecurity {
     async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
-        self.refusal().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
+        self.hash_error().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
     }
 
     async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
-        self.refusal().map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
+        self.hash_error()
+            .map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
     }
 }
 
