@@ -113,8 +113,8 @@ mod tests {
         let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
         for thread in &threads {
             for _ in 0..2 {
-                let answer = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
-                thread.count(("POST", "/v1/auth/login"), answer, Duration::from_millis(2));
+                let outcome = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
+                thread.count(("POST", "/v1/auth/login"), outcome, Duration::from_millis(2));
             }
             thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
         }
