@@ -138,7 +138,7 @@ fuzz seconds="30" target="": _rust (_tool "cargo-fuzz")
 # Send random requests to both roles; none may return a 5xx
 [group('check')]
 fuzz-http requests="100000": _rust servers
-    PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it no_request_whatever_it_is -- --nocapture
+    PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it http_fuzz:: -- --nocapture
 
 # Test both roles against their OpenAPI documents
 [group('check')]

@@ -2,51 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use purse::infra::config::setting::{ALL, Fallback};
 use purse::kernel::ExitStatus;
 use serde_json::Value;
 
-use crate::support::{Document, World};
-
-/// Marks a value that changes, in a response shown on a page.
-const ELLIPSIS: char = '…';
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn page(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
-/// The text between two marks of a page.
-fn between<'a>(text: &'a str, mark: &str) -> &'a str {
-    let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
-    let inside = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
-    inside.unwrap_or_else(|| panic!("the page has no marks {begin} and {end}")).0.trim()
-}
-
-/// The fenced blocks of a text, with their language.
-fn blocks(text: &str) -> Vec<(String, String)> {
-    let mut blocks = Vec::new();
-    let mut open: Option<(String, String)> = None;
-    for line in text.lines() {
-        match (line.strip_prefix("```"), open.as_mut()) {
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(language), None) => open = Some((language.trim().to_owned(), String::new())),
-            (None, Some((_, body))) => {
-                body.push_str(line);
-                body.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    assert_eq!(open, None, "a block is not closed");
-    blocks
-}
+use crate::support::repository::{between, files_with, root, sources, text as page};
+use crate::support::{Document, ELLIPSIS, WalkStep, World, blocks, walk_steps};
 
 /// The table that docs/configuration.md has to contain.
 fn settings_table() -> String {
@@ -74,32 +38,15 @@ fn the_configuration_page_lists_the_settings_of_the_binary() {
     );
 }
 
-/// A block of commands, and the response that the page shows below it.
-struct Step {
-    commands: String,
-    answer: Option<Value>,
-}
-
-/// The pages that have a walk-through.
-/// The README stays short; docs/api.md is complete: each with the number of responses that it shows.
+/// The pages with a walk-through, and the number of responses that each shows.
 const WALKS: [(&str, usize); 2] = [("README.md", 5), ("docs/api.md", 20)];
 
-fn walk(name: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for (language, body) in blocks(between(&page(name), "walk")) {
-        match (language.as_str(), steps.last_mut()) {
-            ("sh", _) => steps.push(Step { commands: body, answer: None }),
-            ("json", Some(step)) if step.answer.is_none() => {
-                step.answer = Some(serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}")));
-            }
-            (other, _) => panic!("unexpected block `{other}`:\n{body}"),
-        }
-    }
-    steps
+fn walk(name: &str) -> Vec<WalkStep> {
+    walk_steps(&page(name), "walk", "json")
 }
 
 /// Runs the steps in one shell, and returns the output of each.
-fn run(steps: &[Step], users: &str, wallet: &str) -> Vec<String> {
+fn run(steps: &[WalkStep], users: &str, wallet: &str) -> Vec<String> {
     const BREAK: &str = "-- end of the step --";
     let commands: Vec<&str> = steps.iter().map(|step| step.commands.as_str()).chain([""]).collect();
     let script = commands.join(&format!("\nprintf '\\n{BREAK}\\n'\n"));
@@ -140,19 +87,26 @@ async fn each_walk_through_returns_the_responses_on_its_page() {
     let (_users, _wallet, client) = world.both().await;
     for (name, responses) in WALKS {
         let steps = walk(name);
-        assert_eq!(steps.iter().filter(|step| step.answer.is_some()).count(), responses, "responses shown in {name}");
+        assert_eq!(steps.iter().filter(|step| step.output.is_some()).count(), responses, "responses shown in {name}");
         let client = client.clone();
         let ran = tokio::task::spawn_blocking(move || {
             let printed = run(&steps, &client.users, &client.wallet);
             steps.into_iter().zip(printed).collect::<Vec<_>>()
         });
         for (step, printed) in ran.await.expect("thread") {
-            match &step.answer {
+            match &step.output {
                 None => assert_eq!(printed, "", "{name} shows no response to:\n{}", step.commands),
                 Some(shown) => {
-                    let got: Value = serde_json::from_str(&printed)
-                        .unwrap_or_else(|e| panic!("{name}: {e}: {printed}\nafter\n{}", step.commands));
-                    assert_eq!(differs("response", shown, &got), None, "{name}: after\n{}", step.commands);
+                    let json = |text: &str| -> Value {
+                        serde_json::from_str(text)
+                            .unwrap_or_else(|e| panic!("{name}: {e}: {text}\nafter\n{}", step.commands))
+                    };
+                    assert_eq!(
+                        differs("response", &json(shown), &json(&printed)),
+                        None,
+                        "{name}: after\n{}",
+                        step.commands
+                    );
                 }
             }
         }
@@ -258,10 +212,10 @@ fn every_recipe_that_a_page_mentions_exists() {
     let mut recipes = recipes_of(&justfile);
     recipes.extend(present.iter().flat_map(|path| recipes_of(&fs::read_to_string(path).expect("import"))));
     // Where `just` is installed, it decides.
-    let asked = Command::new("just").arg("--summary").current_dir(root()).output();
-    if let Some(answer) = asked.ok().filter(|answer| answer.status.success()) {
+    let summary = Command::new("just").arg("--summary").current_dir(root()).output();
+    if let Some(summary) = summary.ok().filter(|summary| summary.status.success()) {
         let known: BTreeSet<String> =
-            String::from_utf8_lossy(&answer.stdout).split_whitespace().map(str::to_owned).collect();
+            String::from_utf8_lossy(&summary.stdout).split_whitespace().map(str::to_owned).collect();
         recipes.retain(|recipe| known.contains(recipe));
     }
     assert!(recipes.contains("up") && recipes.contains("test"), "{recipes:?}");
@@ -270,9 +224,9 @@ fn every_recipe_that_a_page_mentions_exists() {
         absent.iter().any(|path| path.file_stem().is_some_and(|stem| recipe.starts_with(&*stem.to_string_lossy())))
     };
     for path in markdown() {
-        let named = recipes_named(&fs::read_to_string(&path).expect("page"));
+        let named = recipes_named(&page(&path));
         let missing: Vec<_> = named.iter().filter(|r| !recipes.contains(*r) && !elsewhere(r)).collect();
-        assert!(missing.is_empty(), "{} mentions recipes that the justfile does not have: {missing:?}", path.display());
+        assert!(missing.is_empty(), "{path} mentions recipes that the justfile does not have: {missing:?}");
     }
     assert!(recipes_named(&page("README.md")).len() >= 4);
 }
@@ -285,34 +239,16 @@ fn recipes_are_found_in_code_only() {
     assert_eq!(recipes_of(justfile).into_iter().collect::<Vec<_>>(), ["run", "status", "up"]);
 }
 
-/// Every file below a folder, outside hidden folders and build output.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !path.is_dir() {
-            found.push(path);
-        } else if !name.starts_with('.') && !matches!(name.as_str(), "target" | "corpus") {
-            found.extend(files(&path));
-        }
-    }
-    found.sort();
-    found
-}
-
-fn markdown() -> Vec<PathBuf> {
-    files(root()).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+fn markdown() -> Vec<String> {
+    files_with("", &["md"])
 }
 
 #[test]
 fn the_index_lists_every_page_of_documentation() {
     let index = page("docs/README.md");
-    let docs = root().join("docs");
-    let missing: Vec<_> = files(&docs)
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|e| ["md", "http", "py", "mjs"].iter().any(|known| e == *known)))
-        .map(|path| path.strip_prefix(&docs).expect("below docs").display().to_string())
+    let missing: Vec<_> = files_with("docs", &["md", "http", "py", "mjs"])
+        .iter()
+        .map(|path| path.trim_start_matches("docs/").to_owned())
         .filter(|name| name != "README.md" && !index.contains(&format!("]({name})")))
         .collect();
     assert!(missing.is_empty(), "docs/README.md has no link to {missing:?}");
@@ -339,11 +275,11 @@ fn every_link_between_pages_has_a_target() {
     assert!(pages.len() >= 15, "{pages:?}");
     let mut broken = Vec::new();
     for path in pages {
-        let text = fs::read_to_string(&path).expect("page");
+        let (text, path) = (page(&path), root().join(path));
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
         for target in targets.filter(|t| !t.contains("://") && !t.starts_with("mailto:")) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let linked = if file.is_empty() { path.clone() } else { path.parent().unwrap_or(root()).join(file) };
+            let linked = if file.is_empty() { path.clone() } else { path.parent().expect("folder").join(file) };
             let has_anchor = || anchors(&fs::read_to_string(&linked).unwrap_or_default()).contains(anchor);
             if !linked.exists() || !(anchor.is_empty() || has_anchor()) {
                 broken.push(format!("{}: {target}", path.display()));
@@ -353,7 +289,7 @@ fn every_link_between_pages_has_a_target() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
-/// The test names in the tables of a page: words in backticks like `fr_05_a_claim_whose_owner_died_is_free_after_its_lease`.
+/// The test names in the tables of a page: words in backticks like `fr_08_a_marked_event_is_not_published_again`.
 fn named_tests(page: &str) -> Vec<&str> {
     let is_name = |word: &&str| {
         word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -363,19 +299,16 @@ fn named_tests(page: &str) -> Vec<&str> {
 
 #[test]
 fn every_fault_on_the_reliability_page_has_a_test_and_every_fault_test_a_row() {
+    let read = |folder: &str| -> String { sources(folder).iter().map(|path| page(path)).collect() };
+    let tests = read("src") + &read("tests");
     let page = page("docs/reliability.md");
-    let sources = |folder: &str| -> String {
-        let read = |path: PathBuf| fs::read_to_string(path).expect("source");
-        files(&root().join(folder)).into_iter().map(read).collect()
-    };
-    let tests = sources("src") + &sources("tests");
     let named = named_tests(&page);
     assert!(named.len() > 60, "only {} tests are named", named.len());
     for name in &named {
         let exists = tests.contains(&format!("fn {name}()")) || tests.contains(&format!("ablation!({name},"));
         assert!(exists, "docs/reliability.md names {name}, which does not exist");
     }
-    let faults = sources("tests/it/faults");
+    let faults = read("tests/it/faults");
     let all =
         faults.split("#[tokio::test]").skip(1).filter_map(|text| text.split("async fn ").nth(1)?.split('(').next());
     for name in all.filter(|name| !matches!(*name, "$name" | "soak")) {

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
 
+use crate::support::repository::{between, sources, text};
 use crate::support::source::{Token, named_paths, reexports, tokens};
 
 /// First layer in which code may log.
@@ -26,11 +25,7 @@ struct Layers(Vec<Module>);
 
 impl Layers {
     fn of_architecture() -> Self {
-        let page = root().join("docs/architecture.md");
-        let page = fs::read_to_string(page).expect("docs/architecture.md");
-        let table =
-            page.split_once("<!-- layers:begin -->").and_then(|(_, rest)| rest.split_once("<!-- layers:end -->"));
-        Self::parse(table.expect("marks layers:begin and layers:end").0)
+        Self::parse(between(&text("docs/architecture.md"), "layers"))
     }
 
     /// The columns are layer, module, responsibility, may import. `<context>` stands for `users` and for `wallet`.
@@ -65,10 +60,6 @@ impl Layers {
     fn is_above_the_table(&self, path: &str) -> bool {
         path == "lib" || self.0.iter().any(|module| is_inside(&module.name, path))
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn is_inside(path: &str, module: &str) -> bool {
@@ -167,24 +158,11 @@ fn violations(layers: &Layers, file: &str, source: &str) -> Vec<Violation> {
     all
 }
 
-/// Every file in `src/`, by its path inside, with its text.
-fn sources() -> BTreeMap<String, String> {
-    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("folder") {
-            let path = entry.expect("entry").path();
-            if path.is_dir() {
-                collect(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let src = root().join("src");
-    let mut files = Vec::new();
-    collect(&src, &mut files);
-    assert!(files.len() > 100, "only {} files in {}", files.len(), src.display());
-    let name = |path: &PathBuf| path.strip_prefix(&src).expect("inside src").to_string_lossy().into_owned();
-    files.iter().map(|path| (name(path), fs::read_to_string(path).expect("source"))).collect()
+/// The text of every file in `src/`, by its path inside.
+fn source_files() -> BTreeMap<String, String> {
+    let files = sources("src");
+    assert!(files.len() > 100, "only {} files in src", files.len());
+    files.iter().map(|path| (path.trim_start_matches("src/").to_owned(), text(path))).collect()
 }
 
 /// Which file imports which, by module. An import of a re-export counts as one of the file that defines it. A file may
@@ -240,7 +218,7 @@ fn cycles(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Vec<&str>> {
 #[test]
 fn every_import_and_every_technology_is_in_an_allowed_layer() {
     let layers = Layers::of_architecture();
-    let all: Vec<String> = sources()
+    let all: Vec<String> = source_files()
         .iter()
         .flat_map(|(file, source)| violations(&layers, file, source))
         .map(|violation| violation.to_string())
@@ -250,7 +228,7 @@ fn every_import_and_every_technology_is_in_an_allowed_layer() {
 
 #[test]
 fn no_two_files_import_each_other() {
-    let imports = file_imports(&sources());
+    let imports = file_imports(&source_files());
     let cycles: Vec<String> = cycles(&imports).into_iter().map(|files| files.join(" <-> ")).collect();
     assert!(cycles.is_empty(), "{} import cycles:\n{}", cycles.len(), cycles.join("\n"));
 }
@@ -258,7 +236,7 @@ fn no_two_files_import_each_other() {
 #[test]
 fn every_module_of_the_table_exists_and_may_import_only_modules_above_it() {
     let Layers(modules) = Layers::of_architecture();
-    let files: BTreeSet<String> = sources().keys().map(|file| path_of(file).join("::")).collect();
+    let files: BTreeSet<String> = source_files().keys().map(|file| path_of(file).join("::")).collect();
     for (index, module) in modules.iter().enumerate() {
         assert!(files.contains(&module.name), "src/ has no module {}", module.name);
         let above = &modules[..index];

@@ -59,7 +59,7 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_64() {
 }
 
 #[tokio::test]
-async fn bad_usage_exits_with_64_and_help_with_0() {
+async fn invalid_usage_exits_with_64_and_help_with_0() {
     let nothing = BTreeMap::new();
     for arguments in [
         &[][..],
@@ -80,7 +80,7 @@ async fn bad_usage_exits_with_64_and_help_with_0() {
 }
 
 #[tokio::test]
-async fn production_refuses_the_unsafe_defaults() {
+async fn production_rejects_the_unsafe_defaults() {
     let mut settings = valid_settings(Role::Wallet);
     settings.insert("APP_ENV".to_owned(), "production".to_owned());
     let (code, output) = run(&["check-config", "--role", "wallet"], &settings).await;
@@ -89,7 +89,7 @@ async fn production_refuses_the_unsafe_defaults() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
+async fn a_port_in_use_causes_one_clear_message_and_exit_code_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = taken.local_addr().expect("address").port().to_string();
     let (code, output) =
@@ -99,17 +99,17 @@ async fn a_taken_port_is_one_clear_line_and_exit_code_69() {
 }
 
 #[tokio::test]
-async fn a_queue_that_exists_with_other_arguments_is_one_clear_message_and_exit_code_69() {
+async fn a_queue_with_different_arguments_causes_one_clear_message_and_exit_code_69() {
     let world = World::new().await;
     world.broker.declare_plain("wallet.provision").await;
     let mut wallet = world.spawn(Role::Wallet, &[]).await;
     assert_eq!(wallet.exited().await.code(), Some(69), "{}", wallet.output());
-    let told = wallet.stderr();
-    assert!(told.contains("wallet.provision already exists at the broker with different arguments"), "{told}");
+    let errors = wallet.stderr();
+    assert!(errors.contains("wallet.provision already exists at the broker with different arguments"), "{errors}");
 }
 
 #[tokio::test]
-async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written() {
+async fn a_stop_signal_stops_a_role_gracefully_with_0_and_its_last_log_line_is_written() {
     let world = World::new().await;
     for (role, signal) in [(Role::Users, Signal::TERM), (Role::Wallet, Signal::INT)] {
         let mut process = world.start_with(role, &[("LOG_LEVEL", "debug")]).await;
@@ -122,7 +122,7 @@ async fn a_stop_signal_ends_a_role_in_order_with_0_and_its_last_line_is_written(
 }
 
 #[tokio::test]
-async fn a_hangup_is_ignored_and_a_stop_before_the_database_is_there_is_heard() {
+async fn a_hangup_is_ignored_and_a_stop_signal_works_while_the_database_is_unreachable() {
     let mut settings = valid_settings(Role::Users);
     settings.extend([("USERS_PORT".to_owned(), "0".to_owned()), ("HOST".to_owned(), "127.0.0.1".to_owned())]);
     settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
@@ -148,7 +148,7 @@ async fn posts_in_progress_finish_before_a_stop_and_acknowledged_ones_are_stored
         tokio::spawn(async move {
             let request =
                 client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), Some(&format!("k{n}")));
-            client.try_send(request).await.is_some_and(|answer| answer.status == 201)
+            client.try_send(request).await.is_some_and(|response| response.status == 201)
         })
     });
     let posts: Vec<_> = posts.collect();
@@ -201,7 +201,7 @@ async fn a_database_that_is_not_utf8_is_rejected_with_69() {
 }
 
 #[tokio::test]
-async fn a_role_without_the_owners_password_serves_only_a_database_that_the_owner_has_migrated() {
+async fn a_role_without_the_owners_password_serves_only_a_database_that_is_already_migrated() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         let with_owner = world.settings(role);
@@ -231,16 +231,16 @@ async fn a_request_whose_body_never_arrives_gets_a_response_on_shutdown() {
         "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
     half.write_all(head.as_bytes()).expect("sent");
     // The response to a later request shows that the server has read the first one.
-    assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("answer").status(), 200);
+    assert_eq!(reqwest::get(format!("{}/health/live", users.url())).await.expect("response").status(), 200);
     users.signal(Signal::TERM);
     assert_eq!(users.exited().await.code(), Some(0), "{}", users.output());
-    let mut answer = String::new();
-    half.read_to_string(&mut answer).expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("The service is shutting down."), "{answer}");
+    let mut response = String::new();
+    half.read_to_string(&mut response).expect("received");
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("The service is shutting down."), "{response}");
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_exits_immediately() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let patient =
@@ -252,7 +252,7 @@ async fn a_second_signal_ends_at_once() {
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
-    holder.batch_execute("BEGIN; SELECT FROM wallets FOR UPDATE").await.expect("held");
+    holder.batch_execute("BEGIN; SELECT FROM wallets FOR UPDATE").await.expect("locked");
     let post = client.post_request(&user, "credit", &serde_json::json!({"amountMinor": 1}), None);
     let post = tokio::spawn(async move { post.send().await.is_ok() });
     let waits =

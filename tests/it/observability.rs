@@ -40,8 +40,8 @@ fn program(name: &str) -> PathBuf {
 /// Runs promtool in the folder of the rules.
 fn promtool(arguments: &[&str]) -> Result<String, String> {
     let ran = Command::new(program("promtool")).args(arguments).current_dir(folder()).output().expect("promtool");
-    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    if ran.status.success() { Ok(said) } else { Err(said) }
+    let output = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    if ran.status.success() { Ok(output) } else { Err(output) }
 }
 
 /// All values of a key in a file of rules or rule tests.
@@ -139,15 +139,15 @@ impl Prometheus {
     }
 
     async fn get(&self, path: &str) -> Option<Value> {
-        let answer = reqwest::get(format!("{}{path}", self.url)).await.ok()?;
-        serde_json::from_str(&answer.text().await.ok()?).ok()
+        let response = reqwest::get(format!("{}{path}", self.url)).await.ok()?;
+        serde_json::from_str(&response.text().await.ok()?).ok()
     }
 
     /// Whether a query returns at least one number.
     async fn has_data(&self, query: &str) -> bool {
-        let Some(answer) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
-        assert_ne!(answer["status"], "error", "{query}: {answer}");
-        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let Some(response) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
+        assert_ne!(response["status"], "error", "{query}: {response}");
+        let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
         let numbers = results.iter().filter_map(|result| result["value"][1].as_str()?.parse::<f64>().ok());
         numbers.into_iter().any(f64::is_finite)
     }
@@ -157,18 +157,18 @@ impl Prometheus {
     async fn series(&self, query: &str, seconds: i64) -> Vec<Vec<(f64, f64)>> {
         let end = jiff::Timestamp::now().as_second();
         let path = format!("/api/v1/query_range?query={}&start={}&end={end}&step=1", encoded(query), end - seconds);
-        let answer = self.get(&path).await.unwrap_or_default();
+        let response = self.get(&path).await.unwrap_or_default();
         let begin = f64::from(u32::try_from(end - seconds).expect("a time"));
         let point = |pair: &Value| Some((pair[0].as_f64()? - begin, pair[1].as_str()?.parse().ok()?));
-        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
         let points = |result: &Value| result["values"].as_array().into_iter().flatten().filter_map(point).collect();
         results.iter().map(points).collect()
     }
 
     /// Pending and firing alerts.
     async fn alerts(&self) -> BTreeSet<String> {
-        let answer = self.get("/api/v1/alerts").await.unwrap_or_default();
-        let alerts = answer["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        let response = self.get("/api/v1/alerts").await.unwrap_or_default();
+        let alerts = response["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts.iter().filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned)).collect()
     }
 }

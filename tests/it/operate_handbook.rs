@@ -1,45 +1,18 @@
 //! The commands of docs/operations.md print what the page shows.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use serde_json::json;
 
-use crate::support::{Client, PATIENCE, World, eventually};
+use crate::support::repository::text;
+use crate::support::{Client, ELLIPSIS, PATIENCE, World, eventually, walk_steps};
 
 /// The IDs on the page.
 const SHOWN_EVENT: &str = "01a206c3-0b00-7000-8000-0000000000e1";
 const SHOWN_USER: &str = "01a206c3-0b00-7000-8000-0000000000a1";
-/// Marks a value that changes, in an output shown on the page.
-const ELLIPSIS: char = '…';
-
-/// A command of the page, and the output shown below it.
-struct Step {
-    command: String,
-    answer: Option<String>,
-}
-
-/// The steps between two marks of the page.
-fn steps(mark: &str) -> Vec<Step> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
-    let page = fs::read_to_string(path).expect("page");
-    let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
-    let inside = page.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("marks").0;
-    let mut steps: Vec<Step> = Vec::new();
-    for (index, block) in inside.split("```").enumerate().filter(|(index, _)| index % 2 == 1) {
-        let (language, body) = block.split_once('\n').expect("a block of lines");
-        match (language, steps.last_mut()) {
-            ("sh", _) => steps.push(Step { command: body.to_owned(), answer: None }),
-            ("text", Some(step)) if step.answer.is_none() => step.answer = Some(body.to_owned()),
-            (other, _) => panic!("unexpected block {index} of {mark}: `{other}`"),
-        }
-    }
-    steps
-}
-
 /// Whether a line equals the one on the page, except for column widths and changing values.
 fn line_fits(shown: &str, got: &str) -> bool {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -63,18 +36,18 @@ fn fits(shown: &str, got: &str) -> bool {
 /// Runs the steps of a section, with these values instead of those on the page.
 async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
-    let steps = steps(mark);
-    assert!(steps.iter().any(|step| step.answer.is_some()), "{mark} shows nothing");
+    let steps = walk_steps(&text("docs/operations.md"), mark, "text");
+    assert!(steps.iter().any(|step| step.output.is_some()), "{mark} shows no output");
     let folder = Path::new(env!("CARGO_BIN_EXE_purse")).parent().expect("folder").display().to_string();
     for step in steps {
         let mut shell = Command::new("sh");
-        shell.args(["-eu", "-c", &real(&step.command)]).env_clear().envs(settings);
+        shell.args(["-eu", "-c", &real(&step.commands)]).env_clear().envs(settings);
         shell.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap_or_default()));
         let ran = tokio::task::spawn_blocking(move || shell.output().expect("sh")).await.expect("thread");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.command);
-        if let Some(shown) = step.answer.map(|answer| real(&answer)) {
-            assert!(fits(&shown, &out), "{}\nthe page shows:\n{shown}\nit printed:\n{out}", step.command);
+        assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.commands);
+        if let Some(shown) = step.output.map(|output| real(&output)) {
+            assert!(fits(&shown, &out), "{}\nthe page shows:\n{shown}\nit printed:\n{out}", step.commands);
         }
     }
 }

@@ -2,14 +2,12 @@
 //! which native readers stumble over.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use purse::kernel::Role;
 use serde_json::Value;
 
-use crate::docs::files;
 use crate::support::purse;
+use crate::support::repository::{files_with, text as read};
 
 /// Phrases that the public text avoids, each with a better one. `a|b` stands for either word, `#` for a number.
 const AVOIDED: &[(&str, &str)] = &[
@@ -159,21 +157,13 @@ async fn help(command: &[&str]) -> Vec<(String, String)> {
 
 /// Everything that operators and callers read, each text with its place.
 async fn public_text() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut pages: Vec<(String, String)> =
         ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docker/observability/alerts.yml"]
             .map(|name| (name.to_owned(), read(name)))
             .into();
     let changelog = read("CHANGELOG.md");
     pages.push(("CHANGELOG.md".to_owned(), changelog.split("\n## ").next().unwrap_or_default().to_owned()));
-    for path in files(&root.join("docs")) {
-        if path.extension().is_some_and(|extension| ["md", "http", "py", "mjs"].iter().any(|known| extension == *known))
-        {
-            let name = path.strip_prefix(root).expect("below the root").display().to_string();
-            pages.push((name.clone(), read(&name)));
-        }
-    }
+    pages.extend(files_with("docs", &["md", "http", "py", "mjs"]).into_iter().map(|name| (name.clone(), read(&name))));
     for role in Role::ALL {
         let dashboard = format!("docker/observability/grafana/dashboards/{role}.json");
         pages.extend(texts(&dashboard, &serde_json::from_str(&read(&dashboard)).expect("a dashboard")));

@@ -18,7 +18,7 @@ impl Drop for Clone {
     }
 }
 
-/// Copies a folder with all that is in it; a Rust source becomes an empty file.
+/// Copies a folder and its contents; Rust sources become empty files.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("folder");
     for entry in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).flatten() {
@@ -77,8 +77,8 @@ impl Clone {
             command.env_remove(name);
         }
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-        for whose in ["GIT_AUTHOR", "GIT_COMMITTER"] {
-            command.env(format!("{whose}_NAME"), "A test").env(format!("{whose}_EMAIL"), "test@example.com");
+        for role in ["GIT_AUTHOR", "GIT_COMMITTER"] {
+            command.env(format!("{role}_NAME"), "A test").env(format!("{role}_EMAIL"), "test@example.com");
         }
         command.output().unwrap_or_else(|e| panic!("{program}: {e}"))
     }
@@ -229,7 +229,7 @@ fn the_changelog_of_this_repository_lists_released_versions_only() {
     for heading in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
         assert!(["Added", "Changed", "Fixed", "Performance", "Security"].contains(&heading), "{heading}");
     }
-    // Of a source archive, or a clone without tags, git knows no release.
+    // A source archive and a clone without tags have no release in git.
     let tag = Clone::run(root, "git", &["describe", "--tags", "--abbrev=0", "--match", "v[0-9]*"]);
     if tag.status.success() {
         let tag = String::from_utf8(tag.stdout).expect("text");
@@ -238,7 +238,7 @@ fn the_changelog_of_this_repository_lists_released_versions_only() {
 }
 
 #[test]
-fn a_release_is_made_from_a_clean_main_alone_and_is_complete_or_does_not_exist() {
+fn a_release_requires_a_clean_main_and_is_complete_or_changes_nothing() {
     let clone = Clone::create("refusals");
     clone.commit("feat(wallet): keep money");
     fs::write(clone.here().join("note"), "").expect("written");
@@ -253,7 +253,7 @@ fn a_release_is_made_from_a_clean_main_alone_and_is_complete_or_does_not_exist()
     clone.refuses(64, "HEAD is detached");
     clone.git(&["switch", "--quiet", "main"]);
 
-    // A hook that rejects the commit stands for any failure after the files were written.
+    // A hook that rejects the commit simulates a failure after the files were written.
     let hook = clone.here().join(".git/hooks/pre-commit");
     fs::create_dir_all(hook.parent().expect("folder")).expect("folder");
     fs::write(&hook, "#!/bin/sh\nexit 1\n").expect("hook");

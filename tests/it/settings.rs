@@ -2,27 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use purse::infra::config::setting::ALL;
 
+use crate::support::repository::{files, root, text};
+
 /// Most files that adding a setting may touch.
 const FILES_MAX: usize = 4;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Every file in a folder of the repository, or the file itself.
-fn files(path: &Path, found: &mut Vec<String>) {
-    if path.is_dir() {
-        for entry in fs::read_dir(path).expect("folder") {
-            files(&entry.expect("entry").path(), found);
-        }
-    } else {
-        found.push(path.strip_prefix(root()).expect("inside").to_string_lossy().into_owned());
-    }
-}
 
 /// Whether a file contains one of these words, not as part of a longer one.
 fn names(file: &str, words: &[&str]) -> bool {
@@ -32,14 +18,15 @@ fn names(file: &str, words: &[&str]) -> bool {
 
 #[test]
 fn adding_a_setting_touches_the_files_that_the_guide_lists_and_no_other() {
-    let guide = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
-    let (_, section) = guide.split_once("**Add a setting**").expect("the section");
-    let section = section.split("\n**").next().unwrap_or_default();
+    let guide = text("CONTRIBUTING.md");
+    let (_, section) = guide.split_once("### Add a setting").expect("the section");
+    let section = section.split("\n### ").next().unwrap_or_default();
     let code = |text: &str| text.split('`').nth(1).expect("code in backticks").to_owned();
+    let link = |text: &str| text.split(['(', ')']).nth(1).expect("a link to a file").to_owned();
     let example = code(section);
     let setting = ALL.iter().find(|setting| setting.env == example).expect("the example is a setting");
     let listed: BTreeSet<String> =
-        section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).map(code).collect();
+        section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).map(link).collect();
     assert!((1..=FILES_MAX).contains(&listed.len()), "{listed:?}");
 
     let key = setting.key();
@@ -49,9 +36,7 @@ fn adding_a_setting_touches_the_files_that_the_guide_lists_and_no_other() {
         assert!(names(file, &[setting.env, &key, short]), "{file} does not name {example}");
     }
     let mut production = vec!["README.md".to_owned(), "docs/configuration.md".to_owned()];
-    for folder in ["src", "config", "docker"] {
-        files(&root().join(folder), &mut production);
-    }
+    production.extend(["src", "config", "docker"].into_iter().flat_map(files));
     let naming: BTreeSet<String> = production.into_iter().filter(|file| names(file, &[setting.env, &key])).collect();
     assert!(naming.is_subset(&listed), "CONTRIBUTING.md does not list {:?}", &naming - &listed);
 }

@@ -59,7 +59,7 @@ enum StubSecurity {
 }
 
 impl StubSecurity {
-    fn refusal(self) -> Option<HashError> {
+    fn hash_error(self) -> Option<HashError> {
         match self {
             Self::Busy => Some(HashError::Overloaded),
             Self::Broken => Some(HashError::Failed("broken for a test".into())),
@@ -71,11 +71,12 @@ impl StubSecurity {
 #[async_trait]
 impl PasswordHasher for StubSecurity {
     async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
-        self.refusal().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
+        self.hash_error().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
     }
 
     async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
-        self.refusal().map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
+        self.hash_error()
+            .map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
     }
 }
 
@@ -223,7 +224,7 @@ impl Journal for LockedJournal {
 }
 
 #[tokio::test]
-async fn an_unlocked_wallet_is_held_or_after_waiting_does_not_exist() {
+async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
     assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::Held; 3]);
     let gone = DraftResult::Answer(Err(PostError::NoWallet));

@@ -113,7 +113,7 @@ mod tests {
             .with_content_type("application/json".into())
             .with_timestamp(7)
             .with_expiration("1".into())
-            .with_user_id("somebody".into())
+            .with_user_id("another-user".into())
             .with_reply_to("elsewhere".into());
         let how = Forwarding {
             queue: "q",

@@ -129,7 +129,7 @@ fn a_file_is_read_and_its_unknown_keys_and_secrets_are_refused() {
 }
 
 #[test]
-fn every_setting_has_a_name_of_its_own() {
+fn setting_names_are_unique() {
     assert_eq!(ALL.iter().map(|s| s.env).collect::<HashSet<_>>().len(), ALL.len());
 }
 
@@ -139,7 +139,7 @@ fn key_and_flag_are_derived_from_the_variable() {
 }
 
 #[test]
-fn every_setting_is_read_and_an_invalid_value_is_answered_with_what_it_accepts() {
+fn every_setting_is_read_and_an_invalid_value_is_reported_with_what_is_accepted() {
     for role in Role::ALL {
         for setting in ALL.iter().filter(|s| s.role.is_none_or(|own| own == role)) {
             let too_large;

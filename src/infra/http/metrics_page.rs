@@ -108,13 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_one_kind_are_one_series_whatever_thread_served_them() {
+    fn requests_with_the_same_labels_are_one_series_over_all_threads() {
         let metrics = Metrics::try_new().expect("metrics");
         let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
         for thread in &threads {
             for _ in 0..2 {
-                let answer = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
-                thread.count(("POST", "/v1/auth/login"), answer, Duration::from_millis(2));
+                let outcome = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
+                thread.count(("POST", "/v1/auth/login"), outcome, Duration::from_millis(2));
             }
             thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
         }

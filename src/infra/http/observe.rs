@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_panicking_handler_is_a_500_with_an_error_body_and_the_next_request_is_served() {
+    async fn a_panicking_handler_returns_500_and_the_next_request_is_served() {
         let app = App::new()
             .route("/panics", web::get().to(panics))
             .route("/works", web::get().to(HttpResponse::Ok))
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn every_body_ends_with_one_line_end_unless_it_is_empty_or_compressed() {
+    async fn every_body_ends_with_one_newline_unless_it_is_empty_or_compressed() {
         let gzip = || HttpResponse::Ok().insert_header((header::CONTENT_ENCODING, "gzip")).body("zip");
         let shared = web::Bytes::from_static(b"shared");
         let app = App::new()
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_the_router_rejects_has_an_error_body_and_keeps_its_allow_header() {
+    async fn a_rejection_by_the_router_has_an_error_body_and_keeps_its_allow_header() {
         let app =
             App::new().service(web::resource("/here").route(web::get().to(HttpResponse::Ok))).wrap(from_fn(observe));
         let app = test::init_service(app).await;

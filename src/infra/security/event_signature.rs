@@ -127,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_signature_of_another_key_is_rejected() {
-        let ours = EventSignatures::new(&Secret::new("internal"));
-        let theirs = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
-        assert_eq!(ours.verify(&theirs, &EVENT), Err(SignatureRefused::Invalid));
-        assert_eq!(ours.verify("", &EVENT), Err(SignatureRefused::Invalid));
+        let signatures = EventSignatures::new(&Secret::new("internal"));
+        let other = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
+        assert_eq!(signatures.verify(&other, &EVENT), Err(SignatureRefused::Invalid));
+        assert_eq!(signatures.verify("", &EVENT), Err(SignatureRefused::Invalid));
     }
 }

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dependencies_report_at_info_is_logged_with_debug_only() {
+    fn info_messages_of_dependencies_are_logged_at_level_debug_only() {
         assert_eq!(most_verbose("actix_server::builder", Level::Info), Level::Warning);
         assert_eq!(most_verbose("actix_server::builder", Level::Debug), Level::Info);
         assert_eq!(most_verbose("purse::roles", Level::Info), Level::Info);

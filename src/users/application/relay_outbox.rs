@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// A broker with fixed outcomes that does not answer further events.
+    /// A broker with fixed outcomes that confirms no further event.
     struct StubBroker(Vec<PublishOutcome>);
 
     #[async_trait]

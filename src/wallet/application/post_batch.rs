@@ -193,8 +193,8 @@ mod tests {
     #[tokio::test]
     async fn after_a_failure_of_the_store_or_a_lock_drafts_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
-            let away = FailingJournal { whole: Some(class), cents: None, unknown: false };
-            let (results, failures) = results(away, &[5, 6], LockWait::Wait).await;
+            let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
+            let (results, failures) = results(journal, &[5, 6], LockWait::Wait).await;
             assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
         }
     }

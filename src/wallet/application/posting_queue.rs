@@ -125,8 +125,8 @@ mod tests {
         assert!(queue.is_empty());
         queue.push(user(1), 10);
         assert!(!queue.is_empty(), "a post for a common batch waits");
-        let taken = queue.take_common(1);
-        queue.set_aside(taken.into_iter().map(|post| (user(1), post)).collect());
+        let batch = queue.take_common(1);
+        queue.set_aside(batch.into_iter().map(|post| (user(1), post)).collect());
         assert!(!queue.is_empty(), "a post of a set-aside wallet waits");
         queue.take_set_aside(1);
         assert!(queue.is_empty());

@@ -110,7 +110,7 @@ mod tests {
         let ladder = ladder();
         assert_eq!(ladder.attempt(None, Some("wallet.provision.retry.30s")), Attempt(2));
         assert_eq!(ladder.attempt(None, Some("wallet.provision")), Attempt::FIRST);
-        assert_eq!(ladder.attempt(None, Some("somebody.elses")), Attempt::FIRST);
+        assert_eq!(ladder.attempt(None, Some("unrelated.queue")), Attempt::FIRST);
         assert_eq!(ladder.attempt(None, None), Attempt::FIRST);
     }
 

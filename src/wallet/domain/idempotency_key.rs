@@ -31,8 +31,8 @@ mod tests {
 
     #[test]
     fn a_key_is_one_to_128_visible_ascii_characters() {
-        for taken in ["!~", &"k".repeat(128)] {
-            assert_eq!(IdempotencyKey::parse(taken).map(|key| key.as_str().to_owned()), Ok(taken.to_owned()));
+        for valid in ["!~", &"k".repeat(128)] {
+            assert_eq!(IdempotencyKey::parse(valid).map(|key| key.as_str().to_owned()), Ok(valid.to_owned()));
         }
         for refused in ["", " ", "a b", "a\tb", "ü", "a\u{7f}", &"k".repeat(129)] {
             assert_eq!(IdempotencyKey::parse(refused), Err(KeyRefused), "{refused:?}");

@@ -15,10 +15,12 @@ mod lossy_proxy;
 mod panels;
 mod process;
 mod raw;
+pub mod repository;
 mod scrape;
 pub mod source;
 mod token;
 mod uncommitted_wallet;
+mod walk;
 mod wallet_lock;
 pub mod world;
 
@@ -38,6 +40,7 @@ pub use raw::Raw;
 pub use scrape::{Family, Scrape};
 pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, token_of, unknown_user_id};
 pub use uncommitted_wallet::UncommittedWallet;
+pub use walk::{ELLIPSIS, WalkStep, blocks, walk_steps};
 pub use wallet_lock::WalletLock;
 pub use world::{Outages, World, free_port};
 

@@ -1,4 +1,4 @@
-//! The main job, end to end: register, wallet, log in, credit, debit, balance, history.
+//! End to end: register, wallet, log in, credit, debit, balance, history.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, PATIENCE, World, eventually};
 
 #[tokio::test]
-async fn a_person_registers_and_gets_exactly_one_wallet() {
+async fn a_user_registers_and_gets_exactly_one_wallet() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.user().await;
@@ -23,7 +23,7 @@ async fn a_person_registers_and_gets_exactly_one_wallet() {
 }
 
 #[tokio::test]
-async fn register_log_in_credit_debit_balance() {
+async fn a_user_registers_logs_in_credits_debits_and_reads_the_balance() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let mut user = client.ready_user().await;
@@ -54,12 +54,12 @@ async fn register_log_in_credit_debit_balance() {
 }
 
 #[tokio::test]
-async fn until_the_wallet_is_there_every_endpoint_says_so_and_then_never_again() {
+async fn every_endpoint_returns_wallet_provisioning_until_the_wallet_exists_and_never_afterwards() {
     let world = World::new().await;
-    // A users role whose broker does not exist: registrations work, their events wait.
-    let lonely = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
+    // This users role has no broker: registrations succeed, and their events stay in the outbox.
+    let without_broker = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
     let wallet = world.start(Role::Wallet).await;
-    let client = Client::new(&lonely.url(), &wallet.url());
+    let client = Client::new(&without_broker.url(), &wallet.url());
     let user = client.user().await;
     for path in
         ["/v1/balance", "/v1/transactions", "/v1/wallet/status", "/v1/transactions/x", "/v1/wallet/status?wait=1"]
@@ -70,10 +70,10 @@ async fn until_the_wallet_is_there_every_endpoint_says_so_and_then_never_again()
         let body = json!({"code": "WALLET_PROVISIONING", "message": "Wallet is being provisioned. Retry shortly."});
         assert_eq!(gate.body, body, "{path}");
     }
-    // The gate stands before the body.
+    // The gate is checked before the body.
     assert_eq!(client.post(&user, "credit", -5, None).await.code(), "WALLET_PROVISIONING");
 
-    drop(lonely);
+    drop(without_broker);
     let _users = world.start(Role::Users).await;
     eventually(PATIENCE, "the wallet is provisioned", || async {
         (client.get(&user, "/v1/balance").await.status == 200).then_some(())
@@ -85,7 +85,7 @@ async fn until_the_wallet_is_there_every_endpoint_says_so_and_then_never_again()
 }
 
 #[tokio::test]
-async fn the_same_request_under_one_key_is_answered_by_the_first() {
+async fn a_retry_with_the_same_key_returns_the_first_result() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -94,38 +94,38 @@ async fn the_same_request_under_one_key_is_answered_by_the_first() {
     let again = client.post(&user, "credit", 700, Some("key-1")).await;
     assert_eq!((again.status.as_u16(), again.header("idempotent-replayed")), (200, "true"));
     assert_eq!(again.body, first.body);
-    // The one-shot form asks for the same thing.
+    // The route with the type in the body is an equivalent request.
     let url = format!("{}/v1/transactions", client.wallet);
     let either = json!({"type": "credit", "amountMinor": 700});
-    let one_shot = client.request(reqwest::Method::POST, &url).bearer_auth(&user.token).json(&either);
-    let one_shot = client.send(one_shot.header("idempotency-key", "key-1")).await;
-    assert_eq!((one_shot.status.as_u16(), &one_shot.body["id"]), (200, &first.body["id"]));
+    let equivalent = client.request(reqwest::Method::POST, &url).bearer_auth(&user.token).json(&either);
+    let equivalent = client.send(equivalent.header("idempotency-key", "key-1")).await;
+    assert_eq!((equivalent.status.as_u16(), &equivalent.body["id"]), (200, &first.body["id"]));
 
     for other in
         [client.post(&user, "credit", 701, Some("key-1")).await, client.post(&user, "debit", 700, Some("key-1")).await]
     {
         assert_eq!((other.status.as_u16(), other.code()), (422, "IDEMPOTENCY_KEY_REUSED"));
     }
-    // A refused request uses no key up.
+    // A rejected request does not consume its key.
     assert_eq!(client.post(&user, "debit", 9000, Some("key-2")).await.code(), "INSUFFICIENT_FUNDS");
     assert_eq!(client.post(&user, "credit", 1, Some("key-2")).await.status, 201);
-    // Another user's keys are another world.
+    // Keys are per user.
     let other = client.ready_user().await;
     assert_eq!(client.post(&other, "credit", 5, Some("key-1")).await.status, 201);
     assert_eq!((client.balance(&user).await, client.balance(&other).await), (701, 5));
 }
 
 #[tokio::test]
-async fn a_history_is_paged_newest_first_and_filtered() {
+async fn a_history_is_paginated_newest_first_and_filtered() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for n in 1..=7 {
         let kind = if n % 3 == 0 { "debit" } else { "credit" };
-        made.push(client.post(&user, kind, n, None).await.body);
+        created.push(client.post(&user, kind, n, None).await.body);
     }
-    let newest_first: Vec<Value> = made.iter().rev().cloned().collect();
+    let newest_first: Vec<Value> = created.iter().rev().cloned().collect();
 
     let (mut pages, mut path) = (Vec::new(), "/v1/transactions?limit=3".to_owned());
     loop {
@@ -138,19 +138,19 @@ async fn a_history_is_paged_newest_first_and_filtered() {
     assert_eq!(pages.concat(), newest_first);
 
     let debits = client.get(&user, "/v1/transactions?type=debit").await.body;
-    assert_eq!(debits["items"], json!([made[5], made[2]]));
+    assert_eq!(debits["items"], json!([created[5], created[2]]));
     assert_eq!(debits["nextCursor"], Value::Null);
 
-    let (from, to) = (made[2]["createdAt"].as_str().expect("time"), made[5]["createdAt"].as_str().expect("time"));
+    let (from, to) = (created[2]["createdAt"].as_str().expect("time"), created[5]["createdAt"].as_str().expect("time"));
     let between = client.get(&user, &format!("/v1/transactions?from={from}&to={to}")).await.body;
-    assert_eq!(between["items"], json!([made[4], made[3], made[2]]), "from is included, to is not");
+    assert_eq!(between["items"], json!([created[4], created[3], created[2]]), "from is included, to is excluded");
     let nothing = client.get(&user, "/v1/transactions?to=2020-01-01T00:00:00Z").await.body;
     assert_eq!(nothing, json!({"items": [], "nextCursor": null}));
     assert_eq!(client.get(&user, "/v1/transactions?from=2100-01-01T00:00:00Z").await.body["items"], json!([]));
 }
 
 #[tokio::test]
-async fn a_balance_can_be_read_as_it_stood() {
+async fn a_balance_can_be_read_as_of_a_point_in_time() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -168,7 +168,7 @@ async fn a_balance_can_be_read_as_it_stood() {
 }
 
 #[tokio::test]
-async fn one_request_id_is_followed_through_both_roles_logs() {
+async fn one_request_id_appears_in_the_logs_of_both_roles() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -189,26 +189,28 @@ async fn one_request_id_is_followed_through_both_roles_logs() {
     assert_eq!(line["user_id"], registered.body["user"]["id"]);
     let line = eventually(PATIENCE, "the users role logs it", || async { find(users.log(), "request") }).await;
     assert_eq!((&line["status"], &line["route"]), (&json!(201), &json!("/v1/auth/register")));
-    // What cannot be kept is replaced, not echoed.
+    // An invalid id is replaced, not echoed.
     let forged =
         client.request(reqwest::Method::GET, &format!("{}/health/live", client.users)).header("x-request-id", "a b");
     assert_ne!(client.send(forged).await.header("x-request-id"), "a b");
 }
 
 #[tokio::test]
-async fn a_waiting_status_is_answered_when_the_wallet_comes_and_not_when_the_time_is_up() {
+async fn a_waiting_status_request_returns_as_soon_as_the_wallet_exists() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
-    let lonely = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
-    let client = Client::new(&lonely.url(), &wallet.url());
+    let without_broker = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f")]).await;
+    let client = Client::new(&without_broker.url(), &wallet.url());
     let user = client.user().await;
     let (waiting_client, waiting_user) = (client.clone(), user.clone());
     let waiting = tokio::spawn(async move { waiting_client.get(&waiting_user, "/v1/wallet/status?wait=30").await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
-    drop(lonely);
+    drop(without_broker);
     let _users = world.start(Role::Users).await;
-    let answer =
-        tokio::time::timeout(Duration::from_secs(25), waiting).await.expect("before its time is up").expect("answer");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = tokio::time::timeout(Duration::from_secs(25), waiting)
+        .await
+        .expect("a response before the wait is over")
+        .expect("sent");
+    assert_eq!(response.status, 200, "{response:?}");
 }
