@@ -1,5 +1,5 @@
-//! Tells cargo that a new migration is a reason to build again (it notices changed ones by itself), and takes the two
-//! files of Swagger UI that `/docs` serves out of the crate that carries them.
+//! Rebuilds when a migration is added (cargo notices changed ones by itself), and extracts the two Swagger UI files that
+//! `/docs` serves from the crate that contains them.
 
 use std::error::Error;
 use std::io::{Cursor, Read as _};
@@ -19,8 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A file of the archive as gzip. Both formats hold the same compressed bytes between different frames, so nothing is
-/// decompressed here.
+/// Converts a file of the zip archive to gzip. Both formats wrap the same deflate stream, so nothing is recompressed.
 ///
 /// # Source
 /// RFC 1952 §2.3.
@@ -32,7 +31,7 @@ fn gzip_of(file: &str) -> Result<Vec<u8>, Box<dyn Error>> {
     });
     let mut entry = archive.by_index_raw(index.ok_or_else(|| format!("the crate has no file {wanted}"))?)?;
     if entry.compression() != CompressionMethod::DEFLATE {
-        return Err(format!("{wanted} is compressed in another way than before").into());
+        return Err(format!("{wanted} is not compressed with deflate").into());
     }
     // Deflate, no flags, no time, no level, system unknown.
     let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];

@@ -1,7 +1,7 @@
-//! One process of a role beside two, and limits counted alone beside limits counted together: `just bench-instances`.
+//! One process of a role compared with two, and local rate limits compared with shared ones: `just bench-instances`.
 //!
-//! All of it is on one machine, with the servers and whoever asks: what the figures say is what a second process costs or
-//! brings there, not what a second machine would bring.
+//! Clients, servers and processes share one machine. The figures show what a second process costs or gains there, not what
+//! a second machine would gain.
 #![allow(
     clippy::cast_precision_loss,
     clippy::expect_used,
@@ -12,7 +12,7 @@
     clippy::unwrap_used,
     dead_code,
     unused_imports,
-    reason = "a benchmark prints, and panics when it cannot go on; it uses a part of the tests' support"
+    reason = "a benchmark prints and panics on errors; it uses only part of the test support"
 )]
 
 #[path = "../tests/it/support/mod.rs"]
@@ -24,13 +24,12 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use support::{Client, Outages, User, World};
 
-/// How long one measurement takes.
+/// Length of one measurement.
 const ROUND: Duration = Duration::from_secs(4);
-/// Measurements of each kind; they take turns, so that what else the machine does meets both alike.
+/// Measurements of each variant, interleaved so that other load on the machine affects both alike.
 const ROUNDS: usize = 5;
-/// Who posts, each one request after the other.
+/// Concurrent clients, each with one request at a time.
 const POSTERS: usize = 64;
-/// Who registers, each one request after the other.
 const REGISTERING: usize = 8;
 
 fn main() {
@@ -45,44 +44,44 @@ async fn measure() {
     let [first, second] = [world.start(Role::Users).await, world.start(Role::Users).await];
     let [one, other] = [world.start(Role::Wallet).await, world.start(Role::Wallet).await];
     let limit = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1000000")];
-    let alone = world.start_with(Role::Wallet, &limit).await;
-    let together = world.start_with(Role::Wallet, &[&limit[..], &[("RATE_LIMIT_STORE", "postgres")]].concat()).await;
+    let local = world.start_with(Role::Wallet, &limit).await;
+    let shared = world.start_with(Role::Wallet, &[&limit[..], &[("RATE_LIMIT_STORE", "postgres")]].concat()).await;
 
     let via = |users: &str, wallet: &str| Client::new(users, wallet);
     let single = [via(&first.url(), &one.url())];
     let both = [via(&first.url(), &one.url()), via(&second.url(), &other.url())];
-    let mut people = Vec::new();
+    let mut owners = Vec::new();
     for _ in 0..POSTERS {
-        people.push(single[0].ready_user().await);
+        owners.push(single[0].ready_user().await);
     }
-    let counted = [[via(&first.url(), &alone.url())], [via(&first.url(), &together.url())]];
+    let limited = [[via(&first.url(), &local.url())], [via(&first.url(), &shared.url())]];
 
-    compare("credits, each person by both processes in turn", "one process", "two processes", async |two| {
-        posts(if two { &both } else { &single }, &people).await
+    compare("credits, each user through both processes in turn", "one process", "two processes", async |two| {
+        posts(if two { &both } else { &single }, &owners).await
     })
     .await;
     compare("registrations", "one process", "two processes", async |two| {
         registrations(if two { &both } else { &single }).await
     })
     .await;
-    compare("credits under a limit that nobody reaches", "counted alone", "counted together", async |shared| {
-        posts(&counted[usize::from(shared)], &people).await
+    compare("credits under a limit that is never reached", "local limit", "shared limit", async |shared| {
+        posts(&limited[usize::from(shared)], &owners).await
     })
     .await;
-    let wrong = "SELECT count(*) FROM (SELECT seq, balance_after_minor, row_number() OVER w AS place,
+    let violations = "SELECT count(*) FROM (SELECT seq, balance_after_minor, row_number() OVER w AS expected_seq,
                      sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER w AS balance
                      FROM transactions WINDOW w AS (PARTITION BY user_id ORDER BY seq)) AS entry
-                 WHERE seq <> place OR balance <> balance_after_minor";
-    println!("\nentries that break a law of the ledger: {}", world.sql(Role::Wallet, wrong).await);
+                 WHERE seq <> expected_seq OR balance <> balance_after_minor";
+    println!("\nentries that violate a ledger invariant: {}", world.sql(Role::Wallet, violations).await);
 }
 
-/// Measures both kinds in turn, and shows the medians and their ratio.
-async fn compare(what: &str, plain: &str, changed: &str, measure: impl AsyncFn(bool) -> f64) {
+/// Measures both variants in turn, and prints the medians and their ratio.
+async fn compare(what: &str, baseline: &str, changed: &str, measure: impl AsyncFn(bool) -> f64) {
     let mut rates = [Vec::new(), Vec::new()];
-    let _ = (measure(false).await, measure(true).await); // for caches and prepared statements
+    let _ = (measure(false).await, measure(true).await); // warms up caches and prepared statements
     for _ in 0..ROUNDS {
-        for kind in [false, true] {
-            rates[usize::from(kind)].push(measure(kind).await);
+        for variant in [false, true] {
+            rates[usize::from(variant)].push(measure(variant).await);
         }
     }
     println!("\n{what}");
@@ -90,19 +89,19 @@ async fn compare(what: &str, plain: &str, changed: &str, measure: impl AsyncFn(b
         rates.sort_unstable_by(f64::total_cmp);
         (rates[0], rates[ROUNDS / 2], rates[ROUNDS - 1])
     });
-    for (name, (least, median, most)) in [plain, changed].into_iter().zip(medians) {
-        println!("  {name:<18} {median:>8.0} a second  ({least:.0} to {most:.0})");
+    for (name, (least, median, most)) in [baseline, changed].into_iter().zip(medians) {
+        println!("  {name:<18} {median:>8.0} per second  ({least:.0} to {most:.0})");
     }
     println!("  ratio {:.2}", medians[1].1 / medians[0].1);
 }
 
-async fn posts(via: &[Client], people: &[User]) -> f64 {
-    rate(people.iter().enumerate().map(|(n, user)| {
+async fn posts(via: &[Client], owners: &[User]) -> f64 {
+    rate(owners.iter().enumerate().map(|(n, user)| {
         move |turn: usize| async move {
-            let answer = via[(n + turn) % via.len()].post(user, "credit", 1, None).await;
-            // A wallet that the other process holds for too long is an honest 503, and no entry.
-            assert!([201, 503].contains(&answer.status.as_u16()), "{answer:?}");
-            answer.status == 201
+            let response = via[(n + turn) % via.len()].post(user, "credit", 1, None).await;
+            // 503 if the other process locks the wallet for longer than the lock timeout.
+            assert!([201, 503].contains(&response.status.as_u16()), "{response:?}");
+            response.status == 201
         }
     }))
     .await
@@ -111,25 +110,25 @@ async fn posts(via: &[Client], people: &[User]) -> f64 {
 async fn registrations(via: &[Client]) -> f64 {
     rate((0..REGISTERING).map(|n| {
         move |turn: usize| async move {
-            let answer = via[(n + turn) % via.len()].register(&Client::fresh_email()).await;
-            assert!([201, 503].contains(&answer.status.as_u16()), "{answer:?}");
-            answer.status == 201
+            let response = via[(n + turn) % via.len()].register(&Client::fresh_email()).await;
+            assert!([201, 503].contains(&response.status.as_u16()), "{response:?}");
+            response.status == 201
         }
     }))
     .await
 }
 
-/// How many requests a second are answered with yes, while each asker asks one after the other.
-async fn rate<A, F>(askers: impl Iterator<Item = A>) -> f64
+/// Requests per second that succeed, while each client sends one after the other.
+async fn rate<A, F>(clients: impl Iterator<Item = A>) -> f64
 where
     A: Fn(usize) -> F,
     F: Future<Output = bool>,
 {
     let began = Instant::now();
-    let counts = join_all(askers.map(|asker| async move {
+    let counts = join_all(clients.map(|send| async move {
         let (mut turn, mut done) = (0, 0_usize);
         while began.elapsed() < ROUND {
-            done += usize::from(asker(turn).await);
+            done += usize::from(send(turn).await);
             turn += 1;
         }
         done

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the `compose-…` recipes do: `stack.sh up | down | reset | logs | smoke`. Its settings are variables:
+# Runs the `compose-…` recipes: `stack.sh up | down | reset | logs | smoke`. Environment variables:
 #   PURSE_DOCKER_BUILD_FLAGS  extra flags for `docker build`, for example behind a proxy
-#   PURSE_COMPOSE_WAIT_S      how long `up` waits until both roles are ready (300)
+#   PURSE_COMPOSE_WAIT_S      seconds that `up` waits until both roles are ready (300)
 #   COMPOSE_PROJECT_NAME      name of the stack (purse)
 set -eu
 
@@ -9,7 +9,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 project=${COMPOSE_PROJECT_NAME:-purse}
 example=$root/config/.env.example
 secrets=$root/.env
-# Exit codes of sysexits.h, as the binary has them.
+# Exit codes from sysexits.h, as in the binary.
 bad_usage=64
 unavailable=69
 
@@ -20,31 +20,32 @@ fail() {
 
 need_engine() {
   docker info >/dev/null 2>&1 ||
-    fail $unavailable "no Docker engine answers here. Start one, or run the same stack without containers: just up"
+    fail $unavailable "Docker is not running here. Start it, or run the same stack without containers: just up"
 }
 
-# Sets $compose to `docker compose` or `docker-compose`, whichever there is.
+# Sets $compose to `docker compose` or `docker-compose`, whichever is installed.
 need_compose() {
   if docker compose version >/dev/null 2>&1; then
     compose='docker compose'
   elif command -v docker-compose >/dev/null; then
     compose=docker-compose
   else
-    fail $unavailable "neither \`docker compose\` nor \`docker-compose\` is here. Install Docker's Compose plugin, or run: just up"
+    fail $unavailable "neither \`docker compose\` nor \`docker-compose\` is installed. Install Docker's Compose plugin, or run: just up"
   fi
 }
 
-# Becomes Compose, with the files of this project.
+# Replaces this process with Compose, using the files of this project.
 compose() {
   environment=$secrets
-  # Only what starts something needs the real passwords; the others just have to be able to read compose.yaml.
+  # Only `up` needs the real passwords; the others need any values with which compose.yaml is valid.
   [ -f "$environment" ] || environment=$example
+  export PURSE_ENV_FILE="$environment"
   # Two words on purpose, where it is the plugin.
   # shellcheck disable=SC2086
   exec $compose --project-name "$project" --file "$root/docker/compose.yaml" --env-file "$environment" "$@"
 }
 
-# The value that the shell or `.env` gives a variable, as Compose sees it, or else $2.
+# Prints the value of a variable as Compose sees it, from the shell or `.env`; the default is $2.
 setting() {
   eval "value=\${$1:-}"
   [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$secrets" 2>/dev/null | tail -n 1)
@@ -55,12 +56,12 @@ random_password() {
   od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
 }
 
-# Makes `.env` from the example, with a password of its own for each `change-me`.
-make_secrets() {
+# Generates `.env` from the example, with a random password for each `change-me`.
+generate_secrets() {
   [ ! -f "$secrets" ] || return 0
-  # The servers keep the passwords they were first started with: new ones would not open the old data.
+  # The servers keep the passwords of their first start, so new ones would not open existing data.
   [ -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$project")" ] ||
-    fail $bad_usage "there is data of an earlier stack and no .env with its passwords. Put .env back, or remove the data: just compose-reset"
+    fail $bad_usage "an earlier stack left data, but .env with its passwords is missing. Restore .env, or delete the data: just compose-reset"
   draft=$(umask 077 && mktemp "$secrets.XXXXXX")
   while IFS= read -r line; do
     case $line in
@@ -69,11 +70,11 @@ make_secrets() {
     esac
   done <"$example" >"$draft"
   mv "$draft" "$secrets"
-  echo "Made .env from config/.env.example, with passwords of its own"
+  echo "Generated .env from config/.env.example, with random passwords"
 }
 
-# Prints the flags under which the build trusts what this machine trusts beyond the public authorities, such as a
-# company's proxy: the toolchain image with those certificates added. Prints nothing where there are none.
+# Prints the flags with which the build trusts the certificate authorities that were added to this machine, such as a
+# company's proxy: they name a toolchain image with those certificates. Prints nothing where none were added.
 trust_flags() {
   added=/usr/local/share/ca-certificates
   [ -n "$(find "$added" -name '*.crt' 2>/dev/null)" ] || return 0
@@ -85,18 +86,18 @@ trust_flags() {
 build() {
   PURSE_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
   export PURSE_VERSION
-  # Where the sources are no checkout, or one of somebody else's, the image says that it does not know.
+  # Outside a git checkout, or in one that git does not trust, the revision is unknown.
   revision=$(git -C "$root" describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
-  echo "Building the image (some minutes the first time: every dependency is compiled)"
+  echo "Building the image (a few minutes the first time: every dependency is compiled)"
   trust=$(trust_flags)
-  # By `docker build`, not by Compose, which would not take extra flags; they are several words on purpose.
+  # With `docker build`, because Compose does not accept extra flags; they are several words on purpose.
   # shellcheck disable=SC2086
   docker build --tag purse:local --file "$root/docker/Dockerfile" --build-arg "VERSION=$PURSE_VERSION" \
     --build-arg "REVISION=$revision" --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
     $trust ${PURSE_DOCKER_BUILD_FLAGS:-} "$root"
 }
 
-# One line a service: its name and how it is.
+# Prints the state of each service, one per line.
 states() {
   docker ps --all --filter "label=com.docker.compose.project=$project" \
     --format '{{.Label "com.docker.compose.service"}} {{.Status}}' | sort | while read -r service status; do
@@ -114,26 +115,26 @@ is_ready() {
   printf '%s\n' "$now" | grep -qx "$1 ready"
 }
 
-# give_up <why>: shows what both roles said last, and why that is the end.
+# give_up <why>: shows the last log lines of both roles, and fails.
 give_up() {
   (compose logs --tail=10 users wallet) >&2 || true
-  fail $unavailable "$1; the last lines of both roles are above, all of them in: just compose-logs"
+  fail $unavailable "$1; the last log lines of both roles are above, all logs in: just compose-logs"
 }
 
-# Starts everything and shows each change until both roles are ready.
+# Starts everything, and reports each change of state until both roles are ready.
 start() {
   compose up --detach --no-build --remove-orphans &
   starting=$!
-  # A shell's child in the background is deaf to Ctrl-C.
+  # A background child of a shell ignores Ctrl-C.
   trap 'kill "$starting" 2>/dev/null || true; exit 130' INT TERM
   begin=$(date +%s)
   limit=${PURSE_COMPOSE_WAIT_S:-300}
   shown=
   while :; do
     waited=$(($(date +%s) - begin))
-    # Asked before the states are: what Compose may still replace is not ready yet.
+    # Checked before the states: a container that Compose may still replace is not ready yet.
     if [ -n "$starting" ] && ! kill -0 "$starting" 2>/dev/null; then
-      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, more of it in just compose-logs. Ports that are taken can be changed in .env"
+      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, details in just compose-logs. If a port is in use, change it in .env"
       starting=
     fi
     now=$(states)
@@ -142,7 +143,7 @@ start() {
       shown=$now
     fi
     [ -z "$starting" ] && is_ready users && is_ready wallet && return
-    # A role that is told wrong or refused for good says so by its exit code; waiting would not change that.
+    # With these exit codes a role reports a permanent error, which waiting does not change.
     printf '%s\n' "$now" | grep -qE "^(users|wallet) Restarting \(($bad_usage|$unavailable)\)" && give_up 'a role cannot start'
     [ "$waited" -lt "$limit" ] || give_up "not ready after $limit s"
     sleep 1
@@ -150,7 +151,7 @@ start() {
 }
 
 up() {
-  make_secrets
+  generate_secrets
   build
   start
   cat <<EOF
@@ -159,7 +160,7 @@ users     http://localhost:$(setting USERS_PORT 3002)
 wallet    http://localhost:$(setting WALLET_PORT 3001)
 RabbitMQ  http://localhost:$(setting RABBITMQ_MANAGEMENT_PORT 15672)  (RABBITMQ_USER and RABBITMQ_PASSWORD of .env)
 
-just compose-smoke walks through it, just compose-logs shows all logs, just compose-down ends it and keeps the data.
+just compose-smoke tests it, just compose-logs shows all logs, just compose-down stops it and keeps the data.
 EOF
 }
 
@@ -182,5 +183,5 @@ case ${1:-} in
   down) compose down --remove-orphans ;;
   reset) compose down --remove-orphans --volumes ;;
   logs) compose logs --follow --tail=100 ;;
-  *) fail $bad_usage "one of: stack.sh up, stack.sh down, stack.sh reset, stack.sh logs, stack.sh smoke" ;;
+  *) fail $bad_usage "usage: stack.sh up | down | reset | logs | smoke" ;;
 esac

@@ -1,32 +1,30 @@
-//! Flags and subcommands. The flags of settings are made from the table of settings.
+//! Flags and subcommands. The flags of settings are generated from the table of settings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use purse::infra::config::{Layers, Setting, setting};
-use purse::kernel::Role;
+use purse::kernel::{ExitError, ExitStatus, Role};
 
-/// The whole command line.
+/// Folder of the configuration files, if it exists.
+const CONFIG_FOLDER: &str = "config";
+
 pub fn command() -> Command {
-    let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger.";
-    let after = "Settings come from config/base.toml, config/<role>.toml, the environment and flags, each over the one \
-                 before; secrets from the environment alone.\n\
-                 Exit codes: 0 stopped on request or done, 1 an operator's command found something wrong, 64 bad usage or \
-                 configuration, 69 a dependency is away or refused for good, 70 our own fault.";
+    let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger";
     with_settings(Command::new("purse"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
-        .after_help(after)
+        .after_help(after_help())
         .subcommand_negates_reqs(true)
         .args_conflicts_with_subcommands(true)
         .arg(
             Arg::new("check-config")
                 .long("check-config")
                 .action(ArgAction::SetTrue)
-                .help("Check the configuration and exit"),
+                .help("Validate the configuration and exit"),
         )
         .arg(
             Arg::new("migrate-only")
@@ -35,25 +33,33 @@ pub fn command() -> Command {
                 .conflicts_with("check-config")
                 .help("Apply the migrations and exit"),
         )
-        .subcommand(with_settings(Command::new("check-config").about("Check the configuration of a role and exit")))
+        .subcommand(with_settings(Command::new("check-config").about("Validate the configuration of a role and exit")))
         .subcommand(with_settings(Command::new("migrate").about("Apply the migrations of a role and exit")))
         .subcommand(with_settings(
             Command::new("healthcheck")
-                .about("Exit 0 if the role on this machine is ready, else 1; for a container without curl"),
+                .about("Exit with 0 if the role on this machine is ready, else with 1; for containers without curl"),
         ))
         .subcommand(
             Command::new("openapi")
-                .about("Print the OpenAPI 3.1 document of a role; needs no settings")
+                .about("Print the OpenAPI 3.1 document of a role; requires no settings")
                 .arg(role_flag()),
         )
-        .subcommand(purse::dev_stack::command())
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
 }
 
-/// A command whose role is known by its name: it reads the same files, and its settings have no flags.
+/// For a command that implies its role. It reads the same files, but its settings have no flags.
 fn with_config_folder(command: Command) -> Command {
     command.arg(config_dir().global(true))
+}
+
+fn after_help() -> String {
+    let codes = ExitStatus::ALL.map(|status| format!("{:>4}  {}\n", status.code(), status.meaning()));
+    format!(
+        "Settings come from config/base.toml, config/<role>.toml, the environment and flags; each overrides the one before. \
+         Secrets come only from the environment.\n\nExit codes:\n{}",
+        codes.concat()
+    )
 }
 
 fn config_dir() -> Arg {
@@ -71,7 +77,7 @@ fn role_flag() -> Arg {
         .value_name("ROLE")
         .required(true)
         .value_parser(PossibleValuesParser::new(Role::ALL.map(Role::as_str)))
-        .help("Which of the two services to be")
+        .help("Role to run")
 }
 
 fn with_settings(command: Command) -> Command {
@@ -79,12 +85,12 @@ fn with_settings(command: Command) -> Command {
         .long("port")
         .value_name("PORT")
         .help_heading("Settings of both roles")
-        .help("Port of whichever role it is: USERS_PORT or WALLET_PORT");
+        .help("Port of the selected role (USERS_PORT or WALLET_PORT)");
     let retry_ttls = Arg::new("retry-ttl-ms")
         .long("retry-ttl-ms")
         .value_name("A,B,C")
         .help_heading(heading(Some(Role::Wallet)))
-        .help("The three waits of the retry ladder at once: RETRY_TTL_1_MS,RETRY_TTL_2_MS,RETRY_TTL_3_MS");
+        .help("All three delays of the retry ladder (RETRY_TTL_1_MS,RETRY_TTL_2_MS,RETRY_TTL_3_MS)");
     let settings = setting::ALL.iter().filter(|s| !s.is_secret()).map(|s| {
         let default = match s.default {
             setting::Fallback::Text(text) => format!(" [default: {text}]"),
@@ -94,7 +100,7 @@ fn with_settings(command: Command) -> Command {
             .long(s.flag())
             .value_name(s.placeholder)
             .help_heading(heading(s.role))
-            .help(format!("{} [env: {}]{default}", s.help, s.env))
+            .help(format!("{} [values: {}] [env: {}]{default}", s.help, s.accepts, s.env))
     });
     command.args([role_flag(), config_dir(), port]).args(settings).arg(retry_ttls)
 }
@@ -107,19 +113,13 @@ fn heading(role: Option<Role>) -> &'static str {
     }
 }
 
-/// The role that the command line names.
-///
-/// # Errors
-/// A sentence, where it names none.
-pub fn role(matches: &ArgMatches) -> Result<Role, String> {
-    matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(|e| format!("{e}"))
+/// The value of `--role`.
+pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
+    matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(ExitError::usage)
 }
 
-/// The role that the command line names, and all layers of its configuration.
-///
-/// # Errors
-/// A sentence about a flag that does not fit.
-pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
+/// All layers of the configuration of the role in `--role`.
+pub fn layers(matches: &ArgMatches) -> Result<Layers, ExitError> {
     let text = |id: &str| matches.get_one::<String>(id).cloned();
     let role = role(matches)?;
     let mut flags: BTreeMap<String, String> = BTreeMap::new();
@@ -139,7 +139,9 @@ pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
         belongs(&setting::RETRY_TTL_1_MS, "--retry-ttl-ms", role)?;
         let parts: Vec<&str> = ttls.split(',').map(str::trim).collect();
         let [first, second, third] = parts.as_slice() else {
-            return Err(format!("--retry-ttl-ms takes three numbers separated by commas, not `{ttls}`"));
+            return Err(ExitError::usage(format!(
+                "--retry-ttl-ms takes three numbers separated by commas, not `{ttls}`"
+            )));
         };
         for (setting, value) in
             [(setting::RETRY_TTL_1_MS, first), (setting::RETRY_TTL_2_MS, second), (setting::RETRY_TTL_3_MS, third)]
@@ -150,23 +152,20 @@ pub fn layers(matches: &ArgMatches) -> Result<Layers, String> {
     layers_of(role, matches, flags)
 }
 
-/// All layers of the configuration of `role`, with these flags.
-///
-/// # Errors
-/// A sentence about a folder that is not there.
-pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, String>) -> Result<Layers, String> {
+/// All layers of the configuration of `role`; `flags` are settings by environment name.
+pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, String>) -> Result<Layers, ExitError> {
     let given = matches.get_one::<PathBuf>("config-dir");
     if let Some(folder) = given.filter(|folder| !folder.is_dir()) {
-        return Err(format!("--config-dir: there is no folder {}", folder.display()));
+        return Err(ExitError::usage(format!("--config-dir: folder {} does not exist", folder.display())));
     }
-    let folder = given.map_or(purse::roles::default_config_folder(), PathBuf::as_path);
+    let folder = given.map_or(Path::new(CONFIG_FOLDER), PathBuf::as_path);
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     Ok(Layers::new(role, folder, environment, flags))
 }
 
-fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), String> {
+fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), ExitError> {
     match setting.role.filter(|own| *own != role) {
-        Some(own) => Err(format!("{flag} belongs to --role {own}, and this is --role {role}")),
+        Some(own) => Err(ExitError::usage(format!("{flag} is a setting of --role {own}, not of --role {role}"))),
         None => Ok(()),
     }
 }
@@ -175,9 +174,9 @@ fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn refusal(arguments: &[&str]) -> Option<String> {
+    fn error(arguments: &[&str]) -> Option<String> {
         let matches = command().try_get_matches_from(arguments).expect("parsed");
-        layers(&matches).err()
+        layers(&matches).err().map(|e| e.to_string())
     }
 
     #[test]
@@ -186,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_of_the_other_role_is_refused_by_name() {
-        let told = refusal(&["purse", "--role", "users", "--prefetch", "5"]);
-        assert_eq!(told.as_deref(), Some("--prefetch belongs to --role wallet, and this is --role users"));
-        let told = refusal(&["purse", "--role", "wallet", "--outbox-batch-max", "5"]);
-        assert_eq!(told.as_deref(), Some("--outbox-batch-max belongs to --role users, and this is --role wallet"));
-        let told = refusal(&["purse", "--role", "users", "--retry-ttl-ms", "1,2,3"]);
-        assert!(told.is_some_and(|t| t.contains("belongs to --role wallet")));
+    fn a_flag_of_the_other_role_is_an_error_that_names_it() {
+        let message = error(&["purse", "--role", "users", "--prefetch", "5"]);
+        assert_eq!(message.as_deref(), Some("--prefetch is a setting of --role wallet, not of --role users"));
+        let message = error(&["purse", "--role", "wallet", "--outbox-batch-max", "5"]);
+        assert_eq!(message.as_deref(), Some("--outbox-batch-max is a setting of --role users, not of --role wallet"));
+        let message = error(&["purse", "--role", "users", "--retry-ttl-ms", "1,2,3"]);
+        assert!(message.is_some_and(|m| m.contains("is a setting of --role wallet")));
     }
 
     #[test]
     fn the_ladder_takes_three_numbers() {
-        assert!(refusal(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2"]).is_some());
-        assert_eq!(refusal(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2,3"]), None);
+        assert!(error(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2"]).is_some());
+        assert_eq!(error(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2,3"]), None);
     }
 
     #[test]

@@ -1,170 +1,82 @@
-//! The binary: reads the command line, does what it says, and turns the end into an exit code.
+//! The command line: parses arguments, runs one command, and returns its exit code.
 
 mod cli;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::ArgMatches;
 
-use purse::infra::config::{HttpConfig, Layers};
-use purse::kernel::Role;
+use purse::infra::config::Layers;
+use purse::kernel::{ExitError, ExitStatus, Role, fault};
 use purse::operate;
-use purse::roles::{self, Ending, RoleConfig};
+use purse::roles::{self, RoleConfig};
 
-/// Bad usage or configuration.
-///
-/// # Source
-/// `sysexits.h`, as are the next two.
-const EX_USAGE: u8 = 64;
-/// A dependency refused for good.
-const EX_UNAVAILABLE: u8 = 69;
-/// Our own fault.
-const EX_SOFTWARE: u8 = 70;
-
-/// Longest wait of the health check for each of its steps.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+type Outcome = Result<ExitStatus, ExitError>;
 
 fn main() -> ExitCode {
-    purse::kernel::fault::set_up();
+    fault::set_up();
     let matches = match cli::command().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {
-            // Help and version are asked for; anything else is bad usage.
-            let code = if e.use_stderr() { EX_USAGE } else { 0 };
-            // Whether it can be shown changes nothing about the code.
+            // Whether it can be printed does not change the exit code.
             let _ = e.print();
-            return code.into();
+            let status = if e.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success };
+            return status.into();
         }
     };
+    let status = run(&matches).unwrap_or_else(|e| {
+        operate::print_error(&e.to_string());
+        e.status
+    });
+    status.into()
+}
+
+fn run(matches: &ArgMatches) -> Outcome {
     match matches.subcommand() {
-        Some(("dev", arguments)) => purse::dev_stack::run(arguments),
-        Some(("healthcheck", arguments)) => with_layers(arguments, healthcheck),
-        Some(("check-config", arguments)) => with_layers(arguments, check_config),
-        Some(("migrate", arguments)) => {
-            with_layers(arguments, |layers| with_config(layers, |c| ended(roles::migrate(&c))))
-        }
-        Some(("dlq", arguments)) => operated(Role::Wallet, arguments, operate::dlq),
-        Some(("outbox", arguments)) => operated(Role::Users, arguments, operate::outbox),
-        Some(("ledger", arguments)) => operated(Role::Wallet, arguments, operate::ledger),
+        Some(("healthcheck", arguments)) => operate::healthcheck(cli::layers(arguments)?),
+        Some(("check-config", arguments)) => check_config(arguments),
+        Some(("migrate", arguments)) => migrate(arguments),
+        Some(("dlq", arguments)) => operate::dlq(arguments, operator_layers(Role::Wallet, arguments)?),
+        Some(("outbox", arguments)) => operate::outbox(arguments, operator_layers(Role::Users, arguments)?),
+        Some(("ledger", arguments)) => operate::ledger(arguments, operator_layers(Role::Wallet, arguments)?),
         Some(("config", _)) => operate::config_template(),
         Some(("completions", arguments)) => operate::completions(arguments, cli::command()),
         Some(("man", arguments)) => operate::man(arguments, cli::command()),
         Some(("openapi", arguments)) => openapi(arguments),
-        Some((other, _)) => usage(&format!("{other} is not a command of this version")),
-        None if matches.get_flag("check-config") => with_layers(&matches, check_config),
-        None if matches.get_flag("migrate-only") => {
-            with_layers(&matches, |layers| with_config(layers, |c| ended(roles::migrate(&c))))
-        }
-        None => with_layers(&matches, |layers| with_config(layers, |c| ended(roles::serve(c)))),
+        Some((other, _)) => Err(ExitError::usage(format!("unknown command {other}"))),
+        None if matches.get_flag("check-config") => check_config(matches),
+        None if matches.get_flag("migrate-only") => migrate(matches),
+        None => roles::serve(&role_config(matches)?).map(|()| ExitStatus::Success),
     }
 }
 
-fn usage(message: &str) -> ExitCode {
-    say_wrong(message);
-    EX_USAGE.into()
+fn role_config(arguments: &ArgMatches) -> Result<RoleConfig, ExitError> {
+    RoleConfig::build(cli::layers(arguments)?).map_err(ExitError::usage)
 }
 
-/// Tells a person on stderr; a closed stderr is nobody's fault.
-fn say_wrong(message: &str) {
-    let _ = writeln!(std::io::stderr(), "purse: {message}");
+/// The settings of the role that an operator command belongs to.
+fn operator_layers(role: Role, arguments: &ArgMatches) -> Result<Layers, ExitError> {
+    roles::init_crypto()?;
+    cli::layers_of(role, arguments, BTreeMap::new())
 }
 
-fn with_layers(matches: &ArgMatches, run: impl FnOnce(Layers) -> ExitCode) -> ExitCode {
-    match cli::layers(matches) {
-        Ok(layers) => run(layers),
-        Err(message) => usage(&message),
+fn migrate(arguments: &ArgMatches) -> Outcome {
+    roles::migrate(&role_config(arguments)?).map(|()| ExitStatus::Success)
+}
+
+fn check_config(arguments: &ArgMatches) -> Outcome {
+    let config = role_config(arguments)?;
+    roles::init_crypto()?;
+    let process = config.process();
+    for warning in &process.warnings {
+        operate::print_error(&format!("warning: {warning}"));
     }
+    operate::print(&format!("The configuration of the {} role is valid.\n", process.role))
 }
 
-/// Runs an operator's command with the settings of the role that it belongs to.
-fn operated(role: Role, arguments: &ArgMatches, run: fn(&ArgMatches, Layers) -> ExitCode) -> ExitCode {
-    match (roles::self_test(), cli::layers_of(role, arguments, BTreeMap::new())) {
-        (Err(e), _) => ended(Ending::OwnFault(e.to_owned())),
-        (_, Err(message)) => usage(&message),
-        (Ok(()), Ok(layers)) => run(arguments, layers),
-    }
-}
-
-fn with_config(layers: Layers, run: impl FnOnce(RoleConfig) -> ExitCode) -> ExitCode {
-    match RoleConfig::build(layers) {
-        Ok(config) => run(config),
-        Err(e) => usage(&e.to_string()),
-    }
-}
-
-fn check_config(layers: Layers) -> ExitCode {
-    with_config(layers, |config| match roles::self_test() {
-        Ok(()) => {
-            let process = config.process();
-            for warning in &process.warnings {
-                say_wrong(&format!("warning: {warning}"));
-            }
-            let _ = writeln!(std::io::stdout(), "The configuration of the {} role is sound.", process.role);
-            ExitCode::SUCCESS
-        }
-        Err(e) => ended(Ending::OwnFault(e.to_owned())),
-    })
-}
-
-/// Prints the document of a role. A closed stdout, as of `| head`, is nobody's fault.
-fn openapi(arguments: &ArgMatches) -> ExitCode {
-    match cli::role(arguments).map(roles::openapi) {
-        Ok(Ok(document)) => {
-            let _ = writeln!(std::io::stdout(), "{document}");
-            ExitCode::SUCCESS
-        }
-        Ok(Err(e)) => ended(Ending::OwnFault(format!("the document could not be written: {e}"))),
-        Err(message) => usage(&message),
-    }
-}
-
-/// The exit code of an ending; its reason has been logged, and is told to a person too.
-fn ended(ending: Ending) -> ExitCode {
-    match ending {
-        Ending::Requested => ExitCode::SUCCESS,
-        Ending::Refused(why) => {
-            say_wrong(&why);
-            EX_UNAVAILABLE.into()
-        }
-        Ending::OwnFault(why) => {
-            say_wrong(&why);
-            EX_SOFTWARE.into()
-        }
-    }
-}
-
-/// 0 when the role's `/health/ready` answers 200, else 1.
-fn healthcheck(layers: Layers) -> ExitCode {
-    match HttpConfig::build(layers) {
-        Err(e) => usage(&e.to_string()),
-        Ok(http) => match ask_ready(&http) {
-            Ok(status) if status.starts_with("HTTP/1.1 200 ") => ExitCode::SUCCESS,
-            Ok(status) => {
-                say_wrong(&format!("not ready: {}", status.trim_end()));
-                ExitCode::FAILURE
-            }
-            Err(e) => {
-                say_wrong(&format!("not ready: {e}"));
-                ExitCode::FAILURE
-            }
-        },
-    }
-}
-
-/// The status line of `GET /health/ready`.
-fn ask_ready(http: &HttpConfig) -> std::io::Result<String> {
-    let address = roles::probe_address(http);
-    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIMEOUT)?;
-    stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
-    stream.set_write_timeout(Some(HEALTHCHECK_TIMEOUT))?;
-    write!(stream, "GET /health/ready HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    // The first bytes hold the status line; what follows is not needed.
-    stream.take(512).read_to_end(&mut answer)?;
-    let text = String::from_utf8_lossy(&answer);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+fn openapi(arguments: &ArgMatches) -> Outcome {
+    let document = roles::openapi(cli::role(arguments)?);
+    let document = document.map_err(|e| ExitError::internal(format!("cannot serialize the document: {e}")))?;
+    operate::print(&format!("{document}\n"))
 }

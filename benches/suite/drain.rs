@@ -1,5 +1,5 @@
-//! How fast the outbox drains, beside a bare publisher with the same window on the same kind of queue; and how soon a
-//! registration has its wallet.
+//! Outbox throughput compared with a bare publisher with the same window on the same type of queue, and the time from a
+//! registration to its wallet.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::report::{Report, Target};
 use crate::support::{Broker, Client, Outages, World};
 
 const ROWS: usize = 20_000;
-/// Messages under way at once: `OUTBOX_BATCH_MAX`.
+/// Messages in flight at once: `OUTBOX_BATCH_MAX`.
 const WINDOW: usize = 500;
-/// Rows a second that are enough on any machine.
+/// Rows per second that suffice on any machine.
 const DRAIN_MIN: f64 = 8_000.0;
 const REGISTRATIONS: usize = 200;
 
@@ -32,28 +32,28 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
             bare.median()
         );
     }
-    // Either is enough: the second is for a machine on which something else runs.
+    // Either target suffices; the ratio is for machines with other load.
     report.target(if drained.median() >= DRAIN_MIN {
-        Target::at_least("rows of the outbox drained a second", drained.median(), DRAIN_MIN)
+        Target::at_least("outbox rows drained per second", drained.median(), DRAIN_MIN)
     } else {
         let ratio = drained.median() / bare.median();
         Target::at_least("outbox drain ÷ a bare publisher with the same window", ratio, 0.7)
     });
-    report.heading("Relay", &["what", "a second (least–most)"]);
+    report.heading("Relay", &["what", "per second (min–max)"]);
     report.row(&[format!("outbox of {ROWS} rows, claimed, published, confirmed, marked"), drained.shown()]);
-    report.row(&[format!("bare publisher, window of {WINDOW}, the same kind of queue"), bare.shown()]);
+    report.row(&[format!("bare publisher, window of {WINDOW}, same queue type"), bare.shown()]);
     latency(servers, report).await;
 }
 
 async fn drain(world: &World) -> f64 {
     let script = format!(
-        "WITH person AS (
+        "WITH registered AS (
              INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
              SELECT gen_random_uuid(), 'A', 'B', 'p' || n || '@example.com', '$argon2id$v=19$m=8,t=1,p=1$x$y', now()
              FROM generate_series(1, {ROWS}) AS n RETURNING id
          )
          INSERT INTO outbox (id, type, payload_json)
-         SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', id) FROM person"
+         SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', id) FROM registered"
     );
     world.sql(Role::Users, &script).await;
     world.sql(Role::Users, "ANALYZE outbox").await;
@@ -93,12 +93,12 @@ async fn publish(channel: &Channel, window: usize) {
     }
 }
 
-/// From the answer to a registration until the wallet is ready, one after the other.
+/// From the response to a registration until the wallet is ready, one at a time.
 async fn latency(servers: &Outages, report: &mut Report) {
     let world = World::on(servers.servers).await;
-    // So that nothing but the wake can be the cause.
-    let rare = [("OUTBOX_POLL_INTERVAL_MS", "60000")];
-    let (users, wallet) = tokio::join!(world.start_with(Role::Users, &rare), world.start(Role::Wallet));
+    // With such a long interval only the wake-up can start a poll.
+    let rare_polls = [("OUTBOX_POLL_INTERVAL_MS", "60000")];
+    let (users, wallet) = tokio::join!(world.start_with(Role::Users, &rare_polls), world.start(Role::Wallet));
     let client = Client::new(&users.url(), &wallet.url());
     let mut times = Vec::new();
     for number in 0..REGISTRATIONS + 20 {
@@ -112,12 +112,10 @@ async fn latency(servers: &Outages, report: &mut Report) {
     times.sort_by(f64::total_cmp);
     report.tails(
         "ready.svg",
-        "From an answered registration to its wallet, in ms: one in so many takes at least",
-        &[("one after the other", &times)],
+        "From acknowledged registration to wallet, in ms: one in N takes at least",
+        &[("one at a time", &times)],
     );
-    report.heading(
-        "From an answered registration to its wallet, one after the other",
-        &["p50 ms", "p95 ms", "p99 ms", "most ms"],
-    );
+    report
+        .heading("From acknowledged registration to wallet, one at a time", &["p50 ms", "p95 ms", "p99 ms", "max ms"]);
     report.row(&[50, 95, 99, 100].map(|percent| format!("{:.2}", percentile(&times, percent))));
 }

@@ -1,10 +1,9 @@
-//! Figures of several rounds: their median and their spread.
-
-/// Rounds of each comparison, and seconds of each round: `BENCH_ROUNDS`, `BENCH_SECONDS`.
+/// Rounds of each comparison: `BENCH_ROUNDS`.
 pub fn rounds() -> usize {
     number("BENCH_ROUNDS", 3)
 }
 
+/// Length of each measurement: `BENCH_SECONDS`.
 pub fn seconds() -> usize {
     number("BENCH_SECONDS", 5)
 }
@@ -13,7 +12,7 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// What was measured in each round.
+/// One figure per round.
 #[derive(Clone, Debug, Default)]
 pub struct Figures(Vec<f64>);
 
@@ -47,7 +46,7 @@ impl Figures {
     }
 }
 
-/// A number for people: thousands apart, and decimals where they matter.
+/// With thousands separators; numbers below 100 with two decimals.
 pub fn grouped(number: f64) -> String {
     if number.abs() < 100.0 {
         return format!("{number:.2}");
@@ -63,7 +62,7 @@ pub fn grouped(number: f64) -> String {
     shown
 }
 
-/// The value under which `percent` of the sorted ones lie.
+/// `sorted` must be in ascending order and not empty.
 pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() - 1) * percent / 100]
 }

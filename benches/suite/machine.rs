@@ -1,11 +1,9 @@
-//! What the figures were measured on.
-
 use std::process::Command;
 
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 
-/// A line a fact, for people.
-pub fn described(on: &ServerAddresses) -> Vec<String> {
+/// The machine and the versions that the figures were measured with, a line each.
+pub fn describe(on: &ServerAddresses) -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -35,14 +33,14 @@ pub fn described(on: &ServerAddresses) -> Vec<String> {
 
 fn rabbitmq(on: &ServerAddresses) -> String {
     let url = format!("{}/api/overview", on.management_url());
-    let (user, password) = (on.amqp_user.clone(), on.amqp_password.clone());
-    let asked = std::thread::spawn(move || {
+    let (user, password) = (on.amqp_user, on.amqp_password);
+    let version = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async {
-            let answer = reqwest::Client::new().get(url).basic_auth(user, Some(password)).send().await.ok()?;
-            let overview: serde_json::Value = answer.json().await.ok()?;
+            let response = reqwest::Client::new().get(url).basic_auth(user, Some(password)).send().await.ok()?;
+            let overview: serde_json::Value = response.json().await.ok()?;
             overview["rabbitmq_version"].as_str().map(str::to_owned)
         })
     });
-    asked.join().ok().flatten().unwrap_or_else(|| "unknown".to_owned())
+    version.join().ok().flatten().unwrap_or_else(|| "unknown".to_owned())
 }

@@ -1,7 +1,7 @@
-//! The whole comparison in one run, on private servers with stock settings and fsync on: `just bench`.
+//! All benchmarks in one run, on private servers with default settings and fsync on: `just bench`.
 //!
-//! Rounds are interleaved, so that a machine that slows down slows all of them down, and medians are told with their
-//! spread. What is compared with what, and what each must reach, stands in docs/benchmarks/README.md, which this writes.
+//! Rounds are interleaved, so that a change in the machine's speed affects all of them alike. Writes the results and
+//! their targets to docs/benchmarks/README.md.
 #![allow(
     clippy::expect_used,
     clippy::float_arithmetic,
@@ -14,7 +14,7 @@
     clippy::unwrap_used,
     dead_code,
     unused_imports,
-    reason = "a benchmark computes and prints, and panics when it cannot go on; it uses a part of the tests' support"
+    reason = "a benchmark computes, prints and panics on errors; it uses only part of the test support"
 )]
 
 #[path = "../../tests/it/support/mod.rs"]
@@ -22,6 +22,7 @@ mod support;
 
 mod drain;
 mod figures;
+mod fixture;
 mod logins;
 mod machine;
 mod plot;
@@ -30,7 +31,6 @@ mod process;
 mod reads;
 mod report;
 mod tools;
-mod town;
 
 use report::Report;
 use support::Outages;
@@ -41,7 +41,7 @@ fn main() {
 }
 
 async fn measure() {
-    // Cargo hands its own words on.
+    // Cargo passes its own arguments through.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
     println!("starting PostgreSQL and RabbitMQ (about ten seconds) …");

@@ -1,4 +1,4 @@
--- What the comparison with pgbench needs beside the migrations: wallets with a first entry, and the post as a function.
+-- Set-up for pgbench after the migrations: wallets with a first entry, and a post as a function.
 INSERT INTO wallets (user_id, id)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid() FROM generate_series(1, 1000) AS n;
 INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)

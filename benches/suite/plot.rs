@@ -1,5 +1,3 @@
-//! Pictures of the figures, as SVG.
-
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (900, 480);
@@ -13,7 +11,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(23, 190, 207),
 ];
 
-/// One line a series, over a logarithmic axis.
+/// An SVG with one line per series, over a logarithmic x-axis.
 pub fn lines(title: &str, series: &[(&str, Vec<(f64, f64)>)]) -> String {
     let mut picture = String::new();
     let all = || series.iter().flat_map(|(_, points)| points.iter().copied());

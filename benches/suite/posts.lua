@@ -1,8 +1,8 @@
--- wrk: posts of one cent, each under a key of its own. Arguments: file of tokens, name of the run, credit or mixed.
-local made = 0
+-- wrk: posts of one cent, each with its own key. Arguments: token file, name of the run, "credit" or "mixed".
+local threads = 0
 function setup(thread)
-  thread:set("id", made)
-  made = made + 1
+  thread:set("id", threads)
+  threads = threads + 1
 end
 
 function init(args)

@@ -1,17 +1,18 @@
-//! Credits and debits over HTTP beside pgbench doing the same post.
+//! Credits and debits over HTTP, compared with pgbench writing the same posts.
 
 use std::process::Command;
 
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
+use crate::fixture::{Fixture, WALLETS};
 use crate::report::{Report, Target};
-use crate::support::{Outages, PURSE, World};
-use crate::tools::{beside, pgbench, wrk};
-use crate::town::{Town, WALLETS};
+use crate::support::world::PURSE;
+use crate::support::{Outages, World};
+use crate::tools::{blocking, pgbench, wrk};
 
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
-/// pgbench's clients, where it is not one.
+/// Clients of pgbench in the concurrent case.
 const CLIENTS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,6 @@ impl Over {
     }
 }
 
-/// The figures of one way to post, over all rounds.
 #[derive(Clone, Debug, Default)]
 struct Series {
     rate: Figures,
@@ -41,37 +41,43 @@ struct Series {
     batch: Figures,
 }
 
-/// The database of pgbench: the same migrations, the same number of wallets.
+/// A database for pgbench with the same migrations and number of wallets.
 async fn comparison(servers: &Outages) -> (World, String) {
     let world = World::on(servers.servers).await;
     let settings = world.settings(Role::Wallet);
-    let migrated = beside(move || {
+    let migrated = blocking(move || {
         Command::new(PURSE).args(["migrate", "--role", "wallet"]).env_clear().envs(settings).output().expect("started")
     });
-    assert!(migrated.await.status.success(), "the migrations of the comparison");
+    assert!(migrated.await.status.success(), "purse migrate");
     world.sql(Role::Wallet, include_str!("pgbench.sql")).await;
     world.sql(Role::Wallet, "VACUUM ANALYZE").await;
     let database = world.databases.wallet.database.clone();
     (world, database)
 }
 
-async fn over_http(town: &Town, connections: usize, over: Over, mixed: bool, run: &str) -> (crate::tools::Load, f64) {
-    let (url, run) = (town.wallet.url(), run.to_owned());
-    let tokens = if over == Over::Hot { town.one.clone() } else { town.all.clone() };
-    let (commits, entries) = (town.commits().await, town.entries().await);
-    let load = beside(move || {
+async fn over_http(
+    fixture: &Fixture,
+    connections: usize,
+    over: Over,
+    mixed: bool,
+    run: &str,
+) -> (crate::tools::Load, f64) {
+    let (url, run) = (fixture.wallet.url(), run.to_owned());
+    let tokens = if over == Over::Hot { fixture.one.clone() } else { fixture.all.clone() };
+    let (commits, entries) = (fixture.commits().await, fixture.entries().await);
+    let load = blocking(move || {
         let kind = if mixed { "mixed" } else { "credit" };
         wrk(&url, connections, seconds(), "posts.lua", &[tokens.to_str().expect("a path"), &run, kind])
     });
     let load = load.await;
-    assert_eq!(load.refused, 0, "every post is made");
-    // What the probe and the counting add is some transactions a second beside thousands.
-    let batch = (town.entries().await - entries) / (town.commits().await - commits).max(1.0);
+    assert_eq!(load.errors, 0, "every post succeeds");
+    // Includes a few transactions per second by the probe and these counts, out of thousands.
+    let batch = (fixture.entries().await - entries) / (fixture.commits().await - commits).max(1.0);
     (load, batch)
 }
 
 pub async fn measure(servers: &Outages, report: &mut Report) {
-    let town = Town::begin(servers).await;
+    let fixture = Fixture::start(servers).await;
     let (peer, database) = comparison(servers).await;
     let mut http: Vec<(usize, Over, bool, Series)> = Vec::new();
     for over in Over::BOTH {
@@ -79,20 +85,20 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
             http.extend(CONNECTIONS.map(|connections| (connections, over, mixed, Series::default())));
         }
     }
-    let mut plain: Vec<(usize, Over, &str, Figures, Figures)> = Vec::new();
+    let mut pgbench_runs: Vec<(usize, Over, &str, Figures, Figures)> = Vec::new();
     for over in Over::BOTH {
         for script in ["pgbench_locked.sql", "pgbench_statement.sql"] {
             for clients in [1, CLIENTS] {
-                plain.push((clients, over, script, Figures::default(), Figures::default()));
+                pgbench_runs.push((clients, over, script, Figures::default(), Figures::default()));
             }
         }
     }
     for round in 1..=rounds() {
-        // What the round before left to be written is not this one's, and nobody's first post is measured.
-        town.world.sql(Role::Wallet, "CHECKPOINT").await;
-        over_http(&town, CLIENTS, Over::Spread, true, &format!("w{round}")).await;
+        // Flushes what the previous round left to write, and warms up.
+        fixture.world.sql(Role::Wallet, "CHECKPOINT").await;
+        over_http(&fixture, CLIENTS, Over::Spread, true, &format!("w{round}")).await;
         for (index, (connections, over, mixed, series)) in http.iter_mut().enumerate() {
-            let (load, batch) = over_http(&town, *connections, *over, *mixed, &format!("r{round}-{index}")).await;
+            let (load, batch) = over_http(&fixture, *connections, *over, *mixed, &format!("r{round}-{index}")).await;
             println!(
                 "  round {round}: {connections} connections, {}, mixed {mixed}: {:.0}/s, p95 {:.2} ms",
                 over.name(),
@@ -105,31 +111,31 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
             series.p99.push(load.p99);
             series.batch.push(batch);
         }
-        for (clients, over, script, rate, latency) in &mut plain {
+        for (clients, over, script, rate, latency) in &mut pgbench_runs {
             let (on, database, script, clients) = (peer.addresses.clone(), database.clone(), *script, *clients);
             let wallets = if *over == Over::Hot { 1 } else { WALLETS };
-            let (tps, ms) = beside(move || pgbench(&on, &database, clients, seconds(), wallets, script)).await;
+            let (tps, ms) = blocking(move || pgbench(&on, &database, clients, seconds(), wallets, script)).await;
             println!("  round {round}: {script}, {clients} clients, {}: {tps:.0}/s", over.name());
             rate.push(tps);
             latency.push(ms);
         }
-        town.verify().await;
+        fixture.verify().await;
     }
-    tell(&town, report, &http, &plain);
+    report_posts(&fixture, report, &http, &pgbench_runs);
 }
 
-fn tell(
-    town: &Town,
+fn report_posts(
+    fixture: &Fixture,
     report: &mut Report,
     http: &[(usize, Over, bool, Series)],
-    plain: &[(usize, Over, &str, Figures, Figures)],
+    pgbench_runs: &[(usize, Over, &str, Figures, Figures)],
 ) {
     let series = |connections: usize, over: Over, mixed: bool| {
         let found = http.iter().find(|(c, o, m, _)| (*c, *o, *m) == (connections, over, mixed));
         &found.expect("measured").3
     };
     let peer = |clients: usize, over: Over, script: &str| {
-        plain.iter().find(|(c, o, s, ..)| (*c, *o, *s) == (clients, over, script)).expect("measured")
+        pgbench_runs.iter().find(|(c, o, s, ..)| (*c, *o, *s) == (clients, over, script)).expect("measured")
     };
     let (spread, hot) = (series(256, Over::Spread, false), series(256, Over::Hot, false));
     let statement = &peer(CLIENTS, Over::Spread, "pgbench_statement.sql").3;
@@ -154,12 +160,12 @@ fn tell(
         10.0,
     ));
     report.target(Target::at_most(
-        "mean latency of a lone post ÷ pgbench, locked transaction, 1 client",
+        "mean latency of a single post ÷ pgbench, locked transaction, 1 client",
         1e3 / series(1, Over::Spread, false).rate.median() / lone.median(),
         1.3,
     ));
 
-    report.heading("Posts", &["way", "a second (least–most)", "p50 ms", "p95 ms", "p99 ms", "posts a transaction"]);
+    report.heading("Posts", &["method", "per second (min–max)", "p50 ms", "p95 ms", "p99 ms", "posts per transaction"]);
     for (connections, over, mixed, series) in http {
         let what = if *mixed { "credits and debits" } else { "credits" };
         report.row(&[
@@ -171,7 +177,7 @@ fn tell(
             format!("{:.1}", series.batch.median()),
         ]);
     }
-    for (clients, over, script, rate, latency) in plain {
+    for (clients, over, script, rate, latency) in pgbench_runs {
         let what = if script.contains("locked") { "locked transaction" } else { "one statement" };
         let row = [
             format!("pgbench, {what}, {clients} clients, {}", over.name()),
@@ -186,7 +192,7 @@ fn tell(
     let level = |rate: &Figures| CONNECTIONS.iter().map(|c| (*c as f64, rate.median())).collect::<Vec<_>>();
     report.lines(
         "posts.svg",
-        "Durable posts a second, by connections",
+        "Durable posts per second, by connections",
         &[
             ("credits, spread", points(Over::Spread, false)),
             ("credits, hot wallet", points(Over::Hot, false)),
@@ -202,8 +208,8 @@ fn tell(
     };
     report.lines(
         "batches.svg",
-        "Posts in a database transaction, by connections",
+        "Posts per database transaction, by connections",
         &[("spread", batches(Over::Spread)), ("hot wallet", batches(Over::Hot))],
     );
-    report.memory("wallet, after the posts", &town.wallet);
+    report.memory("wallet, after the posts", &fixture.wallet);
 }

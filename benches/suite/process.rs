@@ -1,4 +1,4 @@
-//! A process by itself: how soon it is ready, and what it holds while nothing happens.
+//! Cold start and idle memory of one process.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         }
         rows.push([format!("{role}"), started.shown(), memory.shown()]);
     }
-    report.heading("A process, migrated before", &["role", "cold start to ready, ms", "idle memory, MiB"]);
+    report.heading("One process, already migrated", &["role", "cold start to ready, ms", "idle memory, MiB"]);
     for row in rows {
         report.row(&row);
     }

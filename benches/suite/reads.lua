@@ -1,4 +1,4 @@
--- wrk: reads of one path, each with a token out of a file. Arguments: file of tokens, path.
+-- wrk: GETs of one path, with the tokens of a file in turn. Arguments: token file, path.
 function init(args)
   requests, number = {}, 0
   for token in io.lines(args[1]) do

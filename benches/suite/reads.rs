@@ -1,47 +1,50 @@
-//! Reads of wallets with short and long histories, and two wallet processes instead of one.
+//! Reads of wallets with short and long histories, and one wallet process compared with two.
 
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
+use crate::fixture::{Fixture, owner, tokens};
 use crate::report::{Report, Target};
 use crate::support::Outages;
-use crate::tools::{beside, wrk};
-use crate::town::{Town, owner, tokens};
+use crate::tools::{blocking, wrk};
 
 const LENGTHS: [usize; 3] = [10, 1_000, 100_000];
 const CONNECTIONS: usize = 64;
 const PATHS: [(&str, &str); 2] = [("balance", "/v1/balance"), ("first page of the history", "/v1/transactions")];
 
-/// The wallet whose history has this length.
+/// The owner of the wallet with this many entries.
 fn wallet_of(length: usize) -> uuid::Uuid {
     owner(10_000_000 + length)
 }
 
 pub async fn measure(servers: &Outages, report: &mut Report) {
-    let town = Town::begin(servers).await;
+    let fixture = Fixture::start(servers).await;
     for length in LENGTHS {
         let user = wallet_of(length);
-        town.world
+        fixture
+            .world
             .sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{user}', gen_random_uuid())"))
             .await;
         let script = format!(
             "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
              SELECT '{user}', n, gen_random_uuid(), 'credit', 1, n, clock_timestamp() FROM generate_series(1, {length}) AS n"
         );
-        town.world.sql(Role::Wallet, &script).await;
+        fixture.world.sql(Role::Wallet, &script).await;
     }
-    town.world.sql(Role::Wallet, "VACUUM ANALYZE transactions").await;
+    fixture.world.sql(Role::Wallet, "VACUUM ANALYZE transactions").await;
     let mut measured: Vec<(usize, &str, &str, Figures, Figures)> = Vec::new();
     for (name, path) in PATHS {
         measured.extend(LENGTHS.map(|length| (length, name, path, Figures::default(), Figures::default())));
     }
     for round in 1..=rounds() {
         for (length, name, path, rate, p95) in &mut measured {
-            let (url, path, file) = (town.wallet.url(), *path, tokens("reader", std::iter::once(wallet_of(*length))));
-            let load =
-                beside(move || wrk(&url, CONNECTIONS, seconds(), "reads.lua", &[file.to_str().expect("a path"), path]));
+            let (url, path, file) =
+                (fixture.wallet.url(), *path, tokens("reader", std::iter::once(wallet_of(*length))));
+            let load = blocking(move || {
+                wrk(&url, CONNECTIONS, seconds(), "reads.lua", &[file.to_str().expect("a path"), path])
+            });
             let load = load.await;
-            assert_eq!(load.refused, 0);
+            assert_eq!(load.errors, 0);
             println!("  round {round}: {name} at {length} entries: {:.0}/s", load.rate);
             rate.push(load.rate);
             p95.push(load.p95);
@@ -55,40 +58,39 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         rate(100_000, "balance").median() / rate(10, "balance").median(),
         0.9,
     ));
-    report.heading("Reads, 64 connections", &["what", "entries", "a second (least–most)", "p95 ms"]);
+    report.heading("Reads, 64 connections", &["request", "entries", "per second (min–max)", "p95 ms"]);
     for (length, name, _, rate, p95) in &measured {
         report.row(&[(*name).to_owned(), length.to_string(), rate.shown(), format!("{:.2}", p95.median())]);
     }
     let points = |of: &str| LENGTHS.iter().map(|l| (*l as f64, rate(*l, of).median())).collect::<Vec<_>>();
     report.lines(
         "reads.svg",
-        "Reads a second, by entries in the wallet",
+        "Reads per second, by entries in the wallet",
         &[("balance", points("balance")), ("first page of the history", points("first page of the history"))],
     );
-    two_processes(town, report).await;
+    two_processes(fixture, report).await;
 }
 
 /// The same load over one process and over two, on the same database.
-async fn two_processes(town: Town, report: &mut Report) {
-    let second = town.world.start(Role::Wallet).await;
+async fn two_processes(fixture: Fixture, report: &mut Report) {
+    let second = fixture.world.start(Role::Wallet).await;
     let (mut one, mut two) = (Figures::default(), Figures::default());
     for round in 1..=rounds() {
         let run = |url: String, connections: usize, name: String| {
-            let file = town.all.clone();
-            beside(move || {
+            let file = fixture.all.clone();
+            blocking(move || {
                 wrk(&url, connections, seconds(), "posts.lua", &[file.to_str().expect("a path"), &name, "credit"]).rate
             })
         };
-        one.push(run(town.wallet.url(), 128, format!("one-{round}")).await);
+        one.push(run(fixture.wallet.url(), 128, format!("one-{round}")).await);
         let (left, right) = tokio::join!(
-            run(town.wallet.url(), 64, format!("left-{round}")),
+            run(fixture.wallet.url(), 64, format!("left-{round}")),
             run(second.url(), 64, format!("right-{round}"))
         );
         two.push(left + right);
     }
-    town.verify().await;
-    report
-        .heading("Wallet processes on one database, 128 connections", &["processes", "credits a second (least–most)"]);
+    fixture.verify().await;
+    report.heading("Wallet processes on one database, 128 connections", &["processes", "credits per second (min–max)"]);
     report.row(&["1".to_owned(), one.shown()]);
     report.row(&["2".to_owned(), two.shown()]);
 }

@@ -1,4 +1,4 @@
--- wrk: the end of each script: one line of numbers for whoever started it.
+-- Appended to each wrk script: prints the results as one line of numbers, which tools.rs parses.
 function done(summary, latency)
   io.write(string.format("RESULT %d %d %d %d %d %d %d\n", summary.requests, summary.duration, summary.errors.status,
     summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,

@@ -3,27 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 
-/// What a run of wrk came to.
+/// Results of a wrk run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Answers a second.
+    /// Responses per second.
     pub rate: f64,
-    /// Milliseconds.
+    /// Latencies in milliseconds.
     pub p50: f64,
     pub p95: f64,
     pub p99: f64,
-    /// Answers that were no success.
-    pub refused: u64,
+    /// Responses with an error status.
+    pub errors: u64,
 }
 
-/// Where the scripts lie.
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/suite")
 }
 
-/// A script with the part that prints the result.
+/// Writes a temporary file with the script and `result.lua`.
 fn script(name: &str) -> PathBuf {
     let read = |name: &str| std::fs::read_to_string(scripts().join(name)).expect("a script");
     let whole = std::env::temp_dir().join(format!("purse-bench-{}-{name}", std::process::id()));
@@ -31,7 +30,7 @@ fn script(name: &str) -> PathBuf {
     whole
 }
 
-/// Runs wrk for this long over this many connections. Blocks the thread.
+/// Blocks the thread.
 pub fn wrk(url: &str, connections: usize, seconds: usize, name: &str, arguments: &[&str]) -> Load {
     let output = Command::new("wrk")
         .args(["-t1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "--timeout", "30s", "-s"])
@@ -45,12 +44,12 @@ pub fn wrk(url: &str, connections: usize, seconds: usize, name: &str, arguments:
         panic!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
     });
     let numbers: Vec<f64> = line.split_whitespace().map(|word| word.parse().expect("a number")).collect();
-    let [requests, micros, refused, broken, p50, p95, p99] = numbers[..] else { panic!("wrk: {line}") };
+    let [requests, micros, errors, broken, p50, p95, p99] = numbers[..] else { panic!("wrk: {line}") };
     assert!(broken < 0.5, "{broken} connections broke: {text}");
-    Load { rate: requests / (micros / 1e6), p50: p50 / 1e3, p95: p95 / 1e3, p99: p99 / 1e3, refused: refused as u64 }
+    Load { rate: requests / (micros / 1e6), p50: p50 / 1e3, p95: p95 / 1e3, p99: p99 / 1e3, errors: errors as u64 }
 }
 
-/// Transactions a second, and their mean latency in milliseconds. Blocks the thread.
+/// Transactions per second and their mean latency in milliseconds. Blocks the thread.
 pub fn pgbench(
     on: &ServerAddresses,
     database: &str,
@@ -60,18 +59,8 @@ pub fn pgbench(
     name: &str,
 ) -> (f64, f64) {
     let output = Command::new(on.postgres_bin_dir.join("pgbench"))
-        .env("PGPASSWORD", &on.postgres_password)
-        .args([
-            "-h",
-            &on.host,
-            "-p",
-            &on.postgres_port.to_string(),
-            "-U",
-            &on.postgres_superuser,
-            "-n",
-            "-M",
-            "prepared",
-        ])
+        .env("PGPASSWORD", on.postgres_password)
+        .args(["-h", on.host, "-p", &on.postgres_port.to_string(), "-U", on.postgres_superuser, "-n", "-M", "prepared"])
         .args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string(), "-T", &seconds.to_string()])
         .arg("-D")
         .arg(format!("wallets={wallets}"))
@@ -91,7 +80,7 @@ pub fn pgbench(
     }
 }
 
-/// Runs something that blocks beside the clients of the benchmark.
-pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs blocking work without blocking the benchmark's clients.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("thread")
 }

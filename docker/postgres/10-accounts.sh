@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs once, when a database's volume is empty: makes the two accounts of a role's database.
-#   <database>_owner  owns the database; the migrations alone run as it
-#   <database>_app    may connect; the migrations grant it what the running role needs, and nothing else
-# The image executes this file or, where it is not executable, sources it: so it never exits by itself.
+# Runs once, when a database's volume is empty: creates the two accounts of a role's database.
+#   <database>_owner  owns the database; only the migrations run as it
+#   <database>_app    may connect; the migrations grant it the rights that the running role needs, and no others
+# The image sources this file where it is not executable, so it never calls `exit`.
 set -eu
 export OWNER_PASSWORD APP_PASSWORD
 
@@ -17,6 +17,6 @@ CREATE ROLE :"app"   LOGIN PASSWORD :'app_password';
 ALTER DATABASE :"database" OWNER TO :"owner";
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"database" TO :"app";
--- Nobody has business in the other databases of this server.
+-- These accounts do not use the other databases of this server.
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 SQL

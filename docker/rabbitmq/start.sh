@@ -1,23 +1,23 @@
 #!/bin/sh
 # Starts the broker with the accounts of the stack: `start.sh`; `start.sh print` only prints them, in the form that
-# RabbitMQ imports. They are imported at every start, so that a password that was changed in .env holds.
-#   $ADMIN_USER   may do everything, and log in to the management pages
+# RabbitMQ imports. They are imported at every start, so that a new password in .env takes effect.
+#   $ADMIN_USER   may do everything, and log in to the management UI
 #   purse_users   may declare the exchange of events and publish to it, and nothing else
-#   purse_wallet  may declare its own queues and exchanges, read them and write to them; not publish events
-# Nobody else may log in: a broker that imports accounts makes no default one.
+#   purse_wallet  may declare its own queues and exchanges, read them and write to them, but not publish events
+# There are no other accounts: a broker that imports accounts does not create the default one.
 set -eu
 
-# What goes into JSON, and into URLs, unquoted.
+# These go into JSON and into URLs unescaped.
 for value in "$ADMIN_USER" "$ADMIN_PASSWORD" "$USERS_PASSWORD" "$WALLET_PASSWORD"; do
   case $value in
     '' | *[!A-Za-z0-9._~-]*)
-      echo "rabbitmq: the account names and passwords in .env must be of letters, digits and -_.~ only" >&2
+      echo "rabbitmq: the account names and passwords in .env may contain only letters, digits and -_.~" >&2
       exit 64
       ;;
   esac
 done
 
-# The queues of the wallet role; a retry tier is named after its time.
+# The queues of the wallet role; a retry queue is named after its delay.
 queues='wallet\\.provision(\\.dlq|\\.retry\\.[0-9]+m?s)?'
 vhost=${VHOST:-/}
 
@@ -59,6 +59,6 @@ mkdir -p /run/purse
 (umask 077 && accounts >/run/purse/accounts.json)
 chown -R rabbitmq: /run/purse
 echo 'load_definitions = /run/purse/accounts.json' >/etc/rabbitmq/conf.d/20-accounts.conf
-# Only the server reads them from here on.
+# The server reads the file; no process inherits the passwords.
 unset ADMIN_PASSWORD USERS_PASSWORD WALLET_PASSWORD
 exec docker-entrypoint.sh rabbitmq-server

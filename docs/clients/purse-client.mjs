@@ -1,25 +1,25 @@
 #!/usr/bin/env node
 /**
- * A small client of purse for Node 18 or later; it needs no package.
+ * A small purse client for Node 18 or later, without dependencies.
  *
- * It shows the three things that a client of purse has to do right:
+ * It shows what a purse client has to do:
  *
  * - wait for the wallet after a registration (`waitForWallet`),
- * - send a credit or a debit again under the same key until it is answered (`post`),
+ * - retry credits and debits with the same idempotency key (`post`),
  * - follow the pages of the history (`history`).
  *
- * Run it against a running purse, and it walks through all three:
+ * Run it against a running purse to see all three:
  *
  *     node docs/clients/purse-client.mjs http://localhost:3002 http://localhost:3001
  */
 
-/** How long to go on trying. */
+/** How long to keep retrying. */
 const PATIENCE_MS = 60_000;
-/** Longest wait for one answer; the server waits for a wallet up to 10 seconds when it is asked to. */
+/** Timeout of one request; longer than the 10 seconds that the server may wait for a wallet. */
 const TIMEOUT_MS = 20_000;
 
-/** An answer that trying again will not change. */
-export class Refused extends Error {
+/** An error response that a retry will not change. */
+export class ApiError extends Error {
   constructor(status, body) {
     super(`${status} ${body.code}: ${body.message}`);
     this.status = status;
@@ -36,28 +36,28 @@ export class Purse {
     this.wallet = wallet;
   }
 
-  /** Registers and keeps the token. A registration whose answer was lost is found by logging in. */
-  async register(person) {
+  /** Registers and stores the token. If the response to an earlier attempt was lost, logs in instead. */
+  async register(user) {
     try {
-      const answer = await this.#send("POST", `${this.users}/v1/auth/register`, person);
-      this.#token = answer.accessToken;
-    } catch (refused) {
-      if (refused.code !== "EMAIL_EXISTS") throw refused;
-      await this.logIn(person.email, person.password);
+      const response = await this.#send("POST", `${this.users}/v1/auth/register`, user);
+      this.#token = response.accessToken;
+    } catch (error) {
+      if (error.code !== "EMAIL_EXISTS") throw error;
+      await this.logIn(user.email, user.password);
     }
   }
 
   async logIn(email, password) {
-    const answer = await this.#send("POST", `${this.users}/v1/auth/login`, { email, password });
-    this.#token = answer.accessToken;
+    const response = await this.#send("POST", `${this.users}/v1/auth/login`, { email, password });
+    this.#token = response.accessToken;
   }
 
-  /** The wallet is made a moment after the registration; until then the answer is 503, which `#send` waits out. */
+  /** The wallet is created shortly after the registration; until then the API returns 503, and `#send` retries. */
   waitForWallet() {
     return this.#send("GET", `${this.wallet}/v1/wallet/status?wait=10`);
   }
 
-  /** Credits or debits. The key belongs to this one intent and is the same in each try, so it happens once. */
+  /** Credits or debits. All attempts use the same key, so money moves once. */
   post(kind, amountMinor, description = null) {
     const body = { amountMinor, description };
     return this.#send("POST", `${this.wallet}/v1/transactions/${kind}`, body, crypto.randomUUID());
@@ -67,7 +67,7 @@ export class Purse {
     return (await this.#send("GET", `${this.wallet}/v1/balance`)).balanceMinor;
   }
 
-  /** Every transaction, newest first, page by page. What is posted meanwhile does not shift the pages. */
+  /** Every transaction, newest first, page by page. New transactions do not shift the pages. */
   async *history(limit = 100) {
     let cursor = null;
     do {
@@ -78,7 +78,7 @@ export class Purse {
     } while (cursor !== null);
   }
 
-  /** Sends until there is an answer that counts: 429 and 503 say when to come back, a broken connection does not. */
+  /** Sends a request and retries 429, 503 and dropped connections. */
   async #send(method, url, body, key) {
     const headers = { Accept: "application/json" };
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
@@ -87,25 +87,25 @@ export class Purse {
     const giveUpAt = Date.now() + PATIENCE_MS;
     let pauseMs = 200;
     for (;;) {
-      let waitMs, refused;
+      let waitMs, error;
       try {
         const signal = AbortSignal.timeout(TIMEOUT_MS);
-        const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body), signal });
-        const told = await answer.json();
-        if (answer.ok) return told;
-        refused = new Refused(answer.status, told);
-        if (answer.status === 429 || answer.status === 503) waitMs = 1000 * Number(answer.headers.get("Retry-After"));
-      } catch (broken) {
-        // Whether the request arrived is not known. Each request of this client may be sent again: reads change
-        // nothing, posts have a key, and a second registration is refused.
-        refused = broken;
+        const response = await fetch(url, { method, headers, body: body && JSON.stringify(body), signal });
+        const content = await response.json();
+        if (response.ok) return content;
+        error = new ApiError(response.status, content);
+        if (response.status === 429 || response.status === 503) waitMs = 1000 * Number(response.headers.get("Retry-After"));
+      } catch (dropped) {
+        // The outcome is unknown. Every request of this client is safe to retry: reads change nothing, posts have a
+        // key, and registering twice returns EMAIL_EXISTS.
+        error = dropped;
         waitMs = pauseMs;
         pauseMs = Math.min(2 * pauseMs, 5000);
       }
-      if (waitMs === undefined) throw refused;
-      // A little later than asked for, and not all clients at once.
+      if (waitMs === undefined) throw error;
+      // Jitter, so that clients do not all retry at once.
       waitMs += 200 * Math.random();
-      if (Date.now() + waitMs > giveUpAt) throw refused;
+      if (Date.now() + waitMs > giveUpAt) throw error;
       await new Promise((resume) => setTimeout(resume, waitMs));
     }
   }
@@ -118,15 +118,15 @@ async function main(users, wallet) {
   await purse.waitForWallet();
   for (let number = 1; number <= 5; number++) await purse.post("credit", 100 * number, `deposit ${number}`);
   await purse.post("debit", 400);
-  await purse.post("debit", 1_000_000).catch((refused) => console.error(`as expected: ${refused.message}`));
+  await purse.post("debit", 1_000_000).catch((error) => console.error(`as expected: ${error.message}`));
   const amounts = [];
   for await (const entry of purse.history(2)) amounts.push(entry.amountMinor);
   console.log(JSON.stringify({ balanceMinor: await purse.balance(), amounts }));
 }
 
-// Run as a program, and not imported or loaded by a page.
+// Only when run as a program, not when imported.
 if (globalThis.process?.argv[1] && import.meta.url === new URL(`file://${process.argv[1]}`).href) {
   const { webcrypto } = await import("node:crypto");
-  globalThis.crypto ??= webcrypto; // Node 18 has it under this name alone
+  globalThis.crypto ??= webcrypto; // Node 18 exports it only here
   await main(...process.argv.slice(2, 4));
 }

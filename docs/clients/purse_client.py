@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A small client of purse, of Python's standard library alone (3.9 or later).
+"""A small purse client for Python 3.9 or later, without dependencies.
 
-It shows the three things that a client of purse has to do right:
+It shows what a purse client has to do:
 
 * wait for the wallet after a registration (`wait_for_wallet`),
-* send a credit or a debit again under the same key until it is answered (`post`),
+* retry credits and debits with the same idempotency key (`post`),
 * follow the pages of the history (`history`).
 
-Run it against a running purse, and it walks through all three:
+Run it against a running purse to see all three:
 
     python3 docs/clients/purse_client.py http://localhost:3002 http://localhost:3001
 """
@@ -22,14 +22,14 @@ import urllib.parse
 import urllib.request
 import uuid
 
-# How long to go on trying, in seconds.
+# How long to keep retrying, in seconds.
 PATIENCE_S = 60
-# Longest wait for one answer; the server waits for a wallet up to 10 seconds when it is asked to.
+# Timeout of one request; longer than the 10 seconds that the server may wait for a wallet.
 TIMEOUT_S = 20
 
 
-class Refused(Exception):
-    """An answer that trying again will not change."""
+class ApiError(Exception):
+    """An error response that a retry will not change."""
 
     def __init__(self, status, body):
         super().__init__(f"{status} {body.get('code')}: {body.get('message')}")
@@ -41,26 +41,26 @@ class Purse:
         self.users, self.wallet, self.token = users, wallet, None
 
     def register(self, first_name, last_name, email, password):
-        """Registers and keeps the token. A registration whose answer was lost is found by logging in."""
-        person = {"firstName": first_name, "lastName": last_name, "email": email, "password": password}
+        """Registers and stores the token. If the response to an earlier attempt was lost, logs in instead."""
+        user = {"firstName": first_name, "lastName": last_name, "email": email, "password": password}
         try:
-            answer = self._send("POST", f"{self.users}/v1/auth/register", person)
-            self.token = answer["accessToken"]
-        except Refused as refused:
-            if refused.code != "EMAIL_EXISTS":
+            response = self._send("POST", f"{self.users}/v1/auth/register", user)
+            self.token = response["accessToken"]
+        except ApiError as error:
+            if error.code != "EMAIL_EXISTS":
                 raise
             self.log_in(email, password)
 
     def log_in(self, email, password):
-        answer = self._send("POST", f"{self.users}/v1/auth/login", {"email": email, "password": password})
-        self.token = answer["accessToken"]
+        response = self._send("POST", f"{self.users}/v1/auth/login", {"email": email, "password": password})
+        self.token = response["accessToken"]
 
     def wait_for_wallet(self):
-        """The wallet is made a moment after the registration; until then the answer is 503, which `_send` waits out."""
+        """The wallet is created shortly after the registration; until then the API returns 503, and `_send` retries."""
         return self._send("GET", f"{self.wallet}/v1/wallet/status?wait=10")
 
     def post(self, kind, amount_minor, description=None):
-        """Credits or debits. The key belongs to this one intent and is the same in each try, so it happens once."""
+        """Credits or debits. All attempts use the same key, so money moves once."""
         body = {"amountMinor": amount_minor, "description": description}
         return self._send("POST", f"{self.wallet}/v1/transactions/{kind}", body, key=str(uuid.uuid4()))
 
@@ -68,7 +68,7 @@ class Purse:
         return self._send("GET", f"{self.wallet}/v1/balance")["balanceMinor"]
 
     def history(self, limit=100):
-        """Every transaction, newest first, page by page. What is posted meanwhile does not shift the pages."""
+        """Every transaction, newest first, page by page. New transactions do not shift the pages."""
         cursor = None
         while True:
             query = {"limit": limit, **({"cursor": cursor} if cursor else {})}
@@ -79,7 +79,7 @@ class Purse:
                 return
 
     def _send(self, method, url, body=None, key=None):
-        """Sends until there is an answer that counts: 429 and 503 say when to come back, a broken connection does not."""
+        """Sends a request and retries 429, 503 and dropped connections."""
         headers = {"Accept": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -92,22 +92,22 @@ class Purse:
         while True:
             request = urllib.request.Request(url, data=sent, headers=headers, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as answer:
-                refused = Refused(answer.code, json.load(answer))
-                if answer.code not in (429, 503):
-                    raise refused from None
-                wait_s = float(answer.headers["Retry-After"])
-            except (OSError, http.client.HTTPException) as broken:
-                # Whether the request arrived is not known. Each request of this client may be sent again: reads change
-                # nothing, posts have a key, and a second registration is refused.
-                refused, wait_s = broken, pause_s
+                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                    return json.load(response)
+            except urllib.error.HTTPError as response:
+                error = ApiError(response.code, json.load(response))
+                if response.code not in (429, 503):
+                    raise error from None
+                wait_s = float(response.headers["Retry-After"])
+            except (OSError, http.client.HTTPException) as dropped:
+                # The outcome is unknown. Every request of this client is safe to retry: reads change nothing, posts have
+                # a key, and registering twice returns EMAIL_EXISTS.
+                error, wait_s = dropped, pause_s
                 pause_s = min(pause_s * 2, 5)
-            # A little later than asked for, and not all clients at once.
+            # Jitter, so that clients do not all retry at once.
             wait_s += random.uniform(0, 0.2)
             if time.monotonic() + wait_s > give_up_at:
-                raise refused
+                raise error
             time.sleep(wait_s)
 
 
@@ -120,8 +120,8 @@ def main(users, wallet):
     purse.post("debit", 400)
     try:
         purse.post("debit", 1_000_000)
-    except Refused as refused:
-        print(f"as expected: {refused}", file=sys.stderr)
+    except ApiError as error:
+        print(f"as expected: {error}", file=sys.stderr)
     history = list(purse.history(limit=2))
     print(json.dumps({"balanceMinor": purse.balance(), "amounts": [entry["amountMinor"] for entry in history]}))
 

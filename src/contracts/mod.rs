@@ -1,6 +1,6 @@
-//! What crosses between the two roles: the event on the wire and the names of the broker's topology.
+//! The contract between the two roles: the event's wire format and the names in the broker topology.
 //!
-//! Both roles read this room and nothing of each other. Pure: how a queue is declared is `infra::amqp`'s work.
+//! Both roles depend on this module and never on each other. It does no I/O: `infra::amqp` declares the queues.
 
 mod topology;
 mod user_registered;

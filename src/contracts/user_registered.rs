@@ -1,28 +1,28 @@
-//! The event that says a person has registered.
+//! The event `UserRegistered`.
 
 use serde::Deserialize;
 
 use crate::kernel::UserId;
 
-/// A person has registered and needs a wallet. On the wire exactly `{"userId":"<uuid>"}`.
+/// A user has registered and needs a wallet. On the wire exactly `{"userId":"<uuid>"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserRegistered {
-    /// Whom the wallet is for.
+    /// The owner of the wallet to create.
     pub user_id: UserId,
 }
 
-/// Why a body is not a [`UserRegistered`]; no later try can change it.
+/// Why a body is not a [`UserRegistered`]. Permanent: a retry fails too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventRefused {
-    /// Not a JSON object with a text `userId`.
+    /// Not a JSON object with a string `userId`.
     #[error("body is not a UserRegistered event")]
     NotTheEvent,
-    /// `userId` is a text but no UUID.
+    /// `userId` is a string but not a UUID.
     #[error("userId is not a UUID")]
     UserIdNotAUuid,
 }
 
-/// The wire form. Unknown fields are let through on purpose: a later version of the other role may add some.
+/// The wire format. Unknown fields are accepted on purpose: a later version of the users role may add some.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire {
@@ -30,23 +30,23 @@ struct Wire {
 }
 
 impl UserRegistered {
-    /// The value of the message's `type` property, and of the outbox row's `type`.
+    /// The `type` of both the message and the outbox row.
     pub const TYPE: &'static str = "UserRegistered";
 
-    /// The body of the message.
+    /// The message body.
     pub fn encode(&self) -> String {
-        // A UUID has nothing in it that JSON escapes, so this cannot fail and needs no serializer.
+        // A UUID contains nothing that JSON escapes, so this needs no serializer and cannot fail.
         format!(r#"{{"userId":"{}"}}"#, self.user_id)
     }
 
-    /// Reads a body.
+    /// Parses a message body.
     ///
     /// # Errors
-    /// [`EventRefused`] when the body can never become an event, whatever is tried.
+    /// [`EventRefused`] for a body that is not the event.
     pub fn decode(body: &[u8]) -> Result<Self, EventRefused> {
-        // From text: the reader of bytes does not look into fields that nobody asks for, and JSON is UTF-8 throughout.
+        // From a string: the byte parser does not check skipped fields for UTF-8.
         let text = std::str::from_utf8(body).map_err(|_| EventRefused::NotTheEvent)?;
-        // A derived reader would also take an array for the object.
+        // The derived parser would also accept an array.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(EventRefused::NotTheEvent);
         }
@@ -69,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_let_through() {
+    fn unknown_fields_are_accepted() {
         let body = br#" {"userId":"00000000-0000-0000-0000-000000000000","plan":"gold"} "#;
         assert!(UserRegistered::decode(body).is_ok());
     }
 
     #[test]
-    fn what_can_never_be_an_event_is_refused_with_its_reason() {
+    fn a_body_that_is_not_the_event_is_refused_with_its_reason() {
         const NOT_UTF8: &[u8] = b"{\"userId\":\"00000000-0000-0000-0000-000000000000\",\"more\":\"\xff\"}";
         for body in [
             &b""[..],
@@ -93,13 +93,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded_again(id in any::<u128>()) {
+        fn decoding_reverses_encoding(id in any::<u128>()) {
             let event = UserRegistered { user_id: UserId::from_uuid(Uuid::from_u128(id)) };
             prop_assert_eq!(UserRegistered::decode(event.encode().as_bytes()), Ok(event));
         }
 
         #[test]
-        fn no_body_makes_the_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_body_panics_the_decoder(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = UserRegistered::decode(&body);
         }
     }

@@ -1,52 +1,50 @@
-//! How the process is: a snapshot that its parts write and that a request only reads.
+//! Health of the process: actors write it, the health endpoints only read it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How one thing that the process depends on is.
+/// The state of one dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Whether it works.
     pub ok: bool,
-    /// Whether the process can serve requests without it.
+    /// The process is not ready without it.
     pub essential: bool,
-    /// Why not, in words for an operator; no secrets.
+    /// Why not `ok`, for an operator; contains no secrets.
     pub details: Option<String>,
 }
 
-/// The state of the whole process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// By name: `users-db`, `wallet-db`, `rabbitmq`.
+    /// By dependency: `users-db`, `wallet-db`, `rabbitmq`.
     pub checks: BTreeMap<&'static str, Check>,
-    /// An actor that was given up: it ended too often. The process is about to end.
+    /// An actor that exceeded its restart budget; the process is about to exit.
     pub given_up: Option<&'static str>,
-    /// A shutdown has begun: no new work, please.
+    /// A shutdown has begun.
     pub stopping: bool,
-    /// How often each actor was built again.
+    /// Restarts by actor.
     pub restarts: BTreeMap<&'static str, u64>,
 }
 
 impl Health {
-    /// Whether the process is worth keeping.
+    /// Liveness: false means that the process should be replaced.
     pub const fn is_live(&self) -> bool {
         self.given_up.is_none()
     }
 
-    /// Whether requests should be sent here.
+    /// Readiness: whether to route requests to this process.
     pub fn is_ready(&self) -> bool {
         self.is_live() && !self.stopping && self.checks.values().all(|check| check.ok || !check.essential)
     }
 
-    /// Whether everything works.
+    /// Ready, and every dependency is available.
     pub fn is_whole(&self) -> bool {
         self.is_ready() && self.checks.values().all(|check| check.ok)
     }
 }
 
-/// Where the parts write and requests read.
+/// A shared [`Health`].
 #[derive(Clone, Debug)]
 pub struct HealthBoard(Arc<watch::Sender<Health>>);
 
@@ -57,13 +55,13 @@ impl Default for HealthBoard {
 }
 
 impl HealthBoard {
-    /// Enters a check that has not succeeded yet.
-    pub fn expect(&self, name: &'static str, essential: bool) {
+    /// Adds a check, which fails until its first success.
+    pub fn add_check(&self, name: &'static str, essential: bool) {
         let details = Some("not checked yet".to_owned());
         self.change(|health| drop(health.checks.insert(name, Check { ok: false, essential, details })));
     }
 
-    /// Sets a check that was entered before; tells whether that changed anything.
+    /// Updates a check that was added before. Returns whether `ok` changed.
     pub fn set(&self, name: &'static str, state: Result<(), String>) -> bool {
         self.0.send_if_modified(|health| {
             let Some(check) = health.checks.get_mut(name) else { return false };
@@ -74,17 +72,14 @@ impl HealthBoard {
         })
     }
 
-    /// Changes anything else.
     pub fn change(&self, change: impl FnOnce(&mut Health)) {
         self.0.send_modify(change);
     }
 
-    /// A copy of the state.
     pub fn read(&self) -> Health {
         self.0.borrow().clone()
     }
 
-    /// For one who waits for a change.
     pub fn watch(&self) -> watch::Receiver<Health> {
         self.0.subscribe()
     }
@@ -95,16 +90,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_outage_degrades_and_a_database_outage_makes_unready() {
+    fn a_broker_outage_degrades_and_a_database_outage_makes_the_process_unready() {
         let board = HealthBoard::default();
-        board.expect("users-db", true);
-        board.expect("rabbitmq", false);
-        assert!(!board.read().is_ready(), "nothing has been checked yet");
+        board.add_check("users-db", true);
+        board.add_check("rabbitmq", false);
+        assert!(!board.read().is_ready(), "no check has succeeded yet");
         board.set("users-db", Ok(()));
         assert!(board.read().is_ready() && !board.read().is_whole());
         board.set("rabbitmq", Ok(()));
         assert!(board.read().is_whole());
-        board.set("users-db", Err("gone".into()));
+        board.set("users-db", Err("unreachable".into()));
         assert!(!board.read().is_ready() && board.read().is_live());
     }
 

@@ -1,13 +1,13 @@
-//! Technology without a context: configuration, logs, the database, the broker, HTTP, metrics, cryptography,
-//! the system.
+//! Technology shared by both roles: configuration, logs, the database, the broker, HTTP, metrics, cryptography, the
+//! system.
 //!
-//! Nothing here names users or wallets. `slog`, `lapin`, `tokio_postgres` and `actix_web` begin on this floor.
+//! Nothing here depends on users or wallets.
 
-pub mod amqp;
+pub(crate) mod amqp;
 pub mod config;
-pub mod health;
+pub(crate) mod health;
 pub mod http;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod postgres;
 pub mod security;
 pub mod system;

@@ -1,17 +1,17 @@
-//! The one home of time, ids, randomness and priorities.
+//! The only source of time, ids and randomness, and of thread priorities.
 
 use uuid::Uuid;
 
 use crate::kernel::{Clock, IdSource, Timestamp};
 
-/// The machine's clock and random numbers.
+/// The clock of the machine, and UUIDs from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
 impl Clock for System {
     fn now(&self) -> Timestamp {
         let now = Timestamp::now();
-        // PostgreSQL keeps microseconds: rounding here makes what is answered what is stored.
+        // PostgreSQL stores microseconds: truncated here, a response shows the stored value.
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 }
@@ -22,26 +22,27 @@ impl IdSource for System {
     }
 }
 
-/// One of `0..count`, by lot; not for secrets. `count` is at least 1.
-pub fn draw(count: usize) -> usize {
+/// A random index in `0..count`, where `count` is at least 1; not for secrets.
+pub(crate) fn random_index(count: usize) -> usize {
     fastrand::usize(..count.max(1))
 }
 
 /// A random number in `0.0..1.0`, for jitter; not for secrets.
-pub fn roll() -> f64 {
+pub(crate) fn random_fraction() -> f64 {
     fastrand::f64()
 }
 
-/// How far a thread steps back: 0 is as important as any other, 19 the least.
+/// The lowest priority of a thread; the default is 0.
 ///
 /// # Source
 /// `nice(2)`.
 #[cfg(target_os = "linux")]
-const STEP_BACK: i32 = 19;
+const LOWEST_PRIORITY: i32 = 19;
 
-/// Lets the other threads go first from now on, where a thread has a priority of its own: on Linux.
-pub fn step_back() {
+/// Gives this thread the lowest priority, on Linux, the only system where threads have their own. Elsewhere, and where
+/// the system refuses, the priority stays as it is.
+pub(crate) fn lower_priority() {
     #[cfg(target_os = "linux")]
-    // Linux takes "this process" for this thread. Refused, it is as important as before.
-    let _ = rustix::process::setpriority_process(None, STEP_BACK);
+    // On Linux `None`, this process, means this thread.
+    let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
 }

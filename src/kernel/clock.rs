@@ -1,10 +1,10 @@
-//! Time as an argument.
+//! The current time as an argument.
 
-/// A moment in UTC. The databases keep microseconds; the API writes RFC 3339 with a `Z`.
+/// A point in time in UTC. Databases store microseconds; the API writes RFC 3339 with a `Z`.
 pub use jiff::Timestamp;
 
-/// Where the present comes from, so that a test can say what time it is.
+/// The source of the current time, which a test can replace.
 pub trait Clock: Send + Sync {
-    /// The present moment, rounded down to the microseconds that a database keeps.
+    /// Truncated to microseconds, the precision of the databases.
     fn now(&self) -> Timestamp;
 }

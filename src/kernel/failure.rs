@@ -1,47 +1,47 @@
-//! What kind of failure an error is: the one question that status codes, log levels and retries ask.
+//! Error classes, which decide status codes, log levels and retries.
 
-/// The class of an error. A reader decides by the class, never by the text of a message.
+/// The class of an error. Callers decide by the class, never by the text of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureClass {
-    /// The rules say no to this request; asking again changes nothing. Not our fault, not logged as an error.
+    /// A domain rule rejects the request, and a retry would be rejected too. Not logged as an error.
     Refused,
-    /// A dependency is away as a whole: nothing of this kind works now, so wait for it and spend no attempt.
+    /// A whole dependency is unavailable: wait for it, and do not count an attempt.
     Unavailable,
-    /// This one may pass if tried again: a lock that was held too long, a deadlock, a time limit.
+    /// A retry may succeed: lock timeout, deadlock, time limit.
     Transient,
-    /// This one can never pass: a message that no version of us could read.
+    /// A retry can never succeed: for example a message that no version of purse can read.
     Permanent,
-    /// Our own fault.
+    /// An internal error.
     Bug,
 }
 
 /// An error that knows its class.
 pub trait Classified {
-    /// The class of this very value.
+    /// The class of this value; variants of one type may differ.
     fn class(&self) -> FailureClass;
 }
 
-/// A step on a dependency (a database, the broker) that did not succeed, as the ports of both contexts report it.
+/// A failed operation on a dependency (a database, the broker), as the ports of both contexts report it.
 ///
-/// `Display` names the step alone; the cause is the source, for the log and never for a client.
+/// `Display` names only the operation; the cause is the source, which is logged and never sent to a client.
 #[derive(Debug, thiserror::Error)]
-#[error("{step} did not succeed")]
+#[error("{operation} did not succeed")]
 pub struct DependencyError {
-    /// What was being done, as the SQL or the publisher names it: `users.register`.
-    pub step: &'static str,
+    /// As the SQL statement or the publisher names it: `users.register`.
+    pub operation: &'static str,
     class: FailureClass,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl DependencyError {
-    /// A failed `step` of the given class.
+    /// `Display` shows `operation` and hides `source`.
     pub fn new(
-        step: &'static str,
+        operation: &'static str,
         class: FailureClass,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { step, class, source: source.into() }
+        Self { operation, class, source: source.into() }
     }
 }
 
@@ -51,9 +51,10 @@ impl Classified for DependencyError {
     }
 }
 
-/// The whole chain of an error in one line, outermost first, for the one place that logs it.
+/// An error and its causes in one line, outermost first, for the one place that logs it.
 ///
-/// Of each cause the first line alone: PostgreSQL's second one is `DETAIL: Failing row contains (…)`, a whole person.
+/// Only the first line of each cause: PostgreSQL's second line is `DETAIL: Failing row contains (…)`, which is personal
+/// data.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let first_line = |cause: &dyn std::error::Error| cause.to_string().lines().next().unwrap_or_default().to_owned();
     let mut line = first_line(error);
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_is_one_line_and_has_the_first_line_of_each_cause_alone() {
+    fn a_chain_is_one_line_with_only_the_first_line_of_each_cause() {
         let cause = "ERROR: new row violates a_law\nDETAIL: Failing row contains (Ada, ada@example.com)\nHINT: none";
         let error = DependencyError::new("users.register", FailureClass::Bug, cause);
         assert_eq!(chain(&error), "users.register did not succeed: ERROR: new row violates a_law");

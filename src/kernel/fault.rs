@@ -1,54 +1,44 @@
-//! Places where a test may break the process, and safety measures that a test may leave out to see that something
-//! notices.
+//! Fault injection: points at which a test breaks the process, and safeguards that a test disables to show that another
+//! test notices.
 //!
-//! Only the feature `failpoints` gives these functions a body; no release has it, and without it they are empty. What
-//! happens where is then said by the variable `FAILPOINTS`, in the language of the crate `fail`:
+//! Without the feature `failpoints`, which no release has, these functions do nothing. With it, the variable
+//! `FAILPOINTS` selects the faults, in the syntax of the crate `fail`:
 //! `FAILPOINTS="users.S4=return;wallet.row_lock=return"`.
 
-/// A step that a test may break off at: `return` ends the process on the spot as a kill would, `panic` panics,
-/// `sleep(ms)` and `pause` hold the thread.
-#[cfg(feature = "failpoints")]
-pub fn point(step: &str) {
-    fail::eval(step, |_| std::process::abort());
-}
+use std::fmt::Display;
 
-/// Nothing, in every build that is not for fault injection.
 #[cfg(not(feature = "failpoints"))]
-#[inline]
-pub const fn point(_step: &str) {}
-
-/// A step with one particular thing: `FAILPOINTS="wallet.provision.<user>=panic"`.
-#[cfg(feature = "failpoints")]
-pub fn point_of(step: &str, thing: &impl std::fmt::Display) {
-    point(&format!("{step}.{thing}"));
+mod fail {
+    #[inline]
+    pub(super) fn eval<R>(_name: &str, _act: impl FnOnce(Option<String>) -> R) -> Option<R> {
+        None
+    }
 }
 
-/// Nothing, in every build that is not for fault injection.
-#[cfg(not(feature = "failpoints"))]
+/// A point that a test may break: `return` aborts the process as a kill would, `panic` panics, `sleep(ms)` and `pause`
+/// block the thread.
 #[inline]
-pub const fn point_of<T: std::fmt::Display>(_step: &str, _thing: &T) {}
-
-/// Whether a test has taken out this safety measure, by `return`.
-#[cfg(feature = "failpoints")]
-pub fn left_out(measure: &str) -> bool {
-    fail::eval(measure, |_| ()).is_some()
+pub fn point(name: &str) {
+    fail::eval(name, |_| std::process::abort());
 }
 
-/// Never, in every build that is not for fault injection.
-#[cfg(not(feature = "failpoints"))]
+/// A point for one particular entity: `FAILPOINTS="wallet.provision.<user>=panic"`.
 #[inline]
-pub const fn left_out(_measure: &str) -> bool {
-    false
+pub fn point_of(name: &str, entity: &impl Display) {
+    if cfg!(feature = "failpoints") {
+        point(&format!("{name}.{entity}"));
+    }
 }
 
-/// Reads `FAILPOINTS`; what it says holds until the process ends.
-#[cfg(feature = "failpoints")]
+/// Whether a test has disabled this safeguard, with `return`.
+#[inline]
+pub fn disabled(safeguard: &str) -> bool {
+    fail::eval(safeguard, |_| ()).is_some()
+}
+
+/// Reads `FAILPOINTS`, for the rest of the process.
 pub fn set_up() {
     // Dropping the scenario would end it.
+    #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
 }
-
-/// Nothing, in every build that is not for fault injection.
-#[cfg(not(feature = "failpoints"))]
-#[inline]
-pub const fn set_up() {}

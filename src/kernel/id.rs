@@ -1,11 +1,11 @@
-//! Ids as types, so that a user's id cannot be handed where an entry's is wanted.
+//! Typed ids, so that a user's id cannot be passed where an entry's is expected.
 
 use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// Makes a newtype over [`Uuid`] with exactly the conversions that the edges need.
+/// Defines a newtype over [`Uuid`] with only the conversions that adapters need.
 macro_rules! typed_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -13,12 +13,12 @@ macro_rules! typed_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Wraps a UUID that is known to name this kind of thing.
+            /// The caller guarantees that `id` identifies this kind of entity.
             pub const fn from_uuid(id: Uuid) -> Self {
                 Self(id)
             }
 
-            /// The bare UUID, for a database parameter or a message.
+            /// For a database parameter or a message.
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
@@ -33,7 +33,7 @@ macro_rules! typed_id {
         impl FromStr for $name {
             type Err = uuid::Error;
 
-            /// Accepts the hyphenated form alone (36 characters), as the API writes it.
+            /// Accepts only the hyphenated form (36 characters), which the API writes.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 text.parse::<uuid::fmt::Hyphenated>().map(|id| Self(id.into_uuid()))
             }
@@ -42,45 +42,45 @@ macro_rules! typed_id {
 }
 
 typed_id! {
-    /// A registered person, and the owner of one wallet.
+    /// A registered user, who owns one wallet.
     UserId
 }
 typed_id! {
-    /// One row of the ledger: what the API calls a transaction.
+    /// A row of the ledger, called a transaction in the API.
     EntryId
 }
 typed_id! {
-    /// One row of the outbox, and the `message_id` of the message made from it.
+    /// A row of the outbox, and the `message_id` of its message.
     EventId
 }
 
-/// Where new ids come from: UUID version 7, so that they sort by the time they were made.
+/// The source of new ids: UUID version 7, which sorts by creation time.
 pub trait IdSource: Send + Sync {
-    /// A new id that no other call returns.
+    /// Unique across calls and processes.
     fn next_id(&self) -> Uuid;
 }
 
-/// The longest request id that is kept as the client sent it, in characters.
+/// Longest client-supplied request id that is kept.
 const REQUEST_ID_CHARS_MAX: usize = 64;
 
-/// The id that follows one request through both roles' answers, messages and logs.
+/// Identifies a request in the responses, messages and logs of both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Keeps `text` if it is 1 to 64 of `A-Z a-z 0-9 . _ -`; anything else could forge a log line or a header.
+    /// Accepts 1 to 64 of `A-Z a-z 0-9 . _ -`; anything else could forge a log line or a header.
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         (!text.is_empty() && text.len() <= REQUEST_ID_CHARS_MAX && text.bytes().all(allowed))
             .then(|| Self(text.to_owned()))
     }
 
-    /// An id of our own, for a request that brought none that can be kept.
+    /// For a request without a valid id of its own.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id.to_string())
     }
 
-    /// The id as it stands in headers and logs.
+    /// As it appears in headers and logs.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -103,7 +103,7 @@ pub struct TraceParent(String);
 const TRACEPARENT_CHARS: usize = 55;
 
 impl TraceParent {
-    /// Keeps `text` if it is a well-formed version-00 value whose trace and parent ids are not all zero.
+    /// Accepts a well-formed version-00 value whose trace and parent ids are not all zeros.
     pub fn parse(text: &str) -> Option<Self> {
         let lower_hex = |s: &str| s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let not_zero = |s: &str| s.bytes().any(|b| b != b'0');
@@ -119,20 +119,20 @@ impl TraceParent {
             .then(|| Self(text.to_owned()))
     }
 
-    /// A new trace, sampled, for a request that brought none: the ids are cut from two fresh UUIDs.
+    /// A new, sampled trace for a request without one. The ids are taken from two new UUIDs.
     pub fn begin(ids: &dyn IdSource) -> Self {
         let trace = ids.next_id().simple().to_string();
-        // The last 16 digits of a v7 UUID are the random ones; the first are the time.
+        // The last 16 digits of a v7 UUID are random; the first ones are the time.
         let parent = ids.next_id().simple().to_string().split_off(16);
         Self(format!("00-{trace}-{parent}-01"))
     }
 
-    /// The whole header value.
+    /// The header value.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The 32 hex digits that name the trace.
+    /// 32 hex digits.
     pub fn trace_id(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or_default()
     }
@@ -150,31 +150,31 @@ mod tests {
     }
 
     #[test]
-    fn a_user_id_is_read_in_the_hyphenated_form_alone() {
+    fn only_the_hyphenated_form_is_a_user_id() {
         let text = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
         assert_eq!(text.parse::<UserId>().map(|id| id.to_string()).as_deref(), Ok(text));
-        for refused in ["", "0190a5d43c1e7a619d7b3f2a1b4c5d6e", "{0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e}", "../../x"] {
-            assert!(refused.parse::<UserId>().is_err(), "{refused:?}");
+        for invalid in ["", "0190a5d43c1e7a619d7b3f2a1b4c5d6e", "{0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e}", "../../x"] {
+            assert!(invalid.parse::<UserId>().is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn a_request_id_of_other_characters_or_over_64_is_not_kept() {
+    fn a_request_id_with_other_characters_or_over_64_is_rejected() {
         assert_eq!(RequestId::parse("aZ9._-").map(|id| id.to_string()).as_deref(), Some("aZ9._-"));
         assert!(RequestId::parse(&"a".repeat(64)).is_some());
-        for refused in ["", "a b", "a\nb", "ü", "a\"b", &"a".repeat(65)] {
-            assert_eq!(RequestId::parse(refused), None, "{refused:?}");
+        for invalid in ["", "a b", "a\nb", "ü", "a\"b", &"a".repeat(65)] {
+            assert_eq!(RequestId::parse(invalid), None, "{invalid:?}");
         }
     }
 
     #[test]
-    fn a_traceparent_is_kept_only_when_well_formed() {
+    fn only_a_well_formed_traceparent_is_accepted() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(
             TraceParent::parse(good).as_ref().map(TraceParent::trace_id),
             Some("4bf92f3577b34da6a3ce929d0e0e4736")
         );
-        for refused in [
+        for invalid in [
             "",
             "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
@@ -183,13 +183,13 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
             "00-4bf92f3577b34da6a3ce929d0e0e47361-0f067aa0ba902b7-01",
         ] {
-            assert_eq!(TraceParent::parse(refused), None, "{refused:?}");
+            assert_eq!(TraceParent::parse(invalid), None, "{invalid:?}");
         }
     }
 
     #[test]
-    fn a_trace_that_begins_here_is_well_formed() {
-        let begun = TraceParent::begin(&Fixed(Uuid::from_u128(0x0190_a5d4_3c1e_7a61_9d7b_3f2a_1b4c_5d6e)));
-        assert_eq!(TraceParent::parse(begun.as_str()), Some(begun));
+    fn a_new_trace_is_well_formed() {
+        let new = TraceParent::begin(&Fixed(Uuid::from_u128(0x0190_a5d4_3c1e_7a61_9d7b_3f2a_1b4c_5d6e)));
+        assert_eq!(TraceParent::parse(new.as_str()), Some(new));
     }
 }

@@ -1,11 +1,11 @@
-//! The words that every room shares: typed ids, time, secrets, back-off, classes of failure.
+//! Vocabulary shared by every layer: typed ids, time, secrets, back-off, error classes, exit codes.
 //!
-//! Pure values only. Nothing here waits, opens, logs or reads an environment; what a function needs of the
-//! outside (the time, an id, a random number) is handed to it. [`fault`] is the one exception, and is empty in every
-//! build but that of the fault tests.
+//! Pure values only: nothing here blocks, does I/O, logs or reads the environment. The time, new ids and random numbers
+//! are arguments. [`fault`] is the one exception, and compiles to nothing outside the fault tests.
 
 mod backoff;
 mod clock;
+mod exit;
 mod failure;
 pub mod fault;
 mod id;
@@ -14,6 +14,7 @@ mod secret;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Timestamp};
+pub use exit::{ExitError, ExitStatus};
 pub use failure::{Classified, DependencyError, FailureClass, chain};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};
 pub use role::Role;

@@ -1,22 +1,22 @@
-//! Which of the two services a process is.
+//! The two services.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The role a process plays, for its whole life.
+/// The role of a process, fixed when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// People: registration, login, profile, the outbox.
+    /// Registration, login, profile and the outbox.
     Users,
-    /// Wallets: provisioning and the ledger.
+    /// Provisioning and the ledger.
     Wallet,
 }
 
 impl Role {
-    /// Both, in the order in which they are listed to people.
+    /// In display order.
     pub const ALL: [Self; 2] = [Self::Users, Self::Wallet];
 
-    /// The name in flags, logs and file names.
+    /// As in flags, logs and file names.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Users => "users",
@@ -31,15 +31,15 @@ impl fmt::Display for Role {
     }
 }
 
-/// A name that is neither `users` nor `wallet`.
+/// The text is neither `users` nor `wallet`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a role is `users` or `wallet`")]
-pub struct NotARole;
+#[error("the role must be `users` or `wallet`")]
+pub struct UnknownRole;
 
 impl FromStr for Role {
-    type Err = NotARole;
+    type Err = UnknownRole;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or(NotARole)
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or(UnknownRole)
     }
 }

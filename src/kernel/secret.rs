@@ -1,20 +1,20 @@
-//! A text that must not be printed.
+//! Text that must not be printed.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A password, key or connection URL. `Debug` prints `[secret]`, there is no `Display`, and the memory is wiped on drop.
+/// A password, key or connection URL. `Debug` prints `[secret]`, there is no `Display`, and the memory is zeroed on drop.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes the text over.
+    /// Takes ownership, so that no other copy outlives the secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }
 
-    /// The text itself, for the one call that needs it.
+    /// For the one call that needs the text; never store the result.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -27,7 +27,7 @@ impl fmt::Debug for Secret {
 }
 
 impl PartialEq for Secret {
-    /// For comparing configuration values at boot; never for a password from a request.
+    /// Not constant-time: compares settings at start-up, never a password from a request.
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }

@@ -1,4 +1,4 @@
-//! A dead letter as a person reads it: which event it was, why it lies here, how often it was tried, how old it is.
+//! The dead letters: their queue, and each of them as an operator reads it (id, reason, attempts, age, content).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,57 +6,76 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::contracts::{ATTEMPT_HEADER, ERROR_HEADER};
-use crate::infra::amqp::{Death, Incoming};
+use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER};
+use crate::infra::amqp::{AmqpError, Broker, Browser, Death, FrameSize, Incoming};
 use crate::kernel::Timestamp;
-use crate::operate::words::{UNKNOWN, cell, duration, harmless, seconds_between};
+use crate::operate::humanize::{UNKNOWN, cell, duration, harmless, seconds_between};
 
-/// What stands before the digest that names a message without an id.
-const BODY_PREFIX: &str = "body:";
-/// Bytes of that digest that are shown.
+/// Name of the connections in the broker's listings.
+pub(super) const CONNECTION_NAME: &str = "purse dlq";
+/// Most messages that are read and returned at once, to list them or to find an id. Returning them takes a classic queue
+/// half a second for this many, but ten and more for five times as many, and blocks the queue meanwhile.
+pub(super) const READ_MAX: u32 = 2_000;
+/// Bytes of the digest that identifies a message without an id.
 const BODY_DIGEST_BYTES: usize = 8;
 
-/// What a list shows of a dead letter.
+/// What `list` shows of a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DeadLetter {
-    /// What it is called by.
-    pub(super) id: String,
-    /// Why it lies here.
-    pub(super) reason: Option<String>,
+    id: String,
+    reason: Option<String>,
     /// Failed attempts before the last one.
-    pub(super) attempts: Option<i64>,
-    /// When the event was made, or when the broker gave it up, whichever is known.
-    pub(super) at: Option<Timestamp>,
+    attempts: Option<i64>,
+    /// When the event was created, or else sent, or else dead-lettered by the broker.
+    at: Option<Timestamp>,
 }
 
-/// What a message is called by: its id, or else what its body makes.
+/// Opens the queue of dead letters and returns its depth.
+pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
+    // Anybody may have published a dead letter, with headers as large as the server accepts.
+    let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
+    Browser::open(connection, DEAD_LETTER_QUEUE).await
+}
+
+/// The message id, or else a digest of the body.
 pub(super) fn id_of(incoming: &Incoming) -> String {
-    incoming.message_id().filter(|id| !id.is_empty()).unwrap_or_else(|| name_of_body(incoming.body()))
+    incoming.message_id().filter(|id| !id.is_empty()).unwrap_or_else(|| body_id(incoming.body()))
 }
 
-fn name_of_body(body: &[u8]) -> String {
+/// The message about an id that was not found among `total` dead letters.
+pub(super) fn not_found(id: &str, total: u32) -> String {
+    let id = harmless(id);
+    if total > READ_MAX {
+        format!(
+            "no dead letter with id {id} among the first {READ_MAX} of {total}. Redrive those with `purse dlq redrive --first {READ_MAX}`, then try again."
+        )
+    } else {
+        format!("no dead letter with id {id}. See `purse dlq list`.")
+    }
+}
+
+fn body_id(body: &[u8]) -> String {
     let digest = digest(&SHA256, body);
     let hex = digest.as_ref().iter().take(BODY_DIGEST_BYTES).map(|byte| format!("{byte:02x}"));
-    format!("{BODY_PREFIX}{}", hex.collect::<String>())
+    format!("body:{}", hex.collect::<String>())
 }
 
-/// The time in an id of ours, which is a UUID of version 7.
+/// The time in an id of purse, which is a UUID of version 7.
 fn time_in(id: &str) -> Option<Timestamp> {
     let id = id.parse::<Uuid>().ok().filter(|id| id.get_version_num() == 7)?;
     let (seconds, nanos) = id.get_timestamp()?.to_unix();
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
-fn words_of(death: &Death) -> String {
-    format!("the broker gave it up: {} in {}", death.reason, death.queue)
+fn describe(death: &Death) -> String {
+    format!("dead-lettered by the broker: {} in {}", death.reason, death.queue)
 }
 
 impl DeadLetter {
-    /// Reads it off the message.
     pub(super) fn read(incoming: &Incoming) -> Self {
         let id = id_of(incoming);
         let death = incoming.last_death();
-        let reason = incoming.header_text(ERROR_HEADER).or_else(|| death.as_ref().map(words_of));
+        let reason = incoming.header_text(ERROR_HEADER).or_else(|| death.as_ref().map(describe));
         let at = time_in(&id).or_else(|| incoming.sent_at()).or_else(|| death.and_then(|death| death.at));
         Self { id, reason, attempts: incoming.header_int(ATTEMPT_HEADER), at }
     }
@@ -84,25 +103,25 @@ impl DeadLetter {
         vec![harmless(&self.id), attempts, self.age(now), reason]
     }
 
-    /// With everything that the message holds, as JSON.
-    pub(super) fn whole_json(&self, incoming: &Incoming, now: Timestamp) -> Value {
-        let mut whole = self.json(now);
+    /// With type, headers and body, as JSON.
+    pub(super) fn full_json(&self, incoming: &Incoming, now: Timestamp) -> Value {
+        let mut full = self.json(now);
         let (text, bytes) = match std::str::from_utf8(incoming.body()) {
             Ok(text) => (Some(text), None),
             Err(_) => (None, Some(STANDARD.encode(incoming.body()))),
         };
-        if let Value::Object(fields) = &mut whole {
+        if let Value::Object(fields) = &mut full {
             fields.insert("type".to_owned(), incoming.kind().into());
             fields.insert("contentType".to_owned(), incoming.content_type().into());
             fields.insert("headers".to_owned(), incoming.headers_json().into());
             fields.insert("body".to_owned(), text.into());
             fields.insert("bodyBase64".to_owned(), bytes.into());
         }
-        whole
+        full
     }
 
-    /// With everything that the message holds, for a person.
-    pub(super) fn whole_rows(&self, incoming: &Incoming, now: Timestamp) -> Vec<Vec<String>> {
+    /// With type, headers and body, as rows of a table.
+    pub(super) fn full_rows(&self, incoming: &Incoming, now: Timestamp) -> Vec<Vec<String>> {
         let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| harmless(&text));
         let age = match self.at {
             Some(at) => format!("{} (since {at})", self.age(now)),
@@ -136,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_ids_tell_when_the_event_was_made() {
+    fn an_id_of_version_7_contains_the_time_of_the_event() {
         let known = time_in("0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e").map(|at| at.to_string());
         assert_eq!(known.as_deref(), Some("2024-07-12T07:24:28.062Z"));
         for unknown in ["poison-1", "", "6f1c1b1e-6a0d-4b53-8c8f-0a5a3a2f6f7e"] {
@@ -145,8 +164,8 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_an_id_is_named_by_its_body() {
-        assert_eq!(name_of_body(b""), "body:e3b0c44298fc1c14");
-        assert_ne!(name_of_body(b"a"), name_of_body(b"b"));
+    fn a_message_without_an_id_is_identified_by_its_body() {
+        assert_eq!(body_id(b""), "body:e3b0c44298fc1c14");
+        assert_ne!(body_id(b"a"), body_id(b"b"));
     }
 }

@@ -1,80 +1,71 @@
-//! `purse dlq`: the dead letters of the provisioning, looked at, put back to work, or thrown away.
+//! `purse dlq`: list, show, redrive or purge the dead letters of provisioning.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::contracts::DEAD_LETTER_QUEUE;
-use crate::infra::amqp::{AmqpError, Broker, Browser, Frames};
+use crate::infra::amqp::Broker;
 use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
-use crate::operate::dead_letter::{DeadLetter, id_of};
-use crate::operate::list::{Format, List, answer, sentence};
+use crate::operate::dead_letter::{DeadLetter, READ_MAX, id_of, not_found, open};
+use crate::operate::humanize::count;
+use crate::operate::output::{Format, List, print_record, print_sentence};
 use crate::operate::progress::Progress;
-use crate::operate::redrive::{Plan, redrive};
-use crate::operate::words::{count, harmless};
-use crate::operate::{Outcome, dry_run_argument, say};
+use crate::operate::redrive::{RedriveOptions, redrive};
+use crate::operate::{Outcome, dry_run_argument, print_error};
 
-/// Name of the connection in the broker's listings.
-pub(super) const CONNECTION_NAME: &str = "purse dlq";
-/// Dead letters that a list shows unless told otherwise.
-const LISTED: u32 = 100;
-/// The most that are held at once, by a list or in search of an id. A classic queue takes the longer the more it gets
-/// back: half a second for so many, ten and more for five times as many, and meanwhile nobody else gets an answer of it.
-pub(super) const HELD_MAX: u32 = 2_000;
+/// Dead letters that `list` shows by default.
+const LIST_DEFAULT: u32 = 100;
 
-/// The subcommand.
 pub(super) fn command() -> Command {
     let first = |most: u32, help: String| {
         let count = value_parser!(u32).range(1..=i64::from(most));
         Arg::new("first").long("first").value_name("COUNT").value_parser(count).help(help)
     };
-    let id = || Arg::new("id").value_name("ID").help(format!("What `list` shows; among the first {HELD_MAX}"));
+    let id = || Arg::new("id").value_name("ID").help(format!("As shown by `list`; among the first {READ_MAX}"));
     Command::new("dlq")
-        .about("List, show, redrive or purge the dead letters")
+        .about("List, show, redrive or purge dead letters")
         .long_about(format!(
-            "Works on the queue {DEAD_LETTER_QUEUE}, where events lie that can never succeed or have failed four times. \
-             Needs RABBITMQ_URL alone."
+            "Works on the queue {DEAD_LETTER_QUEUE}, which holds events that cannot succeed or have failed four times. \
+             Needs only RABBITMQ_URL."
         ))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
             Command::new("list")
-                .about("Show the dead letters, oldest first, with reason, attempts and age")
-                .arg(first(HELD_MAX, format!("Show so many, at most {HELD_MAX} [default: {LISTED}]"))),
+                .about("List dead letters, oldest first, with reason, attempts and age")
+                .arg(first(READ_MAX, format!("Number to show, at most {READ_MAX} [default: {LIST_DEFAULT}]"))),
         )
-        .subcommand(
-            Command::new("show").about("Show one dead letter, with its body and its headers").arg(id().required(true)),
-        )
+        .subcommand(Command::new("show").about("Show one dead letter with its body and headers").arg(id().required(true)))
         .subcommand(
             Command::new("redrive")
-                .about("Put dead letters back to work, with their attempts counted anew")
+                .about("Requeue dead letters and reset their attempt count")
                 .long_about(
-                    "Publishes each dead letter to the provisioning queue and takes it out of the dead letters when the \
-                     broker has confirmed the copy. Without an ID it does so with all that are there when it begins. It \
-                     may be broken off at any time: at worst an event is handled twice, which makes no second wallet.",
+                    "Publishes each dead letter to the provisioning queue, and removes it from the dead letters when the \
+                     broker has confirmed the copy. Without an ID it redrives all that exist when it starts. It is safe \
+                     to interrupt: at worst an event is processed twice, which creates no second wallet.",
                 )
                 .arg(id().num_args(0..))
-                .arg(first(u32::MAX, "Take the first so many [default: all]".to_owned()).conflicts_with("id"))
+                .arg(first(u32::MAX, "Maximum number to redrive [default: all]".to_owned()).conflicts_with("id"))
                 .arg(dry_run_argument()),
         )
         .subcommand(Command::new("purge").about("Remove all dead letters for good").arg(dry_run_argument()))
 }
 
-/// Runs it.
 pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, format: Format) -> Outcome {
     let broker = Broker::new(&config, io);
     match arguments.subcommand() {
         Some(("show", a)) => show(&broker, format, text(a, "id")).await,
         Some(("redrive", a)) => {
             let ids: Vec<String> = a.get_many::<String>("id").map(|ids| ids.cloned().collect()).unwrap_or_default();
-            let first = first_of(a).unwrap_or(if ids.is_empty() { u32::MAX } else { HELD_MAX });
-            redrive(&broker, format, Plan::new(ids, first, a.get_flag("dry-run"))).await
+            let first = first_of(a).unwrap_or(if ids.is_empty() { u32::MAX } else { READ_MAX });
+            redrive(&broker, format, RedriveOptions::new(ids, first, a.get_flag("dry-run"))).await
         }
         Some(("purge", a)) => purge(&broker, format, a.get_flag("dry-run")).await,
-        Some((_, a)) => list(&broker, format, first_of(a).unwrap_or(LISTED)).await,
-        None => list(&broker, format, LISTED).await,
+        Some((_, a)) => list(&broker, format, first_of(a).unwrap_or(LIST_DEFAULT)).await,
+        None => list(&broker, format, LIST_DEFAULT).await,
     }
 }
 
@@ -86,16 +77,9 @@ fn first_of(arguments: &ArgMatches) -> Option<u32> {
     arguments.try_get_one::<u32>("first").ok().flatten().copied()
 }
 
-/// Opens the dead letters; how many there are comes along.
-pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
-    // A dead letter may come from anybody, with headers as large as the server takes.
-    let connection = broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
-    Browser::open(connection, DEAD_LETTER_QUEUE).await
-}
-
 async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
     let (browser, total) = open(broker).await?;
-    // Read, given back, and only then shown: whoever pages through the list holds no message.
+    // Everything is read and returned before it is printed, so that a pager keeps no message from other readers.
     let mut letters = Vec::new();
     {
         let progress = Progress::begin("reading dead letters", total.min(first).into());
@@ -105,7 +89,7 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
             progress.add(1);
         }
     }
-    browser.give_back().await?;
+    browser.return_all().await?;
     browser.close().await;
     let now = System.now();
     let mut list = List::begin(format, "deadLetters", &["ID", "ATTEMPTS", "AGE", "REASON"]);
@@ -113,14 +97,14 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
         list.item(&letter.json(now), [letter.row(now)]);
     }
     let shown = u32::try_from(letters.len()).unwrap_or(u32::MAX);
-    let told = match total.max(shown) {
-        0 => "There are no dead letters.".to_owned(),
+    let summary = match total.max(shown) {
+        0 => "No dead letters.".to_owned(),
         total if total > shown => {
-            format!("{shown} of {total} dead letters. `--first {}` shows more.", total.min(HELD_MAX))
+            format!("Showing {shown} of {total} dead letters; `--first {}` shows more.", total.min(READ_MAX))
         }
-        total => format!("{}. `purse dlq show ID` shows one.", count(total.into(), "dead letter")),
+        total => format!("{}. See `purse dlq show ID` for details.", count(total.into(), "dead letter")),
     };
-    list.end(json!({"total": total.max(shown)}), &told)?;
+    list.end(json!({"total": total.max(shown)}), &summary)?;
     Ok(true)
 }
 
@@ -128,8 +112,8 @@ async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
     let (browser, total) = open(broker).await?;
     let mut found = None;
     {
-        let progress = Progress::begin("looking for it", total.min(HELD_MAX).into());
-        for _ in 0..HELD_MAX {
+        let progress = Progress::begin("searching the dead letters", total.min(READ_MAX).into());
+        for _ in 0..READ_MAX {
             let Some(incoming) = browser.next().await? else { break };
             progress.add(1);
             if id_of(&incoming) == id {
@@ -138,39 +122,27 @@ async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
             }
         }
     }
-    browser.give_back().await?;
+    browser.return_all().await?;
     browser.close().await;
     let Some(incoming) = found else {
-        say(&not_found(id, total));
+        print_error(&not_found(id, total));
         return Ok(false);
     };
     let (letter, now) = (DeadLetter::read(&incoming), System.now());
-    answer(format, &letter.whole_json(&incoming, now), &letter.whole_rows(&incoming, now))?;
+    print_record(format, &letter.full_json(&incoming, now), &letter.full_rows(&incoming, now))?;
     Ok(true)
-}
-
-/// The sentence about an id that no dead letter has.
-pub(super) fn not_found(id: &str, total: u32) -> String {
-    let id = harmless(id);
-    if total > HELD_MAX {
-        format!(
-            "none of the first {HELD_MAX} of {total} dead letters is {id}. `purse dlq redrive --first {HELD_MAX}` puts those back to work; then look again."
-        )
-    } else {
-        format!("no dead letter is {id}. `purse dlq list` shows those that are there.")
-    }
 }
 
 async fn purge(broker: &Broker, format: Format, dry_run: bool) -> Outcome {
     let (browser, total) = open(broker).await?;
-    let (purged, left) = if dry_run { (total, total) } else { (browser.purge().await?, browser.give_back().await?) };
+    let (purged, left) = if dry_run { (total, total) } else { (browser.purge().await?, browser.return_all().await?) };
     browser.close().await;
     let letters = count(purged.into(), "dead letter");
-    let told = if dry_run {
-        format!("{letters} would be removed for good; nothing was changed.")
+    let summary = if dry_run {
+        format!("Would remove {letters} for good. Nothing was changed.")
     } else {
-        format!("{letters} removed for good; {left} left.")
+        format!("Removed {letters} for good; {left} left.")
     };
-    sentence(format, &json!({"dryRun": dry_run, "purged": purged, "left": left}), &told)?;
+    print_sentence(format, &json!({"dryRun": dry_run, "purged": purged, "left": left}), &summary)?;
     Ok(true)
 }

@@ -1,97 +1,87 @@
-//! Why a command did not do what it was told, and what the person who typed it does next.
+//! Why a command failed, and what the operator does next.
 
 use std::fmt;
 use std::io;
 
 use crate::infra::amqp::AmqpError;
-use crate::infra::config::ConfigError;
 use crate::infra::postgres::DbError;
-use crate::kernel::{Classified as _, FailureClass, Role};
-
-/// Bad usage or configuration.
-const EX_USAGE: u8 = 64;
-/// Something that the command needs is away, or refuses.
-const EX_UNAVAILABLE: u8 = 69;
-/// Our own fault.
-const EX_SOFTWARE: u8 = 70;
+use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role};
 
 /// Why a command ended early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Arguments that do not fit together.
+    /// The arguments contradict each other.
     Usage(String),
-    /// The settings are wrong.
-    Config(ConfigError),
-    /// The broker, or what is in it.
     Broker(AmqpError),
-    /// A role's database.
     Database(Role, DbError),
-    /// A queue did not take everything.
+    /// The broker did not accept a message.
     Refused(String),
-    /// It began and was broken off by something else.
-    BrokenOff {
-        /// How many messages it had moved.
+    /// A redrive failed after `moved` messages.
+    Interrupted {
         moved: u64,
-        /// By what.
         by: Box<Failure>,
     },
-    /// Standard output takes no more.
+    /// Standard output could not be written.
     Output(io::Error),
-    /// Our own fault.
-    Own(String),
+    /// A bug.
+    Internal(String),
 }
 
 impl Failure {
-    /// The exit code of the process.
-    pub(super) fn exit_code(&self) -> u8 {
+    fn exit_status(&self) -> ExitStatus {
         match self {
-            Self::Usage(_) | Self::Config(_) => EX_USAGE,
-            Self::Database(_, e) if e.class() == FailureClass::Bug && !e.is_unmigrated() => EX_SOFTWARE,
-            Self::Broker(_) | Self::Database(..) | Self::Refused(_) => EX_UNAVAILABLE,
-            Self::BrokenOff { by, .. } => by.exit_code(),
-            Self::Output(_) | Self::Own(_) => EX_SOFTWARE,
+            Self::Usage(_) => ExitStatus::Usage,
+            Self::Database(_, e) if e.class() == FailureClass::Bug && !e.is_unmigrated() => ExitStatus::InternalError,
+            Self::Broker(_) | Self::Database(..) | Self::Refused(_) => ExitStatus::Unavailable,
+            Self::Interrupted { by, .. } => by.exit_status(),
+            Self::Output(_) | Self::Internal(_) => ExitStatus::InternalError,
         }
+    }
+}
+
+impl From<Failure> for ExitError {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.exit_status(), failure)
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(what) | Self::Refused(what) | Self::Own(what) => f.write_str(what),
-            Self::Config(e) => e.fmt(f),
+            Self::Usage(message) | Self::Refused(message) | Self::Internal(message) => f.write_str(message),
             Self::Broker(AmqpError::Missing { name }) => write!(
                 f,
                 "RabbitMQ has no queue {name}. The wallet role declares it when it starts: start that role once, and check that RABBITMQ_URL names the virtual host that it uses."
             ),
             Self::Broker(e) => write!(
                 f,
-                "RabbitMQ cannot be used: {}. Check that it runs and that RABBITMQ_URL is right, then try again.",
+                "cannot use RabbitMQ: {}. Check that it is running and that RABBITMQ_URL is correct, then try again.",
                 causes(e)
             ),
             Self::Database(role, e) if e.is_unmigrated() => write!(
                 f,
-                "the {role} database has not what this version needs: {}. Run `purse migrate --role {role}` first.",
+                "the {role} database is not up to date: {}. Run `purse migrate --role {role}` first.",
                 causes(e)
             ),
             Self::Database(role, e) if e.class() == FailureClass::Bug => {
-                write!(f, "the {role} database did not understand: {}", causes(e))
+                write!(f, "the {role} database rejected a statement: {}", causes(e))
             }
             Self::Database(role, e) => write!(
                 f,
-                "the {role} database cannot be used: {}. Check that it runs and that {}_DATABASE_URL is right, then try again.",
+                "cannot use the {role} database: {}. Check that it is running and that {}_DATABASE_URL is correct, then try again.",
                 causes(e),
                 role.as_str().to_uppercase()
             ),
-            Self::BrokenOff { moved, by } => write!(
+            Self::Interrupted { moved, by } => write!(
                 f,
-                "{by} {moved} dead letters had gone back before; the others are still where they were. The same command goes on from there."
+                "{by} {moved} dead letters had been requeued; the others were not changed. Run the same command again to continue."
             ),
-            Self::Output(e) => write!(f, "standard output cannot be written: {e}"),
+            Self::Output(e) => write!(f, "cannot write to standard output: {e}"),
         }
     }
 }
 
-/// An error with its causes in one line. Some libraries repeat the cause in their own words; a person reads it once.
+/// An error and its causes in one line, without causes that the error text already contains.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
@@ -101,12 +91,6 @@ fn causes(error: &dyn std::error::Error) -> String {
         }
     }
     line.trim_end_matches('.').to_owned()
-}
-
-impl From<ConfigError> for Failure {
-    fn from(e: ConfigError) -> Self {
-        Self::Config(e)
-    }
 }
 
 impl From<AmqpError> for Failure {

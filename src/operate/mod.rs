@@ -1,24 +1,24 @@
-//! The operator's commands: dead letters, the outbox, the ledger, and pages made of the binary's own tables.
+//! The operator commands: dead letters, the outbox, the ledger, the health check, and pages generated from the tables of
+//! the binary.
 //!
-//! A command is a process of its own beside the roles that serve: it opens what it needs (the broker, or one database,
-//! and nothing else), does one thing, and ends. It says what it did on standard output, as a table or as JSON, and what
-//! went wrong on standard error with what to do next. It logs nothing, and no role needs it: what it does, it does with
-//! the rights of the role whose settings it reads.
+//! A command runs as its own process beside the serving roles, with the permissions of the role whose settings it reads.
+//! It connects only to what it needs, does one thing, and exits. The result goes to standard output, as a table or as
+//! JSON; errors go to standard error, with what to do next. Commands do not log, and no role depends on them.
 
 mod dead_letter;
 mod dlq;
 mod failure;
+mod healthcheck;
+mod humanize;
 mod ledger;
-mod list;
 mod outbox;
+mod output;
 mod pages;
 mod progress;
 mod redrive;
-mod words;
 
 use std::future::Future;
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -26,17 +26,18 @@ use tokio::runtime::{Builder, Handle};
 
 pub use pages::{commands as page_commands, completions, config_template, man};
 
-use crate::infra::config::{AmqpConfig, DatabaseConfig, Layers};
+use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers};
+use crate::kernel::{ExitError, ExitStatus};
 use crate::operate::failure::Failure;
-use crate::operate::list::Format;
+use crate::operate::output::Format;
 
 /// Threads that drive the connections of a command.
 const IO_THREADS: usize = 2;
 
-/// What a command came to: whether everything is as it was asked for or as it should be.
+/// Whether everything that was requested exists and is consistent.
 type Outcome = Result<bool, Failure>;
 
-/// The commands that work on something, and read the settings of the role that it belongs to.
+/// The commands that read the settings of a role.
 pub fn commands() -> Vec<Command> {
     [dlq::command(), outbox::command(), ledger::command()].map(|command| command.arg(format_argument())).into()
 }
@@ -48,59 +49,58 @@ fn format_argument() -> Arg {
         .global(true)
         .default_value("table")
         .value_parser(PossibleValuesParser::new(["table", "json"]))
-        .help("For a person, or for a program")
+        .help("Output format")
 }
 
 fn dry_run_argument() -> Arg {
-    Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Say what would be done, and change nothing")
+    Arg::new("dry-run")
+        .long("dry-run")
+        .action(ArgAction::SetTrue)
+        .help("Print what would change without changing anything")
 }
 
-/// `purse dlq …`: needs the broker alone.
-pub fn dlq(arguments: &ArgMatches, layers: Layers) -> ExitCode {
-    ended(AmqpConfig::build(layers).map_err(Failure::from).and_then(|config| {
-        let format = Format::of(arguments);
-        with_io(|io| dlq::run(arguments, config, io, format))
-    }))
+/// `purse dlq …`: connects to the broker.
+pub fn dlq(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    let config = AmqpConfig::build(layers).map_err(ExitError::usage)?;
+    with_io(|io| dlq::run(arguments, config, io, Format::of(arguments)))
 }
 
-/// `purse outbox …`: needs the users database alone.
-pub fn outbox(arguments: &ArgMatches, layers: Layers) -> ExitCode {
-    ended(DatabaseConfig::build(layers).map_err(Failure::from).and_then(|config| {
-        let format = Format::of(arguments);
-        with_io(|io| outbox::run(arguments, config, io, format))
-    }))
+/// `purse outbox …`: connects to the users database.
+pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
+    with_io(|io| outbox::run(arguments, config, io, Format::of(arguments)))
 }
 
-/// `purse ledger …`: needs the wallet database alone.
-pub fn ledger(arguments: &ArgMatches, layers: Layers) -> ExitCode {
-    ended(DatabaseConfig::build(layers).map_err(Failure::from).and_then(|config| {
-        let format = Format::of(arguments);
-        with_io(|io| ledger::run(arguments, config, io, format))
-    }))
+/// `purse ledger …`: connects to the wallet database.
+pub fn ledger(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
+    with_io(|io| ledger::run(arguments, config, io, Format::of(arguments)))
 }
 
-fn with_io<F: Future<Output = Outcome>>(work: impl FnOnce(Handle) -> F) -> Outcome {
+fn with_io<F: Future<Output = Outcome>>(work: impl FnOnce(Handle) -> F) -> Result<ExitStatus, ExitError> {
     let io = Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("io").enable_all().build();
-    let io = io.map_err(|e| Failure::Own(format!("the IO threads could not be started: {e}")))?;
+    let io = io.map_err(|e| ExitError::internal(format!("cannot start the IO threads: {e}")))?;
     let outcome = io.block_on(work(io.handle().clone()));
     io.shutdown_background();
-    outcome
+    Ok(if outcome? { ExitStatus::Success } else { ExitStatus::CheckFailed })
 }
 
-/// The exit code of a command; what went wrong is told to a person.
-fn ended(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            say(&failure.to_string());
-            failure.exit_code().into()
-        }
-    }
+/// `purse healthcheck`: connects to the role on this machine.
+pub fn healthcheck(layers: Layers) -> Result<ExitStatus, ExitError> {
+    let http = HttpConfig::build(layers).map_err(ExitError::usage)?;
+    healthcheck::check(&http).map_err(|why| ExitError::new(ExitStatus::CheckFailed, format!("not ready: {why}")))?;
+    Ok(ExitStatus::Success)
 }
 
-/// Tells a person on stderr; a closed stderr is nobody's fault.
-fn say(message: &str) {
+/// Prints `text` to standard output. A reader that closes it early, as `head` does, is not an error.
+pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
+    output::print_text(text).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints an error or a warning to standard error.
+pub fn print_error(message: &str) {
+    // Without standard error there is nowhere left to report to.
     let _ = writeln!(std::io::stderr(), "purse: {message}");
 }
 

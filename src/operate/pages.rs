@@ -1,85 +1,84 @@
-//! Pages that are made of the binary's own tables: a template of the settings, shell completions, manual pages.
+//! Text generated from the tables of the binary: a configuration template, shell completions, manual pages.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::infra::config::setting::{ALL, Fallback, Setting};
-use crate::kernel::Role;
-use crate::operate::failure::Failure;
-use crate::operate::{ended, list};
+use crate::kernel::{ExitError, ExitStatus, Role};
+use crate::operate::print;
 
-/// The commands that print such a page, and read no setting.
+/// The commands that read no settings.
 pub fn commands() -> [Command; 3] {
     let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell));
-    let page = Arg::new("command")
-        .value_name("COMMAND")
-        .num_args(0..)
-        .help("The command that the page is about, like `dlq redrive`");
+    let page =
+        Arg::new("command").value_name("COMMAND").num_args(0..).help("Command to describe, such as `dlq redrive`");
     [
         Command::new("config")
-            .about("Print a template of the configuration")
+            .about("Print a configuration template")
             .subcommand_required(true)
             .arg_required_else_help(true)
             .subcommand(
-                Command::new("template").about("Print every setting with its default, to be saved as config/base.toml"),
+                Command::new("template").about("Print every setting with its default, to save as config/base.toml"),
             ),
         Command::new("completions").about("Print a completion script for a shell").arg(shell),
-        Command::new("man").about("Print a manual page, to be read with `man -l -`").arg(page),
+        Command::new("man").about("Print a manual page, for `man -l -`").arg(page),
     ]
 }
 
 /// `purse config template`.
-pub fn config_template() -> ExitCode {
-    ended(list::text(&template()).map(|()| true).map_err(Failure::from))
+pub fn config_template() -> Result<ExitStatus, ExitError> {
+    print(&template())
 }
 
-/// `purse completions SHELL`, for this whole command line.
-pub fn completions(arguments: &ArgMatches, mut whole: Command) -> ExitCode {
+/// `purse completions SHELL`; `whole` is the command line to complete.
+pub fn completions(arguments: &ArgMatches, mut whole: Command) -> Result<ExitStatus, ExitError> {
     let mut script = Vec::new();
     if let Some(shell) = arguments.get_one::<Shell>("shell") {
-        // Into memory first: the generator does not survive a reader that goes away.
+        // Into memory first: the generator panics on a closed pipe.
         clap_complete::generate(*shell, &mut whole, "purse", &mut script);
     }
-    ended(list::text(&String::from_utf8_lossy(&script)).map(|()| true).map_err(Failure::from))
+    print(&String::from_utf8_lossy(&script))
 }
 
-/// `purse man [COMMAND…]`, for this whole command line.
-pub fn man(arguments: &ArgMatches, mut whole: Command) -> ExitCode {
+/// `purse man [COMMAND…]`; `whole` is the command line to describe.
+pub fn man(arguments: &ArgMatches, mut whole: Command) -> Result<ExitStatus, ExitError> {
     whole.build();
     let mut page = &whole;
     for word in arguments.get_many::<String>("command").into_iter().flatten() {
         match page.find_subcommand(word) {
             Some(found) => page = found,
-            None => return ended(Err(Failure::Usage(format!("{} has no command {word}", page.get_name())))),
+            None => return Err(ExitError::usage(format!("{} has no command {word}", page.get_name()))),
         }
     }
-    // `purse dlq redrive` has its page as purse-dlq-redrive(1), which is how other pages name it.
+    // Other pages refer to the page of `purse dlq redrive` as purse-dlq-redrive(1).
     let name = page.get_display_name().unwrap_or_else(|| page.get_name()).to_owned();
     let mut rendered = Vec::new();
-    let written = clap_mangen::Man::new(page.clone().name(name)).render(&mut rendered);
-    let shown = written.and_then(|()| list::text(&String::from_utf8_lossy(&rendered)));
-    ended(shown.map(|()| true).map_err(Failure::from))
+    clap_mangen::Man::new(page.clone().name(name)).render(&mut rendered).map_err(ExitError::internal)?;
+    print(&String::from_utf8_lossy(&rendered))
 }
 
-/// The template: a file of comments, each setting in it as it is written when it holds.
+/// A TOML file of comments only; uncommented, each line sets the default.
 fn template() -> String {
     let mut page = String::from(
-        "# Settings of purse. Save this as config/base.toml, uncomment a line to change it; each line shows the default.\n\
-         # Over this file stand config/users.toml and config/wallet.toml, then the environment, then flags.\n",
+        "# Settings of purse. Save this as config/base.toml and uncomment a line to change it; each line shows the default.\n\
+         # config/users.toml and config/wallet.toml override this file, the environment overrides them, and flags override \
+         the environment.\n",
     );
     for (title, role) in
         [("both roles", None), ("the users role", Some(Role::Users)), ("the wallet role", Some(Role::Wallet))]
     {
-        section(&mut page, &format!("Of {title}"), ALL.iter().filter(|s| s.role == role && !s.is_secret()), |s| {
-            (format!("{}, --{}", s.env, s.flag()), file_line(s))
-        });
+        section(
+            &mut page,
+            &format!("Settings of {title}"),
+            ALL.iter().filter(|s| s.role == role && !s.is_secret()),
+            |s| (format!("{}, --{}", s.env, s.flag()), file_line(s)),
+        );
     }
     section(
         &mut page,
-        "Secrets: from the environment alone; a file that has one is refused",
+        "Secrets: only from the environment; a secret in a file is an error",
         ALL.iter().filter(|s| s.is_secret()),
         |s| {
             let role = s.role.map_or_else(|| "both roles".to_owned(), |role| format!("the {role} role"));
@@ -96,22 +95,22 @@ fn section<'a>(
     settings: impl Iterator<Item = &'a Setting>,
     line: impl Fn(&Setting) -> (String, String),
 ) {
-    // Writing into a text cannot fail.
+    // Writing to a string cannot fail.
     let _ = write!(page, "\n# ---- {title} ----\n");
     for setting in settings {
         let (about, line) = line(setting);
-        let _ = write!(page, "\n# {} ({about}).\n# {line}\n", setting.help);
+        let _ = write!(page, "\n# {} ({about}).\n# Values: {}.\n# {line}\n", setting.help, setting.accepts);
     }
 }
 
-/// `key = value`, as TOML; a setting without a default has no value to show.
+/// `key = value` as TOML; without a default the value is a placeholder.
 fn file_line(setting: &Setting) -> String {
     let key = setting.key();
     match setting.default {
         Fallback::Text(text) if text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok() => {
             format!("{key} = {text}")
         }
-        // JSON and TOML quote a plain text alike.
+        // JSON and TOML quote a plain string alike.
         Fallback::Text(text) => format!("{key} = {}", serde_json::Value::from(text)),
         Fallback::Absent | Fallback::RequiredSecret | Fallback::OptionalSecret => {
             format!("{key} = <{}; unset by default>", setting.placeholder)
@@ -123,7 +122,7 @@ fn file_line(setting: &Setting) -> String {
 mod tests {
     use super::*;
 
-    /// The lines that show a value, uncommented.
+    /// The lines with a value, uncommented.
     fn values() -> Vec<String> {
         let page = template();
         let shown = page.lines().filter_map(|line| line.strip_prefix("# "));
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_stands_in_the_template_once_with_its_default() {
+    fn every_setting_is_in_the_template_once_with_its_default() {
         let (values, page) = (values(), template());
         for setting in ALL {
             let lines = values.iter().filter(|line| line.starts_with(&format!("{} = ", setting.key())));
@@ -154,12 +153,12 @@ mod tests {
             toml::Value::String(text) => text.clone(),
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(yes) => yes.to_string(),
-            other => panic!("{other:?} is no value of a setting"),
+            other => panic!("{other:?} is not a setting value"),
         }
     }
 
     #[test]
-    fn what_the_template_shows_is_the_default_when_it_is_uncommented() {
+    fn an_uncommented_line_sets_the_default() {
         let with_default: Vec<String> = values().into_iter().filter(|line| !line.contains('<')).collect();
         let table: toml::Table = with_default.join("\n").parse().expect("TOML");
         for setting in ALL {

@@ -1,35 +1,34 @@
-//! A bar for long work: on a terminal alone, and on standard error, so that it never mixes with the answer.
+//! A progress bar for long work, on standard error so that it does not mix with the output, and only on a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often it moves while nothing is counted.
+/// Interval at which the bar is redrawn.
 const TICK: Duration = Duration::from_millis(120);
 
-/// A bar towards `total`, or a sign of life where the total is not known (0). It vanishes when it is dropped.
+/// A bar up to `total`, or a spinner if `total` is 0 (unknown). Dropping it removes it from the terminal.
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Begins to show `what`.
-    pub(super) fn begin(what: &'static str, total: u64) -> Self {
-        // indicatif hides by itself where stderr is no terminal; said, because it is promised.
+    pub(super) fn begin(message: &'static str, total: u64) -> Self {
+        // Explicit, although indicatif hides the bar by itself without a terminal.
         let shown = std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target((total > 0).then_some(total), target);
-        let form = if total > 0 { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{msg} {spinner} {pos}" };
-        if let Ok(style) = ProgressStyle::with_template(form) {
+        let template = if total > 0 { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{msg} {spinner} {pos}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message(what);
+        bar.set_message(message);
         if shown {
             bar.enable_steady_tick(TICK);
         }
         Self(bar)
     }
 
-    /// So many more are done. A total that was an estimate is never passed.
+    /// Raises the total if it was estimated too low.
     pub(super) fn add(&self, done: u64) {
         self.0.inc(done);
         if self.0.length().is_some_and(|total| total < self.0.position()) {

@@ -1,4 +1,4 @@
-//! Puts dead letters back to work: copy, confirm, and only then take out.
+//! Redrives dead letters: publish a copy, wait for the confirm, and only then remove the original.
 
 use std::collections::BTreeSet;
 
@@ -6,117 +6,115 @@ use serde_json::json;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER, PROVISION_QUEUE};
 use crate::infra::amqp::{
-    AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, Frames, HeaderValue, Incoming, PublishResult,
+    AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
 };
-use crate::operate::dead_letter::id_of;
-use crate::operate::dlq::{CONNECTION_NAME, not_found, open};
+use crate::operate::dead_letter::{CONNECTION_NAME, id_of, not_found, open};
 use crate::operate::failure::Failure;
-use crate::operate::list::{Format, sentence};
+use crate::operate::humanize::count;
+use crate::operate::output::{Format, print_sentence};
 use crate::operate::progress::Progress;
-use crate::operate::words::count;
-use crate::operate::{Outcome, say};
+use crate::operate::{Outcome, print_error};
 
-/// Dead letters that are in hand at once; what keeps both the memory and the broker's unsettled messages bounded.
+/// Dead letters per batch: bounds the memory of this process and the unacknowledged messages of the broker.
 const BATCH_MAX: usize = 200;
-/// Bytes of bodies that are in hand at once, give or take the last one.
+/// Bytes of bodies per batch; the last one may exceed it.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What is to be redriven.
-pub(super) struct Plan {
-    /// These alone; `None` is all.
-    wanted: Option<BTreeSet<String>>,
-    /// How many dead letters are looked at.
+pub(super) struct RedriveOptions {
+    /// `None` for all.
+    ids: Option<BTreeSet<String>>,
+    /// Most dead letters to read.
     first: u32,
     dry_run: bool,
 }
 
-/// What was done.
 #[derive(Default)]
 struct Done {
+    /// In a dry run, those that would be moved.
     moved: u64,
-    /// Those of the wanted that were there.
+    /// Requested ids that exist.
     found: BTreeSet<String>,
 }
 
-impl Plan {
-    /// Of all ids that the command line names, each once; none stands for all dead letters.
+impl RedriveOptions {
+    /// Without ids it selects all dead letters.
     pub(super) fn new(ids: Vec<String>, first: u32, dry_run: bool) -> Self {
-        Self { wanted: (!ids.is_empty()).then(|| ids.into_iter().collect()), first, dry_run }
+        Self { ids: (!ids.is_empty()).then(|| ids.into_iter().collect()), first, dry_run }
     }
 
-    fn wants(&self, id: &str) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(id))
+    fn selects(&self, id: &str) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(id))
     }
 }
 
-/// Redrives what `plan` says.
+/// Redrives the selected dead letters.
 ///
-/// It looks at no more messages than were there when it began: an event that fails again comes back as a new dead
-/// letter, and would be redriven for ever.
-pub(super) async fn redrive(broker: &Broker, format: Format, plan: Plan) -> Outcome {
+/// It reads no more messages than existed when it started: an event that fails again becomes a new dead letter, and
+/// would be redriven for ever.
+pub(super) async fn redrive(broker: &Broker, format: Format, options: RedriveOptions) -> Outcome {
     let (browser, total) = open(broker).await?;
-    // A connection of its own: a broker short of memory stops reading from those that publish.
-    let connection = broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
+    // Its own connection, because a memory or disk alarm blocks connections that publish.
+    let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
     connection.depth(PROVISION_QUEUE).await?;
     let publisher = ConfirmedPublisher::open(connection).await?;
     let mut done = Done::default();
-    let outcome = work_through(&browser, &publisher, &plan, total, &mut done).await;
-    // What was not moved is back in its place before anything is told.
-    let left = browser.give_back().await;
+    let outcome = move_all(&browser, &publisher, &options, total, &mut done).await;
+    // Before anything is reported, what was not moved is back in its place.
+    let left = browser.return_all().await;
     browser.close().await;
-    publisher.into_connection().close().await;
+    publisher.connection().close().await;
     match outcome.and(left.map_err(Failure::from)) {
-        Ok(left) => tell(format, &plan, &done, total, left),
+        Ok(left) => report(format, &options, &done, total, left),
         Err(by) if done.moved == 0 => Err(by),
-        Err(by) => Err(Failure::BrokenOff { moved: done.moved, by: Box::new(by) }),
+        Err(by) => Err(Failure::Interrupted { moved: done.moved, by: Box::new(by) }),
     }
 }
 
-async fn work_through(
+async fn move_all(
     browser: &Browser,
     publisher: &ConfirmedPublisher,
-    plan: &Plan,
+    options: &RedriveOptions,
     total: u32,
     done: &mut Done,
 ) -> Result<(), Failure> {
-    let mut to_look_at = total.min(plan.first);
-    if plan.dry_run && plan.wanted.is_none() {
-        done.moved = to_look_at.into();
+    let mut to_read = total.min(options.first);
+    if options.dry_run && options.ids.is_none() {
+        done.moved = to_read.into();
         return Ok(());
     }
-    let progress = Progress::begin("redriving dead letters", to_look_at.into());
-    while to_look_at > 0 {
-        let before = to_look_at;
-        let batch = take_batch(browser, plan, &mut to_look_at, &progress).await?;
-        if plan.wanted.is_some() {
+    let progress = Progress::begin("redriving dead letters", to_read.into());
+    while to_read > 0 {
+        let before = to_read;
+        let batch = take_batch(browser, options, &mut to_read, &progress).await?;
+        if options.ids.is_some() {
             done.found.extend(batch.iter().map(id_of));
         }
-        if plan.dry_run {
+        if options.dry_run {
             done.moved = done.moved.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         } else if !batch.is_empty() {
             move_batch(browser, publisher, &batch, done).await?;
         }
-        if to_look_at == before {
-            break; // somebody else took the rest
+        if to_read == before {
+            break; // another reader took the rest
         }
     }
     Ok(())
 }
 
-/// Takes dead letters until a batch is full; those that nobody wants stay unsettled until the end, so that they keep
-/// their place.
+/// Takes dead letters until a batch is full. Those that are not selected stay unacknowledged until the end, so that
+/// they keep their place.
 async fn take_batch(
     browser: &Browser,
-    plan: &Plan,
-    to_look_at: &mut u32,
+    options: &RedriveOptions,
+    to_read: &mut u32,
     progress: &Progress,
 ) -> Result<Vec<Incoming>, AmqpError> {
     let (mut batch, mut bytes) = (Vec::new(), 0_usize);
-    while *to_look_at > 0 && batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+    while *to_read > 0 && batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
         let Some(incoming) = browser.next().await? else { break };
-        *to_look_at = to_look_at.saturating_sub(1);
+        *to_read = to_read.saturating_sub(1);
         progress.add(1);
-        if plan.wants(&id_of(&incoming)) {
+        if options.selects(&id_of(&incoming)) {
             bytes = bytes.saturating_add(incoming.body().len());
             batch.push(incoming);
         }
@@ -124,7 +122,7 @@ async fn take_batch(
     Ok(batch)
 }
 
-/// Publishes the copies, and takes those out of the dead letters that were confirmed.
+/// Publishes the copies, and removes the dead letters whose copy was confirmed.
 async fn move_batch(
     browser: &Browser,
     publisher: &ConfirmedPublisher,
@@ -136,44 +134,44 @@ async fn move_batch(
         without: &[ERROR_HEADER],
         with: vec![(ATTEMPT_HEADER, HeaderValue::Int(0))],
     };
-    let mut refused = None;
+    let mut failure = None;
     for (incoming, result) in batch.iter().zip(publisher.forward(batch, &how).await) {
         if result == PublishResult::Confirmed {
             browser.remove(incoming).await?;
             done.moved = done.moved.saturating_add(1);
         } else {
-            refused = refused.or_else(|| why(&result));
+            failure = failure.or_else(|| failure_of(&result));
         }
     }
-    refused.map_or(Ok(()), Err)
+    failure.map_or(Ok(()), Err)
 }
 
-fn why(result: &PublishResult) -> Option<Failure> {
+fn failure_of(result: &PublishResult) -> Option<Failure> {
     match result {
         PublishResult::Confirmed => None,
         PublishResult::Unroutable(_) => Some(Failure::Broker(AmqpError::Missing { name: PROVISION_QUEUE.to_owned() })),
         PublishResult::Nacked => Some(Failure::Refused(format!(
-            "{PROVISION_QUEUE} refused a dead letter, as a full queue does. Let the wallet role work the queue off, then try again."
+            "{PROVISION_QUEUE} rejected a dead letter because it is full. Wait until the wallet role has drained it, then try again."
         ))),
-        PublishResult::Unanswered => Some(Failure::Refused(
-            "RabbitMQ did not confirm the dead letters in time. See whether it is short of memory or disk (`rabbitmq-diagnostics alarms`), then try again."
+        PublishResult::Unconfirmed => Some(Failure::Refused(
+            "RabbitMQ did not confirm the dead letters in time. Check it for a memory or disk alarm (`rabbitmq-diagnostics alarms`), then try again."
                 .to_owned(),
         )),
     }
 }
 
-fn tell(format: Format, plan: &Plan, done: &Done, total: u32, left: u32) -> Outcome {
-    let missing: Vec<&String> = plan.wanted.iter().flatten().filter(|id| !done.found.contains(*id)).collect();
+fn report(format: Format, options: &RedriveOptions, done: &Done, total: u32, left: u32) -> Outcome {
+    let missing: Vec<&String> = options.ids.iter().flatten().filter(|id| !done.found.contains(*id)).collect();
     let letters = count(done.moved, "dead letter");
-    let told = if plan.dry_run {
-        format!("{letters} would go back into {PROVISION_QUEUE}; nothing was changed.")
+    let summary = if options.dry_run {
+        format!("Would requeue {letters} to {PROVISION_QUEUE}. Nothing was changed.")
     } else {
-        format!("{letters} went back into {PROVISION_QUEUE}; {left} left in {DEAD_LETTER_QUEUE}.")
+        format!("Requeued {letters} to {PROVISION_QUEUE}; {left} left in {DEAD_LETTER_QUEUE}.")
     };
-    let json = json!({"dryRun": plan.dry_run, "redriven": done.moved, "notFound": missing, "left": left});
-    sentence(format, &json, &told)?;
+    let json = json!({"dryRun": options.dry_run, "redriven": done.moved, "notFound": missing, "left": left});
+    print_sentence(format, &json, &summary)?;
     for id in &missing {
-        say(&not_found(id, total));
+        print_error(&not_found(id, total));
     }
     Ok(missing.is_empty())
 }

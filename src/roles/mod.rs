@@ -1,34 +1,29 @@
-//! The composition root: what is built of what, and the life of a serving process.
+//! The composition root: the two roles, and the life of the process that runs one.
 //!
-//! [`boot`] is what both roles share; [`users`] and [`wallet`] say what each is made of. No rule stands here.
+//! [`users`] and [`wallet`] assemble each role from the shared [`parts`]; [`process`] runs what they assemble.
 
-mod boot;
+mod parts;
+mod process;
+mod process_metrics;
 mod users;
-mod vitals;
 mod wallet;
 
-pub use boot::{Ending, self_test};
+pub use process::init_crypto;
 
-use std::path::Path;
+use crate::infra::config::{ConfigError, Layers, ProcessConfig, UsersConfig, WalletConfig};
+use crate::kernel::{ExitError, Role};
 
-use crate::infra::config::{ConfigError, HttpConfig, Layers, ProcessConfig, UsersConfig, WalletConfig};
-use crate::infra::postgres::Migrations;
-use crate::kernel::Role;
-
-/// The checked configuration of a role.
+/// The validated configuration of a role.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the variants are the roles")]
 pub enum RoleConfig {
-    /// Of the users role.
     Users(Box<UsersConfig>),
-    /// Of the wallet role.
     Wallet(Box<WalletConfig>),
 }
 
 impl RoleConfig {
-    /// Builds the configuration that `layers` describe.
-    ///
     /// # Errors
-    /// [`ConfigError`] with everything that is wrong.
+    /// [`ConfigError`] lists every problem.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
         match layers.role() {
             Role::Users => UsersConfig::build(layers).map(|config| Self::Users(Box::new(config))),
@@ -36,58 +31,48 @@ impl RoleConfig {
         }
     }
 
-    /// What both roles have.
+    /// The part that both roles have.
     pub const fn process(&self) -> &ProcessConfig {
         match self {
             Self::Users(config) => &config.process,
             Self::Wallet(config) => &config.process,
         }
     }
+}
 
-    const fn migrations(&self) -> Migrations {
-        match self {
-            Self::Users(_) => crate::users::postgres::MIGRATIONS,
-            Self::Wallet(_) => crate::wallet::postgres::MIGRATIONS,
+/// Serves until a signal stops the process.
+///
+/// # Errors
+/// The process cannot start or continue.
+pub fn serve(config: &RoleConfig) -> Result<(), ExitError> {
+    match config {
+        RoleConfig::Users(config) => {
+            process::serve(&config.process, crate::users::postgres::MIGRATIONS, |c| users::assemble(config, c))
+        }
+        RoleConfig::Wallet(config) => {
+            process::serve(&config.process, crate::wallet::postgres::MIGRATIONS, |c| wallet::assemble(config, c))
         }
     }
 }
 
-/// Serves until asked to stop, and says how it ended.
-pub fn serve(config: RoleConfig) -> Ending {
-    boot::run(config)
-}
-
-/// Applies the role's migrations and ends.
-pub fn migrate(config: &RoleConfig) -> Ending {
-    boot::migrate_only(config)
-}
-
-/// The OpenAPI document of a role, as JSON for people to read.
+/// Applies the migrations of the role once, without waiting for the database.
 ///
 /// # Errors
-/// When it cannot be written, which is our own fault.
+/// The database is unavailable or rejects a migration.
+pub fn migrate(config: &RoleConfig) -> Result<(), ExitError> {
+    match config {
+        RoleConfig::Users(config) => process::migrate_once(&config.process, crate::users::postgres::MIGRATIONS),
+        RoleConfig::Wallet(config) => process::migrate_once(&config.process, crate::wallet::postgres::MIGRATIONS),
+    }
+}
+
+/// The OpenAPI document of the role, as indented JSON.
+///
+/// # Errors
+/// It cannot be serialized, which is a bug.
 pub fn openapi(role: Role) -> Result<String, serde_json::Error> {
-    let document = match role {
+    serde_json::to_string_pretty(&match role {
         Role::Users => crate::users::http::document(),
         Role::Wallet => crate::wallet::http::document(),
-    };
-    serde_json::to_string_pretty(&document)
-}
-
-/// Where a health check of this process has to ask.
-pub fn probe_address(http: &HttpConfig) -> std::net::SocketAddr {
-    let mut address = http.listen;
-    if address.ip().is_unspecified() {
-        let loopback = match address.ip() {
-            std::net::IpAddr::V4(_) => std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            std::net::IpAddr::V6(_) => std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-        };
-        address.set_ip(loopback);
-    }
-    address
-}
-
-/// The default folder of configuration files.
-pub fn default_config_folder() -> &'static Path {
-    Path::new("config")
+    })
 }

@@ -1,30 +1,110 @@
-//! What the users role is made of.
+//! The users role.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use actix::Actor as _;
 
 use crate::infra::amqp::Broker;
 use crate::infra::config::UsersConfig;
-use crate::infra::http::{ByClient, Limiter, SharedLimit, SharedSweep, Sweep, TextLimiter};
+use crate::infra::http::{ByClient, Sweep};
+use crate::infra::postgres::Database;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
-    DepthMeters, HashMeters, HasherHandle, OutboxPoller, OutboxPollerPlan, OutboxWatch, RelayMeters, RelayWaker,
-    start_hashers,
+    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
+    PasswordHasherActor, RelayMetrics, RelayWaker, start_hashers,
 };
-use crate::users::application::get_profile::GetProfile;
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, OutboxDepth, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{PgOutbox, PgUserStore};
-use actix::Actor as _;
+use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
 
-/// [`TokenIssuer`] by the process's keys.
+/// The children of the role in start order.
+pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
+    context.health.add_check("users-db", true);
+    context.health.add_check("rabbitmq", false);
+    let pools = Pools::open(config, &context)?;
+    let actors = ActorHandles::default();
+    let limits = Limits::new(&context, &config.process, "purse users: limits")?;
+    let api = api(config, &context, &pools, &actors, &limits)?;
+    Ok(vec![
+        database_probe(&context, pools.probe, "users-db"),
+        housekeeper(&context, sweeps(&api, limits)),
+        // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
+        outbox_watch(&context, Arc::clone(&api.queries)),
+        password_hasher(&context, actors.hashers)?,
+        outbox_poller(config, &context, pools.relay, actors.poller),
+        http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
+    ])
+}
+
+/// Connection pools, separate so that load on one does not starve the others.
+struct Pools {
+    requests: Database,
+    probe: Database,
+    relay: Database,
+}
+
+impl Pools {
+    fn open(config: &UsersConfig, context: &RoleContext) -> anyhow::Result<Self> {
+        Ok(Self {
+            requests: context.pool("purse users", config.process.database.pool_max)?,
+            probe: context.pool("purse users: probe", 1)?,
+            relay: context.pool("purse users: outbox", 1)?,
+        })
+    }
+}
+
+/// The actors that the API sends to.
+#[derive(Default)]
+struct ActorHandles {
+    poller: Handle<OutboxPollerActor>,
+    hashers: Handle<PasswordHasherActor>,
+}
+
+fn api(
+    config: &UsersConfig,
+    context: &RoleContext,
+    pools: &Pools,
+    actors: &ActorHandles,
+    limits: &Limits,
+) -> anyhow::Result<UsersApi> {
+    let process = &config.process;
+    let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(pools.requests.clone()));
+    let hasher: Arc<dyn PasswordHasher> =
+        Arc::new(HasherHandle::new(actors.hashers.clone(), config.hash_queue_max, &context.metrics));
+    let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
+    let by_client = || ByClient::new(&process.http.trusted_proxies);
+    Ok(UsersApi {
+        register_user: Arc::new(RegisterUser {
+            users: Arc::clone(&users),
+            hasher: Arc::clone(&hasher),
+            tokens: Arc::clone(&tokens),
+            relay: Arc::new(RelayWaker(actors.poller.clone())),
+            clock: Arc::new(System),
+            ids: Arc::new(System),
+        }),
+        log_in: Arc::new(LogIn { users, hasher, tokens, clock: Arc::new(System) }),
+        queries: Arc::new(PgUserQueries::new(pools.requests.clone())),
+        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        register_limit: limits.of_requests(by_client(), "register", config.register_limit)?,
+        login_limit: limits.of_requests(by_client(), "login", config.login_limit)?,
+        account_limit: Arc::new(limits.of_texts("account", config.account_limit)?),
+        health: context.health.clone(),
+        docs: docs_page(&document(), Role::Wallet, process)?,
+    })
+}
+
+/// Issues tokens with the keys of the process.
 struct Issuer(TokenSigner);
 
 impl TokenIssuer for Issuer {
@@ -34,101 +114,48 @@ impl TokenIssuer for Issuer {
     }
 }
 
-/// The children of the role, in the order in which they are made; they are stopped in the reverse.
-pub(super) fn assemble(config: &UsersConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
+fn sweeps(api: &UsersApi, limits: Limits) -> Vec<Arc<dyn Sweep>> {
+    let own: [Arc<dyn Sweep>; 3] =
+        [Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone()), api.account_limit.clone()];
+    own.into_iter().chain(limits.shared_sweep()).collect()
+}
+
+fn outbox_watch(context: &RoleContext, queries: Arc<dyn UserQueries>) -> ChildSpec {
+    let (metrics, logger) = (DepthMetrics::new(&context.metrics), context.actor_logger("outbox_watch"));
+    ChildSpec::new("outbox_watch", move |lifeline| {
+        let (queries, metrics, logger) = (Arc::clone(&queries), metrics.clone(), logger.clone());
+        OutboxWatchActor { queries, metrics, logger, lifeline }.start()
+    })
+}
+
+fn password_hasher(context: &RoleContext, handle: Handle<PasswordHasherActor>) -> anyhow::Result<ChildSpec> {
+    let (argon2, metrics) = (Argon2id::try_new()?, HashMetrics::new(&context.metrics));
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    Ok(ChildSpec::new("password_hasher", move |lifeline| {
+        handle.point_to(start_hashers(&argon2, threads, &metrics, lifeline))
+    }))
+}
+
+fn outbox_poller(
+    config: &UsersConfig,
+    context: &RoleContext,
+    relay: Database,
+    handle: Handle<OutboxPollerActor>,
+) -> ChildSpec {
     let process = &config.process;
-    on.health.expect("users-db", true);
-    on.health.expect("rabbitmq", false);
-    let requests = on.pool("purse users", process.database.pool_max)?;
-    let probe = on.pool("purse users: probe", 1)?;
-    // Its own, so that a flood of requests never keeps events from leaving.
-    let relay = on.pool("purse users: outbox", 1)?;
-
-    let (poller, hashers) = (Handle::default(), Handle::default());
-    let users: Arc<dyn UserStore> = Arc::new(PgUserStore::new(requests.clone()));
-    let hasher: Arc<dyn PasswordHasher> =
-        Arc::new(HasherHandle::new(hashers.clone(), config.hash_queue_max, &on.meters));
-    let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
-    let (system, clock) = (Arc::new(System), Arc::new(System));
-    let shared = shared_counts(&on, process, "purse users: limits")?;
-    let limiter = |name, limit| {
-        let shared = shared.clone().map(|counts| SharedLimit::new(counts, name, limit));
-        Limiter::new(ByClient::new(&process.http.trusted_proxies), limit, process.rate_limit_enabled)
-            .map(|limiter| limiter.sharing(shared))
-            .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))
-    };
-    let by_account = shared.clone().map(|counts| SharedLimit::new(counts, "account", config.account_limit));
-    let account_limit = TextLimiter::new(config.account_limit, process.rate_limit_enabled)
-        .map(|limiter| limiter.sharing(by_account))
-        .ok_or_else(|| anyhow::anyhow!("the rate limit of accounts is zero"))?;
-    let api = UsersApi {
-        register_user: Arc::new(RegisterUser {
-            users: Arc::clone(&users),
-            hasher: Arc::clone(&hasher),
-            tokens: Arc::clone(&tokens),
-            relay: Arc::new(RelayWaker(poller.clone())),
-            clock: clock.clone(),
-            ids: system.clone(),
-        }),
-        log_in: Arc::new(LogIn { users: Arc::clone(&users), hasher, tokens, clock }),
-        get_profile: Arc::new(GetProfile { users }),
-        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        register_limit: limiter("register", config.register_limit)?,
-        login_limit: limiter("login", config.login_limit)?,
-        account_limit: Arc::new(account_limit),
-        health: on.health.clone(),
-        docs: docs_page(&document(), Role::Wallet, process)?,
-    };
-    let mut chores: Vec<Arc<dyn Sweep>> =
-        vec![Arc::new(api.register_limit.clone()), Arc::new(api.login_limit.clone()), api.account_limit.clone()];
-    if let Some(counts) = shared {
-        chores.push(Arc::new(SharedSweep { counts, logger: on.logger_of("housekeeper") }));
-    }
-
-    let poller_plan = Arc::new(OutboxPollerPlan {
-        broker: Broker::new(&process.amqp, on.io.clone()),
+    let deps = Arc::new(OutboxPollerDeps {
+        broker: Broker::new(&process.amqp, context.io.clone()),
         signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
-        outbox: Arc::new(PgOutbox::new(relay, system.clone())),
+        outbox: Arc::new(PgOutbox::new(relay, Arc::new(System))),
         poll_interval: config.outbox_poll_interval,
         batch_max: config.outbox_batch_max,
         lease: config.outbox_lease,
-        health: on.health.clone(),
-        meters: RelayMeters::new(&on.meters),
-        spans: on.spans.clone(),
-        logger: on.logger_of("outbox_poller"),
+        health: context.health.clone(),
+        metrics: RelayMetrics::new(&context.metrics),
+        spans: context.spans.clone(),
+        logger: context.actor_logger("outbox_poller"),
     });
-    // Of the pool for requests: a count that takes long must not keep the relay or the probe waiting.
-    let outbox: Arc<dyn OutboxDepth> = Arc::new(PgOutbox::new(requests, system));
-    let (depth_meters, watch_logger) = (DepthMeters::new(&on.meters), on.logger_of("outbox_watch"));
-    let hash_meters = HashMeters::new(&on.meters);
-    let argon2 = Argon2id::try_new()?;
-    let hash_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(vec![
-        database_probe(&on, probe, "users-db"),
-        housekeeper(&on, chores),
-        ChildSpec {
-            name: "outbox_watch",
-            start: Box::new(move |lifeline| {
-                let (outbox, meters, logger) = (Arc::clone(&outbox), depth_meters.clone(), watch_logger.clone());
-                Box::new(OutboxWatch { outbox, meters, logger, lifeline }.start())
-            }),
-        },
-        ChildSpec {
-            name: "password_hasher",
-            start: Box::new(move |lifeline| {
-                let threads = start_hashers(&argon2, hash_threads, &hash_meters, lifeline);
-                hashers.point_to(threads.clone());
-                Box::new(threads)
-            }),
-        },
-        ChildSpec {
-            name: "outbox_poller",
-            start: Box::new(move |lifeline| {
-                let child = OutboxPoller::new(Arc::clone(&poller_plan), lifeline).start();
-                poller.point_to(child.clone());
-                Box::new(child)
-            }),
-        },
-        http(on, process, Arc::new(move |routes| api.routes(routes))),
-    ])
+    ChildSpec::new("outbox_poller", move |lifeline| {
+        handle.point_to(OutboxPollerActor::new(Arc::clone(&deps), lifeline).start())
+    })
 }

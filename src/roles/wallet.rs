@@ -1,4 +1,4 @@
-//! What the wallet role is made of.
+//! The wallet role.
 
 use std::sync::Arc;
 
@@ -7,127 +7,152 @@ use actix::Actor as _;
 use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
 use crate::infra::config::WalletConfig;
-use crate::infra::http::{BySubject, Limiter, SharedLimit, SharedSweep, Sweep};
+use crate::infra::http::{BySubject, Sweep};
+use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
 use crate::kernel::Role;
-use crate::roles::boot::{Foundation, database_probe, docs_page, housekeeper, http, shared_counts};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    LEDGER_CONNECTIONS, LedgerHandle, LedgerMeters, LedgerWriter, LedgerWriterPlan, ProvisionConsumer,
-    ProvisionConsumerPlan, ProvisionMeters, RetryRouter, RetryRouterPlan, RouterHandle, RouterMeters,
+    LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
+    ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
-use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::application::get_entry::GetEntry;
-use crate::wallet::application::list_entries::ListEntries;
-use crate::wallet::application::ports::{LedgerReader, WalletStore};
+use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
-use crate::wallet::application::post_entry::PostEntry;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{WalletApi, document};
-use crate::wallet::postgres::{PgJournal, PgLedgerReader, PgWalletStore};
+use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
 
-/// The children of the role, in the order in which they are made; they are stopped in the reverse.
-pub(super) fn assemble(config: &WalletConfig, on: Foundation) -> anyhow::Result<Vec<ChildSpec>> {
-    let process = &config.process;
-    on.health.expect("wallet-db", true);
-    on.health.expect("rabbitmq", false);
-    let requests = on.pool("purse wallet", process.database.pool_max)?;
-    let probe = on.pool("purse wallet: probe", 1)?;
-    // Their own, so that neither a flood of reads nor a held wallet keeps the writer or the provisioning waiting.
-    let writing = on.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
-    let provisioning = on.pool("purse wallet: provisioning", 1)?;
-
-    let (system, arrivals) = (Arc::new(System), Arrivals::default());
-    let wallets: Arc<dyn WalletStore> = Arc::new(PgWalletStore::new(requests.clone(), provisioning, system.clone()));
-    let ledger: Arc<dyn LedgerReader> = Arc::new(PgLedgerReader::new(requests));
+/// The children of the role in start order.
+pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
+    context.health.add_check("wallet-db", true);
+    context.health.add_check("rabbitmq", false);
+    let stores = Stores::open(config, &context)?;
     let (writer, router) = (Handle::default(), RouterHandle::default());
-    let shared = shared_counts(&on, process, "purse wallet: limits")?;
-    let post_limit = Limiter::new(BySubject, config.post_limit, process.rate_limit_enabled)
-        .map(|limiter| {
-            limiter.sharing(shared.clone().map(|counts| SharedLimit::new(counts, "post", config.post_limit)))
-        })
-        .ok_or_else(|| anyhow::anyhow!("a rate limit is zero"))?;
-    let api = WalletApi {
-        post_entry: Arc::new(PostEntry {
-            ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &on.meters)),
-            ids: system,
-        }),
-        list_entries: Arc::new(ListEntries { ledger: Arc::clone(&ledger) }),
-        get_entry: Arc::new(GetEntry { ledger: Arc::clone(&ledger) }),
-        get_balance: Arc::new(GetBalance { ledger }),
-        await_wallet: Arc::new(AwaitWallet { wallets: Arc::clone(&wallets), arrivals: arrivals.clone() }),
-        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        post_limit,
-        health: on.health.clone(),
-        docs: docs_page(&document(), Role::Users, process)?,
-    };
-    let mut chores: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
-    if let Some(counts) = shared {
-        chores.push(Arc::new(SharedSweep { counts, logger: on.logger_of("housekeeper") }));
-    }
-
-    let broker = Broker::new(&process.amqp, on.io.clone());
+    let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
+    let api = api(config, &context, &stores, &writer, &limits)?;
+    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+    let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
-    let writer_plan = Arc::new(LedgerWriterPlan {
-        post_batch: PostBatch { journal: Arc::new(PgJournal::new(writing)) },
+    let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
+    Ok(vec![
+        database_probe(&context, stores.probe, "wallet-db"),
+        housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
+        ledger_writer(config, &context, stores.journal, writer),
+        retry_router(&context, broker.clone(), Arc::clone(&ladder), router.clone()),
+        provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router }),
+        http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
+    ])
+}
+
+/// The wallet database, over pools that are separate so that neither many reads nor a locked wallet delay the writer,
+/// the provisioning or the probe.
+struct Stores {
+    wallets: Arc<dyn WalletStore>,
+    queries: Arc<dyn WalletQueries>,
+    journal: PgJournal,
+    probe: Database,
+    /// Wallets created while a request waits for them.
+    announcements: WalletAnnouncements,
+}
+
+impl Stores {
+    fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
+        let requests = context.pool("purse wallet", config.process.database.pool_max)?;
+        let probe = context.pool("purse wallet: probe", 1)?;
+        let writing = context.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
+        let provisioning = context.pool("purse wallet: provisioning", 1)?;
+        Ok(Self {
+            wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
+            queries: Arc::new(PgWalletQueries::new(requests)),
+            journal: PgJournal::new(writing),
+            probe,
+            announcements: WalletAnnouncements::default(),
+        })
+    }
+}
+
+fn api(
+    config: &WalletConfig,
+    context: &RoleContext,
+    stores: &Stores,
+    writer: &Handle<LedgerWriterActor>,
+    limits: &Limits,
+) -> anyhow::Result<WalletApi> {
+    let process = &config.process;
+    Ok(WalletApi {
+        ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
+        queries: Arc::clone(&stores.queries),
+        await_wallet: Arc::new(AwaitWallet {
+            wallets: Arc::clone(&stores.wallets),
+            announcements: stores.announcements.clone(),
+        }),
+        tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
+        health: context.health.clone(),
+        docs: docs_page(&document(), Role::Users, process)?,
+    })
+}
+
+fn ledger_writer(
+    config: &WalletConfig,
+    context: &RoleContext,
+    journal: PgJournal,
+    handle: Handle<LedgerWriterActor>,
+) -> ChildSpec {
+    let deps = Arc::new(LedgerWriterDeps {
+        post_batch: PostBatch { journal: Arc::new(journal) },
         batch_max: config.ledger_batch_max,
         queue_max: config.ledger_queue_max,
-        io: on.io.clone(),
-        meters: LedgerMeters::new(&on.meters),
-        logger: on.logger_of("ledger_writer"),
+        io: context.io.clone(),
+        metrics: LedgerMetrics::new(&context.metrics),
+        logger: context.actor_logger("ledger_writer"),
     });
-    let router_plan = Arc::new(RetryRouterPlan {
-        broker: broker.clone(),
-        ladder: Arc::clone(&ladder),
-        meters: RouterMeters::new(&on.meters),
-        logger: on.logger_of("retry_router"),
-    });
-    let consumer_plan = Arc::new(ProvisionConsumerPlan {
+    ChildSpec::new("ledger_writer", move |lifeline| {
+        handle.point_to(LedgerWriterActor::new(Arc::clone(&deps), lifeline).start())
+    })
+}
+
+fn retry_router(context: &RoleContext, broker: Broker, ladder: Arc<RetryLadder>, handle: RouterHandle) -> ChildSpec {
+    let (metrics, logger) = (RouterMetrics::new(&context.metrics), context.actor_logger("retry_router"));
+    let deps = Arc::new(RetryRouterDeps { broker, ladder, metrics, logger });
+    ChildSpec::new("retry_router", move |lifeline| {
+        handle.0.point_to(RetryRouterActor::new(Arc::clone(&deps), lifeline).start())
+    })
+}
+
+struct ProvisionParts {
+    broker: Broker,
+    ladder: Arc<RetryLadder>,
+    provision: ProvisionWallets,
+    router: RouterHandle,
+}
+
+fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: ProvisionParts) -> ChildSpec {
+    let ProvisionParts { broker, ladder, provision, router } = parts;
+    let deps = Arc::new(ProvisionConsumerDeps {
         broker,
         reader: DeliveryReader {
-            signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
+            signatures: Arc::new(EventSignatures::new(&config.process.tokens.internal_key)),
             require_signed: config.require_signed_events,
             ladder,
         },
-        provision: Arc::new(ProvisionWallets { wallets, arrivals }),
-        router: router.clone(),
+        provision: Arc::new(provision),
+        router,
         prefetch: config.prefetch,
-        health: on.health.clone(),
-        meters: ProvisionMeters::new(&on.meters),
-        spans: on.spans.clone(),
-        logger: on.logger_of("provision_consumer"),
+        health: context.health.clone(),
+        metrics: ProvisionMetrics::new(&context.metrics),
+        spans: context.spans.clone(),
+        logger: context.actor_logger("provision_consumer"),
     });
-    Ok(vec![
-        database_probe(&on, probe, "wallet-db"),
-        housekeeper(&on, chores),
-        ChildSpec {
-            name: "ledger_writer",
-            start: Box::new(move |lifeline| {
-                let child = LedgerWriter::new(Arc::clone(&writer_plan), lifeline).start();
-                writer.point_to(child.clone());
-                Box::new(child)
-            }),
-        },
-        ChildSpec {
-            name: "retry_router",
-            start: Box::new(move |lifeline| {
-                let child = RetryRouter::new(Arc::clone(&router_plan), lifeline).start();
-                router.0.point_to(child.clone());
-                Box::new(child)
-            }),
-        },
-        ChildSpec {
-            name: "provision_consumer",
-            start: Box::new(move |lifeline| {
-                Box::new(ProvisionConsumer::new(Arc::clone(&consumer_plan), lifeline).start())
-            }),
-        },
-        http(on, process, Arc::new(move |routes| api.routes(routes))),
-    ])
+    ChildSpec::new("provision_consumer", move |lifeline| {
+        ProvisionConsumerActor::new(Arc::clone(&deps), lifeline).start()
+    })
 }

@@ -1,4 +1,4 @@
-//! What the supervisor and a child know of each other.
+//! The interface between the supervisor and its children.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,21 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Why a child has ended.
+/// Why a child ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Something that it needs is away. It is built again for as long as it takes.
+    /// A dependency is unavailable. The child is restarted until the dependency is back.
     Unavailable(String),
-    /// Something that it needs refuses for good. The process ends: no restart can change it.
+    /// A dependency rejects it permanently. The process ends, because a restart cannot help.
     Refused(String),
-    /// It broke down, by its own word.
+    /// It reported a failure.
     Failed(String),
-    /// It panicked, or something it had started did.
+    /// It panicked, or a task that it started did.
     Panicked,
-    /// It stopped without a word.
-    Silent,
+    /// It stopped without reporting a reason.
+    Unexplained,
 }
 
-/// That a child has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) name: &'static str,
@@ -32,7 +31,7 @@ pub(super) struct Ended {
     pub(super) reason: EndReason,
 }
 
-/// A guard that a child holds for as long as it lives. Whatever way the child goes, dropping this tells its supervisor.
+/// A guard that a child owns. Dropping it, in whatever way the child ends, notifies the supervisor.
 #[derive(Debug)]
 pub struct Lifeline {
     pub(super) name: &'static str,
@@ -42,7 +41,7 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
-    /// Says why the child is about to end; the first word counts.
+    /// Sets the reason for the end that follows; only the first call counts.
     pub fn end(&mut self, reason: EndReason) {
         self.reason.get_or_insert(reason);
     }
@@ -53,23 +52,23 @@ impl Drop for Lifeline {
         let reason = self
             .reason
             .take()
-            .unwrap_or_else(|| if std::thread::panicking() { EndReason::Panicked } else { EndReason::Silent });
-        // Nobody listens any more once the process ends.
+            .unwrap_or_else(|| if std::thread::panicking() { EndReason::Panicked } else { EndReason::Unexplained });
+        // The supervisor is gone when the process ends.
         let _ = self.ended.send(Ended { name: self.name, generation: self.generation, reason });
     }
 }
 
-/// Asks a child to finish what it has in hand and to begin nothing new. Answered when it is done.
+/// Requests that a child finish its current work and start nothing new. The reply comes when it is done.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown {
-    /// How long it may take.
+    /// Time limit.
     pub grace: Duration,
 }
 
 /// A running child.
 pub trait Child {
-    /// Ends it in order; resolves when it is done.
+    /// Resolves when the child has finished, or after `grace`.
     fn shut_down(&self, grace: Duration) -> LocalBoxFuture<'static, ()>;
 }
 
@@ -79,13 +78,13 @@ where
     A::Context: actix::dev::ToEnvelope<A, Shutdown>,
 {
     fn shut_down(&self, grace: Duration) -> LocalBoxFuture<'static, ()> {
-        let asked = self.send(Shutdown { grace });
-        // A child that is gone already has nothing left to finish.
-        async move { drop(tokio::time::timeout(grace, asked).await) }.boxed_local()
+        let done = self.send(Shutdown { grace });
+        // A child that has ended already has nothing to finish.
+        async move { drop(tokio::time::timeout(grace, done).await) }.boxed_local()
     }
 }
 
-/// The address of a child that may be rebuilt: senders hold this, never an address.
+/// The address of a child across restarts. Senders keep this, never an `Addr`.
 pub struct Handle<A: Actor>(Arc<ArcSwapOption<Addr<A>>>);
 
 impl<A: Actor> Clone for Handle<A> {
@@ -101,12 +100,13 @@ impl<A: Actor> Default for Handle<A> {
 }
 
 impl<A: Actor> Handle<A> {
-    /// Points it to a newly built child.
-    pub fn point_to(&self, address: Addr<A>) {
-        self.0.store(Some(Arc::new(address)));
+    /// Points to a newly started child, and returns its address.
+    pub fn point_to(&self, address: Addr<A>) -> Addr<A> {
+        self.0.store(Some(Arc::new(address.clone())));
+        address
     }
 
-    /// The child as it is now, if there is one that takes messages.
+    /// The current child, if it accepts messages.
     pub fn get(&self) -> Option<Addr<A>> {
         self.0.load().as_ref().filter(|address| address.connected()).map(|address| Addr::clone(address))
     }

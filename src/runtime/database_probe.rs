@@ -1,11 +1,12 @@
-//! Asks the database every second how it is.
+//! Checks every second whether the database answers.
 //!
-//! Owns: a connection of its own, so that a busy pool never looks like a dead database.
+//! Owns: its own connection, so that an exhausted pool does not look like an unavailable database.
 //! Receives: shutdown.
-//! Sends: the state, to the health board.
-//! Mailbox: control messages alone.
+//! Sends: nothing; it updates the health board.
+//! Mailbox: control messages only.
 //! Ends: on shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
@@ -16,75 +17,80 @@ use crate::infra::postgres::{Database, DbError};
 use crate::kernel::{chain, fault};
 use crate::runtime::child::{Lifeline, Shutdown};
 
-/// Time between two questions.
-const EVERY: Duration = Duration::from_secs(1);
-/// Failures in a row before the database counts as away: one lost packet is no outage.
-const AWAY_AFTER: u32 = 2;
+/// Time between two probes, and the time limit of each.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Failures in a row before the check fails: one lost packet is no outage.
+const DOWN_AFTER: u32 = 2;
 
-/// The probe of one database.
-pub struct DatabaseProbe {
-    /// Over a pool of one.
+pub struct DatabaseProbeDeps {
+    /// A pool with one connection.
     pub database: Database,
-    /// The check that it sets.
+    /// The health check to update.
     pub check: &'static str,
-    /// Where.
     pub health: HealthBoard,
-    /// For the changes.
     pub logger: Logger,
-    /// Failures in a row.
-    pub failures: u32,
-    /// Tells the supervisor of the end.
-    pub lifeline: Lifeline,
 }
 
-impl DatabaseProbe {
-    fn ask(&mut self, ctx: &mut Context<Self>) {
-        fault::point("database_probe.ask");
-        let database = self.database.clone();
-        let asked = async move {
-            let answer = database.run(|client| {
+pub struct DatabaseProbeActor {
+    deps: Arc<DatabaseProbeDeps>,
+    failures_in_a_row: u32,
+    _lifeline: Lifeline,
+}
+
+impl DatabaseProbeActor {
+    pub const fn new(deps: Arc<DatabaseProbeDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, failures_in_a_row: 0, _lifeline: lifeline }
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        fault::point("database_probe.probe");
+        let database = self.deps.database.clone();
+        let probed = async move {
+            let query = database.run(|client| {
                 Box::pin(async move {
                     client.simple_query("-- health.probe\nSELECT 1").await?;
                     Ok(())
                 })
             });
-            // Longer than the server's own limits would make a stopped server look merely slow.
-            tokio::time::timeout(EVERY, answer).await.unwrap_or(Err(DbError::Deadline))
+            // The time limits of the server are longer, and would make a stopped server look merely slow.
+            tokio::time::timeout(INTERVAL, query).await.unwrap_or(Err(DbError::Deadline))
         };
-        ctx.spawn(asked.into_actor(self).map(|answer, probe, ctx| {
-            probe.note(answer);
-            ctx.run_later(EVERY, Self::ask);
+        ctx.spawn(probed.into_actor(self).map(|result, actor, ctx| {
+            actor.update_health(result);
+            ctx.run_later(INTERVAL, Self::probe);
         }));
     }
 
-    fn note(&mut self, answer: Result<(), DbError>) {
-        match answer {
+    fn update_health(&mut self, result: Result<(), DbError>) {
+        let DatabaseProbeDeps { check, health, logger, .. } = &*self.deps;
+        match result {
             Ok(()) => {
-                self.failures = 0;
-                if self.health.set(self.check, Ok(())) {
-                    info!(self.logger, "the database answers"; "check" => self.check);
+                let was_down = self.failures_in_a_row >= DOWN_AFTER;
+                self.failures_in_a_row = 0;
+                if health.set(check, Ok(())) && was_down {
+                    info!(logger, "the database answers again"; "check" => check);
                 }
             }
             Err(e) => {
-                self.failures = self.failures.saturating_add(1);
-                let away = self.failures >= AWAY_AFTER;
-                if away && self.health.set(self.check, Err("does not answer".to_owned())) {
-                    warn!(self.logger, "the database does not answer"; "check" => self.check, "error" => chain(&e));
+                self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+                let down = self.failures_in_a_row >= DOWN_AFTER;
+                if down && health.set(check, Err("does not answer".to_owned())) {
+                    warn!(logger, "the database does not answer"; "check" => check, "error" => chain(&e));
                 }
             }
         }
     }
 }
 
-impl Actor for DatabaseProbe {
+impl Actor for DatabaseProbeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.ask(ctx);
+        self.probe(ctx);
     }
 }
 
-impl Handler<Shutdown> for DatabaseProbe {
+impl Handler<Shutdown> for DatabaseProbeActor {
     type Result = ();
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {

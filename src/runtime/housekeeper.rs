@@ -1,7 +1,7 @@
-//! Sweeps what would grow for ever: the counts of the rate limits, here and in the database, and measured durations that
-//! nobody asks for.
+//! Removes data that would grow without bound: expired rate limit counters, in memory and in the database, and recorded
+//! durations between scrapes.
 //!
-//! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages alone. Ends: on shutdown.
+//! Owns: nothing. Receives: shutdown. Sends: nothing. Mailbox: control messages only. Ends: on shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,34 +9,35 @@ use std::time::Duration;
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler};
 
 use crate::infra::http::Sweep;
-use crate::infra::metrics::Meters;
+use crate::infra::metrics::Metrics;
 use crate::runtime::child::{Lifeline, Shutdown};
 
-/// Time between two sweeps.
-const EVERY: Duration = Duration::from_mins(1);
-/// Time between two looks at the meters: at ten thousand requests a second there are that many numbers more each second.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// Short, because every request adds a recorded duration.
+const AGGREGATE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Sweeps each of its chores in turn.
-pub struct Housekeeper {
-    /// What is swept.
-    pub chores: Vec<Arc<dyn Sweep>>,
-    /// What is tidied.
-    pub meters: Meters,
-    /// Tells the supervisor of the end.
-    pub lifeline: Lifeline,
+pub struct HousekeeperActor {
+    sweeps: Vec<Arc<dyn Sweep>>,
+    metrics: Metrics,
+    _lifeline: Lifeline,
 }
 
-impl Actor for Housekeeper {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(EVERY, |keeper, _| keeper.chores.iter().for_each(|chore| chore.sweep()));
-        ctx.run_interval(TIDY_EVERY, |keeper, _| keeper.meters.tidy());
+impl HousekeeperActor {
+    pub const fn new(sweeps: Vec<Arc<dyn Sweep>>, metrics: Metrics, lifeline: Lifeline) -> Self {
+        Self { sweeps, metrics, _lifeline: lifeline }
     }
 }
 
-impl Handler<Shutdown> for Housekeeper {
+impl Actor for HousekeeperActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(SWEEP_INTERVAL, |keeper, _| keeper.sweeps.iter().for_each(|sweep| sweep.sweep()));
+        ctx.run_interval(AGGREGATE_INTERVAL, |keeper, _| keeper.metrics.aggregate());
+    }
+}
+
+impl Handler<Shutdown> for HousekeeperActor {
     type Result = ();
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {

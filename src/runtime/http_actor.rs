@@ -1,10 +1,10 @@
-//! The HTTP listener and its threads.
+//! The HTTP server.
 //!
-//! Owns: the listening socket's copy, the server's handle.
-//! Receives: shutdown: stops accepting, lets requests in hand finish.
+//! Owns: a duplicate of the listening socket, the handle of the server.
+//! Receives: shutdown, upon which it stops accepting connections and lets requests in progress finish.
 //! Sends: nothing.
-//! Mailbox: control messages alone.
-//! Ends: on shutdown, or when the server ends by itself, which it has no reason to.
+//! Mailbox: control messages only.
+//! Ends: on shutdown, or when the server ends unexpectedly.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,54 +18,43 @@ use actix_web::{App, HttpServer, web};
 use slog::Logger;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::infra::http::{RequestMeters, cors, observe};
-use crate::infra::metrics::Meters;
+use crate::infra::http::{RequestMetrics, cors, observe};
+use crate::infra::metrics::Metrics;
 use crate::infra::telemetry::Spans;
 use crate::runtime::child::{EndReason, Lifeline, Shutdown};
 
-/// Connections that may wait to be accepted.
+/// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
-/// Longest time that a request's head may take to arrive.
+/// Time limit for receiving the request line and headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept.
+/// Time limit of an idle connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Connections of one thread; more wait in the backlog.
+/// Connections per thread; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// Adds the routes and the state of a role to an application.
+/// Adds routes and their state to the server.
 pub type Application = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
-/// What is served, and by how many threads.
-pub struct HttpPlan {
-    /// Bound once for the life of the process.
+pub struct HttpDeps {
+    /// Bound once per process, so that a restart keeps the port.
     pub listener: TcpListener,
-    /// Threads.
-    pub workers: usize,
-    /// How long requests in hand may take to finish once a shutdown has begun.
-    pub drain: Duration,
-    /// Routes and state.
+    pub worker_threads: usize,
+    /// Time limit for requests in progress when a shutdown begins.
+    pub drain_timeout: Duration,
     pub application: Application,
-    /// For the request lines.
     pub logger: Logger,
-    /// Origins whose pages may call.
     pub cors_origins: Vec<String>,
-    /// For what is measured of requests.
-    pub meters: Meters,
-    /// For the requests' spans.
+    pub metrics: Metrics,
     pub spans: Spans,
 }
 
-/// The listener as an actor.
 pub struct HttpActor {
-    plan: Arc<HttpPlan>,
+    deps: Arc<HttpDeps>,
     server: Option<ServerHandle>,
     lifeline: Lifeline,
 }
 
-/// Binds the address, once, so that a rebuilt listener keeps the port.
-///
-/// # Errors
-/// When the address is taken or not ours.
+/// Binds and listens. Connections are accepted when the actor starts.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -75,31 +64,30 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl HttpActor {
-    /// A listener of this plan.
-    pub const fn new(plan: Arc<HttpPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, server: None, lifeline }
+    pub const fn new(deps: Arc<HttpDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, server: None, lifeline }
     }
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
-        let (application, logger) = (Arc::clone(&self.plan.application), self.plan.logger.clone());
-        let origins = self.plan.cors_origins.clone();
-        let (meters, spans) = (self.plan.meters.clone(), self.plan.spans.clone());
+        let (application, logger) = (Arc::clone(&self.deps.application), self.deps.logger.clone());
+        let origins = self.deps.cors_origins.clone();
+        let (metrics, spans) = (self.deps.metrics.clone(), self.deps.spans.clone());
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(logger.clone()))
-                .app_data(web::Data::new(RequestMeters::new(&meters)))
+                .app_data(web::Data::new(RequestMetrics::new(&metrics)))
                 .app_data(web::Data::new(spans.clone()))
                 .configure(|routes| application(routes))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(observe))
         })
-        .workers(self.plan.workers)
+        .workers(self.deps.worker_threads)
         .max_connections(CONNECTIONS_MAX)
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(self.plan.drain.as_secs().max(1))
-        .disable_signals() // the process has its own
-        .listen(self.plan.listener.try_clone()?)?
+        .shutdown_timeout(self.deps.drain_timeout.as_secs().max(1))
+        .disable_signals() // `Signals` handles them
+        .listen(self.deps.listener.try_clone()?)?
         .run();
         Ok(server)
     }
@@ -113,12 +101,12 @@ impl Actor for HttpActor {
             Ok(server) => {
                 self.server = Some(server.handle());
                 ctx.spawn(server.into_actor(self).map(|ended, http, ctx| {
-                    http.lifeline.end(EndReason::Failed(format!("server ended: {ended:?}")));
+                    http.lifeline.end(EndReason::Failed(format!("the HTTP server ended: {ended:?}")));
                     ctx.stop();
                 }));
             }
             Err(e) => {
-                self.lifeline.end(EndReason::Failed(format!("server could not start: {e}")));
+                self.lifeline.end(EndReason::Failed(format!("the HTTP server could not start: {e}")));
                 ctx.stop();
             }
         }

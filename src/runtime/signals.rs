@@ -1,27 +1,24 @@
-//! Signals of the operating system.
+//! Operating system signals.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Listens from the moment it is made, so that no signal is missed during the boot.
+/// Listens from its creation on, so that no signal is missed during start-up.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Takes SIGTERM and SIGINT over, and ignores SIGHUP: a terminal that closes is no reason to stop.
-    ///
-    /// # Errors
-    /// When the system refuses.
+    /// Handles SIGTERM and SIGINT, and ignores SIGHUP: closing the terminal does not stop the process.
     pub fn listen() -> io::Result<Self> {
         let mut hangup = signal(SignalKind::hangup())?;
         actix::spawn(async move { while hangup.recv().await.is_some() {} });
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next request to stop, and names it.
+    /// Waits for the next stop signal and returns its name.
     pub async fn stop_requested(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,9 +1,9 @@
-//! The supervisor: makes children, rebuilds those that end, gives up on those that end too often.
+//! Starts the actors of a process, restarts those that end, and gives up on one that exceeds its restart budget.
 //!
-//! Owns: the specs in order, and for each child its generation, its failures and its back-off.
-//! Receives: the end of a child, the time to build it again, the stop of the process.
-//! Sends: `Shutdown` to the children, in the reverse order of their making.
-//! Mailbox: control messages alone.
+//! Owns: the specs in start order; for each child its generation, failures and back-off.
+//! Receives: the end of a child, the restart of a child, the stop of the process.
+//! Sends: `Shutdown` to the children, in reverse start order.
+//! Mailbox: control messages only.
 //! Ends: with the process.
 
 use std::collections::VecDeque;
@@ -15,60 +15,62 @@ use actix::{
     WrapFuture as _,
 };
 use futures_util::stream;
-use slog::{Logger, debug, error, info, warn};
+use slog::{Logger, debug, error, warn};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::infra::health::HealthBoard;
-use crate::infra::system::roll;
+use crate::infra::system::random_fraction;
 use crate::kernel::{Backoff, fault};
 use crate::runtime::child::{Child, EndReason, Ended, Lifeline};
 
-/// Waits before a child is built again. The longest is short beside an outage: a try costs next to nothing, and what
-/// has gathered meanwhile waits for it.
+/// Delays before a restart. The longest is short compared with an outage: an attempt is cheap, and work piles up until it
+/// succeeds.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-/// Failures within [`BUDGET_WINDOW`] that are forgiven. An absent dependency is no failure.
+/// Failures within [`BUDGET_WINDOW`] that lead to a restart. An unavailable dependency does not count.
 const BUDGET: usize = 5;
-/// The window of [`BUDGET`].
 const BUDGET_WINDOW: Duration = Duration::from_mins(1);
-/// A child that has lived this long begins its back-off anew.
+/// A child that ran this long starts again with the shortest delay.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
-/// An absence that goes on is logged again after this long, not at every try.
+/// Interval at which a continuing outage is logged again.
 const REMIND_EVERY: Duration = Duration::from_mins(1);
 
-/// How to make a child.
+/// How to start a child.
 pub struct ChildSpec {
-    /// Its name in logs, health and metrics.
+    /// In logs, health and metrics.
     pub name: &'static str,
-    /// Makes it; the lifeline goes into the actor. Called again for each rebuilding.
-    pub start: Box<dyn Fn(Lifeline) -> Box<dyn Child>>,
+    start: Box<dyn Fn(Lifeline) -> Box<dyn Child>>,
 }
 
-/// Why the process has to end by itself.
+impl ChildSpec {
+    /// `start` is called for each start and restart; the actor takes the lifeline.
+    pub fn new<C: Child + 'static>(name: &'static str, start: impl Fn(Lifeline) -> C + 'static) -> Self {
+        Self { name, start: Box::new(move |lifeline| Box::new(start(lifeline))) }
+    }
+}
+
+/// Why the process has to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A child ended more often than its budget allows.
-    GivenUp {
-        /// Which.
-        child: &'static str,
-    },
-    /// A dependency refuses for good.
+pub enum Escalation {
+    /// A child exceeded its restart budget.
+    GivenUp { child: &'static str },
+    /// A dependency rejects the process permanently.
     Refused {
-        /// What a person has to do.
+        /// For the operator.
         message: String,
     },
 }
 
-/// Ends all children in order. Answered when they are done.
+/// Stops all children in order. The reply comes when they are done.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Stop {
-    /// How long it may take altogether.
+    /// Time limit for all children together.
     pub grace: Duration,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Build {
+struct Restart {
     index: usize,
 }
 
@@ -76,58 +78,57 @@ struct Supervised {
     spec: ChildSpec,
     child: Option<Box<dyn Child>>,
     generation: u64,
-    built_at: Instant,
-    /// Ends in a row without a healthy life between.
-    in_a_row: u32,
+    started_at: Instant,
+    /// Ends since the child last ran for [`HEALTHY_AFTER`].
+    ends_in_a_row: u32,
     failures: VecDeque<Instant>,
-    reminded_at: Option<Instant>,
+    outage_logged_at: Option<Instant>,
 }
 
-/// The supervisor of a process.
-pub struct Supervisor {
+pub struct SupervisorActor {
     children: Vec<Supervised>,
     ended: mpsc::UnboundedSender<Ended>,
     inbox: Option<mpsc::UnboundedReceiver<Ended>>,
-    verdict: Option<oneshot::Sender<Verdict>>,
+    escalation: Option<oneshot::Sender<Escalation>>,
     health: HealthBoard,
     logger: Logger,
     stopping: bool,
 }
 
-impl Supervisor {
-    /// A supervisor of these children, made in this order when it starts. The receiver hears of the one thing that the
-    /// supervisor cannot mend.
-    pub fn new(specs: Vec<ChildSpec>, health: HealthBoard, logger: Logger) -> (Self, oneshot::Receiver<Verdict>) {
+impl SupervisorActor {
+    /// Starts the children in this order when it is started itself. The receiver gets the failure that the supervisor
+    /// cannot handle.
+    pub fn new(specs: Vec<ChildSpec>, health: HealthBoard, logger: Logger) -> (Self, oneshot::Receiver<Escalation>) {
         let (ended, inbox) = mpsc::unbounded_channel();
-        let (verdict, heard) = oneshot::channel();
+        let (escalation, escalated) = oneshot::channel();
         let children = specs
             .into_iter()
             .map(|spec| Supervised {
                 spec,
                 child: None,
                 generation: 0,
-                built_at: Instant::now(),
-                in_a_row: 0,
+                started_at: Instant::now(),
+                ends_in_a_row: 0,
                 failures: VecDeque::new(),
-                reminded_at: None,
+                outage_logged_at: None,
             })
             .collect();
         let supervisor =
-            Self { children, ended, inbox: Some(inbox), verdict: Some(verdict), health, logger, stopping: false };
-        (supervisor, heard)
+            Self { children, ended, inbox: Some(inbox), escalation: Some(escalation), health, logger, stopping: false };
+        (supervisor, escalated)
     }
 
-    fn build(&mut self, index: usize) {
+    fn start_child(&mut self, index: usize) {
         let Some(supervised) = self.children.get_mut(index) else { return };
         supervised.generation = supervised.generation.saturating_add(1);
-        supervised.built_at = Instant::now();
+        supervised.started_at = Instant::now();
         let lifeline = Lifeline {
             name: supervised.spec.name,
             generation: supervised.generation,
             reason: None,
             ended: self.ended.clone(),
         };
-        // A constructor that panics drops the lifeline on its way out, which is all that is needed.
+        // A constructor that panics drops the lifeline, which schedules the restart.
         supervised.child = catch_unwind(AssertUnwindSafe(|| {
             fault::point(supervised.spec.name);
             (supervised.spec.start)(lifeline)
@@ -141,56 +142,56 @@ impl Supervisor {
         let Some(supervised) = self.children.get_mut(index) else { return };
         supervised.child = None;
         let logger = self.logger.new(slog::o!("actor" => ended.name));
-        if supervised.built_at.elapsed() >= HEALTHY_AFTER {
-            supervised.in_a_row = 0;
-            supervised.reminded_at = None;
+        if supervised.started_at.elapsed() >= HEALTHY_AFTER {
+            supervised.ends_in_a_row = 0;
+            supervised.outage_logged_at = None;
         }
-        let delay = BACKOFF.delay(supervised.in_a_row, roll());
-        supervised.in_a_row = supervised.in_a_row.saturating_add(1);
+        let delay = BACKOFF.delay(supervised.ends_in_a_row, random_fraction());
+        supervised.ends_in_a_row = supervised.ends_in_a_row.saturating_add(1);
         let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         match &ended.reason {
             EndReason::Refused(message) => {
-                error!(logger, "a dependency refuses for good"; "error" => message);
-                return self.pronounce(Verdict::Refused { message: message.clone() });
+                error!(logger, "a dependency rejects this actor permanently"; "error" => message);
+                return self.escalate(Escalation::Refused { message: message.clone() });
             }
             EndReason::Unavailable(why) => {
-                if supervised.reminded_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
-                    supervised.reminded_at = Some(Instant::now());
-                    warn!(logger, "a dependency is away; trying again until it is back"; "error" => why, "again_in_ms" => again_in_ms);
+                if supervised.outage_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
+                    supervised.outage_logged_at = Some(Instant::now());
+                    warn!(logger, "a dependency is unavailable; retrying until it is back"; "error" => why, "again_in_ms" => again_in_ms);
                 } else {
-                    debug!(logger, "a dependency is still away"; "error" => why, "again_in_ms" => again_in_ms);
+                    debug!(logger, "a dependency is still unavailable"; "error" => why, "again_in_ms" => again_in_ms);
                 }
             }
-            EndReason::Failed(_) | EndReason::Panicked | EndReason::Silent => {
+            EndReason::Failed(_) | EndReason::Panicked | EndReason::Unexplained => {
                 let now = Instant::now();
                 supervised.failures.push_back(now);
                 supervised.failures.retain(|at| now.duration_since(*at) < BUDGET_WINDOW);
                 let why = format!("{:?}", ended.reason);
                 if supervised.failures.len() > BUDGET {
-                    error!(logger, "actor ended too often and is given up"; "error" => why, "within_s" => BUDGET_WINDOW.as_secs());
-                    return self.pronounce(Verdict::GivenUp { child: ended.name });
+                    error!(logger, "actor exceeded its restart budget; giving up"; "error" => why, "within_s" => BUDGET_WINDOW.as_secs());
+                    return self.escalate(Escalation::GivenUp { child: ended.name });
                 }
                 let failures = supervised.failures.len();
-                error!(logger, "actor ended and is built again"; "error" => why, "again_in_ms" => again_in_ms, "failures" => failures, "within_s" => BUDGET_WINDOW.as_secs());
+                error!(logger, "actor ended; restarting it"; "error" => why, "again_in_ms" => again_in_ms, "failures" => failures, "within_s" => BUDGET_WINDOW.as_secs());
             }
         }
         self.health.change(|health| *health.restarts.entry(ended.name).or_default() += 1);
-        ctx.notify_later(Build { index }, delay);
+        ctx.notify_later(Restart { index }, delay);
     }
 
-    fn pronounce(&mut self, verdict: Verdict) {
-        if let Verdict::GivenUp { child } = &verdict {
+    fn escalate(&mut self, escalation: Escalation) {
+        if let Escalation::GivenUp { child } = &escalation {
             let child = *child;
             self.health.change(|health| health.given_up = Some(child));
         }
-        if let Some(listener) = self.verdict.take() {
-            // The process is ending already if nobody listens.
-            let _ = listener.send(verdict);
+        if let Some(listener) = self.escalation.take() {
+            // Without a receiver the process is already ending.
+            let _ = listener.send(escalation);
         }
     }
 }
 
-impl Actor for Supervisor {
+impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -198,35 +199,35 @@ impl Actor for Supervisor {
             ctx.add_stream(stream::unfold(inbox, |mut inbox| async move { inbox.recv().await.map(|e| (e, inbox)) }));
         }
         for index in 0..self.children.len() {
-            self.build(index);
+            self.start_child(index);
         }
     }
 }
 
-impl StreamHandler<Ended> for Supervisor {
+impl StreamHandler<Ended> for SupervisorActor {
     fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
         self.child_ended(&ended, ctx);
     }
 }
 
-impl Handler<Build> for Supervisor {
+impl Handler<Restart> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, build: Build, _: &mut Self::Context) {
+    fn handle(&mut self, restart: Restart, _: &mut Self::Context) {
         if !self.stopping {
-            self.build(build.index);
+            self.start_child(restart.index);
         }
     }
 }
 
-impl Handler<Stop> for Supervisor {
+impl Handler<Stop> for SupervisorActor {
     type Result = actix::ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, stop: Stop, _: &mut Self::Context) -> Self::Result {
         self.stopping = true;
         let until = Instant::now() + stop.grace;
         let logger = self.logger.clone();
-        // Last made, first stopped: the listener before what answers its requests.
+        // Last started, first stopped: the listener before the actors that serve its requests.
         let children: Vec<_> =
             self.children.iter_mut().rev().filter_map(|c| Some((c.spec.name, c.child.take()?))).collect();
         let stopped: ResponseFuture<()> = Box::pin(async move {
@@ -234,7 +235,7 @@ impl Handler<Stop> for Supervisor {
                 let began = Instant::now();
                 child.shut_down(until.saturating_duration_since(began)).await;
                 let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                info!(logger, "actor stopped"; "actor" => name, "duration_ms" => took_ms);
+                debug!(logger, "actor stopped"; "actor" => name, "duration_ms" => took_ms);
             }
         });
         Box::pin(stopped.into_actor(self).map(|(), _, _| ()))

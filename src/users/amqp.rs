@@ -1,62 +1,54 @@
 //! Publishes outbox events, signed and confirmed.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use async_trait::async_trait;
 
 use crate::contracts::{
     EVENTS_EXCHANGE, REQUEST_ID_HEADER, SIGNATURE_HEADER, TRACEPARENT_HEADER, USER_REGISTERED_KEY, UserRegistered,
 };
 use crate::infra::amqp::{
-    AmqpError, Broker, ConfirmedPublisher, Declaration, Frames, HeaderValue, Outgoing, PublishResult,
+    AmqpError, Broker, BrokerConnection, ConfirmedPublisher, Declaration, FrameSize, HeaderValue, Outgoing,
+    PublishResult,
 };
 use crate::infra::security::event_signature::{EventSignatures, SignedEvent};
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::RequestId;
 use crate::users::application::ports::{ClaimedEvent, EventPublisher, PublishOutcome};
-use std::sync::Arc;
-use std::time::Instant;
 
-/// Name of the publishing connection in the broker's listings.
+/// Name of the connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse users: outbox";
 
-/// [`EventPublisher`] over a connection of its own.
-pub struct OutboxPublisher {
+/// [`EventPublisher`] on its own connection.
+pub(crate) struct OutboxPublisher {
     publisher: ConfirmedPublisher,
     signatures: Arc<EventSignatures>,
     spans: Spans,
 }
 
 impl OutboxPublisher {
-    /// Connects and declares the exchange. The queue is the other role's to declare; until it has, events come back as
+    /// Connects and declares the exchange. The wallet role declares the queue; until it has, events are returned as
     /// unroutable and stay pending.
-    ///
-    /// # Errors
-    /// [`AmqpError`].
-    pub async fn connect(broker: &Broker, signatures: Arc<EventSignatures>, spans: Spans) -> Result<Self, AmqpError> {
-        let connection = broker.connect(CONNECTION_NAME, Frames::Small).await?;
+    pub(crate) async fn connect(
+        broker: &Broker,
+        signatures: Arc<EventSignatures>,
+        spans: Spans,
+    ) -> Result<Self, AmqpError> {
+        let connection = broker.connect(CONNECTION_NAME, FrameSize::Small).await?;
         connection.declare(&[Declaration::TopicExchange(EVENTS_EXCHANGE)]).await?;
         Ok(Self { publisher: ConfirmedPublisher::open(connection).await?, signatures, spans })
     }
 
-    /// Whether its connection is open, as far as this side knows.
-    pub fn is_open(&self) -> bool {
-        self.publisher.connection().is_open()
+    pub(crate) const fn connection(&self) -> &BrokerConnection {
+        self.publisher.connection()
     }
 
-    /// Whether the broker takes nothing at the moment.
-    pub fn is_blocked(&self) -> bool {
-        self.publisher.connection().is_blocked()
-    }
-
-    /// Closes the connection.
-    pub async fn close(self) {
-        self.publisher.into_connection().close().await;
-    }
-
-    /// An event takes as long as its batch, since the broker's answers come for all of it.
+    /// An event's span lasts as long as its batch, since the confirms come for all of it.
     fn trace(&self, event: &ClaimedEvent, outcome: &PublishOutcome, began: Instant) {
         if let Some(trace) = &event.traceparent {
             self.spans.record(|| Span {
-                step: Step::Publish,
+                name: SpanName::Publish,
                 trace,
                 took: began.elapsed(),
                 failed: *outcome != PublishOutcome::Confirmed,
@@ -68,7 +60,7 @@ impl OutboxPublisher {
     fn message(&self, event: &ClaimedEvent) -> Result<Outgoing, PublishOutcome> {
         let refused = |reason: &str| PublishOutcome::Refused(reason.to_owned());
         if event.kind != UserRegistered::TYPE {
-            return Err(refused("unknown type of event"));
+            return Err(refused("unknown event type"));
         }
         let decoded = UserRegistered::decode(event.payload.as_bytes()).map_err(|e| refused(&e.to_string()))?;
         let (message_id, subject) = (event.id.to_string(), decoded.user_id.to_string());
@@ -82,7 +74,7 @@ impl OutboxPublisher {
             headers.push((TRACEPARENT_HEADER, HeaderValue::Text(traceparent.as_str().to_owned())));
         }
         Ok(Outgoing {
-            exchange: EVENTS_EXCHANGE.to_owned(),
+            exchange: EVENTS_EXCHANGE,
             routing_key: USER_REGISTERED_KEY.to_owned(),
             message_id,
             kind: Some(event.kind.clone()),
@@ -105,9 +97,9 @@ impl EventPublisher for OutboxPublisher {
                 Err(refused) => refused,
                 Ok(_) => match results.next() {
                     Some(PublishResult::Confirmed) => PublishOutcome::Confirmed,
-                    Some(PublishResult::Unroutable(words)) => PublishOutcome::Refused(format!("unroutable: {words}")),
-                    Some(PublishResult::Nacked) => PublishOutcome::Refused("refused by the queue".to_owned()),
-                    Some(PublishResult::Unanswered) | None => PublishOutcome::Unanswered,
+                    Some(PublishResult::Unroutable(reason)) => PublishOutcome::Refused(format!("unroutable: {reason}")),
+                    Some(PublishResult::Nacked) => PublishOutcome::Refused("rejected by the queue".to_owned()),
+                    Some(PublishResult::Unconfirmed) | None => PublishOutcome::Unanswered,
                 },
             })
             .collect();

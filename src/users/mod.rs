@@ -1,8 +1,8 @@
-//! People: registration, login, profile, and the outbox that tells the other role of each registration.
+//! Users: registration, login, profile, and the outbox that publishes each registration to the wallet role.
 
-pub mod actors;
-pub mod amqp;
+pub(crate) mod actors;
+pub(crate) mod amqp;
 pub mod application;
 pub mod domain;
-pub mod http;
-pub mod postgres;
+pub(crate) mod http;
+pub(crate) mod postgres;

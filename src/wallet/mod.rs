@@ -1,8 +1,8 @@
 //! Wallets: provisioning from registrations, and the append-only ledger of credits and debits.
 
-pub mod actors;
-pub mod amqp;
+pub(crate) mod actors;
+pub(crate) mod amqp;
 pub mod application;
 pub mod domain;
-pub mod http;
-pub mod postgres;
+pub(crate) mod http;
+pub(crate) mod postgres;

@@ -1,6 +1,6 @@
-//! What the accounts of the container stack may do at the broker, each tried as that account.
+//! The permissions of the container stack's broker accounts, tried out as each account.
 //!
-//! The accounts are those that docker/rabbitmq/start.sh prints; here they are imported into the tests' own broker.
+//! The accounts are those that docker/rabbitmq/start.sh prints, imported into the tests' broker.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,14 +18,14 @@ use crate::support::{Client, PATIENCE, World, eventually};
 
 const USERS: &str = "purse_users";
 const WALLET: &str = "purse_wallet";
-/// Every account of the test has this one, so that it is not taken for another secret.
+/// One password for all accounts, which the scan of the logs cannot mistake for another secret.
 const PASSWORD: &str = "stack-account-1";
 
 fn script() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/rabbitmq/start.sh")
 }
 
-/// What the script prints, for a virtual host.
+/// The definitions that the script prints for a virtual host.
 fn accounts(virtual_host: &str) -> Value {
     let printed = Command::new("sh")
         .arg(script())
@@ -38,18 +38,18 @@ fn accounts(virtual_host: &str) -> Value {
     serde_json::from_slice(&printed.stdout).expect("JSON")
 }
 
-/// The broker's own code for what an account may not do.
+/// The AMQP reply code for a missing permission.
 const ACCESS_REFUSED: u16 = 403;
 
-/// What one account asks of the broker, on a channel of its own, because a refusal closes the channel.
-async fn asked(world: &World, user: &str, name: &str) -> Result<(), ErrorKind> {
-    let url = world.broker.url_of(user, PASSWORD);
+/// Performs an operation as an account, on a separate channel, because an error closes the channel.
+async fn try_as(world: &World, user: &str, name: &str) -> Result<(), ErrorKind> {
+    let url = world.broker.url_for(user, PASSWORD);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.expect("logged in");
     let channel = connection.create_channel().await.expect("channel");
-    ask(&channel, name).await.map_err(|e| e.kind().clone())
+    perform(&channel, name).await.map_err(|e| e.kind().clone())
 }
 
-async fn ask(channel: &Channel, name: &str) -> lapin::Result<()> {
+async fn perform(channel: &Channel, name: &str) -> lapin::Result<()> {
     let nothing = FieldTable::default();
     let (verb, target) = name.split_once(' ').expect("a verb and a target");
     let short = || target.into();
@@ -81,15 +81,15 @@ async fn ask(channel: &Channel, name: &str) -> lapin::Result<()> {
     }
 }
 
-fn is_refusal(kind: &ErrorKind) -> bool {
+fn is_access_refused(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::ProtocolError(e) if e.get_id() == ACCESS_REFUSED)
 }
 
 #[tokio::test]
-async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
+async fn the_accounts_of_the_stack_have_every_permission_that_the_roles_need() {
     let world = World::new().await;
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
-    let (users_url, wallet_url) = (world.broker.url_of(USERS, PASSWORD), world.broker.url_of(WALLET, PASSWORD));
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
+    let (users_url, wallet_url) = (world.broker.url_for(USERS, PASSWORD), world.broker.url_for(WALLET, PASSWORD));
     let fast =
         [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "400"), ("RETRY_TTL_3_MS", "800"), ("DB_LOCK_TIMEOUT_MS", "50")];
     let users = world.start_with(Role::Users, &[("RABBITMQ_URL", &*users_url)]).await;
@@ -99,27 +99,27 @@ async fn both_roles_do_all_of_their_work_with_the_accounts_of_the_stack() {
     world.broker.publish("domain.events", "user.registered", b"poison", Some("p"), &[]).await;
     let dead = || async { world.broker.take("wallet.provision.dlq").await };
     assert_eq!(eventually(PATIENCE, "poison is a dead letter", dead).await.id.as_deref(), Some("p"));
-    // Somebody holds this one's wallet: up the whole ladder, into every tier and out again.
+    // A locked wallet: the event climbs the whole ladder, into every tier and out again.
     let stuck = uuid::Uuid::now_v7();
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
     let insert = format!("BEGIN; INSERT INTO wallets (user_id, id) VALUES ('{stuck}', '{stuck}')");
-    holder.batch_execute(&insert).await.expect("held");
+    holder.batch_execute(&insert).await.expect("locked");
     let event = format!(r#"{{"userId":"{stuck}"}}"#);
     world.broker.publish("domain.events", "user.registered", event.as_bytes(), Some("stuck"), &[]).await;
-    let dead = eventually(PATIENCE, "the top of the ladder", dead).await;
+    let dead = eventually(PATIENCE, "a dead letter from the top of the ladder", dead).await;
     assert_eq!((dead.id.as_deref(), dead.headers.get("x-attempt").map(String::as_str)), (Some("stuck"), Some("3")));
 }
 
 #[tokio::test]
-async fn each_account_is_refused_what_the_other_role_does_and_everything_else() {
+async fn each_account_may_do_only_what_its_role_needs() {
     let world = World::new().await;
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
-    // The topology is there, so that nothing is refused because it does not exist.
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
+    // Declares the topology, so that no operation fails because its queue does not exist.
     let _wallet = world.start(Role::Wallet).await;
-    world.broker.declare_plain("somebody.elses").await;
-    let refused_to_users = [
+    world.broker.declare_plain("unrelated").await;
+    let forbidden_to_users = [
         "consume wallet.provision",
         "get wallet.provision",
         "get wallet.provision.dlq",
@@ -137,29 +137,29 @@ async fn each_account_is_refused_what_the_other_role_does_and_everything_else() 
         "publish domain.events.dlx/wallet.provision.dlq",
         "publish amq.topic/x",
     ];
-    let refused_to_wallet = [
+    let forbidden_to_wallet = [
         "publish domain.events/user.registered",
         "publish amq.topic/x",
-        "consume somebody.elses",
-        "get somebody.elses",
-        "purge somebody.elses",
-        "delete-queue somebody.elses",
+        "consume unrelated",
+        "get unrelated",
+        "purge unrelated",
+        "delete-queue unrelated",
         "declare-queue mine",
         "declare-queue wallet.provision.mine",
         "declare-queue wallet.provision.retry.10s.mine",
         "declare-queue xwallet.provision",
         "declare-exchange mine",
         "declare-exchange domainxevents",
-        "bind somebody.elses to domain.events",
+        "bind unrelated to domain.events",
         "bind wallet.provision to amq.topic",
     ];
-    for (user, names) in [(USERS, &refused_to_users[..]), (WALLET, &refused_to_wallet[..])] {
+    for (user, names) in [(USERS, &forbidden_to_users[..]), (WALLET, &forbidden_to_wallet[..])] {
         for name in names {
-            let answer = asked(&world, user, name).await;
-            assert!(answer.as_ref().is_err_and(is_refusal), "{user} may {name}: {answer:?}");
+            let result = try_as(&world, user, name).await;
+            assert!(result.as_ref().is_err_and(is_access_refused), "{user} may {name}: {result:?}");
         }
     }
-    // The same questions are answered to whom they belong.
+    // The account that needs one of these operations may perform it.
     for (user, name) in [
         (USERS, "publish domain.events/user.registered"),
         (USERS, "declare-exchange domain.events"),
@@ -167,29 +167,30 @@ async fn each_account_is_refused_what_the_other_role_does_and_everything_else() 
         (WALLET, "publish /wallet.provision"),
         (WALLET, "publish domain.events.dlx/wallet.provision.dlq"),
     ] {
-        let answer = asked(&world, user, name).await;
-        assert!(answer.is_ok(), "{user} may not {name}: {answer:?}");
+        let result = try_as(&world, user, name).await;
+        assert!(result.is_ok(), "{user} may not {name}: {result:?}");
     }
 }
 
 #[tokio::test]
-async fn no_account_of_a_role_logs_in_elsewhere() {
+async fn a_role_account_cannot_log_in_to_another_virtual_host_or_the_management_api() {
     let (world, neighbour) = (World::new().await, World::new().await);
-    world.broker.import(&accounts(world.broker.virtual_host())).await;
+    world.broker.import_definitions(&accounts(world.broker.virtual_host())).await;
     for user in [USERS, WALLET] {
-        let there = neighbour.broker.url_of(user, PASSWORD);
+        let there = neighbour.broker.url_for(user, PASSWORD);
         let connected = Connection::connect(&there, ConnectionProperties::default()).await;
-        assert!(connected.is_err(), "{user} is in another virtual host");
-        let wrong = world.broker.url_of(user, "another password");
+        assert!(connected.is_err(), "{user} may log in to another virtual host");
+        let wrong = world.broker.url_for(user, "another password");
         assert!(Connection::connect(&wrong, ConnectionProperties::default()).await.is_err(), "{user}");
         let pages = format!("{}/api/overview", world.addresses.management_url());
-        let asked = reqwest::Client::new().get(&pages).basic_auth(user, Some(PASSWORD)).send().await.expect("answer");
-        assert_eq!(asked.status(), 401, "{user} has no business at the management pages");
+        let response =
+            reqwest::Client::new().get(&pages).basic_auth(user, Some(PASSWORD)).send().await.expect("response");
+        assert_eq!(response.status(), 401, "{user} may log in to the management API");
     }
 }
 
 #[test]
-fn the_stack_hands_each_role_its_own_account_and_makes_no_other() {
+fn the_stack_gives_each_role_its_own_account_and_creates_no_other() {
     let accounts = accounts("/");
     let names: Vec<_> = accounts["users"].as_array().expect("users").iter().map(|user| &user["name"]).collect();
     assert_eq!(names, ["stack_admin", USERS, WALLET]);
@@ -199,7 +200,7 @@ fn the_stack_hands_each_role_its_own_account_and_makes_no_other() {
     }
     assert_eq!(compose.matches("RABBITMQ_URL:").count(), 2);
     assert!(compose.contains("command: [sh, /purse/start.sh]"));
-    // A name or password that JSON or a URL would read otherwise is told, not written.
+    // A name or password that JSON or a URL would misread is an error and is not printed.
     let broken = Command::new("sh")
         .arg(script())
         .arg("print")

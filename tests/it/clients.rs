@@ -1,41 +1,36 @@
 //! The example clients of `docs/clients` and the requests of `docs/purse.http`, against real roles.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Document, LossyLine, PATIENCE, World, eventually};
+use crate::support::repository::{root, text};
+use crate::support::{Document, LossyProxy, PATIENCE, World, eventually};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs a client; what it printed.
+/// Runs a client; returns its standard output and standard error.
 async fn run(program: &'static str, file: &'static str, users: String, wallet: String) -> (Value, String) {
     let run = move || Command::new(program).arg(root().join(file)).args([users, wallet]).env("no_proxy", "*").output();
     let ran = tokio::task::spawn_blocking(run).await.expect("thread").unwrap_or_else(|e| {
-        panic!("{file} needs {program}, and it could not be started ({e}). Type `just test-tools`, which installs it.")
+        panic!("{file} needs {program}, and it could not be started ({e}). Run `just test-tools`, which installs it.")
     });
-    let (printed, told) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    assert!(ran.status.success(), "{file}:\n{printed}\n{told}");
-    (serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{file}: {e}: {printed}\n{told}")), told.into_owned())
+    let (printed, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{file}:\n{printed}\n{errors}");
+    (serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{file}: {e}: {printed}\n{errors}")), errors.into_owned())
 }
 
-/// A client meets all that can come in its way: a wallet that is not there yet, an answer that is lost, a rate limit.
-async fn a_client_does_it_right(program: &'static str, file: &'static str) {
+/// Runs a client through a wallet that does not exist yet, a lost response and a rate limit.
+async fn assert_client_handles_failures(program: &'static str, file: &'static str) {
     let world = World::new().await;
-    // A users role whose broker is away: who registers here has no wallet until another process relays the event.
-    let cut_off = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:9/%2f")]).await;
+    // This users role cannot reach its broker, so the wallet is created only after another process relays the event.
+    let without_broker = world.spawn(Role::Users, &[("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:9/%2f")]).await;
     let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "2"), ("RL_TX_WINDOW", "2s")];
     let wallet = world.start_with(Role::Wallet, &limits).await;
-    let line = LossyLine::to(&wallet.url(), "POST /v1/transactions/credit ").await;
+    let proxy = LossyProxy::to(&wallet.url(), "POST /v1/transactions/credit ").await;
 
-    let ran = tokio::spawn(run(program, file, cut_off.url(), line.url.clone()));
+    let ran = tokio::spawn(run(program, file, without_broker.url(), proxy.url.clone()));
     let registered = "SELECT count(*) FROM users";
     eventually(PATIENCE, "the client registers", || async {
         (world.sql(Role::Users, registered).await == "1").then_some(())
@@ -49,64 +44,64 @@ async fn a_client_does_it_right(program: &'static str, file: &'static str) {
     assert!(!ran.is_finished(), "the client did not wait for its wallet");
     let _relay = world.start(Role::Users).await;
 
-    let (printed, told) = ran.await.expect("ran");
+    let (printed, errors) = ran.await.expect("ran");
     assert_eq!(printed, json!({"balanceMinor": 1100, "amounts": [400, 500, 400, 300, 200, 100]}), "{file}");
-    assert!(told.contains("409 INSUFFICIENT_FUNDS"), "{told}");
-    assert_eq!(line.lost(), 1, "{file}: no answer was lost, so nothing was tried again");
+    assert!(errors.contains("409 INSUFFICIENT_FUNDS"), "{errors}");
+    assert_eq!(proxy.lost(), 1, "{file}: no response was lost, so nothing was retried");
     let posts = |status: u16| {
         let log = wallet.log();
         let of = |line: &&Value| line["method"] == "POST" && line["status"] == status;
         log.iter().filter(of).count()
     };
-    assert_eq!((posts(201), posts(200), posts(409)), (6, 1, 1), "{file}: made, made before, refused");
-    assert!(posts(429) >= 1, "{file}: the limit was never met");
+    assert_eq!((posts(201), posts(200), posts(409)), (6, 1, 1), "{file}: created, replayed, rejected");
+    assert!(posts(429) >= 1, "{file}: the limit was never reached");
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "6");
 }
 
 #[tokio::test]
-async fn the_python_client_waits_retries_and_pages() {
-    a_client_does_it_right("python3", "docs/clients/purse_client.py").await;
+async fn the_python_client_waits_retries_and_paginates() {
+    assert_client_handles_failures("python3", "docs/clients/purse_client.py").await;
 }
 
 #[tokio::test]
-async fn the_javascript_client_waits_retries_and_pages() {
-    a_client_does_it_right("node", "docs/clients/purse-client.mjs").await;
+async fn the_javascript_client_waits_retries_and_paginates() {
+    assert_client_handles_failures("node", "docs/clients/purse-client.mjs").await;
 }
 
 /// One request of an `.http` file.
 #[derive(Default)]
-struct Step {
+struct FileRequest {
     name: Option<String>,
     expected: Option<u16>,
-    /// Request line, headers, an empty line, body: with references still in it.
+    /// Request line, headers, an empty line and body, with unresolved references.
     text: String,
 }
 
-/// Reads the form that httpYac has: variables, and requests between lines that begin with `###`.
-fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Step>) {
+/// Parses the format of httpYac: variables, and requests separated by lines that begin with `###`.
+fn parse(text: &str) -> (BTreeMap<String, String>, Vec<FileRequest>) {
     let mut parts = text.split("\n###");
     let variables =
         parts.next().unwrap_or_default().lines().filter_map(|line| line.strip_prefix('@')?.split_once(" = "));
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let step = |part: &str| {
-        let mut step = Step::default();
-        // The rest of the line that separates is a title.
+    let request = |part: &str| {
+        let mut request = FileRequest::default();
+        // The rest of the `###` line is a title.
         for line in part.lines().skip(1) {
             if let Some(name) = line.strip_prefix("# @name ") {
-                step.name = Some(name.to_owned());
+                request.name = Some(name.to_owned());
             } else if let Some(status) = line.strip_prefix("?? status == ") {
-                step.expected = status.parse().ok();
+                request.expected = status.parse().ok();
             } else {
-                step.text.extend([line, "\n"]);
+                request.text.extend([line, "\n"]);
             }
         }
-        step
+        request
     };
-    (variables, parts.map(step).collect())
+    (variables, parts.map(request).collect())
 }
 
-/// Puts in what stands between braces: a variable, something fresh, or a part of an earlier answer.
-fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<String, Value>) -> String {
+/// Resolves references in double braces: a variable, a new UUID, or a field of an earlier response.
+fn filled(text: &str, variables: &BTreeMap<String, String>, responses: &BTreeMap<String, Value>) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, reference, after)) = rest
@@ -115,9 +110,9 @@ fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<S
     {
         let value = match reference.split_once('.') {
             Some((name, place)) => {
-                let answer = answers.get(name).unwrap_or_else(|| panic!("{reference}: no answer of that name"));
-                let value = answer.pointer(&format!("/{}", place.replace('.', "/")));
-                value.and_then(Value::as_str).unwrap_or_else(|| panic!("{reference}: {answer}")).to_owned()
+                let response = responses.get(name).unwrap_or_else(|| panic!("{reference}: no response has that name"));
+                let value = response.pointer(&format!("/{}", place.replace('.', "/")));
+                value.and_then(Value::as_str).unwrap_or_else(|| panic!("{reference}: {response}")).to_owned()
             }
             None if reference == "$guid" => uuid::Uuid::now_v7().to_string(),
             None => variables.get(reference).unwrap_or_else(|| panic!("no variable {reference}")).clone(),
@@ -129,18 +124,18 @@ fn filled(text: &str, variables: &BTreeMap<String, String>, answers: &BTreeMap<S
 }
 
 #[tokio::test]
-async fn every_request_of_the_http_file_gets_the_status_that_the_file_says() {
-    let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
-    let (mut variables, steps) = parse(&text);
+async fn every_request_in_the_http_file_gets_the_status_written_there() {
+    let text = text("docs/purse.http");
+    let (mut variables, requests) = parse(&text);
     assert_eq!(variables["users"], "http://localhost:3002");
     assert_eq!(variables["wallet"], "http://localhost:3001");
-    assert!(steps.len() >= 20, "only {} requests", steps.len());
+    assert!(requests.len() >= 20, "only {} requests", requests.len());
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     variables.extend([("users".to_owned(), users.url()), ("wallet".to_owned(), wallet.url())]);
-    let mut answers = BTreeMap::new();
-    for step in steps {
-        let text = filled(step.text.trim(), &variables, &answers);
+    let mut responses = BTreeMap::new();
+    for FileRequest { name, expected, text } in requests {
+        let text = filled(text.trim(), &variables, &responses);
         let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
         let mut lines = head.lines();
         let (method, url) = lines.next().and_then(|line| line.split_once(' ')).expect("a request line");
@@ -149,21 +144,21 @@ async fn every_request_of_the_http_file_gets_the_status_that_the_file_says() {
             request = request.header(name, value);
         }
         let request = if body.is_empty() { request } else { request.body(body.to_owned()) };
-        let answer = client.send(request.timeout(PATIENCE)).await;
-        assert_eq!(Some(answer.status.as_u16()), step.expected, "{text}\n{answer:?}");
-        answers.extend(step.name.map(|name| (name, answer.body)));
+        let response = client.send(request.timeout(PATIENCE)).await;
+        assert_eq!(Some(response.status.as_u16()), expected, "{text}\n{response:?}");
+        responses.extend(name.map(|name| (name, response.body)));
     }
 }
 
 #[tokio::test]
-async fn the_http_file_has_every_route_of_the_documents() {
-    let text = fs::read_to_string(root().join("docs/purse.http")).expect("docs/purse.http");
+async fn the_http_file_contains_every_documented_route() {
+    let text = text("docs/purse.http");
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {
         let document = Document::of(&client, &process.url()).await;
         for (method, path, _) in document.operations() {
-            // The health of both roles is the same, and the page is for a browser.
+            // Health is the same for both roles, and the page is for browsers.
             if path.starts_with("/health") || path == "/docs" {
                 continue;
             }

@@ -1,79 +1,79 @@
-//! Many at once: the ledger stays right, one wins where one may.
+//! Concurrent requests: the ledger stays consistent, and of competing requests one succeeds.
 
 use futures_util::future::join_all;
 use purse::kernel::Role;
 
-use crate::support::{Client, Holder, PATIENCE, User, World, eventually};
+use crate::support::{Client, PATIENCE, User, WalletLock, World, eventually};
 
-/// What must hold of every wallet at any time: places without a gap, the balance the sum, never below zero.
-async fn the_ledger_is_right(world: &World) {
+/// Every wallet has sequence numbers without a gap, and balances that are the sum of the entries and never negative.
+async fn assert_consistent_ledger(world: &World) {
     let broken = world
         .sql(
             Role::Wallet,
             "SELECT count(*) FROM (
-                 SELECT seq, row_number() OVER w AS place, balance_after_minor, created_at,
+                 SELECT seq, row_number() OVER w AS position, balance_after_minor, created_at,
                         sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER w AS balance,
                         lag(created_at) OVER w AS before
                  FROM transactions WINDOW w AS (PARTITION BY user_id ORDER BY seq)
              ) AS entry
-             WHERE seq <> place OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
+             WHERE seq <> position OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
         )
         .await;
     assert_eq!(broken, "0");
 }
 
 #[tokio::test]
-async fn a_thousand_debits_of_one_on_a_balance_of_a_hundred_are_a_hundred() {
+async fn exactly_100_of_a_thousand_concurrent_debits_of_one_succeed_on_a_balance_of_100() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 100, None).await;
-    let answers = join_all((0..1000).map(|_| client.post(&user, "debit", 1, None))).await;
-    let count = |status: u16, code: &str| answers.iter().filter(|a| a.status == status && a.code() == code).count();
+    let responses = join_all((0..1000).map(|_| client.post(&user, "debit", 1, None))).await;
+    let count = |status: u16, code: &str| responses.iter().filter(|a| a.status == status && a.code() == code).count();
     assert_eq!((count(201, ""), count(409, "INSUFFICIENT_FUNDS")), (100, 900));
     assert_eq!(client.balance(&user).await, 0);
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn sixty_four_posts_under_one_key_are_one_entry() {
+async fn sixty_four_concurrent_posts_with_one_key_create_one_entry() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let answers = join_all((0..64).map(|_| client.post(&user, "credit", 7, Some("once")))).await;
-    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 1);
-    assert_eq!(answers.iter().filter(|a| a.status == 200 && a.header("idempotent-replayed") == "true").count(), 63);
-    assert!(answers.iter().all(|a| a.body == answers[0].body));
+    let responses = join_all((0..64).map(|_| client.post(&user, "credit", 7, Some("once")))).await;
+    assert_eq!(responses.iter().filter(|a| a.status == 201).count(), 1);
+    assert_eq!(responses.iter().filter(|a| a.status == 200 && a.header("idempotent-replayed") == "true").count(), 63);
+    assert!(responses.iter().all(|a| a.body == responses[0].body));
     assert_eq!(client.balance(&user).await, 7);
 
     let mixed = join_all((0..64).map(|n| client.post(&user, "credit", 1 + n % 2, Some("either")))).await;
     let (won, lost): (Vec<_>, Vec<_>) = mixed.into_iter().partition(|a| a.status.is_success());
     assert_eq!((won.len(), lost.len()), (32, 32));
     assert!(lost.iter().all(|a| a.code() == "IDEMPOTENCY_KEY_REUSED"));
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything() {
+async fn two_wallet_processes_post_to_the_same_wallets_without_losing_or_duplicating_an_entry() {
     let world = World::new().await;
     let (_users, _first, client) = world.both().await;
     let second = world.start(Role::Wallet).await;
-    let beside = Client::new(&client.users, &second.url());
-    let mut people = Vec::new();
+    let other_client = Client::new(&client.users, &second.url());
+    let mut owners = Vec::new();
     for _ in 0..4 {
-        people.push(client.ready_user().await);
+        owners.push(client.ready_user().await);
     }
-    // Half of the posts go to one hot wallet, through both processes, with a key each, and each is sent twice.
+    // Half of the posts go to one busy wallet. Each has its own key and is sent to both processes.
     let sent = (0..400).flat_map(|n| {
-        let user = if n % 2 == 0 { &people[0] } else { &people[1 + n % 3] };
-        let via = if n % 4 < 2 { [&client, &beside] } else { [&beside, &client] };
+        let user = if n % 2 == 0 { &owners[0] } else { &owners[1 + n % 3] };
+        let via = if n % 4 < 2 { [&client, &other_client] } else { [&other_client, &client] };
         via.map(|client| async move {
             let key = format!("k{n}");
             loop {
-                let answer = client.post(user, "credit", 1, Some(&key)).await;
-                // A wallet that the other process holds for too long is an honest 503; the key makes a retry safe.
-                if answer.status != 503 {
-                    return answer.status.as_u16();
+                let response = client.post(user, "credit", 1, Some(&key)).await;
+                // 503 if the other process locks the wallet for too long; the key makes a retry safe.
+                if response.status != 503 {
+                    return response.status.as_u16();
                 }
             }
         })
@@ -84,17 +84,17 @@ async fn two_wallet_processes_share_wallets_without_losing_or_doubling_anything(
         (400, 400)
     );
     let mut total = 0;
-    for user in &people {
+    for user in &owners {
         total += client.balance(user).await;
     }
     assert_eq!(total, 400);
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(world.sql(Role::Wallet, deadlocks).await, "0");
 }
 
 #[tokio::test]
-async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whatever_the_database_defaults_to() {
+async fn a_post_that_waited_for_a_lock_sees_newer_entries_under_any_default_isolation_level() {
     let world = World::new().await;
     let database = &world.databases.wallet.database;
     let wrong = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'");
@@ -103,54 +103,59 @@ async fn a_post_that_waited_for_a_wallet_sees_what_was_written_meanwhile_whateve
     let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &patient));
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
-    let holder = Holder::of(&world, &user).await;
+    let holder = WalletLock::acquire(&world, &user).await;
     let posting = tokio::spawn({
         let (client, user) = (client.clone(), user.clone());
         async move { client.post(&user, "credit", 5, None).await }
     });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually(PATIENCE, "it waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) }).await;
+    eventually(PATIENCE, "the post waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) })
+        .await;
     let write = format!(
         "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
          VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp())",
         user.id
     );
-    holder.writes(&write).await;
-    let made = posting.await.expect("asked");
-    assert_eq!((made.status.as_u16(), &made.body["balanceAfterMinor"]), (201, &serde_json::json!(7)), "{made:?}");
-    the_ledger_is_right(&world).await;
+    holder.write(&write).await;
+    let created = posting.await.expect("posted");
+    assert_eq!(
+        (created.status.as_u16(), &created.body["balanceAfterMinor"]),
+        (201, &serde_json::json!(7)),
+        "{created:?}"
+    );
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn a_wallet_that_somebody_holds_is_refused_in_time_and_keeps_nobody_else_waiting() {
+async fn a_post_to_a_locked_wallet_times_out_and_other_wallets_do_not_wait() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    let (held, free) = (client.ready_user().await, client.ready_user().await);
-    let holder = Holder::of(&world, &held).await;
+    let (locked, other) = (client.ready_user().await, client.ready_user().await);
+    let holder = WalletLock::acquire(&world, &locked).await;
 
-    // The held wallet's post is on its way before and while the others are answered.
-    let (waiting_client, waiting_user) = (client.clone(), held.clone());
-    let waiting = tokio::spawn(async move { waiting_client.post(&waiting_user, "credit", 5, Some("held")).await });
+    // The post to the locked wallet is sent before the others and waits meanwhile.
+    let (waiting_client, waiting_user) = (client.clone(), locked.clone());
+    let waiting = tokio::spawn(async move { waiting_client.post(&waiting_user, "credit", 5, Some("locked")).await });
     for n in 1..=20 {
-        assert_eq!(client.post(&free, "credit", 1, None).await.body["balanceAfterMinor"], n);
+        assert_eq!(client.post(&other, "credit", 1, None).await.body["balanceAfterMinor"], n);
     }
-    let refused = waiting.await.expect("answer");
+    let refused = waiting.await.expect("sent");
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{refused:?}");
-    holder.lets_go().await;
-    let made = client.post(&held, "credit", 5, Some("held")).await;
-    assert_eq!((made.status.as_u16(), client.balance(&held).await), (201, 5));
-    the_ledger_is_right(&world).await;
+    holder.release().await;
+    let created = client.post(&locked, "credit", 5, Some("locked")).await;
+    assert_eq!((created.status.as_u16(), client.balance(&locked).await), (201, 5));
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn forty_registrations_of_one_address_are_one_person() {
+async fn forty_concurrent_registrations_of_one_address_create_one_user() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let email = Client::fresh_email();
     let spellings = [email.clone(), email.to_uppercase(), email.replace("example", "Example")];
-    let answers = join_all((0..40).map(|n| client.register(&spellings[n % 3]))).await;
-    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 1);
-    assert_eq!(answers.iter().filter(|a| a.status == 409 && a.code() == "EMAIL_EXISTS").count(), 39);
+    let responses = join_all((0..40).map(|n| client.register(&spellings[n % 3]))).await;
+    assert_eq!(responses.iter().filter(|a| a.status == 201).count(), 1);
+    assert_eq!(responses.iter().filter(|a| a.status == 409 && a.code() == "EMAIL_EXISTS").count(), 39);
     assert_eq!(
         world.sql(Role::Users, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM outbox)").await,
         "1|1"
@@ -158,7 +163,7 @@ async fn forty_registrations_of_one_address_are_one_person() {
 }
 
 #[tokio::test]
-async fn two_processes_of_each_role_boot_together_on_empty_databases() {
+async fn three_processes_of_each_role_can_start_together_on_empty_databases() {
     let world = World::new().await;
     let roles = [Role::Users, Role::Wallet, Role::Users, Role::Wallet, Role::Users, Role::Wallet];
     let processes = join_all(roles.map(|role| world.start(role))).await;
@@ -173,47 +178,48 @@ async fn two_processes_of_each_role_boot_together_on_empty_databases() {
 }
 
 #[tokio::test]
-async fn twenty_debits_of_thirty_on_a_balance_of_a_hundred_are_three() {
+async fn exactly_three_of_twenty_concurrent_debits_of_30_succeed_on_a_balance_of_100() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 100, None).await;
-    let answers = join_all((0..20).map(|_| client.post(&user, "debit", 30, None))).await;
-    assert_eq!(answers.iter().filter(|a| a.status == 201).count(), 3);
-    assert_eq!(answers.iter().filter(|a| a.status == 409).count(), 17);
+    let responses = join_all((0..20).map(|_| client.post(&user, "debit", 30, None))).await;
+    assert_eq!(responses.iter().filter(|a| a.status == 201).count(), 3);
+    assert_eq!(responses.iter().filter(|a| a.status == 409).count(), 17);
     assert_eq!(client.balance(&user).await, 10);
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn a_thousand_mixed_posts_on_one_wallet_add_up() {
+async fn a_thousand_concurrent_posts_on_one_wallet_add_up() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     let mut rng = fastrand::Rng::with_seed(7);
     let posts: Vec<(&str, i64)> =
         (0..1000).map(|n| (if n % 2 == 0 { "credit" } else { "debit" }, rng.i64(1..1000))).collect();
-    let answers = join_all(posts.iter().map(|(kind, cents)| client.post(&user, kind, *cents, None))).await;
+    let responses = join_all(posts.iter().map(|(kind, cents)| client.post(&user, kind, *cents, None))).await;
     let mut balance = 0;
-    for ((kind, cents), answer) in posts.iter().zip(&answers) {
-        match (answer.status.as_u16(), *kind) {
+    for ((kind, cents), response) in posts.iter().zip(&responses) {
+        match (response.status.as_u16(), *kind) {
             (201, "credit") => balance += cents,
             (201, _) => balance -= cents,
             (409, "debit") => {}
-            other => panic!("{other:?}: {answer:?}"),
+            other => panic!("{other:?}: {response:?}"),
         }
     }
     assert_eq!(client.balance(&user).await, balance);
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
 }
 
 #[tokio::test]
-async fn one_key_of_two_users_is_two_keys() {
+async fn two_users_may_use_the_same_idempotency_key() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (one, other) = (client.ready_user().await, client.ready_user().await);
-    let answers = tokio::join!(client.post(&one, "credit", 5, Some("k")), client.post(&other, "credit", 6, Some("k")));
-    assert_eq!((answers.0.status.as_u16(), answers.1.status.as_u16()), (201, 201));
+    let responses =
+        tokio::join!(client.post(&one, "credit", 5, Some("k")), client.post(&other, "credit", 6, Some("k")));
+    assert_eq!((responses.0.status.as_u16(), responses.1.status.as_u16()), (201, 201));
     assert_eq!((client.balance(&one).await, client.balance(&other).await), (5, 6));
 }
 
@@ -234,7 +240,7 @@ async fn pages_of_seven(client: &Client, user: &User) -> Vec<(String, String, i6
 }
 
 #[tokio::test]
-async fn pages_and_balances_that_are_read_while_twenty_write_are_all_of_one_history() {
+async fn pages_and_balances_read_during_writes_are_consistent() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -257,11 +263,11 @@ async fn pages_and_balances_that_are_read_while_twenty_write_are_all_of_one_hist
         let entries = pages_of_seven(&client, &user).await;
         let balance = client.balance(&user).await;
         let ids: Vec<&String> = entries.iter().map(|entry| &entry.0).collect();
-        // Whole, without a repetition, and with everything that an earlier reader saw.
-        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len(), "no entry stands twice");
-        assert!(ids.ends_with(&before.iter().collect::<Vec<_>>()), "what was there before the first page is there");
-        assert!(ids.contains(&&newest), "no reader goes back in time");
-        // Each entry follows from the one before it, down to the first.
+        // Complete, without duplicates, and with everything that an earlier read returned.
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len(), "duplicate entries");
+        assert!(ids.ends_with(&before.iter().collect::<Vec<_>>()), "an old entry is missing");
+        assert!(ids.contains(&&newest), "the newest entry of an earlier read is missing");
+        // Each balance follows from the one before it, down to the first.
         for (later, earlier) in entries.iter().zip(&entries[1..]) {
             let change = if later.1 == "credit" { later.2 } else { -later.2 };
             assert_eq!(later.3, earlier.3 + change, "{later:?} after {earlier:?}");
@@ -271,9 +277,9 @@ async fn pages_and_balances_that_are_read_while_twenty_write_are_all_of_one_hist
         newest.clone_from(&entries[0].0);
     }
     for writer in writers {
-        writer.await.expect("a writer");
+        writer.await.expect("written");
     }
     let entries = pages_of_seven(&client, &user).await;
     assert_eq!((entries.len(), entries[0].3), (230, client.balance(&user).await));
-    the_ledger_is_right(&world).await;
+    assert_consistent_ledger(&world).await;
 }

@@ -1,4 +1,4 @@
-//! What each account may do in each database, asked with psql as that account.
+//! The permissions of each account in each database, tried out with psql as that account.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,12 +7,11 @@ use purse::kernel::Role;
 
 use crate::support::{RoleProcess, World};
 
-/// SQLSTATE of what an account has no right to.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
-/// SQLSTATE that the triggers of the ledger raise.
+/// Raised by the triggers of the ledger.
 const RESTRICT_VIOLATION: &str = "23001";
 
-/// What no running role may do in any database.
+/// Statements that no running role may run in any database.
 const FORBIDDEN_EVERYWHERE: &[&str] = &[
     "CREATE TABLE mine (x int)",
     "CREATE TEMPORARY TABLE mine (x int)",
@@ -85,20 +84,20 @@ fn psql(world: &World, url: &str, statement: &str) -> Output {
         .expect("psql")
 }
 
-/// How psql tells an error: `ERROR:  42501: permission denied for …`.
-fn is_refused(world: &World, url: &str, statement: &str, sqlstate: &str) {
+/// psql must report an error like `ERROR:  42501: permission denied for …`.
+fn assert_denied(world: &World, url: &str, statement: &str, sqlstate: &str) {
     let output = psql(world, url, statement);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && told.contains(&format!("ERROR:  {sqlstate}:")), "{statement}: {told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && errors.contains(&format!("ERROR:  {sqlstate}:")), "{statement}: {errors}");
 }
 
-fn is_allowed(world: &World, url: &str, statement: &str) {
+fn assert_allowed(world: &World, url: &str, statement: &str) {
     let output = psql(world, url, statement);
     assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A database of each role with rows in it.
-async fn lived_in() -> World {
+/// Both databases have rows.
+async fn world_with_rows() -> World {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -107,39 +106,39 @@ async fn lived_in() -> World {
 }
 
 #[tokio::test]
-async fn the_running_roles_are_refused_every_statement_that_they_have_no_need_of() {
-    let world = lived_in().await;
+async fn the_runtime_accounts_may_run_no_statement_that_their_role_does_not_need() {
+    let world = world_with_rows().await;
     for (url, own) in [
         (&world.databases.wallet.runtime_url, FORBIDDEN_IN_WALLET),
         (&world.databases.users.runtime_url, FORBIDDEN_IN_USERS),
     ] {
         for statement in FORBIDDEN_EVERYWHERE.iter().chain(own) {
-            is_refused(&world, url, statement, INSUFFICIENT_PRIVILEGE);
+            assert_denied(&world, url, statement, INSUFFICIENT_PRIVILEGE);
         }
     }
-    // They are refused because of who asks: what the roles do need they may do.
+    // Other statements are allowed, so it is the permissions that reject these.
     let wallet = &world.databases.wallet.runtime_url;
     for statement in [
         "SELECT * FROM transactions",
         "SELECT 1 FROM wallets FOR UPDATE",
         "INSERT INTO wallets (user_id, id) VALUES (gen_random_uuid(), gen_random_uuid())",
     ] {
-        is_allowed(&world, wallet, statement);
+        assert_allowed(&world, wallet, statement);
     }
     for statement in
         ["SELECT * FROM users", "UPDATE users SET password_hash = password_hash", "UPDATE outbox SET attempts = 1"]
     {
-        is_allowed(&world, &world.databases.users.runtime_url, statement);
+        assert_allowed(&world, &world.databases.users.runtime_url, statement);
     }
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "1");
     let powers = "SELECT count(*) FROM pg_roles WHERE rolname ~ '_(app|owner)$' \
                   AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)";
-    assert_eq!(world.sql(Role::Wallet, powers).await, "0", "nor has any account a power of its own");
+    assert_eq!(world.sql(Role::Wallet, powers).await, "0", "an account has a special role attribute");
 }
 
 #[tokio::test]
-async fn the_triggers_refuse_a_change_of_the_ledger_to_its_owner_and_to_the_superuser() {
-    let world = lived_in().await;
+async fn the_triggers_reject_ledger_changes_by_the_owner_and_by_the_superuser() {
+    let world = world_with_rows().await;
     let superuser = world.addresses.superuser_url(&world.databases.wallet.database);
     for url in [&world.databases.wallet.migration_url, &superuser] {
         for statement in [
@@ -150,13 +149,13 @@ async fn the_triggers_refuse_a_change_of_the_ledger_to_its_owner_and_to_the_supe
             "TRUNCATE wallets CASCADE",
             "MERGE INTO transactions t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
         ] {
-            is_refused(&world, url, statement, RESTRICT_VIOLATION);
+            assert_denied(&world, url, statement, RESTRICT_VIOLATION);
         }
     }
 }
 
 #[tokio::test]
-async fn no_account_of_one_database_logs_in_to_the_other() {
+async fn no_account_of_one_database_can_log_in_to_the_other() {
     let world = World::new().await;
     let (users, wallet) = (&world.databases.users, &world.databases.wallet);
     for (url, own, other) in [
@@ -165,19 +164,19 @@ async fn no_account_of_one_database_logs_in_to_the_other() {
         (&wallet.runtime_url, wallet, users),
         (&wallet.migration_url, wallet, users),
     ] {
-        is_allowed(&world, url, "SELECT 1");
+        assert_allowed(&world, url, "SELECT 1");
         let there = format!("{}{}", url.strip_suffix(&own.database).expect("the database is last"), other.database);
         let output = psql(&world, &there, "SELECT 1");
-        let told = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         let database = &other.database;
         assert!(!output.status.success(), "{there}");
-        assert!(told.contains(&format!("permission denied for database \"{database}\"")), "{told}");
+        assert!(errors.contains(&format!("permission denied for database \"{database}\"")), "{errors}");
     }
 }
 
-/// The script with which the containers make their accounts, run against the tests' own server.
+/// Runs the script that creates the accounts of the containers on the tests' server.
 #[tokio::test]
-async fn the_accounts_of_the_container_stack_have_the_same_rights() {
+async fn the_accounts_of_the_container_stack_have_the_same_permissions() {
     const OWNER_PASSWORD: &str = "owner-of-the-stack";
     const APP_PASSWORD: &str = "app-of-the-stack";
     let world = World::new().await;
@@ -187,11 +186,11 @@ async fn the_accounts_of_the_container_stack_have_the_same_rights() {
     let path = format!("{}:{}", world.addresses.postgres_bin_dir.display(), std::env::var("PATH").unwrap_or_default());
     let ran = Command::new("bash")
         .arg(script)
-        .envs([("PATH", &*path), ("PGHOST", &*world.addresses.host), ("POSTGRES_DB", &*database)])
+        .envs([("PATH", &*path), ("PGHOST", world.addresses.host), ("POSTGRES_DB", &*database)])
         .env("PGPORT", world.addresses.postgres_port.to_string())
         .envs([
-            ("POSTGRES_USER", &world.addresses.postgres_superuser),
-            ("POSTGRES_PASSWORD", &world.addresses.postgres_password),
+            ("POSTGRES_USER", world.addresses.postgres_superuser),
+            ("POSTGRES_PASSWORD", world.addresses.postgres_password),
         ])
         .envs([("OWNER_PASSWORD", OWNER_PASSWORD), ("APP_PASSWORD", APP_PASSWORD)])
         .output()
@@ -206,17 +205,20 @@ async fn the_accounts_of_the_container_stack_have_the_same_rights() {
     settings.insert("WALLET_DATABASE_URL".to_owned(), app_url.clone());
     settings.insert("WALLET_MIGRATION_DATABASE_URL".to_owned(), owner_url.clone());
     let mut migrated = RoleProcess::spawn(&["migrate", "--role", "wallet"], &settings);
-    assert_eq!(migrated.ended().await.code(), Some(0), "{}", migrated.everything());
+    assert_eq!(migrated.exited().await.code(), Some(0), "{}", migrated.output());
     for statement in FORBIDDEN_EVERYWHERE.iter().chain(FORBIDDEN_IN_WALLET) {
-        is_refused(&world, &app_url, statement, INSUFFICIENT_PRIVILEGE);
+        assert_denied(&world, &app_url, statement, INSUFFICIENT_PRIVILEGE);
     }
-    is_allowed(&world, &app_url, "SELECT * FROM transactions");
-    is_refused(&world, &owner_url, "TRUNCATE transactions", RESTRICT_VIOLATION);
+    assert_allowed(&world, &app_url, "SELECT * FROM transactions");
+    assert_denied(&world, &owner_url, "TRUNCATE transactions", RESTRICT_VIOLATION);
     for (account, password) in [(&owner, OWNER_PASSWORD), (&app, APP_PASSWORD)] {
         for elsewhere in [&world.databases.users.database, &world.databases.wallet.database, "postgres"] {
             let output = psql(&world, &url(account, password, elsewhere), "SELECT 1");
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success() && told.contains("permission denied for database"), "{elsewhere}: {told}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                !output.status.success() && errors.contains("permission denied for database"),
+                "{elsewhere}: {errors}"
+            );
         }
     }
 }

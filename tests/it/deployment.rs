@@ -1,19 +1,13 @@
-//! The files that others run us by: what they name is there, and a role takes what a pod would be given.
+//! The deployment files name only settings that exist, and a role accepts the settings that a pod or container gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use purse::infra::config::Setting;
 use purse::infra::config::setting::ALL;
 use purse::kernel::Role;
 
+use crate::support::repository::text as file;
 use crate::support::{World, purse};
-
-fn file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
 
 /// Whether a word has the form of a variable: `APP_ENV`.
 fn is_variable(word: &str) -> bool {
@@ -35,7 +29,7 @@ fn literals() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
+fn every_setting_in_a_manifest_exists_and_belongs_to_the_role() {
     let both = literals().into_keys().collect::<BTreeSet<_>>();
     assert!(both.contains("APP_ENV"), "{both:?}");
     for (name, known) in [("users", Role::Users), ("wallet", Role::Wallet)] {
@@ -43,12 +37,12 @@ fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
         assert!(named.contains("INTERNAL_JWT_PRIVATE_KEY"), "{named:?}");
         for variable in both.iter().chain(&named) {
             let setting = ALL.iter().find(|setting| setting.env == variable);
-            // What the pods of both roles get may belong to one of them.
+            // A setting that the pods of both roles get may belong to one role.
             let fits = setting.is_some_and(|s| both.contains(variable) || s.role.is_none_or(|role| role == known));
-            assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is no setting of it");
+            assert!(fits, "docker/kubernetes gives the {known} role {variable}, which is not a setting of that role");
         }
         let secrets = ALL.iter().filter(|s| s.is_secret() && s.role.is_none_or(|role| role == known));
-        // The owner's password is for the jobs alone.
+        // Only the migration jobs get the owner's password.
         let (owner, needed): (Vec<&Setting>, Vec<&Setting>) =
             secrets.partition(|s| s.env.ends_with("_MIGRATION_DATABASE_URL"));
         let jobs = variables(&file("docker/kubernetes/migrate.yaml"));
@@ -64,8 +58,51 @@ fn every_setting_that_the_manifests_name_is_one_of_the_role_that_gets_it() {
     }
 }
 
+/// The service of a role in docker/compose.yaml.
+fn service(stack: &str, role: Role) -> String {
+    let (_, from_here) = stack.split_once(&format!("\n  {role}:\n")).expect("the service");
+    from_here.lines().take_while(|line| line.starts_with("    ") || line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// The part of docker/compose.yaml that begins with this anchor.
+fn anchored<'a>(stack: &'a str, anchor: &str) -> &'a str {
+    let (_, from_here) = stack.split_once(&format!("\nx-{anchor}: &{anchor}\n")).expect("the anchor");
+    from_here.split("\n\n").next().unwrap_or_default()
+}
+
+#[test]
+fn the_container_stack_passes_every_setting_of_its_environment_file_to_both_roles() {
+    let stack = file("docker/compose.yaml");
+    assert!(anchored(&stack, "role").contains("\n  env_file: ${PURSE_ENV_FILE:-../.env}\n"));
+    assert!(file("docker/stack.sh").contains("export PURSE_ENV_FILE="));
+    for role in Role::ALL {
+        let service = service(&stack, role);
+        assert!(service.contains("<<: *role\n") && service.contains("<<: *role-environment\n"), "{role}");
+    }
+    // These take precedence over the file, so only known ones are allowed.
+    for variable in variables(anchored(&stack, "role-environment")) {
+        assert!(
+            ALL.iter().any(|setting| setting.env == variable) || variable.ends_with("_PASSWORD"),
+            "docker/compose.yaml sets {variable}, which is not a setting"
+        );
+    }
+}
+
+#[test]
+fn a_role_receives_no_password_of_the_container_stack_but_its_own() {
+    let (stack, example) = (file("docker/compose.yaml"), file("config/.env.example"));
+    let names = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once('=')).map(|(name, _)| name);
+    let is_secret = |name: &&str| name.ends_with("_PASSWORD") || name.ends_with("_DATABASE_URL");
+    let secrets: Vec<&str> = names.filter(is_secret).collect();
+    assert!(secrets.len() >= 13, "{secrets:?}");
+    for secret in secrets {
+        let blanked = format!("\n  {secret}: \"\"\n");
+        assert!(format!("{}\n", anchored(&stack, "role-environment")).contains(&blanked), "{secret} reaches the roles");
+    }
+}
+
 #[tokio::test]
-async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() {
+async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_probes() {
     for (role, port) in [("users", "3002"), ("wallet", "3001")] {
         let manifest = file(&format!("docker/kubernetes/{role}.yaml"));
         let mut environment = literals();
@@ -83,7 +120,7 @@ async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() 
         let name = format!("{}_PORT", role.to_uppercase());
         let setting = ALL.iter().find(|setting| setting.env == name).expect("port");
         assert_eq!(setting.default, purse::infra::config::setting::Fallback::Text(port), "{name}");
-        // The check reads what it is given: a setting that is taken away is missed.
+        // Without a required setting the check fails.
         environment.remove("INTERNAL_JWT_PRIVATE_KEY");
         let checked = purse(&["check-config", "--role", role], &environment).await;
         assert_eq!(checked.code, Some(64), "{checked:?}");
@@ -91,23 +128,23 @@ async fn a_role_takes_what_its_pod_is_given_and_listens_where_its_probes_look() 
 }
 
 #[test]
-fn an_image_says_what_it_is_and_what_it_was_made_of() {
+fn an_image_has_labels_for_its_version_its_source_and_its_base() {
     let (recipe, stack) = (file("docker/Dockerfile"), file("docker/stack.sh"));
     for label in ["title", "description", "licenses", "version", "revision", "created", "base.name"] {
         assert!(recipe.contains(&format!("org.opencontainers.image.{label}=\"")), "{label}");
     }
     for argument in ["VERSION", "REVISION", "CREATED"] {
         assert!(recipe.contains(&format!("\nARG {argument}=unknown\n")), "{argument}");
-        assert!(stack.contains(&format!("--build-arg \"{argument}=")), "docker/stack.sh does not say {argument}");
+        assert!(stack.contains(&format!("--build-arg \"{argument}=")), "docker/stack.sh does not set {argument}");
     }
     let base = recipe.split("org.opencontainers.image.base.name=\"").nth(1).and_then(|rest| rest.split('"').next());
     let last = recipe.lines().filter_map(|line| line.strip_prefix("FROM ")).next_back();
-    assert_eq!(base, last, "the label names the image that it is really made on");
+    assert_eq!(base, last, "the label does not name the base image");
 }
 
 #[tokio::test]
-async fn every_unique_key_of_the_wallet_tables_begins_with_the_user() {
-    // So that they can be distributed by it: docs/scaling.md.
+async fn every_unique_key_of_the_wallet_tables_begins_with_the_user_id() {
+    // A condition for distributing the tables by user: docs/scaling.md.
     let world = World::new().await;
     let _wallet = world.start(Role::Wallet).await;
     let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)

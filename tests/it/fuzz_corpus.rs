@@ -1,4 +1,5 @@
-//! The fuzz targets without a fuzzer: their corpus, and some thousand mutations of it. `just fuzz` searches further.
+//! Runs the fuzz targets without a fuzzer: on their corpus and on some thousand mutations of it. `just fuzz` searches
+//! further.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +11,12 @@ mod targets;
 
 use targets::TARGETS;
 
-/// Mutations that each target is given.
+/// Mutations per target.
 const MUTATIONS: usize = 5_000;
-/// Fewest seeds of a target.
+/// Seeds that each target must have.
 const SEEDS_MIN: usize = 5;
-/// What readers stumble over.
-const STONES: [&[u8]; 18] = [
+/// Parts that parsers often mishandle.
+const HARD_INPUTS: [&[u8]; 18] = [
     b"\0",
     b"\n",
     b"\"",
@@ -48,12 +49,12 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 }
 
 fn run(name: &str, target: fn(&[u8]), bytes: &[u8]) {
-    // The target's own words are on stderr; the bytes are what is needed to see it again.
-    assert!(catch_unwind(|| target(bytes)).is_ok(), "{name} stumbles over {:?}", String::from_utf8_lossy(bytes));
+    // The panic message is on stderr; the bytes reproduce it.
+    assert!(catch_unwind(|| target(bytes)).is_ok(), "{name} panics on {:?}", String::from_utf8_lossy(bytes));
 }
 
 #[test]
-fn every_target_reads_its_corpus() {
+fn no_target_panics_on_its_corpus() {
     for (name, target) in TARGETS {
         let seeds = corpus(name);
         assert!(seeds.len() >= SEEDS_MIN, "{name} has {} seeds", seeds.len());
@@ -64,7 +65,7 @@ fn every_target_reads_its_corpus() {
 }
 
 #[test]
-fn every_target_reads_mutations_of_its_corpus() {
+fn no_target_panics_on_mutations_of_its_corpus() {
     let mut random = fastrand::Rng::new();
     for (name, target) in TARGETS {
         let seeds = corpus(name);
@@ -94,12 +95,12 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>, other: &[u8]) {
             bytes.extend_from_slice(&other[other.len() - random.usize(..=other.len())..]);
         }
         4 => bytes.insert(at, random.u8(..)),
-        _ => drop(bytes.splice(at..at, STONES[random.usize(..STONES.len())].iter().copied())),
+        _ => drop(bytes.splice(at..at, HARD_INPUTS[random.usize(..HARD_INPUTS.len())].iter().copied())),
     }
 }
 
 #[test]
-fn every_target_has_a_program_a_corpus_and_a_place_in_the_recipe() {
+fn every_target_has_a_fuzz_program_and_a_corpus() {
     let names: BTreeSet<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
     let manifest = fs::read_to_string(folder().join("Cargo.toml")).expect("manifest");
     let programs: BTreeSet<&str> = manifest
@@ -120,8 +121,8 @@ fn every_target_has_a_program_a_corpus_and_a_place_in_the_recipe() {
 }
 
 #[test]
-fn a_target_that_stumbles_is_told_with_its_bytes() {
-    let stumbled = catch_unwind(|| run("never", |bytes| assert!(bytes.is_empty()), b"x")).expect_err("told");
-    let told = stumbled.downcast_ref::<String>().expect("a text");
-    assert_eq!(told, "never stumbles over \"x\"");
+fn a_panicking_target_is_reported_with_its_input() {
+    let panic = catch_unwind(|| run("never", |bytes| assert!(bytes.is_empty()), b"x")).expect_err("a panic");
+    let message = panic.downcast_ref::<String>().expect("a text");
+    assert_eq!(message, "never panics on \"x\"");
 }

@@ -1,4 +1,4 @@
-//! Random requests: half of them wild, half of them sound but for one thing.
+//! Random requests: half of them arbitrary, half of them valid except for at most one defect.
 
 use std::fmt::Write as _;
 
@@ -8,18 +8,17 @@ use serde_json::{Value, json};
 
 use crate::support::User;
 
-/// How the body is announced.
+/// How the length of the body is declared.
 #[derive(Clone, Copy, Debug)]
 pub enum Framing {
     Length,
     Chunked,
     TooShort,
     TooLong,
-    Nothing,
+    Missing,
     Both,
 }
 
-/// A request, not yet bytes.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: String,
@@ -30,7 +29,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: fuzz\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {
@@ -42,7 +40,7 @@ impl Request {
             Framing::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
             Framing::TooShort => format!("content-length: {}\r\n", length / 2),
             Framing::TooLong => format!("content-length: {}\r\n", length + 7),
-            Framing::Nothing => String::new(),
+            Framing::Missing => String::new(),
             Framing::Both => format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"),
         };
         let body = match self.framing {
@@ -56,7 +54,7 @@ impl Request {
     }
 }
 
-/// A text for a query or a path, as a client would write it.
+/// Percent-encoded for a query or a path.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -68,7 +66,7 @@ fn escaped(text: &str) -> String {
     })
 }
 
-/// Texts that readers stumble over, and any others.
+/// Texts that parsers often mishandle, and arbitrary ones.
 fn text() -> BoxedStrategy<String> {
     prop_oneof![
         4 => "[a-zA-Z0-9 .@_-]{0,40}",
@@ -85,7 +83,7 @@ fn text() -> BoxedStrategy<String> {
     .boxed()
 }
 
-/// Numbers at the edges, as a client could write them: not all of them are JSON.
+/// Numbers at bounds, as a client could write them; not all of them are JSON.
 fn number() -> BoxedStrategy<String> {
     prop_oneof![
         4 => (-5..200_i64).prop_map(|n| n.to_string()),
@@ -121,7 +119,7 @@ fn object(fields: &[(String, String)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// A body that is nearly what a route wants.
+/// A body that is almost valid.
 fn body() -> BoxedStrategy<Vec<u8>> {
     let names = vec![
         "firstName",
@@ -136,8 +134,8 @@ fn body() -> BoxedStrategy<Vec<u8>> {
         "",
     ];
     let field = (prop::sample::select(names).prop_map(str::to_owned), json_text());
-    let nearly = prop::collection::vec(field, 0..6).prop_map(|fields| object(&fields));
-    let sound = prop_oneof![
+    let almost = prop::collection::vec(field, 0..6).prop_map(|fields| object(&fields));
+    let valid = prop_oneof![
         (1..1000_i64, text()).prop_map(|(cents, text)| json!({"amountMinor": cents, "description": text})),
         (1..1000_i64, any::<bool>()).prop_map(|(cents, credit)| {
             json!({"amountMinor": cents, "type": if credit { "credit" } else { "debit" }})
@@ -149,8 +147,8 @@ fn body() -> BoxedStrategy<Vec<u8>> {
         Just(json!({"email": "fuzz@example.com", "password": "12345678"})),
     ];
     prop_oneof![
-        6 => nearly.prop_map(String::into_bytes),
-        8 => sound.prop_map(|value| value.to_string().into_bytes()),
+        6 => almost.prop_map(String::into_bytes),
+        8 => valid.prop_map(|value| value.to_string().into_bytes()),
         2 => json_text().prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..200),
         1 => Just(Vec::new()),
@@ -199,7 +197,7 @@ fn target(role: Role, entry: &str) -> impl Strategy<Value = String> + use<> {
             "/v1/wallet/status",
         ],
     };
-    // Its own routes most of the time.
+    // Mostly the role's own routes.
     paths.extend(own.iter().cycle().take(40));
     let path = prop_oneof![
         12 => prop::sample::select(paths).prop_map(str::to_owned),
@@ -261,8 +259,8 @@ fn headers(token: &str) -> impl Strategy<Value = Vec<(String, Vec<u8>)>> + use<>
     })
 }
 
-/// A request of a route with the body and the method that it wants, wrong in at most one thing.
-fn nearly_sound(role: Role, token: &str, entry: &str) -> impl Strategy<Value = Request> + use<> {
+/// A valid request of a route, with at most one defect.
+fn almost_valid(role: Role, token: &str, entry: &str) -> impl Strategy<Value = Request> + use<> {
     let cents = prop_oneof![4 => 1..100_i64, 1 => Just(9_007_199_254_740_991), 1 => 1_000_000..9_000_000_i64];
     let description = prop_oneof![Just(Value::Null), text().prop_map(Value::from)];
     let amount = (cents, description, any::<bool>());
@@ -296,45 +294,44 @@ fn nearly_sound(role: Role, token: &str, entry: &str) -> impl Strategy<Value = R
         .boxed(),
     };
     let entry = format!("/v1/transactions/{entry}");
-    let wrong = prop_oneof![
-        6 => Just(Wrong::Nothing),
-        1 => json_text().prop_map(Wrong::Value),
-        1 => text().prop_map(Wrong::Field),
-        1 => any::<prop::sample::Index>().prop_map(Wrong::Cut),
-        1 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Wrong::Byte(at, byte)),
-        1 => query().prop_map(Wrong::Query),
-        1 => Just(Wrong::Elsewhere),
+    let defect = prop_oneof![
+        6 => Just(Defect::None),
+        1 => json_text().prop_map(Defect::Value),
+        1 => text().prop_map(Defect::Field),
+        1 => any::<prop::sample::Index>().prop_map(Defect::Cut),
+        1 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, byte)| Defect::Byte(at, byte)),
+        1 => query().prop_map(Defect::Query),
+        1 => Just(Defect::OtherPath),
     ];
     let key = prop_oneof![2 => Just(None), 1 => "[a-c]".prop_map(Some)];
     let token = token.to_owned();
-    (parts, wrong, key).prop_map(move |((method, target, value), wrong, key)| {
+    (parts, defect, key).prop_map(move |((method, target, value), defect, key)| {
         let mut headers = vec![("authorization".to_owned(), format!("Bearer {token}").into_bytes())];
         headers.push(("content-type".to_owned(), b"application/json".to_vec()));
         headers.extend(key.map(|key| ("idempotency-key".to_owned(), key.into_bytes())));
         let body = if value.is_null() { Vec::new() } else { value.to_string().into_bytes() };
-        let sound =
+        let valid =
             Request { method: method.to_owned(), target: target.to_owned(), headers, body, framing: Framing::Length };
-        wrong.applied(sound, &entry)
+        defect.apply_to(valid, &entry)
     })
 }
 
-/// The one thing that is wrong.
 #[derive(Clone, Debug)]
-enum Wrong {
-    Nothing,
+enum Defect {
+    None,
     Value(String),
     Field(String),
     Cut(prop::sample::Index),
     Byte(prop::sample::Index, u8),
     Query(String),
-    Elsewhere,
+    OtherPath,
 }
 
-impl Wrong {
-    fn applied(self, mut request: Request, entry: &str) -> Request {
+impl Defect {
+    fn apply_to(self, mut request: Request, entry: &str) -> Request {
         let body = &mut request.body;
         match self {
-            // The first value of the body becomes another one.
+            // Replaces the first value of the body.
             Self::Value(value) => {
                 let text = String::from_utf8_lossy(body).into_owned();
                 if let Some((head, tail)) = text.split_once(':') {
@@ -352,17 +349,17 @@ impl Wrong {
                 body[at] = byte;
             }
             Self::Query(query) => request.target += &query,
-            Self::Elsewhere => entry.clone_into(&mut request.target),
-            // An empty body has nothing to be cut off or changed.
-            Self::Nothing | Self::Field(_) | Self::Cut(_) | Self::Byte(..) => {}
+            Self::OtherPath => entry.clone_into(&mut request.target),
+            // An empty body cannot be truncated or changed.
+            Self::None | Self::Field(_) | Self::Cut(_) | Self::Byte(..) => {}
         }
         request
     }
 }
 
-/// Half of them wild, half of them nearly sound.
+/// Half of them arbitrary, half of them almost valid.
 pub fn requests(role: Role, user: &User, entry: &str) -> impl Strategy<Value = Request> + use<> {
-    // No HEAD: its answer has a length without a body, and has tests of its own.
+    // No HEAD: its response declares a length without a body; other tests cover it.
     let method = prop_oneof![
         6 => Just("POST".to_owned()),
         5 => Just("GET".to_owned()),
@@ -371,9 +368,9 @@ pub fn requests(role: Role, user: &User, entry: &str) -> impl Strategy<Value = R
     let framing = prop_oneof![
         12 => Just(Framing::Length),
         3 => Just(Framing::Chunked),
-        1 => prop::sample::select(vec![Framing::TooShort, Framing::TooLong, Framing::Nothing, Framing::Both]),
+        1 => prop::sample::select(vec![Framing::TooShort, Framing::TooLong, Framing::Missing, Framing::Both]),
     ];
-    let wild = (method, target(role, entry), headers(&user.token), body(), framing)
+    let arbitrary = (method, target(role, entry), headers(&user.token), body(), framing)
         .prop_map(|(method, target, headers, body, framing)| Request { method, target, headers, body, framing });
-    prop_oneof![wild.boxed(), nearly_sound(role, &user.token, entry).boxed()]
+    prop_oneof![arbitrary.boxed(), almost_valid(role, &user.token, entry).boxed()]
 }

@@ -1,4 +1,4 @@
-//! The edge under pressure: long heads, many connections, and what asks for another protocol or another host.
+//! HTTP under pressure: long heads, many connections, upgrades, foreign hosts, ambiguous chunks.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,8 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_dressed, assert_refused};
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, assert_json_response};
 
-/// Longest head, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 async fn users() -> (World, RoleProcess, Client) {
@@ -19,23 +18,23 @@ async fn users() -> (World, RoleProcess, Client) {
 }
 
 #[tokio::test]
-async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
+async fn a_head_of_8_kib_is_accepted_and_a_longer_one_returns_431() {
     let (_world, _users, client) = users().await;
     let mut raw = Raw::connect(&client.users).await;
     // `GET`, the target, and `host: x` and `x-pad: …` with four separators each.
     let around = "GET".len() + "/health/live".len() + "host".len() + 1 + 4 + "x-pad".len() + 4;
     let request = |pad: usize| format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-pad: {}\r\n\r\n", "p".repeat(pad));
     raw.send(request(HEAD_BYTES_MAX - around)).await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200, "exactly as long as it may be");
+    assert_eq!(raw.response().await.expect("a response").status, 200, "the longest head");
     raw.send(request(HEAD_BYTES_MAX - around + 1)).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "one byte more");
+    assert_error(&raw.response().await.expect("a response"), 431, "HEADERS_TOO_LARGE", "one byte more");
     let target = format!("GET /health/live?{} HTTP/1.1\r\nhost: x\r\n\r\n", "q".repeat(HEAD_BYTES_MAX));
     raw.send(target).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "a long target");
+    assert_error(&raw.response().await.expect("a response"), 431, "HEADERS_TOO_LARGE", "a long target");
     let many = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(90))).collect::<Vec<_>>().concat();
     raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "many headers");
-    // It comes before everything else, and the connection is still good for the next request.
+    assert_error(&raw.response().await.expect("a response"), 431, "HEADERS_TOO_LARGE", "many headers");
+    // It is checked before everything else. The connection is closed or serves the next request.
     let body = "{}";
     raw.send(format!(
         "POST /nothing HTTP/1.1\r\nhost: x\r\nx-pad: {}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -43,24 +42,24 @@ async fn a_head_of_eight_kibibytes_is_read_and_a_longer_one_is_a_431() {
         body.len()
     ))
     .await;
-    assert_refused(&raw.answer().await.expect("an answer"), 431, "HEADERS_TOO_LARGE", "before a 404");
+    assert_error(&raw.response().await.expect("a response"), 431, "HEADERS_TOO_LARGE", "before a 404");
     if let Some(next) = {
         raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        raw.answer().await
+        raw.response().await
     } {
         assert_eq!(next.status, 200, "{next:?}");
     }
 }
 
-/// Lets this process, and those that it starts, open as many files as the machine allows: a usual 1,024 would be met.
+/// Raises the limit of open files for this process and those that it starts, because the usual 1,024 is too low.
 fn raise_the_limit_of_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let current = Some(limit.maximum.map_or(10_000, |maximum| maximum.min(10_000)));
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("up to the maximum everybody may");
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("a limit up to the maximum");
 }
 
 #[tokio::test]
-async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
+async fn hundreds_of_idle_slow_and_half_open_connections_do_not_block_other_clients() {
     raise_the_limit_of_open_files();
     let (_world, _users, client) = users().await;
     let user = client.user().await;
@@ -92,42 +91,42 @@ async fn hundreds_of_idle_slow_and_half_open_connections_keep_nobody_out() {
     }
     assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    // The slow ones are ended by the server, by themselves: none of them can be held open by doing nothing.
+    // The server closes the slow ones: doing nothing keeps no connection open.
     for mut raw in silent.into_iter().chain(half_heads) {
-        assert!(raw.answer().await.is_none_or(|answer| answer.status == 408));
+        assert!(raw.response().await.is_none_or(|response| response.status == 408));
         assert!(raw.ends().await);
     }
     for mut raw in half_bodies {
-        assert_refused(&raw.answer().await.expect("an answer"), 408, "REQUEST_TIMEOUT", "half a body");
+        assert_error(&raw.response().await.expect("a response"), 408, "REQUEST_TIMEOUT", "half a body");
         assert!(raw.ends().await);
     }
     drop(kept);
 }
 
 #[tokio::test]
-async fn asking_for_another_protocol_changes_nothing() {
+async fn a_request_to_upgrade_the_protocol_is_ignored() {
     let (_world, _users, client) = users().await;
-    for wish in [
+    for headers in [
         "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
         "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__",
         "connection: upgrade\r\nupgrade: TLS/1.2",
     ] {
         let mut raw = Raw::connect(&client.users).await;
         let next = "GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n";
-        raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{wish}\r\n\r\n{next}")).await;
-        let answer = raw.answer().await.expect("an answer");
-        assert_eq!(answer.status, 200, "{wish}: {answer:?}");
-        assert!(!answer.headers.contains_key("upgrade"), "{wish}: {answer:?}");
-        // What follows is a request like any other, or the connection has ended: never bytes of another protocol.
-        if let Some(next) = raw.answer().await {
-            assert_refused(&next, 404, "NOT_FOUND", wish);
+        raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n{next}")).await;
+        let response = raw.response().await.expect("a response");
+        assert_eq!(response.status, 200, "{headers}: {response:?}");
+        assert!(!response.headers.contains_key("upgrade"), "{headers}: {response:?}");
+        // The next bytes are read as an ordinary request, or the connection is closed.
+        if let Some(next) = raw.response().await {
+            assert_error(&next, 404, "NOT_FOUND", headers);
             assert_eq!(next.header("x-request-id"), "next");
         }
     }
 }
 
 #[tokio::test]
-async fn the_host_that_a_request_names_is_told_back_nowhere() {
+async fn the_host_header_is_never_echoed() {
     let (_world, _users, client) = users().await;
     for (target, host) in [
         ("/health/live", "evil.example"),
@@ -141,16 +140,16 @@ async fn the_host_that_a_request_names_is_told_back_nowhere() {
             "GET {target} HTTP/1.1\r\nhost: {host}\r\nx-forwarded-host: evil.example\r\nx-original-url: /v1/users/me\r\n\r\n"
         ))
         .await;
-        let answer = raw.answer().await.expect("an answer");
-        assert!([200, 401, 404].contains(&answer.status.as_u16()), "{target}: {answer:?}");
-        assert_dressed(&answer, target);
-        assert!(!format!("{answer:?}").contains("evil"), "{target}: {answer:?}");
-        assert!(!answer.headers.contains_key("location"), "{target}: {answer:?}");
+        let response = raw.response().await.expect("a response");
+        assert!([200, 401, 404].contains(&response.status.as_u16()), "{target}: {response:?}");
+        assert_json_response(&response, target);
+        assert!(!format!("{response:?}").contains("evil"), "{target}: {response:?}");
+        assert!(!response.headers.contains_key("location"), "{target}: {response:?}");
     }
 }
 
 #[tokio::test]
-async fn chunks_that_two_readers_could_read_differently_end_the_connection() {
+async fn an_ambiguous_chunked_body_closes_the_connection() {
     let (_world, users, client) = users().await;
     let hidden = "GET /health/ready HTTP/1.1\r\nhost: x\r\nx-request-id: smuggled\r\n\r\n";
     let head = "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -172,20 +171,20 @@ async fn chunks_that_two_readers_could_read_differently_end_the_connection() {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(format!("{head}{encoding}\r\n\r\n{chunks}{hidden}")).await;
         let about = format!("{encoding:?} {chunks:?}");
-        if let Some(answer) = raw.answer().await {
-            assert!((400..500).contains(&answer.status.as_u16()), "{about}: {answer:?}");
+        if let Some(response) = raw.response().await {
+            assert!((400..500).contains(&response.status.as_u16()), "{about}: {response:?}");
         }
         raw.finish().await;
-        assert!(raw.ends().await, "{about}: one answer at most");
+        assert!(raw.ends().await, "{about}: more than one response");
     }
     let marked = client.request(reqwest::Method::GET, &format!("{}/nothing", client.users));
     client.send(marked.header("x-request-id", "after-all-of-them")).await;
     let reached = |id: &str| users.log().iter().any(|line| line["request_id"] == *id);
     crate::support::eventually(PATIENCE, "the log is written", || async { reached("after-all-of-them").then_some(()) })
         .await;
-    assert!(!reached("smuggled"), "no handler saw it");
+    assert!(!reached("smuggled"), "a handler received the smuggled request");
     let mut still = Raw::connect(&client.users).await;
     still.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert_eq!(still.answer().await.expect("an answer").status, 200);
+    assert_eq!(still.response().await.expect("a response").status, 200);
     assert!(still.stays_open(Duration::from_millis(50)).await);
 }

@@ -1,11 +1,13 @@
-//! Headers: the request's id and trace, what every answer carries, how a token is presented.
+//! Headers: request id, trace, authorization, CORS.
 
 use purse::kernel::Role;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::json;
 
-use crate::support::{Answer, Client, RoleProcess, World, assert_dressed, assert_refused, stranger, token_of};
+use crate::support::{
+    Client, Response, RoleProcess, World, assert_error, assert_json_response, token_of, unknown_user_id,
+};
 
 async fn users() -> (World, RoleProcess, Client) {
     let world = World::new().await;
@@ -14,8 +16,8 @@ async fn users() -> (World, RoleProcess, Client) {
     (world, users, client)
 }
 
-/// An answer of the cheapest route to a request with these headers.
-async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Answer {
+/// The response of a cheap route to a request with these headers.
+async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Response {
     let mut request = client.request(Method::GET, &format!("{}/health/live", client.users));
     for (name, value) in headers {
         request = request.header(*name, HeaderValue::from_bytes(value).expect("a header value"));
@@ -24,7 +26,7 @@ async fn live(client: &Client, headers: &[(&str, &[u8])]) -> Answer {
 }
 
 #[tokio::test]
-async fn a_request_id_of_64_plain_characters_is_kept_and_any_other_is_replaced() {
+async fn a_request_id_of_up_to_64_plain_characters_is_kept_and_any_other_is_replaced() {
     let (_world, _users, client) = users().await;
     let (longest, too_long) = ("r".repeat(64), "r".repeat(65));
     for kept in ["a", "A-z_0.9", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", "...", longest.as_str()] {
@@ -45,9 +47,9 @@ async fn a_request_id_of_64_plain_characters_is_kept_and_any_other_is_replaced()
         b"\xff",
     ];
     for sent in replaced {
-        let answer = live(&client, &[("x-request-id", sent)]).await;
-        assert_eq!(answer.status, 200, "{sent:?}");
-        assert!(answer.header("x-request-id").parse::<uuid::Uuid>().is_ok(), "{sent:?}: {answer:?}");
+        let response = live(&client, &[("x-request-id", sent)]).await;
+        assert_eq!(response.status, 200, "{sent:?}");
+        assert!(response.header("x-request-id").parse::<uuid::Uuid>().is_ok(), "{sent:?}: {response:?}");
     }
     let (first, second) = (live(&client, &[]).await, live(&client, &[]).await);
     assert!(first.header("x-request-id").parse::<uuid::Uuid>().is_ok());
@@ -57,28 +59,31 @@ async fn a_request_id_of_64_plain_characters_is_kept_and_any_other_is_replaced()
 #[tokio::test]
 async fn a_well_formed_traceparent_is_kept_and_any_other_is_replaced() {
     let (_world, _users, client) = users().await;
-    let sound = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    assert_eq!(live(&client, &[("traceparent", sound.as_bytes())]).await.header("traceparent"), sound);
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(live(&client, &[("traceparent", valid.as_bytes())]).await.header("traceparent"), valid);
     for bad in [
         "",
         "x",
-        &sound.to_uppercase(),
-        &sound.replacen("00-", "ff-", 1),
-        &sound.replacen("00-", "01-", 1),
-        &format!("{sound}-more"),
+        &valid.to_uppercase(),
+        &valid.replacen("00-", "ff-", 1),
+        &valid.replacen("00-", "01-", 1),
+        &format!("{valid}-more"),
         "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
         "00-4bf92f3577b34da6a3ce929d0e0e473-600f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
     ] {
-        let answer = live(&client, &[("traceparent", bad.as_bytes())]).await;
-        let ours = answer.header("traceparent");
-        assert!(ours != bad && ours.len() == 55 && ours.starts_with("00-") && ours.ends_with("-01"), "{bad}: {ours}");
+        let response = live(&client, &[("traceparent", bad.as_bytes())]).await;
+        let generated = response.header("traceparent");
+        assert!(
+            generated != bad && generated.len() == 55 && generated.starts_with("00-") && generated.ends_with("-01"),
+            "{bad}: {generated}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
+async fn an_error_response_has_the_id_and_the_trace_of_its_request() {
     let (_world, _users, client) = users().await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     for (method, path, status) in [
@@ -88,31 +93,31 @@ async fn a_refusal_carries_the_id_and_the_trace_of_its_request_too() {
         (Method::POST, "/v1/auth/login", 415),
     ] {
         let request = client.request(method, &format!("{}{path}", client.users));
-        let answer = client.send(request.header("x-request-id", "walk-9").header("traceparent", trace)).await;
-        assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (status, "walk-9"), "{path}");
-        assert_eq!(answer.header("traceparent"), trace, "{path}");
-        assert_dressed(&answer, path);
+        let response = client.send(request.header("x-request-id", "walk-9").header("traceparent", trace)).await;
+        assert_eq!((response.status.as_u16(), response.header("x-request-id")), (status, "walk-9"), "{path}");
+        assert_eq!(response.header("traceparent"), trace, "{path}");
+        assert_json_response(&response, path);
     }
 }
 
 #[tokio::test]
-async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way() {
+async fn a_token_is_accepted_only_in_a_single_authorization_header_with_the_bearer_scheme() {
     let world = World::new().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     let url = format!("{}/v1/balance", client.wallet);
-    let asked = |values: Vec<String>| {
+    let get = |values: Vec<String>| {
         let request = client.request(Method::GET, &url);
         let request = values.into_iter().fold(request, |request, value| request.header("authorization", value));
         client.send(request)
     };
-    // Whoever gets as far as the gate has been recognised.
+    // A request that reaches the gate has been authenticated.
     for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
-        let answer = asked(vec![format!("{scheme} {token}")]).await;
-        assert_refused(&answer, 503, "WALLET_PROVISIONING", scheme);
+        let response = get(vec![format!("{scheme} {token}")]).await;
+        assert_error(&response, 503, "WALLET_PROVISIONING", scheme);
     }
-    assert_refused(&asked(vec![format!("Bearer   {token}")]).await, 503, "WALLET_PROVISIONING", "1*SP");
+    assert_error(&get(vec![format!("Bearer   {token}")]).await, 503, "WALLET_PROVISIONING", "1*SP");
     let genuine = format!("Bearer {token}");
     for values in [
         vec![],
@@ -133,66 +138,67 @@ async fn a_token_is_presented_once_in_any_case_of_its_scheme_and_in_no_other_way
         vec![genuine.clone(), "Basic eDp5".into()],
     ] {
         let about = format!("{values:?}");
-        let answer = asked(values).await;
-        assert_refused(&answer, 401, "UNAUTHORIZED", &about);
-        assert_eq!(answer.header("www-authenticate"), "Bearer", "{about}");
+        let response = get(values).await;
+        assert_error(&response, 401, "UNAUTHORIZED", &about);
+        assert_eq!(response.header("www-authenticate"), "Bearer", "{about}");
     }
     for query in [format!("access_token={token}"), format!("token={token}")] {
-        let answer = client.send(client.request(Method::GET, &format!("{url}?{query}"))).await;
-        assert_refused(&answer, 401, "UNAUTHORIZED", "a token in the query is none");
+        let response = client.send(client.request(Method::GET, &format!("{url}?{query}"))).await;
+        assert_error(&response, 401, "UNAUTHORIZED", "a token in the query");
     }
     let cookie = client.request(Method::GET, &url).header("cookie", format!("accessToken={token}"));
-    assert_refused(&client.send(cookie).await, 401, "UNAUTHORIZED", "nor is one in a cookie");
+    assert_error(&client.send(cookie).await, 401, "UNAUTHORIZED", "a token in a cookie");
 }
 
 #[tokio::test]
-async fn no_answer_lets_another_site_in() {
+async fn no_response_allows_another_site_by_default() {
     let (_world, _users, client) = users().await;
     let login = client
         .request(Method::POST, &format!("{}/v1/auth/login", client.users))
         .header("origin", "https://evil.example")
-        .json(&json!({"email": "nobody@example.com", "password": "12345678"}));
+        .json(&json!({"email": "unknown@example.com", "password": "12345678"}));
     let preflight = client
         .request(Method::OPTIONS, &format!("{}/v1/auth/login", client.users))
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "POST");
     for request in [login, preflight] {
-        let answer = client.send(request).await;
-        assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control")), "{answer:?}");
-        assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
+        let response = client.send(request).await;
+        assert!(response.headers.keys().all(|name| !name.as_str().starts_with("access-control")), "{response:?}");
+        assert!(!response.headers.contains_key("set-cookie"), "{response:?}");
     }
 }
 
 #[tokio::test]
-async fn an_origin_that_is_named_may_call_and_read_and_no_other_one() {
+async fn only_a_configured_origin_may_read_responses_in_a_browser() {
     let world = World::new().await;
     let named = [("CORS_ORIGINS", "https://app.example.com, http://localhost:8080")];
     let users = world.start_with(Role::Users, &named).await;
     let client = Client::new(&users.url(), &users.url());
     let user = client.user().await;
     let me = format!("{}/v1/users/me", client.users);
-    let values = |answer: &reqwest::Response, name: &str| {
+    let values = |response: &reqwest::Response, name: &str| {
         let text = |value: &reqwest::header::HeaderValue| value.to_str().expect("text").to_ascii_lowercase();
-        answer.headers().get_all(name).iter().map(text).collect::<Vec<_>>().join(",")
+        response.headers().get_all(name).iter().map(text).collect::<Vec<_>>().join(",")
     };
     for (origin, allowed) in [
         ("https://app.example.com", true),
         ("http://localhost:8080", true),
         ("https://app.example.com.evil.example", false),
     ] {
-        let asked = client.request(Method::OPTIONS, &me).header("origin", origin);
-        let asked = asked.header("access-control-request-method", "GET");
-        let asked = asked.header("access-control-request-headers", "authorization,idempotency-key").send().await;
-        let asked = asked.expect("an answer");
-        assert_eq!(values(&asked, "access-control-allow-origin"), if allowed { origin } else { "" });
+        let preflight = client.request(Method::OPTIONS, &me).header("origin", origin);
+        let preflight = preflight.header("access-control-request-method", "GET");
+        let preflight =
+            preflight.header("access-control-request-headers", "authorization,idempotency-key").send().await;
+        let preflight = preflight.expect("a response");
+        assert_eq!(values(&preflight, "access-control-allow-origin"), if allowed { origin } else { "" });
         if allowed {
-            let headers = values(&asked, "access-control-allow-headers");
+            let headers = values(&preflight, "access-control-allow-headers");
             assert!(headers.contains("authorization") && headers.contains("idempotency-key"), "{headers}");
-            assert!(asked.status().is_success(), "{asked:?}");
+            assert!(preflight.status().is_success(), "{preflight:?}");
         }
         let read = client.request(Method::GET, &me).bearer_auth(&user.token).header("origin", origin).send().await;
-        let read = read.expect("an answer");
-        assert_eq!(read.status(), 200, "the browser keeps the answer from the page, not the service");
+        let read = read.expect("a response");
+        assert_eq!(read.status(), 200, "it is the browser that hides the response from the page");
         assert_eq!(values(&read, "access-control-allow-origin"), if allowed { origin } else { "" });
         assert_eq!(values(&read, "access-control-allow-credentials"), "");
         assert!(!allowed || values(&read, "access-control-expose-headers").contains("retry-after"));

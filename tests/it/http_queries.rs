@@ -1,14 +1,14 @@
-//! Bad parameters in queries and paths: a 400 that names them, never a filter that is quietly ignored.
+//! Invalid parameters in queries and paths return a 400 that names them; no filter is silently ignored.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{World, assert_error, assert_invalid, assert_json_response};
 
 const WHEN: &str = "2026-01-31T12:00:00Z";
 
-/// What is no RFC 3339 time.
-const NO_TIMES: [&str; 23] = [
+/// Not RFC 3339 times.
+const INVALID_TIMES: [&str; 23] = [
     "",
     "now",
     "0",
@@ -35,7 +35,7 @@ const NO_TIMES: [&str; 23] = [
 ];
 
 #[tokio::test]
-async fn a_bad_parameter_of_the_history_is_a_400_that_names_it() {
+async fn an_invalid_parameter_of_the_history_returns_400_naming_it() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -48,11 +48,11 @@ async fn a_bad_parameter_of_the_history_is_a_400_that_names_it() {
     for kind in ["", "CREDIT", "Debit", "all", "credit%20", "credit,debit", "%00", "%ff"] {
         cases.push((format!("type={kind}"), "type"));
     }
-    for time in NO_TIMES {
+    for time in INVALID_TIMES {
         cases.push((format!("from={time}"), "from"));
         cases.push((format!("to={time}"), "to"));
     }
-    // v1.0, v1.-1, v1.+4, v1.04, v2.4, past 64 bits, and what was never base64.
+    // Among them v1.0, v1.-1, v1.+4, v1.04, v2.4, more than 64 bits, and text that is not base64.
     for cursor in [
         "",
         "x",
@@ -83,15 +83,15 @@ async fn a_bad_parameter_of_the_history_is_a_400_that_names_it() {
     cases.push(("type=credit&type=debit".into(), "type"));
     cases.push((format!("from={WHEN}&to=2026-01-31T11:59:59Z"), "to"));
     for (query, field) in cases {
-        let answer = client.get(&user, &format!("/v1/transactions?{query}")).await;
-        assert_invalid(&answer, &[field], &query);
+        let response = client.get(&user, &format!("/v1/transactions?{query}")).await;
+        assert_invalid(&response, &[field], &query);
     }
     let all = client.get(&user, "/v1/transactions?limit=0&cursor=x&type=x&from=x&to=x&more=x").await;
     assert_invalid(&all, &["limit", "cursor", "type", "from", "to", "more"], "all at once");
 }
 
 #[tokio::test]
-async fn the_edges_of_every_parameter_are_taken() {
+async fn the_bounds_of_every_parameter_are_accepted() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -109,12 +109,12 @@ async fn the_edges_of_every_parameter_are_taken() {
         "from=2026-01-31T12:00:00.123456789-08:00",
         &format!("from={WHEN}&to=2026-01-31T14:00:00%2B02:00"),
     ] {
-        let answer = client.get(&user, &format!("/v1/transactions?{query}")).await;
-        assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        assert_dressed(&answer, query);
-        let keys: Vec<_> = answer.body.as_object().expect("object").keys().cloned().collect();
+        let response = client.get(&user, &format!("/v1/transactions?{query}")).await;
+        assert_eq!(response.status, 200, "{query}: {response:?}");
+        assert_json_response(&response, query);
+        let keys: Vec<_> = response.body.as_object().expect("object").keys().cloned().collect();
         assert_eq!(keys, ["items", "nextCursor"], "{query}");
-        assert_eq!(answer.body["nextCursor"], Value::Null, "{query}");
+        assert_eq!(response.body["nextCursor"], Value::Null, "{query}");
     }
     let balance = client.get(&user, "/v1/balance?at=9999-12-31T23:59:59Z").await;
     assert_eq!((balance.status.as_u16(), balance.body), (200, json!({"balanceMinor": 5, "currency": "USD"})));
@@ -126,11 +126,11 @@ async fn the_edges_of_every_parameter_are_taken() {
 }
 
 #[tokio::test]
-async fn a_bad_parameter_of_the_balance_or_the_status_is_a_400_that_names_it() {
+async fn an_invalid_parameter_of_the_balance_or_the_status_returns_400_naming_it() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    for time in NO_TIMES {
+    for time in INVALID_TIMES {
         assert_invalid(&client.get(&user, &format!("/v1/balance?at={time}")).await, &["at"], time);
     }
     for (query, field) in
@@ -147,7 +147,7 @@ async fn a_bad_parameter_of_the_balance_or_the_status_is_a_400_that_names_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_of_ones_own_transaction_is_not_found() {
+async fn another_users_or_an_invalid_transaction_id_is_not_found() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let (user, other) = (client.ready_user().await, client.ready_user().await);
@@ -173,10 +173,10 @@ async fn what_is_no_id_of_ones_own_transaction_is_not_found() {
         "%2e%2e%2fbalance",
         &"a".repeat(4000),
     ] {
-        let answer = client.get(&user, &format!("/v1/transactions/{id}")).await;
-        assert_refused(&answer, 404, "TRANSACTION_NOT_FOUND", id);
+        let response = client.get(&user, &format!("/v1/transactions/{id}")).await;
+        assert_error(&response, 404, "TRANSACTION_NOT_FOUND", id);
     }
     assert_eq!(client.get(&user, &format!("/v1/transactions/{own}")).await.status, 200);
     let request = client.request(Method::GET, &format!("{}/v1/transactions/{theirs}", client.wallet));
-    assert_eq!(client.send(request.bearer_auth(&other.token)).await.status, 200, "the other one's own");
+    assert_eq!(client.send(request.bearer_auth(&other.token)).await.status, 200, "its owner reads it");
 }

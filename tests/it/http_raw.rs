@@ -1,4 +1,4 @@
-//! What no proper client sends: slow, cut, doubled and smuggled requests, byte by byte.
+//! Malformed HTTP, byte by byte: slow, truncated, ambiguous and smuggled requests.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_dressed, assert_invalid, assert_refused};
+use crate::support::{Client, PASSWORD, Raw, RoleProcess, World, assert_error, assert_invalid, assert_json_response};
 
 async fn users() -> (World, RoleProcess, Client) {
     let world = World::new().await;
@@ -24,52 +24,56 @@ fn login_head(length: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_request_that_arrives_too_slowly_is_cut_off() {
+async fn a_request_that_arrives_too_slowly_times_out() {
     let (_world, _users, client) = users().await;
-    // At once, because each of them waits.
-    tokio::join!(a_body_that_stops(&client), a_body_that_drips(&client), a_head_that_stops(&client));
+    // Concurrently, because each takes seconds.
+    tokio::join!(
+        assert_stalled_body_times_out(&client),
+        assert_dripping_body_times_out(&client),
+        assert_stalled_head_times_out(&client)
+    );
 }
 
-/// A 408 after ten seconds, and the end.
-async fn a_body_that_stops(client: &Client) {
+/// A 408 after ten seconds, and the connection is closed.
+async fn assert_stalled_body_times_out(client: &Client) {
     let mut raw = Raw::connect(&client.users).await;
     let began = Instant::now();
     raw.send(login_head(100)).await;
     raw.send(b"{\"email\":").await;
-    let answer = raw.answer().await.expect("an answer");
-    assert_refused(&answer, 408, "REQUEST_TIMEOUT", "a slow body");
+    let response = raw.response().await.expect("a response");
+    assert_error(&response, 408, "REQUEST_TIMEOUT", "a slow body");
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
-    // Nothing that comes later on this connection is taken for another request.
+    // Later bytes are not read as another request.
     raw.send("x".repeat(92)).await;
     assert!(raw.ends().await);
 }
 
-/// A byte now and then keeps no connection: the deadline is for the whole body.
-async fn a_body_that_drips(client: &Client) {
+/// The deadline is for the whole body, so occasional bytes do not keep the connection open.
+async fn assert_dripping_body_times_out(client: &Client) {
     let mut raw = Raw::connect(&client.users).await;
     raw.send(login_head(10_000)).await;
     let (mut sent, began) = (0, Instant::now());
     while raw.stays_open(Duration::from_millis(200)).await {
-        assert!(began.elapsed() < Duration::from_secs(40), "still taken after {sent} bytes");
+        assert!(began.elapsed() < Duration::from_secs(40), "still open after {sent} bytes");
         raw.send(b" ").await;
         sent += 1;
     }
     assert!(began.elapsed() >= Duration::from_secs(9), "{sent} bytes");
 }
 
-/// After five seconds the end, with a 408 or without.
-async fn a_head_that_stops(client: &Client) {
+/// The connection is closed after five seconds, with or without a 408.
+async fn assert_stalled_head_times_out(client: &Client) {
     let mut raw = Raw::connect(&client.users).await;
     let began = Instant::now();
     raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
-    let answer = raw.answer().await;
-    assert!(answer.is_none_or(|answer| answer.status == 408));
+    let response = raw.response().await;
+    assert!(response.is_none_or(|response| response.status == 408));
     assert!(raw.ends().await);
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_their_order() {
+async fn pipelined_requests_get_their_responses_in_order() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let mut raw = Raw::connect(&client.users).await;
@@ -77,7 +81,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);
     let mut sent = Vec::new();
     for n in 0..5 {
-        // The slow one first: a login costs a hash.
+        // The slowest request first: a login computes a hash.
         let login = login_head(body.len()).replacen("host: x", &format!("host: x\r\nx-request-id: l{n}"), 1);
         let nothing = format!("GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: n{n}\r\n\r\n");
         sent.extend([login, body.clone(), format!("{me}x-request-id: m{n}\r\n\r\n"), nothing]);
@@ -85,20 +89,20 @@ async fn pipelined_requests_are_answered_in_their_order() {
     raw.send(sent.concat()).await;
     for n in 0..5 {
         for (name, status) in [("l", 200), ("m", 200), ("n", 404)] {
-            let answer = raw.answer().await.expect("an answer");
-            assert_eq!((answer.header("x-request-id"), answer.status.as_u16()), (&*format!("{name}{n}"), status));
-            assert_dressed(&answer, name);
+            let response = raw.response().await.expect("a response");
+            assert_eq!((response.header("x-request-id"), response.status.as_u16()), (&*format!("{name}{n}"), status));
+            assert_json_response(&response, name);
         }
     }
     assert!(raw.stays_open(Duration::from_millis(50)).await);
 }
 
 #[tokio::test]
-async fn a_pipelined_head_never_has_a_body_that_could_be_taken_for_the_next_answer() {
+async fn a_pipelined_head_request_gets_no_body_that_could_be_read_as_the_next_response() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let bearer = format!("host: x\r\nauthorization: Bearer {}\r\n\r\n", user.token);
-    // The slow one first: it asks the database while the next one is read.
+    // The slower request first: it queries the database while the next one is read.
     let sent = format!("HEAD /v1/users/me HTTP/1.1\r\n{bearer}GET /health/live HTTP/1.1\r\n{bearer}");
     let mut stream = TcpStream::connect(client.users.trim_start_matches("http://")).await.expect("connected");
     stream.write_all(sent.as_bytes()).await.expect("sent");
@@ -109,18 +113,18 @@ async fn a_pipelined_head_never_has_a_body_that_could_be_taken_for_the_next_answ
         }
         received.push_str(&String::from_utf8_lossy(&chunk[..bytes]));
     }
-    // Either the heads follow each other or the connection ends; the profile is never sent.
+    // Either two heads follow each other or the connection is closed; the profile is never sent.
     assert!(!received.contains("Lovelace"), "{received}");
     let next = received.split_once("\r\n\r\n").map_or("", |(_, rest)| rest);
     assert!(next.is_empty() || next.starts_with("HTTP/1.1 "), "{received}");
 }
 
 #[tokio::test]
-async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() {
+async fn an_unread_body_of_a_rejected_request_is_never_read_as_the_next_request() {
     let (_world, _users, client) = users().await;
     let hidden = "GET /health/live HTTP/1.1\r\nhost: x\r\nx-request-id: hidden\r\n\r\n";
     for (head, status) in [
-        // Turned away before a byte of the body was looked at.
+        // Rejected before any byte of the body is read.
         (format!("POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 404),
         (format!("PUT /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 405),
         (format!("POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", hidden.len()), 415),
@@ -129,17 +133,17 @@ async fn a_refused_body_that_was_not_read_is_never_taken_for_the_next_request() 
     ] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(format!("{head}{hidden}GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n")).await;
-        let first = raw.answer().await.expect("an answer");
+        let first = raw.response().await.expect("a response");
         assert_eq!(first.status.as_u16(), status, "{head}");
-        // Either the connection ends there or the next request is the next one.
-        if let Some(second) = raw.answer().await {
+        // Either the connection is closed or the bytes after the body are the next request.
+        if let Some(second) = raw.response().await {
             assert_eq!(second.header("x-request-id"), "next", "{head}");
         }
     }
 }
 
 #[tokio::test]
-async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_connection() {
+async fn an_ambiguous_request_returns_400_and_closes_the_connection() {
     let (_world, users, client) = users().await;
     let hidden = "GET /health/ready HTTP/1.1\r\nhost: x\r\nx-request-id: smuggled\r\n\r\n";
     let heads = [
@@ -169,7 +173,7 @@ async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_conn
         for request_line in ["POST /v1/auth/login HTTP/1.1\r\nhost: x", "GET /health/live HTTP/1.1\r\nhost: x"] {
             let mut raw = Raw::connect(&client.users).await;
             raw.send(format!("{request_line}\r\nx-request-id: outer\r\n{head}\r\n\r\n0\r\n\r\n{hidden}")).await;
-            refused_by_the_parser(raw, &format!("{request_line} {head}")).await;
+            assert_rejected_by_the_parser(raw, &format!("{request_line} {head}")).await;
         }
     }
     let reached = |id: &str| users.log().iter().any(|line| line["request_id"] == *id);
@@ -179,11 +183,11 @@ async fn requests_that_can_be_read_in_two_ways_are_a_400_and_the_end_of_the_conn
         reached("after-all-of-them").then_some(())
     })
     .await;
-    assert!(!reached("smuggled") && !reached("outer"), "no handler saw them");
+    assert!(!reached("smuggled") && !reached("outer"), "a handler received one of them");
 }
 
 #[tokio::test]
-async fn a_malformed_request_line_is_a_400_and_the_end_of_the_connection() {
+async fn a_malformed_request_line_returns_400_and_closes_the_connection() {
     let (_world, _users, client) = users().await;
     for line in [
         "GET",
@@ -195,51 +199,51 @@ async fn a_malformed_request_line_is_a_400_and_the_end_of_the_connection() {
         "GET \u{1}/ HTTP/1.1",
         "G\u{0}T /health/live HTTP/1.1",
         "(GET) /health/live HTTP/1.1",
-        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", // the beginning of TLS
+        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", // the start of a TLS handshake
         "PRI * HTTP/2.0",
         "hello",
     ] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(format!("{line}\r\nhost: x\r\n\r\n")).await;
-        refused_by_the_parser(raw, line).await;
+        assert_rejected_by_the_parser(raw, line).await;
     }
     // No `Host` at all.
     let mut raw = Raw::connect(&client.users).await;
     raw.send("GET /health/live HTTP/1.1\r\n\r\n").await;
-    refused_by_the_parser(raw, "no host").await;
+    assert_rejected_by_the_parser(raw, "no host").await;
     let live = client.send(client.request(reqwest::Method::GET, &format!("{}/health/live", client.users))).await;
-    assert_eq!(live.status, 200, "the process has lived through it");
+    assert_eq!(live.status, 200, "the process no longer serves");
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_refused_and_ends_the_connection() {
+async fn an_endless_head_is_rejected_and_closes_the_connection() {
     let (_world, _users, client) = users().await;
     let long = "x".repeat(300_000);
     let many = (0..2000).map(|n| format!("x-{n}: y\r\n")).collect::<Vec<_>>().concat();
     for (head, about) in [
-        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-long: {long}"), "a header without end"),
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-long: {long}"), "an endless header"),
         (format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "2,000 headers"),
-        (format!("GET /{long}"), "a path without end"),
+        (format!("GET /{long}"), "an endless path"),
     ] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(head).await;
-        if let Some(answer) = raw.answer().await {
-            assert!([400, 413, 414, 431].contains(&answer.status.as_u16()), "{about}: {answer:?}");
+        if let Some(response) = raw.response().await {
+            assert!([400, 413, 414, 431].contains(&response.status.as_u16()), "{about}: {response:?}");
         }
         assert!(raw.ends().await, "{about}");
     }
 }
 
-/// An empty 400 or nothing, and then the end: what cannot be parsed reaches no handler.
-async fn refused_by_the_parser(mut raw: Raw, about: &str) {
-    if let Some(answer) = raw.answer().await {
-        assert_eq!((answer.status.as_u16(), &answer.body), (400, &Value::Null), "{about}: {answer:?}");
+/// An empty 400 or nothing, and then the end: an unparsable request reaches no handler.
+async fn assert_rejected_by_the_parser(mut raw: Raw, about: &str) {
+    if let Some(response) = raw.response().await {
+        assert_eq!((response.status.as_u16(), &response.body), (400, &Value::Null), "{about}: {response:?}");
     }
-    assert!(raw.ends().await, "{about}: the connection ends after one answer");
+    assert!(raw.ends().await, "{about}: the connection is open after one response");
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
+async fn a_truncated_or_badly_chunked_body_writes_nothing() {
     let (world, _users, client) = users().await;
     let body = r#"{"firstName":"A","lastName":"L","email":"cut@example.com","password":"12345678"}"#;
     let head = "POST /v1/auth/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -254,8 +258,8 @@ async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(&request).await;
         raw.finish().await;
-        if let Some(answer) = raw.answer().await.filter(|answer| !answer.body.is_null()) {
-            assert_invalid(&answer, &["body"], &request);
+        if let Some(response) = raw.response().await.filter(|response| !response.body.is_null()) {
+            assert_invalid(&response, &["body"], &request);
         }
         assert!(raw.ends().await, "{request}");
     }
@@ -263,13 +267,13 @@ async fn a_body_that_is_cut_short_or_badly_chunked_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_expectation_of_100_continue_is_met() {
+async fn an_expect_header_gets_100_continue() {
     let (_world, _users, client) = users().await;
     let user = client.user().await;
     let body = format!("{{\"email\":\"{}\",\"password\":\"{PASSWORD}\"}}", user.email);
     let mut raw = Raw::connect(&client.users).await;
     raw.send(login_head(body.len()).replacen("host: x", "host: x\r\nexpect: 100-continue", 1)).await;
-    assert_eq!(raw.answer().await.expect("leave to go on").status, 100);
+    assert_eq!(raw.response().await.expect("100 Continue").status, 100);
     raw.send(&body).await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    assert_eq!(raw.response().await.expect("a response").status, 200);
 }

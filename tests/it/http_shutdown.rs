@@ -1,73 +1,73 @@
-//! How a role stops on SIGTERM: exit code 0, at once where nobody waits, whatever connections are open.
+//! Shutdown on SIGTERM: exit code 0, immediately if no request waits, whatever connections are open.
 
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
 use rustix::process::Signal;
 
-use crate::support::{Client, Raw, RoleProcess, World, assert_refused, eventually, stranger, token_of};
+use crate::support::{Client, Raw, RoleProcess, World, assert_error, eventually, token_of, unknown_user_id};
 
-/// Far more than a stop may need, so that whatever waits for it is seen.
+/// Far longer than a shutdown may take, so that waiting for its end is noticed.
 const GRACE: [(&str, &str); 1] = [("SHUTDOWN_GRACE_MS", "60000")];
-/// Far less than that, and far more than a loaded machine needs.
+/// Far shorter than that, and far longer than a loaded machine needs.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Sends SIGTERM, and waits for an end in order.
-async fn stops_soon(process: RoleProcess, about: &str) {
+/// Sends SIGTERM and waits for a graceful exit.
+async fn assert_stops_soon(process: RoleProcess, about: &str) {
     let began = Instant::now();
     process.signal(Signal::TERM);
-    ends_soon(process, began, about).await;
+    assert_exits_soon(process, began, about).await;
 }
 
-async fn ends_soon(mut process: RoleProcess, began: Instant, about: &str) {
-    let status = process.ended().await;
+async fn assert_exits_soon(mut process: RoleProcess, began: Instant, about: &str) {
+    let status = process.exited().await;
     let took = began.elapsed();
-    assert_eq!(status.code(), Some(0), "{about}: {}", process.everything());
-    assert!(took < SOON, "{about}: {took:?}\n{}", process.everything());
-    assert!(process.log().iter().any(|line| line["msg"] == "stopped"), "{about}: the last line is written");
+    assert_eq!(status.code(), Some(0), "{about}: {}", process.output());
+    assert!(took < SOON, "{about}: {took:?}\n{}", process.output());
+    assert!(process.log().iter().any(|line| line["msg"] == "stopped"), "{about}: the last log line is missing");
 }
 
-/// A connection that has had an answer and is kept open.
-async fn idle(process: &RoleProcess) -> Raw {
+/// A connection that has received a response and is kept open.
+async fn idle_connection(process: &RoleProcess) -> Raw {
     let mut raw = Raw::connect(&process.url()).await;
     raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    assert_eq!(raw.response().await.expect("a response").status, 200);
     raw
 }
 
 #[tokio::test]
-async fn a_role_without_connections_stops_at_once() {
+async fn a_role_without_connections_stops_immediately() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
-        stops_soon(world.start_with(role, &GRACE).await, &format!("{role:?}, no connection")).await;
+        assert_stops_soon(world.start_with(role, &GRACE).await, &format!("{role:?}, no connection")).await;
     }
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_a_stop_up() {
+async fn idle_connections_do_not_delay_the_shutdown() {
     let world = World::new().await;
     for role in [Role::Users, Role::Wallet] {
         let process = world.start_with(role, &GRACE).await;
-        let mut kept = idle(&process).await;
-        stops_soon(process, &format!("{role:?}, an idle connection")).await;
+        let mut kept = idle_connection(&process).await;
+        assert_stops_soon(process, &format!("{role:?}, an idle_connection connection")).await;
         assert!(kept.ends().await);
 
         let process = world.start_with(role, &GRACE).await;
         let mut kept = Vec::new();
         for _ in 0..50 {
-            kept.push(idle(&process).await);
+            kept.push(idle_connection(&process).await);
         }
         let _silent = Raw::connect(&process.url()).await;
-        stops_soon(process, &format!("{role:?}, 50 idle connections and a silent one")).await;
+        assert_stops_soon(process, &format!("{role:?}, 50 idle_connection connections and a silent one")).await;
     }
 }
 
 #[tokio::test]
-async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() {
+async fn a_waiting_status_request_gets_its_response_at_shutdown_and_does_not_delay_it() {
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, &GRACE).await;
     let client = Client::new(&wallet.url(), &wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     let request = client
         .request(reqwest::Method::GET, &format!("{}/v1/wallet/status?wait=30", client.wallet))
         .header("x-request-id", "waiting")
@@ -76,18 +76,18 @@ async fn a_waiting_status_is_answered_before_the_stop_and_does_not_hold_it_up() 
         let client = client.clone();
         async move { client.send(request).await }
     });
-    // In flight: a wait of no length behind it on another connection has been answered meanwhile.
-    let behind = client.request(reqwest::Method::GET, &format!("{}/v1/wallet/status?wait=1", client.wallet));
-    assert_refused(&client.send(behind.bearer_auth(&token)).await, 503, "WALLET_PROVISIONING", "behind it");
+    // It is in progress once a later and shorter wait on another connection has returned.
+    let shorter = client.request(reqwest::Method::GET, &format!("{}/v1/wallet/status?wait=1", client.wallet));
+    assert_error(&client.send(shorter.bearer_auth(&token)).await, 503, "WALLET_PROVISIONING", "the shorter wait");
     assert!(!waiting.is_finished());
-    stops_soon(wallet, "Wallet, a status that waits").await;
-    let answer = waiting.await.expect("answered");
-    assert_refused(&answer, 503, "WALLET_PROVISIONING", "the waiting one");
-    assert_eq!(answer.header("retry-after"), "2");
+    assert_stops_soon(wallet, "Wallet, a waiting request").await;
+    let response = waiting.await.expect("sent");
+    assert_error(&response, 503, "WALLET_PROVISIONING", "the longer wait");
+    assert_eq!(response.header("retry-after"), "2");
 }
 
 #[tokio::test]
-async fn a_request_in_hand_is_answered_before_the_stop() {
+async fn a_request_in_progress_gets_its_response_before_the_shutdown() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &GRACE).await;
     let body = r#"{"firstName":"A","lastName":"L","email":"last@example.com","password":"12345678"}"#;
@@ -98,24 +98,24 @@ async fn a_request_in_hand_is_answered_before_the_stop() {
         body.len()
     ))
     .await;
-    // Asked for the body: the handler has the request.
-    assert_eq!(raw.answer().await.expect("leave to go on").status, 100);
+    // The handler has the request once it asks for the body.
+    assert_eq!(raw.response().await.expect("100 Continue").status, 100);
     users.signal(Signal::TERM);
     let began = Instant::now();
-    eventually(SOON, "the stop has begun", || async {
+    eventually(SOON, "the shutdown has begun", || async {
         users.log().iter().any(|line| line["msg"] == "stopping").then_some(())
     })
     .await;
     raw.send(body).await;
-    let answer = raw.answer().await.expect("an answer");
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let response = raw.response().await.expect("a response");
+    assert_eq!(response.status, 201, "{response:?}");
     assert!(raw.ends().await);
-    ends_soon(users, began, "Users, a request in hand").await;
+    assert_exits_soon(users, began, "Users, a request in progress").await;
     assert_eq!(world.sql(Role::Users, "SELECT email FROM users").await, "last@example.com");
 }
 
 #[tokio::test]
-async fn half_a_request_does_not_hold_a_stop_up_for_its_grace() {
+async fn half_a_request_does_not_delay_the_shutdown() {
     let world = World::new().await;
     for (half, about) in [
         ("GET /health/live HT", "half a head"),
@@ -125,12 +125,12 @@ async fn half_a_request_does_not_hold_a_stop_up_for_its_grace() {
         ),
     ] {
         let users = world.start_with(Role::Users, &GRACE).await;
-        let mut kept = idle(&users).await;
+        let mut kept = idle_connection(&users).await;
         kept.send(half).await;
         let mut fresh = Raw::connect(&users.url()).await;
         fresh.send(half).await;
-        // Answered after both: the server has read what they sent.
-        idle(&users).await;
-        stops_soon(users, &format!("Users, {about}")).await;
+        // The response to a later request shows that the server has read both.
+        idle_connection(&users).await;
+        assert_stops_soon(users, &format!("Users, {about}")).await;
     }
 }

@@ -1,7 +1,6 @@
-//! What the logs of the whole suite do not hold, and what nobody can write into them.
+//! The logs of all tests contain no secret, and no input can forge log lines.
 //!
-//! [`RoleProcess`] looks through all that its process has printed when a test is done with it; here stands that this
-//! look would find something.
+//! [`RoleProcess`] scans the output of its process when it is dropped; these tests check that the scan finds secrets.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,27 +9,27 @@ use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_refused, eventually, leaks};
+use crate::support::{Client, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, eventually, leaks};
 
 fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
-fn every_kind_of_secret_is_found_and_an_ordinary_line_is_none() {
+fn the_scan_finds_every_kind_of_secret_and_nothing_in_an_ordinary_line() {
     let own = settings(&[
         ("USERS_DATABASE_URL", "postgres://app:purse@127.0.0.1:5432/users"),
-        ("INTERNAL_JWT_PRIVATE_KEY", "a key that nobody else has"),
+        ("INTERNAL_JWT_PRIVATE_KEY", "a key that is not used elsewhere"),
         ("LOG_LEVEL", "trace"),
     ]);
-    leaks::sent("a very own password");
+    leaks::note_password("a very own password");
     for (line, what) in [
         (r#"{"msg":"got eyJhbGciOiJIUzI1NiJ9"}"#, "a token or a signature"),
         (r#"{"msg":"$1 = $argon2id$v=19$m=19456"}"#, "the hash of a password"),
         (r#"{"error":"correct horse battery is wrong"}"#, "the password of the test users"),
         (r#"{"msg":"a very own password"}"#, "a password: a very own password"),
         (r#"{"msg":"hello Lovelace"}"#, "the name of a person"),
-        (r#"{"msg":"key a key that nobody else has"}"#, "the value of INTERNAL_JWT_PRIVATE_KEY"),
+        (r#"{"msg":"key a key that is not used elsewhere"}"#, "the value of INTERNAL_JWT_PRIVATE_KEY"),
         (r#"{"msg":"app:purse@db"}"#, "the value of USERS_DATABASE_URL"),
         (r#"{"msg":"ada@example.com"}"#, "an address: ada@example.com"),
         (r#"{"msg":"an uns+1@sub.beispiel.de,"}"#, "an address: uns+1@sub.beispiel.de"),
@@ -48,23 +47,23 @@ fn every_kind_of_secret_is_found_and_an_ordinary_line_is_none() {
 
 #[tokio::test]
 async fn a_test_whose_process_prints_a_secret_fails() {
-    // A folder that is not there is named on stderr, and this one looks like a token.
+    // A missing folder is named on stderr, and the name of this one looks like a token.
     let mut process =
         RoleProcess::spawn(&["--role", "users", "--config-dir", "/nowhere/eyJhbGciOiJIUzI1NiJ9"], &settings(&[]));
-    assert_eq!(process.ended().await.code(), Some(64));
-    let told = catch_unwind(AssertUnwindSafe(|| drop(process))).expect_err("it is looked through");
-    let told = told.downcast_ref::<String>().expect("a text");
-    assert!(told.contains("a token or a signature"), "{told}");
+    assert_eq!(process.exited().await.code(), Some(64));
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(process))).expect_err("the scan finds the token");
+    let message = panic.downcast_ref::<String>().expect("text");
+    assert!(message.contains("a token or a signature"), "{message}");
 }
 
 #[tokio::test]
-async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
+async fn the_logs_at_level_trace_contain_no_secret_and_no_body() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
     client.register(&user.email).await;
-    client.log_in(&user.email, "a wrong password of somebody").await;
-    client.log_in("nobody.at.all@example.com", PASSWORD).await;
+    client.log_in(&user.email, "a wrong password of a user").await;
+    client.log_in("unknown.user@example.com", PASSWORD).await;
     client.me(&user.token).await;
     client.me("eyJhbGciOiJIUzI1NiJ9.e30.forged").await;
     let body = json!({"amountMinor": 5, "description": "rent for the attic"});
@@ -78,18 +77,18 @@ async fn a_day_of_work_at_trace_leaves_no_secret_and_no_body_in_the_logs() {
     client.send(request).await;
     world.broker.publish("domain.events", "user.registered", br#"{"userId":"ada@example.com"}"#, None, &[]).await;
     eventually(PATIENCE, "a dead letter", || async { world.broker.take("wallet.provision.dlq").await }).await;
-    let logs = format!("{}{}", users.everything(), wallet.everything());
-    assert!(logs.contains(r#""level":"debug""#), "trace must be on for this to mean anything");
+    let logs = format!("{}{}", users.output(), wallet.output());
+    assert!(logs.contains(r#""level":"debug""#), "the log level is not trace");
     for text in
         ["rent for the attic", "secret-of-mine", "YWRhOnNlc2FtZQ", "amountMinor", "access_token", "forged", "Ada"]
     {
-        assert!(!logs.contains(text), "{text:?} stands in the logs");
+        assert!(!logs.contains(text), "{text:?} is in the logs");
     }
-    // The rest is looked for where both processes are dropped.
+    // Dropping the processes scans their logs for everything else.
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of_the_log() {
+async fn no_input_from_a_client_or_a_publisher_becomes_a_line_or_a_field_of_the_log() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -114,13 +113,13 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
         ] {
             client.send(client.request(Method::GET, &url).bearer_auth(&user.token)).await;
         }
-        // A publisher may write anything into a message's id and headers.
+        // A publisher can set any message id and headers.
         let headers = [("x-request-id", text), ("traceparent", text), ("x-error", text), ("forged", text)];
         world.broker.publish("domain.events", "user.registered", b"evil", Some(text), &headers).await;
         let signed = [("x-signature", text)];
         world.broker.publish("domain.events", "user.registered", text.as_bytes(), Some(text), &signed).await;
     }
-    // By hand, because no client sends these.
+    // Written by hand, because a client library would reject these.
     for header in [
         "x-request-id: a\u{1b}[31mevil",
         "x-request-id: \"forged\":\"yes\"",
@@ -130,48 +129,49 @@ async fn nothing_that_a_client_or_a_publisher_sends_becomes_a_line_or_a_field_of
         for method in ["GET", "BREW"] {
             let mut raw = Raw::connect(&client.users).await;
             raw.send(format!("{method} /evil HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n")).await;
-            raw.answer().await;
+            raw.response().await;
         }
     }
     for _ in 0..2 * lines.len() {
         eventually(PATIENCE, "a dead letter", || async { world.broker.take("wallet.provision.dlq").await }).await;
     }
     for process in [&users, &wallet] {
-        // Each line is one JSON object, or reading it fails here.
+        // `log` fails unless each line is JSON.
         for line in process.log() {
             let line = line.as_object().expect("an object");
-            // No name of a field comes from outside.
+            // Field names never come from input.
             let plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             assert!(line.keys().all(|name| plain(name) && name != "forged"), "{line:?}");
-            // A message's id is told as it came, as one text; an id of a request only in its own form.
+            // A message id is logged unchanged, as one string; request ids only in their own format.
             for (name, value) in line.iter().filter(|(name, _)| *name != "event_id") {
                 let text = value.as_str().unwrap_or_default();
                 assert!(!text.contains("forged") && !text.contains("evil"), "{name}: {line:?}");
             }
         }
-        for raw in process.everything().lines() {
-            assert!(!raw.contains('\u{1b}'), "a terminal would obey: {raw:?}");
+        for raw in process.output().lines() {
+            assert!(!raw.contains('\u{1b}'), "an escape sequence: {raw:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_is_told_without_what_is_in_it() {
+async fn a_row_that_the_database_rejects_is_logged_without_its_values() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    // Laws that our own rules do not know: PostgreSQL's refusal quotes the whole row.
-    world.sql(Role::Users, "ALTER TABLE users ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
-    world.sql(Role::Wallet, "ALTER TABLE transactions ADD CONSTRAINT a_law CHECK (false) NOT VALID").await;
-    assert_refused(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a person");
+    // The domain does not know these constraints, and PostgreSQL's error quotes the whole row.
+    world.sql(Role::Users, "ALTER TABLE users ADD CONSTRAINT a_constraint CHECK (false) NOT VALID").await;
+    world.sql(Role::Wallet, "ALTER TABLE transactions ADD CONSTRAINT a_constraint CHECK (false) NOT VALID").await;
+    assert_error(&client.register(&Client::fresh_email()).await, 500, "INTERNAL_ERROR", "a registration");
     let body = json!({"amountMinor": 77_001, "description": "rent for the attic"});
-    let answer = client.send(client.post_request(&user, "credit", &body, None)).await;
-    assert_refused(&answer, 500, "INTERNAL_ERROR", "an entry");
+    let response = client.send(client.post_request(&user, "credit", &body, None)).await;
+    assert_error(&response, 500, "INTERNAL_ERROR", "an entry");
     for process in [&users, &wallet] {
-        let told = || async { process.everything().contains("violates check constraint \\\"a_law\\\"").then_some(()) };
-        eventually(PATIENCE, "the law that was broken is told", told).await;
+        let logged =
+            || async { process.output().contains("violates check constraint \\\"a_constraint\\\"").then_some(()) };
+        eventually(PATIENCE, "the violated constraint is logged", logged).await;
         for text in ["Failing row", "rent for the attic", "77001", "DETAIL", "Ada"] {
-            assert!(!process.everything().contains(text), "{text}: {}", process.everything());
+            assert!(!process.output().contains(text), "{text}: {}", process.output());
         }
     }
 }

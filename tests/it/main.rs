@@ -1,11 +1,11 @@
-//! All integration tests, in one crate: against real servers that the crate starts itself, with a database and a
-//! virtual host a test.
+//! All integration tests, in one crate. They use real servers, which the crate starts; each test has its own databases
+//! and virtual host.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "in a test a panic is how it fails"
+    reason = "a test fails by panicking"
 )]
 
 mod support;
@@ -14,16 +14,18 @@ mod accounts_model;
 mod broker_rights;
 mod clients;
 mod concurrency;
+mod contributing;
 mod database_rights;
 mod deployment;
 mod docs;
 mod docs_page;
+mod end_to_end;
 #[cfg(feature = "failpoints")]
 mod faults;
-mod floors;
 mod fuzz_corpus;
 mod fuzz_requests;
 mod http_bodies;
+mod http_check_order;
 mod http_contract;
 mod http_edge;
 mod http_fuzz;
@@ -31,16 +33,15 @@ mod http_headers;
 mod http_posts;
 mod http_queries;
 mod http_raw;
-mod http_refusals;
 mod http_shutdown;
+mod layers;
 mod lifecycle;
 mod log_secrets;
 mod login_limits;
-mod main_job;
 mod metrics;
 mod observability;
 mod openapi;
-mod openapi_answers;
+mod openapi_responses;
 mod operate_dlq;
 mod operate_handbook;
 mod operate_ledger;
@@ -51,12 +52,14 @@ mod operate_redrive;
 mod otlp;
 mod outages;
 mod passwords;
+mod plain_english;
 mod provisioning;
 mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
 mod releases;
 mod schemathesis;
+mod settings;
 mod signed_events;
 mod threat_model;
 mod tokens_http;

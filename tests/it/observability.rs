@@ -1,5 +1,5 @@
-//! Alerts and dashboards, by Prometheus's own programs: each alert fires where it should and only there, and each
-//! panel's query shows something of two roles under load.
+//! Alerts and dashboards, tested with Prometheus itself: each alert fires when it should and only then, and each panel's
+//! query returns data from two roles under load.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, stranger, token_of,
+    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, token_of, unknown_user_id,
 };
 
-/// Seconds that the pictures of the dashboards show.
+/// Time range of the dashboard pictures, in seconds.
 const PICTURE_S: i64 = 45;
 
 fn folder() -> PathBuf {
@@ -26,7 +26,7 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// One of Prometheus's programs: the machine's own, or the one in the tools folder.
+/// A Prometheus program: from `PATH`, or from the tools folder.
 fn program(name: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache =
@@ -34,24 +34,24 @@ fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain([cache.join("purse/tools/prometheus/usr/bin")]);
     let found = places.map(|place| place.join(name)).find(|program| program.is_file());
-    found.unwrap_or_else(|| panic!("{name} is missing. Type: just test-tools"))
+    found.unwrap_or_else(|| panic!("{name} is missing. Run: just test-tools"))
 }
 
 /// Runs promtool in the folder of the rules.
 fn promtool(arguments: &[&str]) -> Result<String, String> {
     let ran = Command::new(program("promtool")).args(arguments).current_dir(folder()).output().expect("promtool");
-    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    if ran.status.success() { Ok(said) } else { Err(said) }
+    let output = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    if ran.status.success() { Ok(output) } else { Err(output) }
 }
 
-/// What stands behind a key, wherever it stands in a file of rules or of their tests.
+/// All values of a key in a file of rules or rule tests.
 fn values(text: &str, key: &str) -> Vec<String> {
     let behind = |line: &str| line.trim().trim_start_matches("- ").strip_prefix(key).map(|rest| rest.trim().to_owned());
     text.lines().filter_map(behind).collect()
 }
 
 #[test]
-fn every_alert_fires_where_it_should_and_not_where_it_comes_near() {
+fn every_alert_fires_when_it_should_and_only_then() {
     promtool(&["check", "config", "prometheus.yml"]).unwrap_or_else(|e| panic!("{e}"));
     promtool(&["check", "rules", "alerts.yml"]).unwrap_or_else(|e| panic!("{e}"));
     promtool(&["test", "rules", "alerts.test.yml"]).unwrap_or_else(|e| panic!("{e}"));
@@ -65,7 +65,7 @@ fn every_alert_fires_where_it_should_and_not_where_it_comes_near() {
         .map(|case| {
             let (name, rest) = case.split_once('\n').expect("a line");
             let case = rest.split("\n\n").next().unwrap_or_default();
-            assert!(case.contains("exp_alerts:"), "{name} expects nothing");
+            assert!(case.contains("exp_alerts:"), "{name} has no expectation");
             (name.to_owned(), !case.contains("exp_alerts: []"))
         })
         .collect();
@@ -73,7 +73,7 @@ fn every_alert_fires_where_it_should_and_not_where_it_comes_near() {
     let runbooks = values(&rules, "runbook:");
     for (alert, runbook) in alerts.iter().zip(&runbooks) {
         for fires in [true, false] {
-            assert!(cases.contains(&(alert.clone(), fires)), "no case of {alert} that expects it to fire: {fires}");
+            assert!(cases.contains(&(alert.clone(), fires)), "{alert} has no test where it fires: {fires}");
         }
         assert_eq!(*runbook, format!("docs/operations.md#{}", alert.to_lowercase()));
         assert!(handbook.contains(&format!("\n### {alert}\n")), "docs/operations.md has no section {alert}");
@@ -96,7 +96,7 @@ fn queries(role: Role) -> Vec<(String, String)> {
     panels.iter().flat_map(of).collect()
 }
 
-/// The names of our metrics in a query.
+/// The names of purse metrics in a query.
 fn names(query: &str) -> BTreeSet<String> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = words.filter(|word| word.starts_with("purse_") || word.starts_with("http_server_"));
@@ -104,12 +104,12 @@ fn names(query: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// A query as a part of an address.
+/// A percent-encoded query.
 fn encoded(query: &str) -> String {
     query.bytes().flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect()
 }
 
-/// A Prometheus of the test's own.
+/// A private Prometheus server.
 struct Prometheus {
     child: Child,
     url: String,
@@ -117,7 +117,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// With the stack's own configuration, over these processes and faster.
+    /// Scrapes these processes with the stack's configuration, but every second.
     fn over(users: &RoleProcess, wallet: &RoleProcess) -> Self {
         let port = free_port();
         let data = std::env::temp_dir().join(format!("purse-prometheus-{}-{port}", std::process::id()));
@@ -139,36 +139,36 @@ impl Prometheus {
     }
 
     async fn get(&self, path: &str) -> Option<Value> {
-        let answer = reqwest::get(format!("{}{path}", self.url)).await.ok()?;
-        serde_json::from_str(&answer.text().await.ok()?).ok()
+        let response = reqwest::get(format!("{}{path}", self.url)).await.ok()?;
+        serde_json::from_str(&response.text().await.ok()?).ok()
     }
 
-    /// Whether a query shows at least one number.
-    async fn shows(&self, query: &str) -> bool {
-        let Some(answer) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
-        assert_ne!(answer["status"], "error", "{query}: {answer}");
-        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+    /// Whether a query returns at least one number.
+    async fn has_data(&self, query: &str) -> bool {
+        let Some(response) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
+        assert_ne!(response["status"], "error", "{query}: {response}");
+        let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
         let numbers = results.iter().filter_map(|result| result["value"][1].as_str()?.parse::<f64>().ok());
         numbers.into_iter().any(f64::is_finite)
     }
 
     #[expect(clippy::float_arithmetic, reason = "a picture has coordinates")]
-    /// Every series of a query over the last seconds, from 0 on.
+    /// Every series of a query over the last `seconds`, with times from 0.
     async fn series(&self, query: &str, seconds: i64) -> Vec<Vec<(f64, f64)>> {
         let end = jiff::Timestamp::now().as_second();
         let path = format!("/api/v1/query_range?query={}&start={}&end={end}&step=1", encoded(query), end - seconds);
-        let answer = self.get(&path).await.unwrap_or_default();
+        let response = self.get(&path).await.unwrap_or_default();
         let begin = f64::from(u32::try_from(end - seconds).expect("a time"));
         let point = |pair: &Value| Some((pair[0].as_f64()? - begin, pair[1].as_str()?.parse().ok()?));
-        let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
         let points = |result: &Value| result["values"].as_array().into_iter().flatten().filter_map(point).collect();
         results.iter().map(points).collect()
     }
 
-    /// The alerts that are on their way or firing.
+    /// Pending and firing alerts.
     async fn alerts(&self) -> BTreeSet<String> {
-        let answer = self.get("/api/v1/alerts").await.unwrap_or_default();
-        let alerts = answer["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        let response = self.get("/api/v1/alerts").await.unwrap_or_default();
+        let alerts = response["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts.iter().filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned)).collect()
     }
 }
@@ -184,7 +184,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// Something of everything that the panels show: users, posts, refusals.
+/// Produces data for every panel: users, posts, errors.
 async fn load(client: &Client) {
     let user = client.ready_user().await;
     for (kind, cents) in [("credit", 500), ("debit", 200), ("debit", 9_000)] {
@@ -193,11 +193,11 @@ async fn load(client: &Client) {
     client.log_in(&user.email, "another password").await;
     client.me("no token").await;
     let url = format!("{}/v1/balance", client.wallet);
-    client.send(client.request(reqwest::Method::GET, &url).bearer_auth(token_of(&stranger()))).await;
+    client.send(client.request(reqwest::Method::GET, &url).bearer_auth(token_of(&unknown_user_id()))).await;
 }
 
 #[tokio::test]
-async fn every_panel_shows_something_under_load_and_a_dead_letter_raises_its_alert() {
+async fn every_panel_has_data_under_load_and_a_dead_letter_raises_its_alert() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let prometheus = Prometheus::over(&users, &wallet);
@@ -210,23 +210,23 @@ async fn every_panel_shows_something_under_load_and_a_dead_letter_raises_its_ale
         known.extend(Scrape::of(&process.url()).await.families().into_iter().map(|family| family.name));
     }
     let rules = text(&folder().join("alerts.yml"));
-    let asked: BTreeSet<_> = empty.iter().flat_map(|(_, query)| names(query)).chain(names(&rules)).collect();
-    assert_eq!(asked.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "no role has these");
-    assert_eq!(known.difference(&asked).collect::<Vec<_>>(), Vec::<&String>::new(), "no panel shows these");
+    let used: BTreeSet<_> = empty.iter().flat_map(|(_, query)| names(query)).chain(names(&rules)).collect();
+    assert_eq!(used.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "metrics that no role exports");
+    assert_eq!(known.difference(&used).collect::<Vec<_>>(), Vec::<&String>::new(), "metrics that no panel uses");
 
     let until = std::time::Instant::now() + PATIENCE;
     while !empty.is_empty() {
-        assert!(std::time::Instant::now() < until, "these panels show nothing:\n{empty:#?}");
+        assert!(std::time::Instant::now() < until, "panels without data:\n{empty:#?}");
         load(&client).await;
         let mut still = Vec::new();
         for (title, query) in empty {
-            if !prometheus.shows(&query.replace("$__rate_interval", "10s")).await {
+            if !prometheus.has_data(&query.replace("$__rate_interval", "10s")).await {
                 still.push((title, query));
             }
         }
         empty = still;
     }
-    assert!(!prometheus.shows("purse_nothing").await, "a query shows what there is not");
+    assert!(!prometheus.has_data("purse_nothing").await, "a query for an unknown metric returns data");
     if let Some(folder) = std::env::var_os("PURSE_PICTURES") {
         pictures(&prometheus, &client, Path::new(&folder)).await;
     }
@@ -239,7 +239,7 @@ async fn every_panel_shows_something_under_load_and_a_dead_letter_raises_its_ale
     .await;
 }
 
-/// Draws both dashboards after some more load.
+/// Draws both dashboards after more load.
 async fn pictures(prometheus: &Prometheus, client: &Client, folder: &Path) {
     for _ in 0..PICTURE_S {
         load(client).await;

@@ -1,4 +1,4 @@
-//! `purse dlq list`, `show` and `purge`: what lies in the dead letters, and that looking at it changes nothing.
+//! `purse dlq list`, `show` and `purge`.
 
 use std::collections::BTreeMap;
 
@@ -6,65 +6,65 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Ran, World, command, eventually, on_a_terminal, purse};
+use crate::support::{CommandOutput, World, command, eventually, purse, run_on_terminal};
 
 const DEAD: &str = "wallet.provision.dlq";
 
-/// A world whose queues are declared and whose wallet role is gone again.
-pub async fn quiet_world() -> World {
+/// The queues are declared, and no wallet role is running.
+pub async fn world_with_queues() -> World {
     let world = World::new().await;
     world.start(Role::Wallet).await.kill().await;
-    world.broker.abandoned("wallet.provision").await;
+    world.broker.wait_until_unconsumed("wallet.provision").await;
     world
 }
 
-/// The only setting that the command needs.
-pub fn broker_alone(world: &World) -> BTreeMap<String, String> {
+/// The only setting that the commands need.
+pub fn broker_url_only(world: &World) -> BTreeMap<String, String> {
     [("RABBITMQ_URL".to_owned(), world.broker.url())].into()
 }
 
-pub async fn dlq(world: &World, arguments: &[&str]) -> Ran {
+pub async fn dlq(world: &World, arguments: &[&str]) -> CommandOutput {
     let all: Vec<&str> = std::iter::once("dlq").chain(arguments.iter().copied()).collect();
-    purse(&all, &broker_alone(world)).await
+    purse(&all, &broker_url_only(world)).await
 }
 
-/// Puts a dead letter there as the wallet role does.
-pub async fn bury(world: &World, id: &str, body: &[u8], reason: &str) {
+/// Publishes a dead letter as the wallet role does.
+pub async fn publish_dead_letter(world: &World, id: &str, body: &[u8], reason: &str) {
     let headers = [("x-error", reason), ("x-request-id", "r-1")];
     world.broker.publish("domain.events.dlx", DEAD, body, Some(id), &headers).await;
 }
 
-/// The ids in the queue, in their order.
-async fn order(world: &World) -> Vec<String> {
+/// The ids of the dead letters, in order.
+async fn ids_in_order(world: &World) -> Vec<String> {
     let listed = dlq(world, &["list", "--format", "json"]).await.done();
     let letters = listed["deadLetters"].as_array().expect("a list");
     letters.iter().map(|letter| letter["id"].as_str().expect("id").to_owned()).collect()
 }
 
-/// What was given back is in the queue a moment later.
-pub async fn depth_is(world: &World, queue: &str, depth: u32) {
-    eventually(crate::support::PATIENCE, &format!("{queue} holds {depth}"), || async {
+/// Returned messages are in the queue a moment later.
+pub async fn wait_for_depth(world: &World, queue: &str, depth: u32) {
+    eventually(crate::support::PATIENCE, &format!("{queue} has {depth} messages"), || async {
         (world.broker.depth(queue).await == Some(depth)).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_takes_none() {
-    let world = quiet_world().await;
+async fn the_list_shows_each_dead_letter_with_its_reason_attempts_and_age_and_removes_none() {
+    let world = world_with_queues().await;
     let empty = dlq(&world, &["list"]).await;
-    assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "There are no dead letters.\n", ""));
+    assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "No dead letters.\n", ""));
     assert_eq!(dlq(&world, &["list", "--format", "json"]).await.done(), json!({"deadLetters": [], "total": 0}));
 
-    let ours = Uuid::now_v7().to_string();
-    bury(&world, &ours, b"{}", "userId is not a UUID").await;
-    bury(&world, "by-hand", b"{}", "some\u{1b}[31m reason\nof two lines").await;
+    let id_with_time = Uuid::now_v7().to_string();
+    publish_dead_letter(&world, &id_with_time, b"{}", "userId is not a UUID").await;
+    publish_dead_letter(&world, "by-hand", b"{}", "some\u{1b}[31m reason\nof two lines").await;
     world.broker.publish("", DEAD, b"bare", None, &[]).await;
     for _ in 0..2 {
         let listed = dlq(&world, &["list", "--format", "json"]).await.done();
         assert_eq!(listed["total"], 3);
         let letters = listed["deadLetters"].as_array().expect("a list");
-        assert_eq!((&letters[0]["id"], &letters[0]["reason"]), (&json!(ours), &json!("userId is not a UUID")));
+        assert_eq!((&letters[0]["id"], &letters[0]["reason"]), (&json!(id_with_time), &json!("userId is not a UUID")));
         assert!(letters[0]["ageSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{listed}");
         assert!(letters[0]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{listed}");
         assert_eq!(letters[1]["reason"], "some\u{1b}[31m reason\nof two lines");
@@ -78,31 +78,34 @@ async fn the_list_names_each_dead_letter_with_its_reason_attempts_and_age_and_ta
     assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["ID", "ATTEMPTS", "AGE", "REASON"]);
-    assert!(lines[1].starts_with(&ours) && lines[1].ends_with("userId is not a UUID"), "{lines:?}");
-    assert!(lines[2].ends_with(r"some\u{1b}[31m reason\nof two lines"), "nothing steers the terminal: {lines:?}");
-    assert_eq!(lines.last(), Some(&"3 dead letters. `purse dlq show ID` shows one."));
-    depth_is(&world, DEAD, 3).await;
+    assert!(lines[1].starts_with(&id_with_time) && lines[1].ends_with("userId is not a UUID"), "{lines:?}");
+    assert!(
+        lines[2].ends_with(r"some\u{1b}[31m reason\nof two lines"),
+        "control characters reach the terminal: {lines:?}"
+    );
+    assert_eq!(lines.last(), Some(&"3 dead letters. See `purse dlq show ID` for details."));
+    wait_for_depth(&world, DEAD, 3).await;
 }
 
 #[tokio::test]
-async fn a_short_list_says_how_many_there_are_and_the_order_stays() {
-    let world = quiet_world().await;
+async fn a_limited_list_reports_the_total_and_keeps_the_order() {
+    let world = world_with_queues().await;
     let ids: Vec<String> = (0..7).map(|n| format!("letter-{n}")).collect();
     for id in &ids {
-        bury(&world, id, b"{}", "no").await;
+        publish_dead_letter(&world, id, b"{}", "no").await;
     }
     let short = dlq(&world, &["list", "--first", "2"]).await;
     assert!(short.out.contains("letter-1") && !short.out.contains("letter-2"), "{short:?}");
-    assert!(short.out.ends_with("2 of 7 dead letters. `--first 7` shows more.\n"), "{short:?}");
-    assert_eq!(order(&world).await, ids);
+    assert!(short.out.ends_with("Showing 2 of 7 dead letters; `--first 7` shows more.\n"), "{short:?}");
+    assert_eq!(ids_in_order(&world).await, ids);
     assert_eq!(dlq(&world, &["show", "letter-4"]).await.code, Some(0));
-    assert_eq!(order(&world).await, ids);
+    assert_eq!(ids_in_order(&world).await, ids);
 }
 
 #[tokio::test]
 async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
-    let world = quiet_world().await;
-    bury(&world, "first", b"{\"userId\":\"x\"}", "userId is not a UUID").await;
+    let world = world_with_queues().await;
+    publish_dead_letter(&world, "first", b"{\"userId\":\"x\"}", "userId is not a UUID").await;
     world.broker.publish("", DEAD, b"\xff\x00", Some("bytes"), &[]).await;
     let shown = dlq(&world, &["show", "first", "--format", "json"]).await.done();
     let expected = json!({
@@ -119,16 +122,19 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
     assert_eq!(line("body").as_deref(), Some("{\"userId\":\"x\"}"), "{table:?}");
     assert_eq!(line("header x-request-id").as_deref(), Some("r-1"), "{table:?}");
 
-    let missing = dlq(&world, &["show", "nobody"]).await;
+    let missing = dlq(&world, &["show", "unknown"]).await;
     assert_eq!((missing.code, missing.out.as_str()), (Some(1), ""));
-    assert!(missing.err.contains("no dead letter is nobody") && missing.err.contains("purse dlq list"), "{missing:?}");
-    depth_is(&world, DEAD, 2).await;
+    assert!(
+        missing.err.contains("no dead letter with id unknown") && missing.err.contains("purse dlq list"),
+        "{missing:?}"
+    );
+    wait_for_depth(&world, DEAD, 2).await;
 }
 
 #[tokio::test]
-async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
-    let world = quiet_world().await;
-    // A queue of its own that lets messages die of age into the dead letters, as the broker does at its limits.
+async fn a_message_dead_lettered_by_the_broker_is_listed_with_its_reason_and_age() {
+    let world = world_with_queues().await;
+    // The broker dead-letters the expired messages of this queue, as it does when a limit is reached.
     let (_connection, channel) = world.broker.channel().await;
     let mut arguments = lapin::types::FieldTable::default();
     for (name, value) in [("x-dead-letter-exchange", "domain.events.dlx"), ("x-dead-letter-routing-key", DEAD)] {
@@ -138,42 +144,42 @@ async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
     let durable = lapin::options::QueueDeclareOptions::durable();
     channel.queue_declare("short-lived".into(), durable, arguments).await.expect("declared");
     world.broker.publish("", "short-lived", b"{}", Some("aged"), &[]).await;
-    depth_is(&world, DEAD, 1).await;
+    wait_for_depth(&world, DEAD, 1).await;
     let letter = &dlq(&world, &["list", "--format", "json"]).await.done()["deadLetters"][0];
-    assert_eq!(letter["reason"], "the broker gave it up: expired in short-lived");
+    assert_eq!(letter["reason"], "dead-lettered by the broker: expired in short-lived");
     assert!(letter["ageSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{letter}");
-    // What dies twice in one circle is dropped by the broker, so a redriven one must not carry its record along.
+    // The broker drops messages that are dead-lettered in a cycle, so a redriven message must not keep its x-death.
     assert_eq!(dlq(&world, &["redrive", "aged", "--format", "json"]).await.done()["redriven"], 1);
     let again = world.broker.take("wallet.provision").await.expect("redriven");
     assert!(again.headers.keys().all(|name| !name.contains("death")), "{again:?}");
 }
 
 #[tokio::test]
-async fn long_work_shows_a_bar_on_a_terminal_and_nothing_elsewhere() {
-    let world = quiet_world().await;
+async fn a_progress_bar_is_shown_on_a_terminal_only() {
+    let world = world_with_queues().await;
     for n in 0..3 {
-        bury(&world, &n.to_string(), b"{}", "no").await;
+        publish_dead_letter(&world, &n.to_string(), b"{}", "no").await;
     }
-    let mut listing = command(&["dlq", "list"], &broker_alone(&world));
+    let mut listing = command(&["dlq", "list"], &broker_url_only(&world));
     listing.env("TERM", "xterm");
-    let told = tokio::task::spawn_blocking(move || on_a_terminal(listing)).await.expect("thread");
-    assert!(told.contains("reading dead letters"), "{told:?}");
+    let output = tokio::task::spawn_blocking(move || run_on_terminal(listing)).await.expect("thread");
+    assert!(output.contains("reading dead letters"), "{output:?}");
     let elsewhere = dlq(&world, &["list"]).await;
     assert_eq!((elsewhere.code, elsewhere.err.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]
 async fn a_purge_removes_all_and_its_dry_run_none() {
-    let world = quiet_world().await;
+    let world = world_with_queues().await;
     for n in 0..3 {
-        bury(&world, &n.to_string(), b"{}", "no").await;
+        publish_dead_letter(&world, &n.to_string(), b"{}", "no").await;
     }
     let dry = dlq(&world, &["purge", "--dry-run", "--format", "json"]).await.done();
     assert_eq!(dry, json!({"dryRun": true, "purged": 3, "left": 3}));
-    depth_is(&world, DEAD, 3).await;
+    wait_for_depth(&world, DEAD, 3).await;
     let purged = dlq(&world, &["purge"]).await;
-    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "3 dead letters removed for good; 0 left.\n"));
-    depth_is(&world, DEAD, 0).await;
+    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "Removed 3 dead letters for good; 0 left.\n"));
+    wait_for_depth(&world, DEAD, 0).await;
     assert_eq!(
         dlq(&world, &["purge", "--format", "json"]).await.done(),
         json!({"dryRun": false, "purged": 0, "left": 0})
@@ -181,7 +187,7 @@ async fn a_purge_removes_all_and_its_dry_run_none() {
 }
 
 #[tokio::test]
-async fn without_a_broker_or_its_queue_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_a_broker_or_its_queue_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     for arguments in [&["list"][..], &["show", "x"], &["redrive"], &["purge"]] {
         let missing = dlq(&world, arguments).await;
@@ -189,15 +195,15 @@ async fn without_a_broker_or_its_queue_the_command_says_what_to_do_and_ends_with
         assert!(missing.err.contains("RabbitMQ has no queue wallet.provision.dlq"), "{missing:?}");
         assert!(missing.err.contains("start that role once"), "{missing:?}");
     }
-    let away = [("RABBITMQ_URL".to_owned(), "amqp://u:hunter22@127.0.0.1:1/%2f".to_owned())].into();
-    let away = purse(&["dlq", "list"], &away).await;
-    assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("Check that it runs and that RABBITMQ_URL is right"), "{away:?}");
-    assert!(!away.err.contains("hunter22"), "{away:?}");
+    let unreachable = [("RABBITMQ_URL".to_owned(), "amqp://u:hunter22@127.0.0.1:1/%2f".to_owned())].into();
+    let output = purse(&["dlq", "list"], &unreachable).await;
+    assert_eq!(output.code, Some(69), "{output:?}");
+    assert!(output.err.contains("Check that it is running and that RABBITMQ_URL is correct"), "{output:?}");
+    assert!(!output.err.contains("hunter22"), "{output:?}");
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64_before_anything_is_opened() {
+async fn invalid_usage_exits_with_64_before_any_connection() {
     let nowhere: BTreeMap<String, String> = [("RABBITMQ_URL".to_owned(), "amqp://127.0.0.1:1".to_owned())].into();
     for arguments in [
         &["dlq"][..],
@@ -211,9 +217,9 @@ async fn bad_usage_of_the_command_ends_with_64_before_anything_is_opened() {
         &["dlq", "list", "--format", "yaml"],
         &["dlq", "list", "--config-dir", "/nonexistent"],
     ] {
-        let refused = purse(arguments, &nowhere).await;
-        assert_eq!(refused.code, Some(64), "{arguments:?} {refused:?}");
-        assert!(!refused.err.is_empty(), "{arguments:?}");
+        let output = purse(arguments, &nowhere).await;
+        assert_eq!(output.code, Some(64), "{arguments:?} {output:?}");
+        assert!(!output.err.is_empty(), "{arguments:?}");
     }
     let nothing = purse(&["dlq", "list"], &BTreeMap::new()).await;
     assert_eq!(nothing.code, Some(64));

@@ -1,46 +1,19 @@
-//! The commands of docs/operations.md do what the page shows.
+//! The commands of docs/operations.md print what the page shows.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use serde_json::json;
 
-use crate::support::{Client, PATIENCE, World, eventually};
+use crate::support::repository::text;
+use crate::support::{Client, ELLIPSIS, PATIENCE, World, eventually, walk_steps};
 
-/// The ids that the page shows.
+/// The IDs on the page.
 const SHOWN_EVENT: &str = "01a206c3-0b00-7000-8000-0000000000e1";
 const SHOWN_USER: &str = "01a206c3-0b00-7000-8000-0000000000a1";
-/// Stands in an answer for what is different each time.
-const ELLIPSIS: char = '…';
-
-/// A command of the page, and what it prints according to it.
-struct Step {
-    command: String,
-    answer: Option<String>,
-}
-
-/// The steps between two marks of the page.
-fn steps(mark: &str) -> Vec<Step> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
-    let page = fs::read_to_string(path).expect("page");
-    let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
-    let inside = page.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("marks").0;
-    let mut steps: Vec<Step> = Vec::new();
-    for (index, block) in inside.split("```").enumerate().filter(|(index, _)| index % 2 == 1) {
-        let (language, body) = block.split_once('\n').expect("a block of lines");
-        match (language, steps.last_mut()) {
-            ("sh", _) => steps.push(Step { command: body.to_owned(), answer: None }),
-            ("text", Some(step)) if step.answer.is_none() => step.answer = Some(body.to_owned()),
-            (other, _) => panic!("block {index} of {mark} is `{other}`, which belongs elsewhere"),
-        }
-    }
-    steps
-}
-
-/// Whether a line is the one that the page shows; columns may be of other widths.
+/// Whether a line equals the one on the page, except for column widths and changing values.
 fn line_fits(shown: &str, got: &str) -> bool {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let (shown, got) = (words(shown), words(got));
@@ -60,32 +33,32 @@ fn fits(shown: &str, got: &str) -> bool {
     shown.lines().count() == got.lines().count() && shown.lines().zip(got.lines()).all(|(s, g)| line_fits(s, g))
 }
 
-/// Runs the steps of a section, with these values in the place of those that the page shows.
+/// Runs the steps of a section, with these values instead of those on the page.
 async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
-    let steps = steps(mark);
-    assert!(steps.iter().any(|step| step.answer.is_some()), "{mark} shows nothing");
+    let steps = walk_steps(&text("docs/operations.md"), mark, "text");
+    assert!(steps.iter().any(|step| step.output.is_some()), "{mark} shows no output");
     let folder = Path::new(env!("CARGO_BIN_EXE_purse")).parent().expect("folder").display().to_string();
     for step in steps {
         let mut shell = Command::new("sh");
-        shell.args(["-eu", "-c", &real(&step.command)]).env_clear().envs(settings);
+        shell.args(["-eu", "-c", &real(&step.commands)]).env_clear().envs(settings);
         shell.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap_or_default()));
         let ran = tokio::task::spawn_blocking(move || shell.output().expect("sh")).await.expect("thread");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.command);
-        if let Some(shown) = step.answer.map(|answer| real(&answer)) {
-            assert!(fits(&shown, &out), "{}\nthe page shows:\n{shown}\nit printed:\n{out}", step.command);
+        assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.commands);
+        if let Some(shown) = step.output.map(|output| real(&output)) {
+            assert!(fits(&shown, &out), "{}\nthe page shows:\n{shown}\nit printed:\n{out}", step.commands);
         }
     }
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_then_the_rest() {
+async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     let world = World::new().await;
     let fast = [("RETRY_TTL_1_MS", "200"), ("RETRY_TTL_2_MS", "300"), ("RETRY_TTL_3_MS", "400")];
     let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &fast));
     let client = Client::new(&users.url(), &wallet.url());
-    // The cause that the page tells of: a right is gone.
+    // The cause on the page: a missing privilege.
     let runtime_url = &world.databases.wallet.runtime_url;
     let runtime_user = runtime_url.split("//").nth(1).and_then(|rest| rest.split(':').next()).expect("user");
     world.sql(Role::Wallet, &format!("REVOKE INSERT ON wallets FROM {runtime_user}")).await;
@@ -105,7 +78,7 @@ async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_the
     let mut settings = world.settings(Role::Wallet);
     settings.extend(world.settings(Role::Users));
     follow("dead-letters", &settings, &[(SHOWN_EVENT, &event), (SHOWN_USER, &user)]).await;
-    eventually(PATIENCE, "the wallet is there", || async {
+    eventually(PATIENCE, "the wallet exists", || async {
         (world.sql(Role::Wallet, "SELECT user_id FROM wallets").await == user).then_some(())
     })
     .await;
@@ -115,7 +88,7 @@ async fn a_dead_letter_is_found_explained_and_redriven_as_the_page_shows_and_the
 }
 
 #[test]
-fn an_answer_that_differs_from_the_page_is_seen() {
+fn an_output_that_differs_from_the_page_is_detected() {
     assert!(fits("a  …  c\n", "a b  c\n") && fits("… (since …)", "5s (since 2026-11-23T00:00:00Z)"));
     for (shown, got) in [("a … c", "a b d"), ("a\nb", "a"), ("a", "b"), ("a … b … c", "a x c"), ("ab", "a b")] {
         assert!(!fits(shown, got), "{shown:?} {got:?}");

@@ -1,4 +1,4 @@
-//! `purse ledger verify`: a sound ledger passes, and each broken law is told with its wallet.
+//! `purse ledger verify`: a consistent ledger passes, and each broken law is reported with its wallet.
 
 use std::collections::BTreeMap;
 
@@ -6,87 +6,91 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, Ran, User, World, purse};
+use crate::support::{Client, CommandOutput, User, World, purse};
 
-/// Changes what nothing may change: as the superuser, with the triggers and foreign keys off.
+/// Changes the ledger as the superuser, with triggers and foreign keys disabled.
 async fn corrupt(world: &World, change: &str) {
     world.sql(Role::Wallet, &format!("SET session_replication_role = replica; {change}")).await;
 }
 
-async fn verify(world: &World, arguments: &[&str]) -> Ran {
+async fn verify(world: &World, arguments: &[&str]) -> CommandOutput {
     let database = world.databases.wallet.runtime_url.clone();
     let all: Vec<&str> = ["ledger", "verify"].into_iter().chain(arguments.iter().copied()).collect();
     purse(&all, &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await
 }
 
-/// The differing wallets, with the laws that each breaks.
-fn laws(told: &Value) -> BTreeMap<String, Vec<String>> {
+/// The differing wallets, with the broken_laws that each breaks.
+fn broken_laws(report: &Value) -> BTreeMap<String, Vec<String>> {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let wallets = told["differing"].as_array().expect("a list").iter();
-    let laws = |wallet: &Value| wallet["faults"].as_array().expect("faults").iter().map(|f| text(&f["law"])).collect();
-    wallets.map(|wallet| (text(&wallet["userId"]), laws(wallet))).collect()
+    let wallets = report["differing"].as_array().expect("a list").iter();
+    let broken_laws =
+        |wallet: &Value| wallet["faults"].as_array().expect("faults").iter().map(|f| text(&f["law"])).collect();
+    wallets.map(|wallet| (text(&wallet["userId"]), broken_laws(wallet))).collect()
 }
 
-/// People with five entries each: 100, 200, 300, 250, 350.
-async fn people(client: &Client, count: usize) -> Vec<User> {
-    let mut people = Vec::new();
+/// Creates users with five entries each; the balances are 100, 200, 300, 250, 350.
+async fn users_with_entries(client: &Client, count: usize) -> Vec<User> {
+    let mut users = Vec::new();
     for _ in 0..count {
         let user = client.ready_user().await;
         for (kind, cents) in [("credit", 100), ("credit", 100), ("credit", 100), ("debit", 50), ("credit", 100)] {
             assert_eq!(client.post(&user, kind, cents, None).await.status, 201);
         }
-        people.push(user);
+        users.push(user);
     }
-    people
+    users
 }
 
 #[tokio::test]
-async fn a_corrupted_wallet_is_named_with_the_entry_where_it_begins_and_no_other_is() {
+async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    let people = people(&client, 3).await;
+    let users = users_with_entries(&client, 3).await;
     client.ready_user().await; // a wallet without an entry
-    let sound = verify(&world, &[]).await;
-    let told = "4 wallets with 15 entries: all of them are right.\n";
-    assert_eq!((sound.code, sound.out.as_str(), sound.err.as_str()), (Some(0), told, ""));
+    let consistent = verify(&world, &[]).await;
+    let message = "4 wallets with 15 entries: all consistent.\n";
+    assert_eq!((consistent.code, consistent.out.as_str(), consistent.err.as_str()), (Some(0), message, ""));
     let empty = json!({"differing": [], "wallets": 4, "entries": 15, "differingWallets": 0});
     assert_eq!(verify(&world, &["--format", "json"]).await.done(), empty);
 
-    let broken = &people[1].id;
+    let broken = &users[1].id;
     let change = format!("UPDATE transactions SET balance_after_minor = 999 WHERE user_id = '{broken}' AND seq = 3");
     corrupt(&world, &change).await;
-    let told = verify(&world, &["--format", "json"]).await;
-    assert_eq!((told.code, told.err.as_str()), (Some(1), ""), "{told:?}");
-    let fault = json!({"law": "balance", "seq": 3, "message": "entry 3 says 999, and the entries up to it make 300"});
+    let report = verify(&world, &["--format", "json"]).await;
+    assert_eq!((report.code, report.err.as_str()), (Some(1), ""), "{report:?}");
+    let fault = json!({"law": "balance", "seq": 3, "message": "entry 3 has balance 999, but the entries up to it add up to 300"});
     let wallet = json!({"userId": broken, "entries": 5, "balanceMinor": 350, "recountedMinor": 350, "faults": [fault]});
-    assert_eq!(told.json(), json!({"differing": [wallet], "wallets": 4, "entries": 15, "differingWallets": 1}));
+    assert_eq!(report.json(), json!({"differing": [wallet], "wallets": 4, "entries": 15, "differingWallets": 1}));
     let table = verify(&world, &[]).await;
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(table.code, Some(1));
-    assert_eq!(lines[1], format!("{broken}  balance  3      entry 3 says 999, and the entries up to it make 300"));
-    assert_eq!(lines[3], "4 wallets with 15 entries: 1 of them is wrong by what their own entries say.");
+    assert_eq!(
+        lines[1],
+        format!("{broken}  balance  3      entry 3 has balance 999, but the entries up to it add up to 300")
+    );
+    assert_eq!(lines[3], "4 wallets with 15 entries: 1 inconsistent.");
 
     // One user's wallet alone.
     assert_eq!(verify(&world, &["--user", broken]).await.code, Some(1));
-    let other = verify(&world, &["--user", &people[0].id, "--format", "json"]).await.done();
+    let other = verify(&world, &["--user", &users[0].id, "--format", "json"]).await.done();
     assert_eq!(other, json!({"differing": [], "wallets": 1, "entries": 5, "differingWallets": 0}));
-    let stranger = Uuid::now_v7().to_string();
-    let nobody = verify(&world, &["--user", &stranger]).await;
-    assert_eq!((nobody.code, nobody.out.as_str()), (Some(1), ""));
-    assert!(nobody.err.contains(&format!("there is no wallet of user {stranger}")), "{nobody:?}");
+    let unknown = Uuid::now_v7().to_string();
+    let output = verify(&world, &["--user", &unknown]).await;
+    assert_eq!((output.code, output.out.as_str()), (Some(1), ""));
+    assert!(output.err.contains(&format!("user {unknown} has no wallet")), "{output:?}");
 }
 
 #[tokio::test]
-async fn every_law_of_the_ledger_is_held_against_it() {
+async fn every_broken_rule_of_the_ledger_is_reported() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    let people = people(&client, 7).await;
-    let of = |n: usize| format!("WHERE user_id = '{}'", people[n].id);
+    let users = users_with_entries(&client, 7).await;
+    let of = |n: usize| format!("WHERE user_id = '{}'", users[n].id);
     for change in [
-        // The first of all is missing, and one in the middle.
+        // A missing first entry, and one missing in the middle.
         format!("DELETE FROM transactions {} AND seq = 1", of(0)),
         format!("DELETE FROM transactions {} AND seq = 4", of(1)),
-        // Money that came from nowhere, last row or not.
+        // A wrong amount in the middle, and a wrong balance at the end.
         format!("UPDATE transactions SET amount_minor = 101 {} AND seq = 2", of(2)),
         format!("UPDATE transactions SET balance_after_minor = 351 {} AND seq = 5", of(3)),
         format!("UPDATE transactions SET created_at = created_at - interval '1 hour' {} AND seq = 3", of(4)),
@@ -99,8 +103,8 @@ async fn every_law_of_the_ledger_is_held_against_it() {
     ] {
         corrupt(&world, &change).await;
     }
-    let told = verify(&world, &["--format", "json"]).await;
-    assert_eq!((told.code, &told.json()["differingWallets"]), (Some(1), &json!(7)), "{told:?}");
+    let report = verify(&world, &["--format", "json"]).await;
+    assert_eq!((report.code, &report.json()["differingWallets"]), (Some(1), &json!(7)), "{report:?}");
     let expected: [&[&str]; 7] = [
         &["sequence", "balance"],
         &["sequence", "balance"],
@@ -110,14 +114,14 @@ async fn every_law_of_the_ledger_is_held_against_it() {
         &["balance", "negative"],
         &["wallet"],
     ];
-    let found = laws(&told.json());
-    for (user, laws) in people.iter().zip(expected) {
-        assert_eq!(found[&user.id], laws, "{found:?}");
+    let found = broken_laws(&report.json());
+    for (user, broken_laws) in users.iter().zip(expected) {
+        assert_eq!(found[&user.id], broken_laws, "{found:?}");
     }
 }
 
 #[tokio::test]
-async fn who_posts_meanwhile_neither_waits_nor_is_taken_for_a_fault() {
+async fn posts_during_a_verification_neither_wait_nor_appear_as_faults() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
@@ -133,8 +137,8 @@ async fn who_posts_meanwhile_neither_waits_nor_is_taken_for_a_fault() {
     });
     let mut seen = Vec::new();
     for _ in 0..10 {
-        let told = verify(&world, &["--format", "json"]).await.done();
-        seen.push(told["entries"].as_u64().expect("entries"));
+        let report = verify(&world, &["--format", "json"]).await.done();
+        seen.push(report["entries"].as_u64().expect("entries"));
     }
     stop.send(()).expect("still posting");
     let written = posts.await.expect("posted");
@@ -144,7 +148,7 @@ async fn who_posts_meanwhile_neither_waits_nor_is_taken_for_a_fault() {
 }
 
 #[tokio::test]
-async fn many_differing_wallets_are_all_named() {
+async fn many_differing_wallets_are_all_reported() {
     let world = World::new().await;
     let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
@@ -154,27 +158,27 @@ async fn many_differing_wallets_are_all_named() {
          SELECT user_id, seq, gen_random_uuid(), 'credit', 1, CASE WHEN seq = 3 THEN 4 ELSE seq END, now()
          FROM wallets, generate_series(1, 4) AS seq";
     corrupt(&world, generate).await;
-    let told = verify(&world, &["--format", "json"]).await;
-    assert_eq!((told.code, laws(&told.json()).len()), (Some(1), 5000));
-    assert_eq!(told.json()["entries"], 20_000);
+    let report = verify(&world, &["--format", "json"]).await;
+    assert_eq!((report.code, broken_laws(&report.json()).len()), (Some(1), 5000));
+    assert_eq!(report.json()["entries"], 20_000);
     let table = verify(&world, &[]).await;
     assert_eq!((table.code, table.out.lines().count()), (Some(1), 5000 + 3));
 }
 
 #[tokio::test]
-async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_its_database_or_its_tables_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     let bare = verify(&world, &[]).await;
     assert_eq!((bare.code, bare.out.as_str()), (Some(69), ""), "{bare:?}");
     assert!(bare.err.contains("Run `purse migrate --role wallet` first"), "{bare:?}");
-    let away = [("WALLET_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
-    let away = purse(&["ledger", "verify"], &away).await;
-    assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("WALLET_DATABASE_URL is right") && !away.err.contains("hunter22"), "{away:?}");
+    let unreachable = [("WALLET_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
+    let output = purse(&["ledger", "verify"], &unreachable).await;
+    assert_eq!(output.code, Some(69), "{output:?}");
+    assert!(output.err.contains("WALLET_DATABASE_URL is correct") && !output.err.contains("hunter22"), "{output:?}");
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64() {
+async fn invalid_usage_exits_with_64() {
     let settings: BTreeMap<String, String> =
         [("WALLET_DATABASE_URL".to_owned(), "postgres://u:p@127.0.0.1:1/x".to_owned())].into();
     for arguments in [
@@ -184,8 +188,8 @@ async fn bad_usage_of_the_command_ends_with_64() {
         &["ledger", "verify", "--dry-run"],
         &["ledger", "verify", "--format", "csv"],
     ] {
-        let refused = purse(arguments, &settings).await;
-        assert_eq!((refused.code, refused.out.as_str()), (Some(64), ""), "{arguments:?} {refused:?}");
+        let output = purse(arguments, &settings).await;
+        assert_eq!((output.code, output.out.as_str()), (Some(64), ""), "{arguments:?} {output:?}");
     }
     assert_eq!(purse(&["ledger", "verify"], &BTreeMap::new()).await.code, Some(64));
 }

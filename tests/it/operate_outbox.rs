@@ -1,4 +1,4 @@
-//! `purse outbox`: what waits, and events published again.
+//! `purse outbox`: the backlog, and republished events.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, PATIENCE, Ran, World, eventually, purse};
+use crate::support::{Client, CommandOutput, PATIENCE, World, eventually, purse};
 
-async fn outbox(world: &World, arguments: &[&str]) -> Ran {
+async fn outbox(world: &World, arguments: &[&str]) -> CommandOutput {
     let database = world.databases.users.runtime_url.clone();
     let all: Vec<&str> = std::iter::once("outbox").chain(arguments.iter().copied()).collect();
     purse(&all, &[("USERS_DATABASE_URL".to_owned(), database)].into()).await
 }
 
-/// A world whose users database is migrated, and whose role is gone again.
-async fn quiet_world() -> World {
+/// The users database is migrated, and no users role is running.
+async fn migrated_world() -> World {
     let world = World::new().await;
     let migrated = purse(&["migrate", "--role", "users"], &world.settings(Role::Users)).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     world
 }
 
-/// An event, written at this time.
+/// Inserts an event with this status and creation time; returns its id.
 async fn write(world: &World, status: &str, written: &str) -> String {
     let id = Uuid::now_v7().to_string();
     let published = if status == "published" { "now()" } else { "NULL" };
@@ -43,38 +43,38 @@ async fn wallets(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn the_status_tells_what_waits_since_when_and_what_the_broker_said() {
-    let world = quiet_world().await;
+async fn the_status_shows_what_is_pending_since_when_and_why_the_broker_refused_it() {
+    let world = migrated_world().await;
     let nothing = outbox(&world, &["status"]).await;
-    assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), "Nothing waits: every event is published.\n"));
+    assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), "Nothing pending: all events are published.\n"));
     let empty = json!({
         "refusals": [], "pending": 0, "claimed": 0, "refused": 0, "attemptsMax": 0, "oldestAt": null, "oldestSeconds": null,
     });
     assert_eq!(outbox(&world, &["status", "--format", "json"]).await.done(), empty);
 
-    // No wallet role has ever run here: the broker gives everything back.
+    // No wallet role has declared the queue, so the broker returns every event.
     let users = world.spawn(Role::Users, &[]).await;
     let client = Client::new(&users.url(), &users.url());
     client.user().await;
     client.user().await;
-    let told = eventually(PATIENCE, "both are refused", || async {
-        let told = outbox(&world, &["status", "--format", "json"]).await.done();
-        (told["refusals"][0]["events"] == 2).then_some(told)
+    let report = eventually(PATIENCE, "both are refused", || async {
+        let report = outbox(&world, &["status", "--format", "json"]).await.done();
+        (report["refusals"][0]["events"] == 2).then_some(report)
     })
     .await;
-    assert_eq!((&told["pending"], &told["refused"]), (&json!(2), &json!(2)), "{told}");
-    assert!(told["oldestSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{told}");
-    let refusal = &told["refusals"][0];
-    assert_eq!(refusal["error"], "unroutable: 312 NO_ROUTE", "{told}");
-    assert!(refusal["attemptsMax"].as_i64().is_some_and(|n| n >= 1), "{told}");
-    assert!(refusal["nextAttemptAt"].as_str().is_some_and(|at| at.ends_with('Z')), "{told}");
+    assert_eq!((&report["pending"], &report["refused"]), (&json!(2), &json!(2)), "{report}");
+    assert!(report["oldestSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{report}");
+    let refusal = &report["refusals"][0];
+    assert_eq!(refusal["error"], "unroutable: 312 NO_ROUTE", "{report}");
+    assert!(refusal["attemptsMax"].as_i64().is_some_and(|n| n >= 1), "{report}");
+    assert!(refusal["nextAttemptAt"].as_str().is_some_and(|at| at.ends_with('Z')), "{report}");
     let table = outbox(&world, &["status"]).await;
     assert!(table.out.starts_with("EVENTS  ATTEMPTS  NEXT ATTEMPT") && table.err.is_empty(), "{table:?}");
     assert!(table.out.contains("\npending   2\noldest    "), "{table:?}");
 }
 
 #[tokio::test]
-async fn after_a_queue_was_lost_everything_published_again_makes_one_wallet_a_user() {
+async fn republishing_everything_after_a_lost_queue_creates_one_wallet_per_user() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     client.ready_user().await;
@@ -94,8 +94,8 @@ async fn after_a_queue_was_lost_everything_published_again_makes_one_wallet_a_us
     assert_eq!(dry, json!({"dryRun": true, "republished": 6, "alreadyPending": 0, "notFound": []}));
     let done = outbox(&world, &["republish", "--all", "--format", "json"]).await.done();
     assert_eq!(done, json!({"dryRun": false, "republished": 6, "alreadyPending": 0, "notFound": []}));
-    eventually(PATIENCE, "a wallet a user", || async { (wallets(&world).await == "6 of 6").then_some(()) }).await;
-    assert_eq!(outbox(&world, &["republish", "--all"]).await.code, Some(0), "and once more");
+    eventually(PATIENCE, "one wallet per user", || async { (wallets(&world).await == "6 of 6").then_some(()) }).await;
+    assert_eq!(outbox(&world, &["republish", "--all"]).await.code, Some(0), "a second time");
     eventually(PATIENCE, "all are published again", || async {
         (outbox(&world, &["status", "--format", "json"]).await.done()["pending"] == 0).then_some(())
     })
@@ -105,33 +105,33 @@ async fn after_a_queue_was_lost_everything_published_again_makes_one_wallet_a_us
 }
 
 #[tokio::test]
-async fn named_events_are_put_back_and_those_that_wait_or_are_not_there_are_told() {
-    let world = quiet_world().await;
+async fn named_events_are_republished_and_pending_or_missing_ones_are_reported() {
+    let world = migrated_world().await;
     let first = write(&world, "published", "2026-01-01T00:00:00Z").await;
     let waiting = write(&world, "pending", "2026-01-01T00:00:00Z").await;
     write(&world, "published", "2026-01-01T00:00:00Z").await;
-    let stranger = Uuid::now_v7().to_string();
-    let ids = [first.as_str(), first.as_str(), waiting.as_str(), stranger.as_str()];
+    let unknown = Uuid::now_v7().to_string();
+    let ids = [first.as_str(), first.as_str(), waiting.as_str(), unknown.as_str()];
     let dry = outbox(&world, &[&["republish", "--dry-run", "--format", "json"], &ids[..]].concat()).await;
-    let expected = |dry| json!({"dryRun": dry, "republished": 1, "alreadyPending": 1, "notFound": [stranger]});
+    let expected = |dry| json!({"dryRun": dry, "republished": 1, "alreadyPending": 1, "notFound": [unknown]});
     assert_eq!((dry.code, dry.json()), (Some(1), expected(true)));
     assert_eq!(statuses(&world).await, "published pending published");
     let done = outbox(&world, &[&["republish", "--format", "json"], &ids[..]].concat()).await;
     assert_eq!((done.code, done.json()), (Some(1), expected(false)));
-    assert!(done.err.contains(&format!("the outbox has no event {stranger}")), "{done:?}");
+    assert!(done.err.contains(&format!("the outbox has no event {unknown}")), "{done:?}");
     assert_eq!(statuses(&world).await, "pending pending published");
     let row = "SELECT status, attempts, last_error IS NULL, published_at IS NULL, next_attempt_at <= clock_timestamp()
                FROM outbox ORDER BY id LIMIT 1";
-    assert_eq!(world.sql(Role::Users, row).await, "pending|0|t|t|t", "as if it were new");
+    assert_eq!(world.sql(Role::Users, row).await, "pending|0|t|t|t", "not reset");
 }
 
 #[tokio::test]
-async fn a_time_range_takes_its_beginning_and_leaves_its_end() {
-    let world = quiet_world().await;
+async fn a_time_range_includes_its_start_and_excludes_its_end() {
+    let world = migrated_world().await;
     for written in ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"] {
         write(&world, "published", written).await;
     }
-    let count = |ran: Ran| ran.done()["republished"].clone();
+    let count = |ran: CommandOutput| ran.done()["republished"].clone();
     for (range, events) in [
         (&["--since", "2026-01-02T00:00:00Z"][..], 3),
         (&["--until", "2026-01-02T00:00:00Z"], 1),
@@ -142,14 +142,17 @@ async fn a_time_range_takes_its_beginning_and_leaves_its_end() {
         assert_eq!(count(dry), json!(events), "{range:?}");
     }
     let range = ["republish", "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-04T00:00:00Z"];
-    let told = outbox(&world, &range).await;
-    assert_eq!(told.out, "2 events put back; the users role publishes them at its next poll.\n", "{told:?}");
+    let report = outbox(&world, &range).await;
+    assert_eq!(
+        report.out, "2 events marked for republishing; the users role publishes them at its next poll.\n",
+        "{report:?}"
+    );
     assert_eq!(statuses(&world).await, "published pending pending published");
 }
 
 #[tokio::test]
-async fn an_outbox_of_many_pages_is_put_back_whole() {
-    let world = quiet_world().await;
+async fn an_outbox_of_many_pages_is_republished_completely() {
+    let world = migrated_world().await;
     let insert = "INSERT INTO outbox (id, type, payload_json, status, published_at)
                   SELECT gen_random_uuid(), 'UserRegistered', '{}', 'published', now() FROM generate_series(1, 12000)";
     world.sql(Role::Users, insert).await;
@@ -163,21 +166,21 @@ async fn an_outbox_of_many_pages_is_put_back_whole() {
 }
 
 #[tokio::test]
-async fn without_its_database_or_its_tables_the_command_says_what_to_do_and_ends_with_69() {
+async fn without_its_database_or_its_tables_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
     for arguments in [&["status"][..], &["republish", "--all"]] {
         let bare = outbox(&world, arguments).await;
         assert_eq!((bare.code, bare.out.as_str()), (Some(69), ""), "{bare:?}");
         assert!(bare.err.contains("Run `purse migrate --role users` first"), "{bare:?}");
     }
-    let away = [("USERS_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
-    let away = purse(&["outbox", "status"], &away).await;
-    assert_eq!(away.code, Some(69), "{away:?}");
-    assert!(away.err.contains("USERS_DATABASE_URL is right") && !away.err.contains("hunter22"), "{away:?}");
+    let unreachable = [("USERS_DATABASE_URL".to_owned(), "postgres://u:hunter22@127.0.0.1:1/x".to_owned())].into();
+    let output = purse(&["outbox", "status"], &unreachable).await;
+    assert_eq!(output.code, Some(69), "{output:?}");
+    assert!(output.err.contains("USERS_DATABASE_URL is correct") && !output.err.contains("hunter22"), "{output:?}");
 }
 
 #[tokio::test]
-async fn bad_usage_of_the_command_ends_with_64() {
+async fn invalid_usage_exits_with_64() {
     let settings: BTreeMap<String, String> =
         [("USERS_DATABASE_URL".to_owned(), "postgres://u:p@127.0.0.1:1/x".to_owned())].into();
     let id = Uuid::now_v7().to_string();
@@ -191,8 +194,8 @@ async fn bad_usage_of_the_command_ends_with_64() {
         &["outbox", "republish", "--since", "2026-01-02T00:00:00Z", "--until", "2026-01-02T00:00:00Z"],
         &["outbox", "status", "--format", "xml"],
     ] {
-        let refused = purse(arguments, &settings).await;
-        assert_eq!((refused.code, refused.out.as_str()), (Some(64), ""), "{arguments:?} {refused:?}");
+        let output = purse(arguments, &settings).await;
+        assert_eq!((output.code, output.out.as_str()), (Some(64), ""), "{arguments:?} {output:?}");
     }
     let nothing = purse(&["outbox", "status"], &BTreeMap::new()).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `purse config template`, `completions` and `man`: what they print can be used.
+//! `purse config template`, `completions` and `man` print valid output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,11 @@ use purse::kernel::Role;
 use crate::support::{command, purse};
 
 #[tokio::test]
-async fn the_template_is_a_configuration_as_it_is_and_with_every_default_uncommented() {
+async fn the_template_is_valid_as_printed_and_with_every_default_uncommented() {
     let nothing = BTreeMap::new();
     let printed = purse(&["config", "template"], &nothing).await;
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
-    // The lines that show a default: `# key = value`. Prose and what has no default stay comments.
+    // Only lines that show a default, `# key = value`, are uncommented.
     let is_default =
         |line: &str| line.split_once(" = ").is_some_and(|(key, value)| !key.contains(' ') && !value.starts_with('<'));
     let uncommented: Vec<&str> = printed
@@ -42,22 +42,22 @@ async fn the_template_is_a_configuration_as_it_is_and_with_every_default_uncomme
             assert_eq!(checked.code, Some(0), "{checked:?}");
         }
     }
-    fs::remove_dir_all(&folder).expect("tidy");
+    fs::remove_dir_all(&folder).expect("removed");
 }
 
 #[tokio::test]
-async fn every_shell_gets_a_completion_that_knows_the_commands() {
+async fn the_completion_script_of_every_shell_contains_the_commands() {
     let nothing = BTreeMap::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = purse(&["completions", shell], &nothing).await;
         assert_eq!((script.code, script.err.as_str()), (Some(0), ""), "{shell}");
         for word in ["redrive", "republish", "verify", "dry-run", "outbox-batch-max"] {
-            assert!(script.out.contains(word), "{shell} does not know {word}");
+            assert!(script.out.contains(word), "the script for {shell} does not contain {word}");
         }
     }
     let bash = purse(&["completions", "bash"], &nothing).await;
     let read = Command::new("bash").args(["-n", "-c", &bash.out]).output();
-    // A machine without bash has nothing to complete there.
+    // The check needs bash.
     if let Ok(read) = read {
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     }
@@ -89,13 +89,13 @@ async fn every_command_has_a_manual_page() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_reader_that_closes_the_pipe_early_is_not_an_error() {
     for arguments in [&["completions", "bash"][..], &["man"], &["config", "template"]] {
         let mut command = command(arguments, &BTreeMap::new());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
         drop(child.stdout.take());
-        let mut complaints = String::new();
-        child.stderr.take().expect("stderr").read_to_string(&mut complaints).expect("text");
-        assert_eq!((child.wait().expect("ended").code(), complaints.as_str()), (Some(0), ""), "{arguments:?}");
+        let mut errors = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut errors).expect("text");
+        assert_eq!((child.wait().expect("ended").code(), errors.as_str()), (Some(0), ""), "{arguments:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Spans to a collector: a small one of the test's own, which takes what is posted and answers that it has it.
+//! The export of spans, to a minimal collector.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Client, PATIENCE, World, eventually};
 
-/// The 16 bytes of the trace, as a span has them.
+/// The trace id.
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 const PARENT: u64 = 0x00f0_67aa_0ba9_02b7;
 
-type Posted = Arc<Mutex<Vec<Vec<u8>>>>;
+type Exports = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Reads one request after the other, keeps the bodies, and answers 200 without one.
-async fn collect(mut stream: TcpStream, posted: Posted) -> std::io::Result<()> {
+/// Stores the bodies of all requests, and returns 200 to each.
+async fn collect(mut stream: TcpStream, exports: Exports) -> std::io::Result<()> {
     let mut read = Vec::new();
     loop {
         while let Some(head) = read.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4) {
@@ -31,7 +31,7 @@ async fn collect(mut stream: TcpStream, posted: Posted) -> std::io::Result<()> {
                     return Ok(());
                 }
             }
-            posted.lock().expect("posted").push(read[head..end].to_vec());
+            exports.lock().expect("exports").push(read[head..end].to_vec());
             read.drain(..end);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
         }
@@ -41,42 +41,41 @@ async fn collect(mut stream: TcpStream, posted: Posted) -> std::io::Result<()> {
     }
 }
 
-/// A collector, and what was posted to it.
-async fn collector() -> (String, Posted) {
+/// A running collector, and the exports that it receives.
+async fn collector() -> (String, Exports) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let url = format!("http://{}", listener.local_addr().expect("address"));
-    let posted = Posted::default();
-    let kept = Arc::clone(&posted);
+    let exports = Exports::default();
+    let kept = Arc::clone(&exports);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(collect(stream, Arc::clone(&kept)));
         }
     });
-    (url, posted)
+    (url, exports)
 }
 
-fn holds(body: &[u8], part: &[u8]) -> bool {
+fn contains(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-/// Whether one export has all of these.
-fn has(posted: &Posted, parts: &[&[u8]]) -> bool {
-    posted.lock().expect("posted").iter().any(|body| parts.iter().all(|part| holds(body, part)))
+/// Whether one export contains all of these parts.
+fn has(exports: &Exports, parts: &[&[u8]]) -> bool {
+    exports.lock().expect("exports").iter().any(|body| parts.iter().all(|part| contains(body, part)))
 }
 
 #[tokio::test]
 async fn the_three_steps_of_a_registration_reach_the_collector_in_one_trace() {
     let world = World::new().await;
-    let (url, posted) = collector().await;
+    let (url, exports) = collector().await;
     let exporting = [("OTLP_URL", url.as_str())];
     let users = world.start_with(Role::Users, &exporting).await;
     let wallet = world.start_with(Role::Wallet, &exporting).await;
     let client = Client::new(&users.url(), &wallet.url());
     let register = |sampled: &str, trace: u128| {
-        let person =
-            json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": "12345678"});
+        let body = json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": "12345678"});
         let traceparent = format!("00-{trace:032x}-{PARENT:016x}-{sampled}");
-        let request = client.request(Method::POST, &format!("{}/v1/auth/register", client.users)).json(&person);
+        let request = client.request(Method::POST, &format!("{}/v1/auth/register", client.users)).json(&body);
         client.send(request.header("traceparent", traceparent))
     };
     assert_eq!(register("00", TRACE + 1).await.status, 201);
@@ -91,19 +90,19 @@ async fn the_three_steps_of_a_registration_reach_the_collector_in_one_trace() {
     for step in steps {
         let parts: Vec<&[u8]> = step.iter().copied().chain([&trace[..], &parent[..]]).collect();
         let what = format!("a span {}", String::from_utf8_lossy(step[1]));
-        eventually(PATIENCE, &what, || async { has(&posted, &parts).then_some(()) }).await;
+        eventually(PATIENCE, &what, || async { has(&exports, &parts).then_some(()) }).await;
     }
-    // Its event was published before the other's, so its spans would be there by now.
-    assert!(!has(&posted, &[&(TRACE + 1).to_be_bytes()]), "a trace that the client did not sample was sent");
+    // Its event was published first, so its spans would have arrived by now.
+    assert!(!has(&exports, &[&(TRACE + 1).to_be_bytes()]), "a trace that the client did not sample was sent");
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+async fn an_unreachable_collector_loses_spans_and_nothing_else() {
     let world = World::new().await;
     let nowhere = [("OTLP_URL", "http://127.0.0.1:1")];
     let mut users = world.start_with(Role::Users, &nowhere).await;
     let wallet = world.start_with(Role::Wallet, &nowhere).await;
     Client::new(&users.url(), &wallet.url()).ready_user().await;
     users.signal(rustix::process::Signal::TERM);
-    assert_eq!(users.ended().await.code(), Some(0));
+    assert_eq!(users.exited().await.code(), Some(0));
 }

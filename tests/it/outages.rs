@@ -1,15 +1,15 @@
-//! The servers go away and come back. These tests take turns on servers of their own.
+//! Outages of both servers. These tests take turns on separate servers.
 
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use serde_json::json;
 
 use crate::support::{Client, Outages, PATIENCE, World, eventually};
 
 async fn ready_body(url: &str) -> serde_json::Value {
-    let answer = reqwest::get(format!("{url}/health/ready")).await.expect("answer");
-    let status = answer.status().as_u16();
-    let mut body: serde_json::Value = answer.json().await.expect("json");
+    let response = reqwest::get(format!("{url}/health/ready")).await.expect("response");
+    let status = response.status().as_u16();
+    let mut body: serde_json::Value = response.json().await.expect("json");
     body["http"] = json!(status);
     body
 }
@@ -19,19 +19,19 @@ async fn pending(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn while_the_broker_is_down_people_register_and_when_it_is_back_they_get_their_wallets() {
+async fn users_register_during_a_broker_outage_and_get_their_wallets_afterwards() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     let (users, wallet, client) = world.both().await;
     client.ready_user().await;
 
     outages.act(Server::RabbitMq, Action::Kill).await;
-    let mut people = Vec::new();
+    let mut registered = Vec::new();
     for _ in 0..10 {
-        people.push(client.user().await);
+        registered.push(client.user().await);
     }
     assert_eq!(pending(&world).await, "10");
-    // Degraded, and still ready: the outbox exists so that registration goes on.
+    // Degraded but ready: thanks to the outbox, registrations still work.
     let degraded = eventually(PATIENCE, "degraded", || async {
         let body = ready_body(&users.url()).await;
         (body["status"] == "degraded").then_some(body)
@@ -39,20 +39,20 @@ async fn while_the_broker_is_down_people_register_and_when_it_is_back_they_get_t
     let degraded = degraded.await;
     assert_eq!(degraded["http"], 200);
     assert_eq!(degraded["checks"][0], json!({"name": "rabbitmq", "ok": false, "details": "not connected"}));
-    assert_eq!(client.get(&people[0], "/v1/balance").await.code(), "WALLET_PROVISIONING");
+    assert_eq!(client.get(&registered[0], "/v1/balance").await.code(), "WALLET_PROVISIONING");
     let attempts = world.sql(Role::Users, "SELECT max(attempts) FROM outbox").await;
-    assert_eq!(attempts, "0", "an absent broker spends no attempt");
+    assert_eq!(attempts, "0", "the outage used an attempt");
 
     outages.act(Server::RabbitMq, Action::Start).await;
-    for user in &people {
-        let status = eventually(PATIENCE, "the wallet is there", || async {
+    for user in &registered {
+        let status = eventually(PATIENCE, "the wallet exists", || async {
             let status = client.get(user, "/v1/wallet/status?wait=30").await;
             (status.status == 200).then_some(status)
         });
         assert_eq!(status.await.body["status"], "ready");
     }
     eventually(PATIENCE, "the outbox is empty", || async { (pending(&world).await == "0").then_some(()) }).await;
-    eventually(PATIENCE, "whole again", || async {
+    eventually(PATIENCE, "both roles are fully ready", || async {
         (ready_body(&users.url()).await["status"] == "ok" && ready_body(&wallet.url()).await["status"] == "ok")
             .then_some(())
     })
@@ -60,10 +60,10 @@ async fn while_the_broker_is_down_people_register_and_when_it_is_back_they_get_t
 }
 
 #[tokio::test]
-async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wait_without_spending_attempts() {
+async fn during_a_database_outage_requests_return_503_and_events_use_no_attempt() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
-    // A ladder so short that the outage would climb it many times over.
+    // The ladder is much shorter than the outage.
     let short = [("RETRY_TTL_1_MS", "50"), ("RETRY_TTL_2_MS", "50"), ("RETRY_TTL_3_MS", "50")];
     let (users, wallet) = (world.start(Role::Users).await, world.start_with(Role::Wallet, &short).await);
     let client = Client::new(&users.url(), &wallet.url());
@@ -76,7 +76,7 @@ async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wai
         let body = format!(r#"{{"userId":"{user}"}}"#);
         world.broker.publish("domain.events", "user.registered", body.as_bytes(), Some(&user.to_string()), &[]).await;
     }
-    for answer in [
+    for response in [
         client.post(&old, "credit", 1, None).await,
         client.get(&old, "/v1/balance").await,
         client.get(&old, "/v1/transactions").await,
@@ -84,12 +84,12 @@ async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wai
         client.register(&Client::fresh_email()).await,
         client.log_in(&old.email, "wrong password").await,
     ] {
-        assert_eq!((answer.status.as_u16(), answer.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{answer:?}");
-        assert!(!answer.header("retry-after").is_empty());
+        assert_eq!((response.status.as_u16(), response.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{response:?}");
+        assert!(!response.header("retry-after").is_empty());
     }
     eventually(PATIENCE, "not ready", || async { (ready_body(&wallet.url()).await["http"] == 503).then_some(()) })
         .await;
-    assert_eq!(reqwest::get(format!("{}/health/live", wallet.url())).await.expect("answer").status(), 200);
+    assert_eq!(reqwest::get(format!("{}/health/live", wallet.url())).await.expect("response").status(), 200);
     eventually(PATIENCE, "provisioning pauses", || async {
         wallet.log().iter().any(|l| l["msg"].as_str().is_some_and(|m| m.contains("provisioning pauses"))).then_some(())
     })
@@ -106,7 +106,7 @@ async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wai
     })
     .await;
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
-    assert!(wallet.log().iter().all(|line| line["tier"].is_null()), "no attempt was spent");
+    assert!(wallet.log().iter().all(|line| line["tier"].is_null()), "an attempt was used");
     eventually(PATIENCE, "requests are served again", || async {
         (client.get(&old, "/v1/balance").await.status == 200).then_some(())
     })
@@ -116,7 +116,7 @@ async fn while_the_database_is_down_requests_are_refused_honestly_and_events_wai
 }
 
 #[tokio::test]
-async fn a_database_that_hangs_is_a_503_in_time_and_poisons_nothing() {
+async fn a_hanging_database_causes_a_503_in_time_and_leaves_no_broken_connection() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "300")];
@@ -127,20 +127,20 @@ async fn a_database_that_hangs_is_a_503_in_time_and_poisons_nothing() {
     client.balance(&user).await;
 
     outages.act(Server::Postgres, Action::Pause).await;
-    let answers = tokio::join!(
+    let responses = tokio::join!(
         client.post(&user, "credit", 1, Some("hung")),
         client.get(&user, "/v1/balance"),
         client.get(&user, "/v1/transactions"),
     );
     outages.act(Server::Postgres, Action::Resume).await;
-    assert!(matches!(answers.0.code(), "DEPENDENCY_UNAVAILABLE" | "OUTCOME_UNKNOWN"), "{:?}", answers.0);
-    assert_eq!((answers.1.code(), answers.2.code()), ("DEPENDENCY_UNAVAILABLE", "DEPENDENCY_UNAVAILABLE"));
-    let settled = eventually(PATIENCE, "the retry is answered", || async {
+    assert!(matches!(responses.0.code(), "DEPENDENCY_UNAVAILABLE" | "OUTCOME_UNKNOWN"), "{:?}", responses.0);
+    assert_eq!((responses.1.code(), responses.2.code()), ("DEPENDENCY_UNAVAILABLE", "DEPENDENCY_UNAVAILABLE"));
+    let settled = eventually(PATIENCE, "the retry succeeds", || async {
         let retry = client.post(&user, "credit", 1, Some("hung")).await;
         retry.status.is_success().then_some(retry)
     });
     assert_eq!(settled.await.body["balanceAfterMinor"], 11);
-    // Reads have a pool of their own, and its next try to connect may be a second away.
+    // Reads have a separate pool, which may wait a second before it connects again.
     let served = || async { (client.get(&user, "/v1/balance").await.status == 200).then_some(()) };
     eventually(PATIENCE, "reads are served", served).await;
     for _ in 0..20 {

@@ -1,30 +1,30 @@
-//! Passwords: what a login and a registration give away by their time, and how an old hash becomes a new one.
+//! Passwords: response times reveal nothing, and outdated hashes are renewed.
 
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, Version};
 use purse::kernel::Role;
 
-use crate::support::{Answer, Client, PASSWORD, World, assert_refused};
+use crate::support::{Client, PASSWORD, Response, World, assert_error};
 
-/// Samples of each kind in one round.
+/// Samples of each kind per round.
 const SAMPLES: usize = 60;
-/// Rounds before a difference is believed. On a busy machine medians settle slowly; a real difference does not go away.
+/// Rounds until a difference counts as real. On a busy machine medians converge slowly; a real difference stays.
 const ROUNDS: usize = 6;
-/// One measurement at a time: two would disturb each other.
+/// Measurements run one at a time, because they would disturb each other.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-/// Largest difference of the medians of two logins, in percent of the larger.
+/// Largest accepted difference between the medians of two kinds of login, in percent of the larger one.
 const LOGINS_PERCENT_MAX: u128 = 10;
-/// The same of two registrations: one writes two rows and commits, and the status tells them apart anyway. What must not
-/// be seen is that one of them makes no hash.
+/// The same for registrations. One kind also writes two rows, and the status differs anyway; the limit only detects a
+/// kind that computes no hash.
 const REGISTRATIONS_PERCENT_MAX: u128 = 25;
 
-/// How long an answer took.
-async fn timed(answer: impl Future<Output = Answer>, status: u16) -> Duration {
+/// The time until the response, which must have this status.
+async fn timed(response: impl Future<Output = Response>, status: u16) -> Duration {
     let began = Instant::now();
-    let answer = answer.await;
+    let response = response.await;
     let took = began.elapsed();
-    assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+    assert_eq!(response.status.as_u16(), status, "{response:?}");
     took
 }
 
@@ -33,13 +33,12 @@ fn median(samples: &mut [Duration]) -> Duration {
     samples[samples.len() / 2]
 }
 
-/// How far two medians lie apart, in percent of the larger one.
-fn apart_percent(one: Duration, other: Duration) -> u128 {
+/// In percent of the larger one.
+fn difference_percent(one: Duration, other: Duration) -> u128 {
     one.abs_diff(other).as_micros() * 100 / one.max(other).as_micros().max(1)
 }
 
-/// Takes samples of both kinds in turn, so that whatever else the machine does meets both, until the medians of all
-/// samples so far are as close as they have to be.
+/// Takes samples of both kinds in turn, so that other load affects both alike, until the medians are close enough.
 async fn assert_equal_in_time<F: AsyncFnMut(usize, bool) -> Duration>(about: &str, percent_max: u128, mut sample: F) {
     let _turn = TURN.lock().await;
     let (mut one, mut other) = (Vec::new(), Vec::new());
@@ -47,7 +46,7 @@ async fn assert_equal_in_time<F: AsyncFnMut(usize, bool) -> Duration>(about: &st
     for round in 0..ROUNDS {
         for n in 0..SAMPLES {
             let number = round * SAMPLES + n;
-            // Which of the two goes first changes too.
+            // The order alternates too.
             for first in [n % 2 == 0, n % 2 != 0] {
                 let took = sample(number, first).await;
                 if first { one.push(took) } else { other.push(took) }
@@ -55,42 +54,42 @@ async fn assert_equal_in_time<F: AsyncFnMut(usize, bool) -> Duration>(about: &st
         }
         let medians = (median(&mut one), median(&mut other));
         seen.push(medians);
-        let apart = apart_percent(medians.0, medians.1);
-        if apart < percent_max {
-            eprintln!("{about}: medians of {} each {medians:?}, {apart} % apart", one.len());
+        let difference = difference_percent(medians.0, medians.1);
+        if difference < percent_max {
+            eprintln!("{about}: medians of {} each {medians:?}, a difference of {difference} %", one.len());
             return;
         }
     }
-    panic!("{about}: the medians stay apart: {seen:?}");
+    panic!("{about}: the medians keep differing: {seen:?}");
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_a_wrong_password_are_the_same_in_answer_and_time() {
+async fn an_unknown_address_and_a_wrong_password_get_the_same_response_in_the_same_time() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
     let known = client.user().await.email;
     let (unknown, wrong) =
-        (client.log_in("nobody@example.com", "wrong password").await, client.log_in(&known, "wrong password").await);
-    assert_refused(&unknown, 401, "INVALID_CREDENTIALS", "unknown");
+        (client.log_in("unknown@example.com", "wrong password").await, client.log_in(&known, "wrong password").await);
+    assert_error(&unknown, 401, "INVALID_CREDENTIALS", "unknown");
     assert_eq!((unknown.status, &unknown.body), (wrong.status, &wrong.body));
-    let comparable = |answer: &Answer| {
-        let mut headers = answer.headers.clone();
+    let comparable = |response: &Response| {
+        let mut headers = response.headers.clone();
         for own in ["x-request-id", "traceparent", "date"] {
             headers.remove(own);
         }
         headers
     };
-    assert_eq!(comparable(&unknown), comparable(&wrong), "the same headers too");
+    assert_eq!(comparable(&unknown), comparable(&wrong), "the headers differ");
     assert_equal_in_time("unknown address, wrong password", LOGINS_PERCENT_MAX, async |n, first| {
-        let email = if first { format!("nobody-{n}@example.com") } else { known.clone() };
+        let email = if first { format!("unknown-{n}@example.com") } else { known.clone() };
         timed(client.log_in(&email, "wrong password"), 401).await
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_taken_address_and_a_new_one_are_the_same_in_time() {
+async fn registrations_of_a_taken_and_of_a_new_address_take_the_same_time() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -106,15 +105,15 @@ async fn a_taken_address_and_a_new_one_are_the_same_in_time() {
 }
 
 #[test]
-fn medians_that_differ_are_told_apart() {
+fn medians_that_differ_are_detected() {
     let ms = Duration::from_millis;
     assert_eq!(median(&mut [ms(9), ms(1), ms(5)]), ms(5));
-    assert_eq!(apart_percent(ms(100), ms(91)), 9);
-    assert_eq!(apart_percent(ms(1), ms(100)), 99, "a login that hashes nothing");
+    assert_eq!(difference_percent(ms(100), ms(91)), 9);
+    assert_eq!(difference_percent(ms(1), ms(100)), 99, "a login that computes no hash");
 }
 
 #[tokio::test]
-async fn a_hash_of_smaller_parameters_is_made_anew_by_the_login_that_proves_the_password() {
+async fn a_successful_login_renews_a_hash_with_smaller_parameters() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &users.url());
@@ -125,16 +124,16 @@ async fn a_hash_of_smaller_parameters_is_made_anew_by_the_login_that_proves_the_
     let old = small.hash_password(PASSWORD.as_bytes()).expect("hash").to_string();
     world.sql(Role::Users, &format!("UPDATE users SET password_hash = '{old}'")).await;
     assert_eq!(client.log_in(&user.email, "wrong password").await.status, 401);
-    assert_eq!(stored().await, old, "a wrong password renews nothing");
+    assert_eq!(stored().await, old, "a wrong password renewed the hash");
     assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
     let renewed = stored().await;
     assert!(renewed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{renewed}");
     assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
-    assert_eq!(stored().await, renewed, "a hash of today's parameters stays");
+    assert_eq!(stored().await, renewed, "a current hash was renewed");
 }
 
 #[tokio::test]
-async fn a_long_password_is_not_cut_off_and_a_longer_one_is_refused_before_it_is_hashed() {
+async fn a_long_password_is_not_truncated_and_a_longer_one_is_rejected_before_hashing() {
     let world = World::new().await;
     let users = world.start_with(Role::Users, &[("HASH_QUEUE_MAX", "1")]).await;
     let client = Client::new(&users.url(), &users.url());
@@ -146,12 +145,12 @@ async fn a_long_password_is_not_cut_off_and_a_longer_one_is_refused_before_it_is
     assert_eq!(client.send(register).await.status, 201);
     assert_eq!(client.log_in(&email, &longest).await.status, 200);
     for other in [&longest[..1020], &longest[..72], &format!("{}q", &longest[..1020])] {
-        assert_refused(&client.log_in(&email, other).await, 401, "INVALID_CREDENTIALS", other);
+        assert_error(&client.log_in(&email, other).await, 401, "INVALID_CREDENTIALS", other);
     }
     let too_long = "p".repeat(1025);
     let flood = futures_util::future::join_all((0..40).map(|_| client.log_in(&email, &too_long))).await;
-    for answer in flood {
-        // One of them hashed would make the others wait for the only place: 503.
-        assert_refused(&answer, 400, "VALIDATION_ERROR", "1,025 bytes");
+    for response in flood {
+        // The hash queue has one place: if any of them were hashed, others would get a 503.
+        assert_error(&response, 400, "VALIDATION_ERROR", "1,025 bytes");
     }
 }

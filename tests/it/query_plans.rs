@@ -1,7 +1,7 @@
-//! Every hot statement finds its rows by the index that is meant for it, and touches as much of a long table as of a
-//! short one: also where the planner's statistics know nothing of the growth.
+//! Every hot statement uses its intended index, and reads as many pages of a long table as of a short one, even with
+//! outdated planner statistics.
 //!
-//! The plans are those of the statements that the roles really send: PostgreSQL's `auto_explain` logs them.
+//! The plans are those of the statements that the roles send; PostgreSQL's `auto_explain` logs them.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use crate::support::{Client, PASSWORD, User, World, seconds_from_now, token_of};
 
-/// Entries of the long wallet, and rows of the tables of the users role.
-const LONG: usize = 20_000;
-/// Pages that a statement may touch; all of the ledger's rows lie on some 500.
+/// Entries of the wallet with a long history, and rows of the users tables.
+const ROWS: usize = 20_000;
+/// Pages that a statement may read; the ledger has about 500.
 const PAGES_MAX: i64 = 60;
 
-/// What is meant to be found by what.
-const MEANT: [(&str, &[&str]); 15] = [
+/// Each statement and the indexes that it must use.
+const EXPECTED_INDEXES: [(&str, &[&str]); 15] = [
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
     ("wallet.ledger.heads", &["transactions_pkey"]),
     ("wallet.ledger.used_keys", &["transactions_idempotency_key"]),
@@ -35,7 +35,7 @@ const MEANT: [(&str, &[&str]); 15] = [
     ("users.outbox.depth", &["outbox_pending_idx"]),
 ];
 
-/// A wallet with a long history in a table that was last looked at when it was short.
+/// Creates a wallet with a long history, in a table that was last analyzed when it was short.
 async fn grown_wallet(world: &World) -> User {
     let id = Uuid::now_v7().to_string();
     let grow = format!(
@@ -47,15 +47,15 @@ async fn grown_wallet(world: &World) -> User {
          ANALYZE wallets, transactions;
          INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, created_at)
          SELECT '{id}', n, gen_random_uuid(), 'credit', 1, n, 'k' || n, now() - interval '1 day' + n * interval '1 second'
-         FROM generate_series(2, {LONG}) AS n"
+         FROM generate_series(2, {ROWS}) AS n"
     );
     world.sql(Role::Wallet, &grow).await;
     User { token: token_of(&id), email: String::new(), id }
 }
 
-/// Many people and published events in tables that were last looked at when they were few, and all events pending.
+/// Creates many users and published events, in tables that were last analyzed with few rows and all events pending.
 async fn grown_users(world: &World) {
-    let people = |from: usize, to: usize| {
+    let users = |from: usize, to: usize| {
         format!(
             "INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
              SELECT gen_random_uuid(), 'A', 'B', 'grown-' || n || '@example.com', '$argon2id$v=19$m=8,t=1,p=1$x$y', now()
@@ -72,18 +72,18 @@ async fn grown_users(world: &World) {
          VACUUM outbox;
          {};
          INSERT INTO outbox (id, type, payload_json, status, published_at)
-         SELECT gen_random_uuid(), 'UserRegistered', '{{}}', 'published', now() FROM generate_series(1, {LONG})",
-        people(1, 1_000),
-        people(1_001, LONG)
+         SELECT gen_random_uuid(), 'UserRegistered', '{{}}', 'published', now() FROM generate_series(1, {ROWS})",
+        users(1, 1_000),
+        users(1_001, ROWS)
     );
-    // VACUUM runs in no transaction, so each statement is sent by itself.
+    // VACUUM cannot run in a transaction, so each statement is sent separately.
     for statement in grow.split(";\n") {
         world.sql(Role::Users, statement).await;
     }
 }
 
-/// Has the server log the plan of each statement of both roles; nobody else's is logged.
-async fn explain_from_now_on(world: &World) {
+/// Makes the server log the plan of each statement in the two databases of this test.
+async fn enable_auto_explain(world: &World) {
     for role in Role::ALL {
         let database = match role {
             Role::Users => &world.databases.users.database,
@@ -101,24 +101,24 @@ async fn explain_from_now_on(world: &World) {
     }
 }
 
-/// The plans in the server's log after its first `from` bytes, by the name that their statements begin with.
+/// The plans in the server's log after its first `from` bytes, by statement name.
 fn plans_after(world: &World, from: usize) -> BTreeMap<String, Vec<Value>> {
     let log = std::fs::read(&world.addresses.postgres_log).expect("the server's log");
     let log = String::from_utf8_lossy(&log[from..]).into_owned();
     let mut plans = BTreeMap::<String, Vec<Value>>::new();
     for entry in log.split("  plan:\n").skip(1) {
-        // What belongs to an entry is indented by a tab.
-        let told: String = entry.lines().map_while(|line| line.strip_prefix('\t')).collect();
-        let told: Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
-        let query = told["Query Text"].as_str().expect("a query");
+        // The lines of an entry are indented by a tab.
+        let logged: String = entry.lines().map_while(|line| line.strip_prefix('\t')).collect();
+        let logged: Value = serde_json::from_str(&logged).unwrap_or_else(|e| panic!("{e}: {logged}"));
+        let query = logged["Query Text"].as_str().expect("a query");
         if let Some(name) = query.strip_prefix("-- ").and_then(|rest| rest.split_whitespace().next()) {
-            plans.entry(name.to_owned()).or_default().push(told["Plan"].clone());
+            plans.entry(name.to_owned()).or_default().push(logged["Plan"].clone());
         }
     }
     plans
 }
 
-/// The nodes of a plan that read a table, with the index that they read it by.
+/// The scans in a plan, each with its index.
 fn reads<'a>(plan: &'a Value, found: &mut Vec<(&'a str, Option<&'a str>)>) {
     let kind = plan["Node Type"].as_str().expect("a node");
     if kind.contains("Scan") && plan["Relation Name"].is_string() {
@@ -128,8 +128,8 @@ fn reads<'a>(plan: &'a Value, found: &mut Vec<(&'a str, Option<&'a str>)>) {
 }
 
 fn check(plans: &BTreeMap<String, Vec<Value>>) {
-    for (name, indexes) in MEANT {
-        let seen = plans.get(name).unwrap_or_else(|| panic!("{name} was not run; {:?}", plans.keys()));
+    for (name, indexes) in EXPECTED_INDEXES {
+        let seen = plans.get(name).unwrap_or_else(|| panic!("{name} did not run; {:?}", plans.keys()));
         let mut used = Vec::new();
         for plan in seen {
             let pages = ["Shared Hit Blocks", "Shared Read Blocks"].map(|field| plan[field].as_i64().expect("pages"));
@@ -148,8 +148,8 @@ fn check(plans: &BTreeMap<String, Vec<Value>>) {
     }
 }
 
-/// Everything that a client of the wallet role can ask for, at the near and the far end of a long history.
-async fn ask_wallet(client: &Client, user: &User) {
+/// Sends every kind of request to the wallet role, at both ends of a long history.
+async fn send_all_wallet_requests(client: &Client, user: &User) {
     let post = client.post(user, "credit", 1, Some("new")).await;
     assert_eq!(post.status, 201, "{post:?}");
     let id = post.body["id"].as_str().expect("an id").to_owned();
@@ -171,17 +171,17 @@ async fn ask_wallet(client: &Client, user: &User) {
 }
 
 #[tokio::test]
-async fn every_hot_statement_finds_its_index_however_its_table_has_grown() {
+async fn every_hot_statement_uses_its_index_after_its_table_has_grown() {
     let world = World::new().await;
     drop(world.both().await); // for the migrations
     let owner = grown_wallet(&world).await;
     grown_users(&world).await;
-    explain_from_now_on(&world).await;
+    enable_auto_explain(&world).await;
     let from = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
     let (_users, _wallet, client) = world.both().await;
-    let person = client.ready_user().await;
-    assert_eq!(client.log_in(&person.email, PASSWORD).await.status, 200);
-    assert_eq!(client.me(&person.token).await.status, 200);
-    ask_wallet(&client, &owner).await;
+    let user = client.ready_user().await;
+    assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
+    assert_eq!(client.me(&user.token).await.status, 200);
+    send_all_wallet_requests(&client, &owner).await;
     check(&plans_after(&world, usize::try_from(from).expect("a length")));
 }

@@ -1,4 +1,4 @@
-//! Rate limits: who is counted together, what a 429 says, and what it comes before.
+//! Rate limits: which requests share a count, the fields of a 429, and the checks that follow it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use crate::support::{Answer, Client, PASSWORD, Raw, RoleProcess, World, assert_refused, stranger, token_of};
+use crate::support::{Client, PASSWORD, Raw, Response, RoleProcess, World, assert_error, token_of, unknown_user_id};
 
-/// Starts the users role with these limits on.
+/// Starts the users role with these limits enabled.
 async fn users(world: &World, limits: &[(&str, &str)]) -> (RoleProcess, Client) {
     let settings = [&[("RATE_LIMIT_ENABLED", "true")], limits].concat();
     let users = world.start_with(Role::Users, &settings).await;
@@ -18,12 +18,12 @@ async fn users(world: &World, limits: &[(&str, &str)]) -> (RoleProcess, Client) 
     (users, client)
 }
 
-/// A request that costs no hash, because its body is not looked at: 415 unless it is limited.
+/// A cheap request, which is rejected before its body is read: 415 unless it is limited.
 fn cheap(client: &Client, path: &str) -> RequestBuilder {
     client.request(Method::POST, &format!("{}{path}", client.users))
 }
 
-/// What `count` such requests are answered with, one after the other.
+/// The statuses of `count` requests, sent one after the other.
 async fn statuses(count: usize, request: impl Fn() -> RequestBuilder, client: &Client) -> Vec<u16> {
     let mut seen = Vec::new();
     for _ in 0..count {
@@ -32,20 +32,20 @@ async fn statuses(count: usize, request: impl Fn() -> RequestBuilder, client: &C
     seen
 }
 
-/// A 429 in full. How long to wait, in seconds.
-fn assert_limited(answer: &Answer, max: u32, window_s: u32, about: &str) -> u64 {
-    assert_refused(answer, 429, "RATE_LIMITED", about);
-    let wait_s: u64 = answer.header("retry-after").parse().unwrap_or_else(|_| panic!("{about}: {answer:?}"));
-    assert!((1..=u64::from(window_s)).contains(&wait_s), "{about}: {answer:?}");
-    assert_eq!(answer.header("ratelimit-limit"), max.to_string(), "{about}");
-    assert_eq!(answer.header("ratelimit-remaining"), "0", "{about}");
-    assert_eq!(answer.header("ratelimit-reset"), wait_s.to_string(), "{about}");
-    assert_eq!(answer.header("ratelimit-policy"), format!("{max};w={window_s}"), "{about}");
+/// A complete 429; returns its `Retry-After` in seconds.
+fn assert_limited(response: &Response, max: u32, window_s: u32, about: &str) -> u64 {
+    assert_error(response, 429, "RATE_LIMITED", about);
+    let wait_s: u64 = response.header("retry-after").parse().unwrap_or_else(|_| panic!("{about}: {response:?}"));
+    assert!((1..=u64::from(window_s)).contains(&wait_s), "{about}: {response:?}");
+    assert_eq!(response.header("ratelimit-limit"), max.to_string(), "{about}");
+    assert_eq!(response.header("ratelimit-remaining"), "0", "{about}");
+    assert_eq!(response.header("ratelimit-reset"), wait_s.to_string(), "{about}");
+    assert_eq!(response.header("ratelimit-policy"), format!("{max};w={window_s}"), "{about}");
     wait_s
 }
 
 #[tokio::test]
-async fn registrations_and_logins_are_limited_each_by_its_own_count() {
+async fn registrations_and_logins_are_limited_by_separate_counts() {
     let world = World::new().await;
     let limits =
         [("RL_REGISTER_MAX", "3"), ("RL_REGISTER_WINDOW", "1h"), ("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "1h")];
@@ -56,15 +56,15 @@ async fn registrations_and_logins_are_limited_each_by_its_own_count() {
         (first.status.as_u16(), first.header("ratelimit-limit"), first.header("ratelimit-remaining")),
         (201, "3", "2")
     );
-    // Whatever they are answered with, they count.
-    assert_refused(&client.register(&email).await, 409, "EMAIL_EXISTS", "the second");
+    // Requests count whatever their response is.
+    assert_error(&client.register(&email).await, 409, "EMAIL_EXISTS", "the second");
     assert_eq!(client.send(cheap(&client, "/v1/auth/register")).await.header("ratelimit-remaining"), "0");
     assert_limited(&client.register(&Client::fresh_email()).await, 3, 3600, "the fourth registration");
 
     assert_eq!(client.log_in(&email, PASSWORD).await.status, 200);
     assert_eq!(client.log_in(&email, "wrong password").await.status, 401);
     assert_limited(&client.log_in(&email, PASSWORD).await, 2, 3600, "the third login");
-    // Another account is no way around it, and the profile is not limited.
+    // The limit includes other accounts; the profile is not limited.
     assert_limited(&client.log_in("other@example.com", PASSWORD).await, 2, 3600, "another address");
     let token = first.body["accessToken"].as_str().expect("token");
     for _ in 0..10 {
@@ -74,27 +74,27 @@ async fn registrations_and_logins_are_limited_each_by_its_own_count() {
 }
 
 #[tokio::test]
-async fn a_limited_login_costs_no_hash_and_no_look_at_its_body() {
+async fn a_limited_login_is_rejected_before_its_body_is_read_or_hashed() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_MAX", "1"), ("RL_LOGIN_WINDOW", "1h"), ("HASH_QUEUE_MAX", "1")];
     let (_users, client) = users(&world, &limits).await;
     assert_eq!(client.send(cheap(&client, "/v1/auth/login")).await.status, 415);
-    // With one place to hash in, a login that came so far would be a 401 or find the place taken.
-    let answers = join_all((0..60).map(|_| client.log_in("nobody@example.com", PASSWORD))).await;
-    for answer in answers {
-        assert_limited(&answer, 1, 3600, "in a flood");
+    // The hash queue has one place, so logins that reached it would get a 401 or a 503.
+    let responses = join_all((0..60).map(|_| client.log_in("unknown@example.com", PASSWORD))).await;
+    for response in responses {
+        assert_limited(&response, 1, 3600, "in a flood");
     }
     for body in ["", "[", &"x".repeat(20_000)] {
-        let answer = client.send(cheap(&client, "/v1/auth/login").body(body.to_owned())).await;
-        assert_limited(&answer, 1, 3600, "whatever the body is");
+        let response = client.send(cheap(&client, "/v1/auth/login").body(body.to_owned())).await;
+        assert_limited(&response, 1, 3600, "with any body");
     }
 }
 
 #[tokio::test]
-async fn neither_another_spelling_of_the_path_nor_a_pipeline_is_a_way_around_a_limit() {
+async fn neither_another_spelling_of_the_path_nor_pipelining_bypasses_a_limit() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_LOGIN_MAX", "3"), ("RL_LOGIN_WINDOW", "1h")]).await;
-    // What is no login counts for nothing.
+    // Other requests do not count.
     for path in ["/v1/auth/login/", "//v1/auth/login", "/v1/auth/LOGIN"] {
         assert_eq!(client.send(cheap(&client, path)).await.status, 404, "{path}");
     }
@@ -107,24 +107,24 @@ async fn neither_another_spelling_of_the_path_nor_a_pipeline_is_a_way_around_a_l
     raw.send(login("/v1/auth/login").repeat(5)).await;
     let mut seen = Vec::new();
     for _ in 0..5 {
-        seen.push(raw.answer().await.expect("an answer").status.as_u16());
+        seen.push(raw.response().await.expect("a response").status.as_u16());
     }
     assert_eq!(seen, [415, 415, 415, 429, 429]);
     for path in ["/v1/auth/%6cogin", "/v1/%61uth/login", "/v1/auth/login?x=1", "/v1/auth/login?", "/v1/auth/login#x"] {
         let mut raw = Raw::connect(&client.users).await;
         raw.send(login(path)).await;
-        let answer = raw.answer().await.expect("an answer");
-        assert!([404, 429].contains(&answer.status.as_u16()), "{path}: {answer:?}");
+        let response = raw.response().await.expect("a response");
+        assert!([404, 429].contains(&response.status.as_u16()), "{path}: {response:?}");
     }
 }
 
 #[tokio::test]
-async fn who_waits_as_long_as_it_was_told_gets_in() {
+async fn a_client_that_waits_as_long_as_retry_after_says_is_accepted() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_LOGIN_MAX", "2"), ("RL_LOGIN_WINDOW", "2s")]).await;
     for round in 0..3 {
         let limited = crate::support::eventually(crate::support::PATIENCE, "a limit", || async {
-            Some(client.send(cheap(&client, "/v1/auth/login")).await).filter(|answer| answer.status == 429)
+            Some(client.send(cheap(&client, "/v1/auth/login")).await).filter(|response| response.status == 429)
         });
         let wait_s = assert_limited(&limited.await, 2, 2, "too soon");
         tokio::time::sleep(Duration::from_secs(wait_s)).await;
@@ -133,7 +133,7 @@ async fn who_waits_as_long_as_it_was_told_gets_in() {
 }
 
 #[tokio::test]
-async fn clients_are_told_apart_by_their_address_and_not_by_what_they_say_of_themselves() {
+async fn clients_are_distinguished_by_their_address_and_not_by_headers_that_they_send() {
     let world = World::new().await;
     let (_users, client) = users(&world, &[("RL_REGISTER_MAX", "2"), ("RL_REGISTER_WINDOW", "1h")]).await;
     let path = "/v1/auth/register";
@@ -147,17 +147,17 @@ async fn clients_are_told_apart_by_their_address_and_not_by_what_they_say_of_the
             ("true-client-ip", address.clone()),
             ("cf-connecting-ip", address),
         ] {
-            let answer = client.send(cheap(&client, path).header(name, value)).await;
-            assert_limited(&answer, 2, 3600, name);
+            let response = client.send(cheap(&client, path).header(name, value)).await;
+            assert_limited(&response, 2, 3600, name);
         }
     }
-    let elsewhere = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2])).build().expect("client");
-    let other = || elsewhere.post(format!("{}{path}", client.users));
-    assert_eq!(statuses(3, other, &client).await, [415, 415, 429], "another address has a count of its own");
+    let other_client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2])).build().expect("client");
+    let other = || other_client.post(format!("{}{path}", client.users));
+    assert_eq!(statuses(3, other, &client).await, [415, 415, 429], "another address has its own count");
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_for_the_address_that_it_saw_itself() {
+async fn a_trusted_proxy_is_trusted_for_the_address_that_it_saw_itself_only() {
     let world = World::new().await;
     let limits =
         [("RL_REGISTER_MAX", "2"), ("RL_REGISTER_WINDOW", "1h"), ("TRUSTED_PROXIES", "127.0.0.1/32,10.0.0.0/8")];
@@ -165,45 +165,45 @@ async fn a_trusted_proxy_is_believed_for_the_address_that_it_saw_itself() {
     let path = "/v1/auth/register";
     let forwarded = |list: &str| cheap(&client, path).header("x-forwarded-for", list);
     assert_eq!(statuses(3, || forwarded("203.0.113.1"), &client).await, [415, 415, 429]);
-    // What the client had written before the proxy did is not believed, nor are the proxies themselves counted.
+    // Addresses that the client wrote before the proxy did are not trusted, and proxies are not counted as clients.
     for list in ["6.6.6.6, 203.0.113.1", "6.6.6.6,203.0.113.1,10.1.2.3", "::ffff:203.0.113.1", "x, 203.0.113.1"] {
         assert_limited(&client.send(forwarded(list)).await, 2, 3600, list);
     }
     let two_lines = forwarded("6.6.6.6").header("x-forwarded-for", "203.0.113.1");
     assert_limited(&client.send(two_lines).await, 2, 3600, "two header lines are one list");
     assert_eq!(statuses(3, || forwarded("203.0.113.2"), &client).await, [415, 415, 429], "another client");
-    // One customer's IPv6 addresses are one client.
+    // All addresses of a /64 are one client.
     assert_eq!(client.send(forwarded("2001:db8::1")).await.status, 415);
     assert_eq!(client.send(forwarded("2001:db8::2")).await.status, 415);
     assert_limited(&client.send(forwarded("2001:db8::3")).await, 2, 3600, "the same /64");
-    // Somebody who is no trusted proxy says it in vain.
-    let elsewhere = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2])).build().expect("client");
+    // The header is ignored unless it comes from a trusted proxy.
+    let other_client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2])).build().expect("client");
     let mut seen = Vec::new();
     for n in 0..4 {
         let request =
-            elsewhere.post(format!("{}{path}", client.users)).header("x-forwarded-for", format!("198.51.100.{n}"));
+            other_client.post(format!("{}{path}", client.users)).header("x-forwarded-for", format!("198.51.100.{n}"));
         seen.push(client.send(request).await.status.as_u16());
     }
     assert_eq!(seen, [415, 415, 429, 429]);
 }
 
 #[tokio::test]
-async fn a_limit_is_one_for_all_threads_and_all_connections() {
+async fn all_threads_and_connections_share_one_count() {
     let world = World::new().await;
     let limits = [("RL_LOGIN_MAX", "10"), ("RL_LOGIN_WINDOW", "1h"), ("HTTP_WORKERS", "4")];
     let (_users, client) = users(&world, &limits).await;
-    let answers = join_all((0..80).map(|_| async {
+    let responses = join_all((0..80).map(|_| async {
         let mut raw = Raw::connect(&client.users).await;
         raw.send("POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
-        raw.answer().await.expect("an answer").status.as_u16()
+        raw.response().await.expect("a response").status.as_u16()
     }));
-    let answers = answers.await;
-    let count = |status: u16| answers.iter().filter(|seen| **seen == status).count();
+    let responses = responses.await;
+    let count = |status: u16| responses.iter().filter(|seen| **seen == status).count();
     assert_eq!((count(415), count(429)), (10, 70));
 }
 
 #[tokio::test]
-async fn posts_are_counted_by_user_over_all_their_routes_and_reads_are_not() {
+async fn posts_are_counted_per_user_across_all_routes_and_reads_are_not_counted() {
     let world = World::new().await;
     let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "3"), ("RL_TX_WINDOW", "1h")];
     let users = world.start(Role::Users).await;
@@ -223,19 +223,19 @@ async fn posts_are_counted_by_user_over_all_their_routes_and_reads_are_not() {
     }
     for _ in 0..10 {
         for path in ["/v1/balance", "/v1/transactions", "/v1/wallet/status"] {
-            let answer = client.get(&user, path).await;
-            assert_eq!((answer.status.as_u16(), answer.header("ratelimit-limit")), (200, ""), "{path}");
+            let response = client.get(&user, path).await;
+            assert_eq!((response.status.as_u16(), response.header("ratelimit-limit")), (200, ""), "{path}");
         }
     }
     assert_eq!(client.balance(&user).await, 98);
     assert_eq!(client.post(&other, "credit", 5, None).await.status, 201, "from the same address, another user");
     let request = client.request(Method::POST, &format!("{}/v1/transactions/credit", client.wallet));
-    assert_eq!(client.send(request.bearer_auth(token_of(&stranger()))).await.code(), "WALLET_PROVISIONING");
+    assert_eq!(client.send(request.bearer_auth(token_of(&unknown_user_id()))).await.code(), "WALLET_PROVISIONING");
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "4");
 }
 
 #[tokio::test]
-async fn limits_that_are_switched_off_limit_nobody() {
+async fn disabled_limits_limit_no_request() {
     let world = World::new().await;
     let off = [
         ("RATE_LIMIT_ENABLED", "false"),
@@ -247,14 +247,14 @@ async fn limits_that_are_switched_off_limit_nobody() {
     let (_users, client) = users(&world, &off).await;
     let wallet = world.start_with(Role::Wallet, &off[..]).await;
     let post = format!("{}/v1/transactions/credit", wallet.url());
-    let token = token_of(&stranger());
+    let token = token_of(&unknown_user_id());
     for n in 0..20 {
         for path in ["/v1/auth/register", "/v1/auth/login"] {
-            let answer = client.send(cheap(&client, path)).await;
-            assert_eq!(answer.status, 415, "{path}, request {n}");
-            assert!(answer.headers.keys().all(|name| !name.as_str().contains("ratelimit")), "{answer:?}");
+            let response = client.send(cheap(&client, path)).await;
+            assert_eq!(response.status, 415, "{path}, request {n}");
+            assert!(response.headers.keys().all(|name| !name.as_str().contains("ratelimit")), "{response:?}");
         }
-        let answer = client.send(client.request(Method::POST, &post).bearer_auth(&token)).await;
-        assert_eq!(answer.code(), "WALLET_PROVISIONING", "request {n}");
+        let response = client.send(client.request(Method::POST, &post).bearer_auth(&token)).await;
+        assert_eq!(response.code(), "WALLET_PROVISIONING", "request {n}");
     }
 }

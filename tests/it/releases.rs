@@ -1,13 +1,13 @@
-//! A release: `just release` in a clone that is thrown away, with commits made for it.
+//! The release process: `just changelog` and `just release` in a temporary clone, with commits created for the test.
 //!
-//! The clone has the project's own recipes, manifest and lock file; of the sources it has stubs, because a release
-//! builds nothing.
+//! The clone has the project's own recipes, scripts, manifests and lock file, but stubs in place of its sources, because
+//! a release builds nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A clone of a small repository, its origin beside it; both are removed in the end.
+/// A clone of a small repository, with its origin beside it; dropping it deletes both.
 struct Clone {
     folder: PathBuf,
 }
@@ -18,29 +18,49 @@ impl Drop for Clone {
     }
 }
 
+/// Copies a folder and its contents; Rust sources become empty files.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())).flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else if from.extension().is_some_and(|extension| extension == "rs") {
+            fs::write(to, "").expect("stub");
+        } else {
+            fs::copy(&from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+        }
+    }
+}
+
 impl Clone {
-    fn make(name: &str) -> Self {
+    fn create(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("purse-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let (root, seed) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.join("seed"));
-        for part in ["src", "benches", "docker"] {
-            fs::create_dir_all(seed.join(part)).expect("folder");
+        for part in ["src", "benches", "dev"] {
+            copy(&root.join(part), &seed.join(part));
         }
-        let own = ["Cargo.toml", "Cargo.lock", "build.rs", "justfile", "justw", "docker/compose.just", "cliff.toml"];
-        for file in own.iter().chain(&["CHANGELOG.md"]) {
+        fs::create_dir(seed.join("docker")).expect("folder");
+        for file in [
+            "Cargo.toml",
+            "Cargo.lock",
+            "CHANGELOG.md",
+            "build.rs",
+            "cliff.toml",
+            "docker/compose.just",
+            "justfile",
+            "justw",
+            "rust-toolchain.toml",
+        ] {
             fs::copy(root.join(file), seed.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         }
-        for stub in fs::read_dir(root.join("benches")).expect("benches").flatten() {
-            fs::write(seed.join("benches").join(stub.file_name()), "").expect("stub");
-        }
-        fs::write(seed.join("src/lib.rs"), "//! Stub.\n").expect("stub");
-        fs::write(seed.join("src/main.rs"), "//! Stub.\nfn main() {}\n").expect("stub");
         let clone = Self { folder };
-        clone.done(&seed, "git", &["init", "--quiet", "--initial-branch", "main"]);
-        clone.done(&seed, "git", &["add", "--all"]);
-        clone.done(&seed, "git", &["commit", "--quiet", "--message", "build: begin"]);
-        clone.done(&clone.folder, "git", &["clone", "--quiet", "--bare", "seed", "origin"]);
-        clone.done(&clone.folder, "git", &["clone", "--quiet", "origin", "clone"]);
+        clone.succeeds(&seed, "git", &["init", "--quiet", "--initial-branch", "main"]);
+        clone.succeeds(&seed, "git", &["add", "--all"]);
+        clone.succeeds(&seed, "git", &["commit", "--quiet", "--message", "build: begin"]);
+        clone.succeeds(&clone.folder, "git", &["clone", "--quiet", "--bare", "seed", "origin"]);
+        clone.succeeds(&clone.folder, "git", &["clone", "--quiet", "origin", "clone"]);
         clone
     }
 
@@ -48,78 +68,75 @@ impl Clone {
         self.folder.join("clone")
     }
 
-    /// Runs a program there as somebody whom git knows, whatever this machine's own settings of git are.
+    /// Runs a program with an identity for git, independent of the machine's own git configuration.
     fn run(folder: &Path, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(folder);
-        // A run inside a hook of git's hands those on.
+        // git sets these for its hooks, and one of those may run the tests.
         for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
             command.env_remove(name);
         }
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-        for whose in ["GIT_AUTHOR", "GIT_COMMITTER"] {
-            command.env(format!("{whose}_NAME"), "A test").env(format!("{whose}_EMAIL"), "test@example.com");
+        for role in ["GIT_AUTHOR", "GIT_COMMITTER"] {
+            command.env(format!("{role}_NAME"), "A test").env(format!("{role}_EMAIL"), "test@example.com");
         }
         command.output().unwrap_or_else(|e| panic!("{program}: {e}"))
     }
 
-    /// The same; it must succeed. What it printed.
-    fn done(&self, folder: &Path, program: &str, arguments: &[&str]) -> String {
+    /// Runs a program that must succeed; returns its standard output.
+    fn succeeds(&self, folder: &Path, program: &str, arguments: &[&str]) -> String {
         let output = Self::run(folder, program, arguments);
         assert!(output.status.success(), "{program} {arguments:?} in {}: {output:?}", self.folder.display());
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     fn git(&self, arguments: &[&str]) -> String {
-        self.done(&self.here(), "git", arguments)
+        self.succeeds(&self.here(), "git", arguments)
     }
 
     fn commit(&self, message: &str) {
         self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
     }
 
-    /// Runs a recipe: its exit code and all that it printed.
+    /// Runs a recipe; returns its exit code and everything it printed.
     fn just(&self, recipe: &str) -> (Option<i32>, String) {
         let output = Self::run(&self.here(), "./justw", &[recipe]);
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).expect("text"))
     }
 
-    /// What a release could change: the commit, the tags, the files.
+    /// Everything that a release may change: the commit, the tags, the files.
     fn state(&self) -> String {
         [["rev-parse", "HEAD"], ["tag", "--list"], ["status", "--porcelain"]].map(|words| self.git(&words)).join("\n")
     }
 
-    /// Releases; it must become this version, everywhere.
+    /// Releases, and checks that every file and the tag have this version and the changelog these entries.
     fn releases(&self, version: &str, entries: &[&str]) {
         let tag = format!("v{version}");
         let (code, preview) = self.just("changelog");
         assert_eq!(code, Some(0), "{preview}");
         assert!(preview.contains(&format!("next version: {tag}\n")), "{tag}: {preview}");
-        let (code, said) = self.just("release");
-        assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains(&format!("{tag} is committed and tagged")), "{said}");
+        let (code, printed) = self.just("release");
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(printed.contains(&format!("{tag} is committed and tagged")), "{printed}");
 
         let file = |name: &str| fs::read_to_string(self.here().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let line = format!("\nversion = \"{version}\"\n");
         assert!(file("Cargo.toml").starts_with(&format!("[package]\nname = \"purse\"{line}")), "{version}: Cargo.toml");
         assert!(file("Cargo.lock").contains(&format!("\nname = \"purse\"{line}")), "{version}: Cargo.lock");
-        // cargo itself finds nothing to change in the lock file.
-        self.done(&self.here(), "cargo", &["update", "--workspace", "--offline", "--locked", "--quiet"]);
+        // Cargo agrees with the lock file.
+        self.succeeds(&self.here(), "cargo", &["update", "--workspace", "--offline", "--locked", "--quiet"]);
         let changelog = file("CHANGELOG.md");
-        let newest = changelog.split("\n## ").nth(1).expect("an entry of this version");
-        assert!(newest.starts_with(&format!("{version} (20")), "{changelog}");
+        let newest = changelog.split("\n## ").nth(1).expect("a section of this version");
+        let heading = newest.lines().next().unwrap_or_default().replace(['[', ']'], "");
+        assert!(heading.starts_with(&format!("{version} - 20")), "{changelog}");
         let listed: Vec<&str> = newest.lines().filter(|line| line.starts_with("- ")).collect();
         assert_eq!(listed, entries, "{changelog}");
         for entry in entries {
             assert!(preview.contains(entry), "{entry} is not in the preview: {preview}");
         }
         assert_eq!(self.git(&["log", "-1", "--format=%s"]), format!("chore(release): {tag}"));
-        assert_eq!(
-            self.git(&["cat-file", "-t", &tag]),
-            "tag",
-            "an annotated tag: git push --follow-tags takes no other"
-        );
+        assert_eq!(self.git(&["cat-file", "-t", &tag]), "tag", "git push --follow-tags pushes annotated tags only");
         assert_eq!(self.git(&["rev-parse", &format!("{tag}^{{}}")]), self.git(&["rev-parse", "HEAD"]));
         let mut changed: Vec<String> =
             self.git(&["show", "--format=", "--name-only", "HEAD"]).lines().map(str::to_owned).collect();
@@ -128,62 +145,120 @@ impl Clone {
         assert_eq!(self.git(&["status", "--porcelain"]), "");
     }
 
-    /// A release that must be refused with this exit code and these words, and change nothing.
+    /// Tries to release; that must fail with this exit code and message, and change nothing.
     fn refuses(&self, code: i32, words: &str) {
         let before = self.state();
-        let (ended, said) = self.just("release");
-        assert!(ended == Some(code) && said.contains(words), "{ended:?} instead of {code} and `{words}`: {said}");
+        let (ended, printed) = self.just("release");
+        assert!(ended == Some(code) && printed.contains(words), "{ended:?} instead of {code} and `{words}`: {printed}");
         assert_eq!(self.state(), before, "{words}");
     }
 }
 
 #[test]
 fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
-    let clone = Clone::make("versions");
+    let clone = Clone::create("versions");
     clone.commit("feat(wallet): keep money");
-    clone.commit("docs: say how");
+    clone.commit("fix(wallet): keep all of it");
+    clone.commit("docs: explain it");
+    // The first version lists features only: nothing in it was released before, so nothing has been fixed.
     clone.releases("0.1.0", &["- wallet: Keep money"]);
-    clone.refuses(0, "nothing is new since v0.1.0");
-    clone.commit("docs: say more");
-    clone.refuses(0, "no commit since v0.1.0 changes what a user gets");
+    clone.refuses(0, "no commits since v0.1.0");
+    for invisible in ["docs: explain more", "feat(dev): start faster", "wip(wallet): half a feature"] {
+        clone.commit(invisible);
+    }
+    clone.refuses(0, "no commit since v0.1.0 is visible to users");
+    let (code, preview) = clone.just("changelog");
+    assert_eq!((code, preview.as_str()), (Some(0), "changelog: no commit since v0.1.0 is visible to users.\n"));
 
-    clone.commit("fix(users): let nobody in");
-    clone.releases("0.1.1", &["- users: Let nobody in"]);
-    clone.commit("fix(users): let somebody in");
-    clone.commit("feat(users): let everybody in");
-    clone.releases("0.2.0", &["- users: Let everybody in", "- users: Let somebody in"]);
-    // Before 1.0 this is a minor version; the entry says what is to be done.
+    clone.commit("fix(users): reject empty names");
+    clone.releases("0.1.1", &["- users: Reject empty names"]);
+    clone.commit("perf(users): log in faster");
+    clone.commit("fix(users): accept long names");
+    clone.commit("feat(wallet): hold money");
+    clone.commit("feat(users): change a name");
+    clone.releases(
+        "0.2.0",
+        &["- users: Change a name", "- wallet: Hold money", "- users: Accept long names", "- users: Log in faster"],
+    );
+    // Before 1.0 a breaking change is a minor version; its entry says what to do.
     clone.commit("refactor(config)!: rename a setting\n\nBREAKING CHANGE: write the new name");
-    clone.releases("0.3.0", &["- config: Rename a setting: write the new name"]);
+    clone.releases("0.3.0", &["- **Breaking:** config: Rename a setting. Write the new name"]);
 
     let tags = clone.git(&["tag", "--list"]);
     clone.git(&["push", "--quiet", "--follow-tags"]);
-    assert_eq!(clone.done(&clone.folder.join("origin"), "git", &["tag", "--list"]), tags);
+    assert_eq!(clone.succeeds(&clone.folder.join("origin"), "git", &["tag", "--list"]), tags);
     assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.3.0"]);
 }
 
 #[test]
-fn a_release_is_refused_where_it_would_not_be_one_of_main_and_is_whole_or_not_there() {
-    let clone = Clone::make("refusals");
+fn the_changelog_links_to_the_comparison_of_two_versions_where_the_remote_has_a_web_address() {
+    let clone = Clone::create("links");
+    clone.commit("feat(wallet): keep money");
+    clone.releases("0.1.0", &["- wallet: Keep money"]);
+    clone.commit("fix(wallet): keep all of it");
+    for (remote, address) in [
+        ("git@example.com:acme/purse.git", "https://example.com/acme/purse"),
+        ("ssh://git@example.com:2222/acme/purse.git", "https://example.com/acme/purse"),
+        ("https://someone:secret@example.com:8443/acme/purse", "https://example.com:8443/acme/purse"),
+    ] {
+        clone.git(&["remote", "set-url", "origin", remote]);
+        let (_, preview) = clone.just("changelog");
+        let link = format!("\n[0.1.1]: {address}/compare/v0.1.0...v0.1.1\n");
+        assert!(preview.contains("\n## [0.1.1] - ") && preview.contains(&link), "{remote}: {preview}");
+    }
+    clone.releases("0.1.1", &["- wallet: Keep all of it"]);
+    for without in [["remote", "set-url", "origin", "/srv/purse.git"].as_slice(), &["remote", "remove", "origin"]] {
+        clone.git(without);
+        clone.commit("fix(wallet): count it");
+        let (_, preview) = clone.just("changelog");
+        assert!(preview.contains("\n## 0.1.2 - ") && !preview.contains("]: "), "{without:?}: {preview}");
+    }
+}
+
+#[test]
+fn the_changelog_of_this_repository_lists_released_versions_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let changelog = fs::read_to_string(root.join("CHANGELOG.md")).expect("CHANGELOG.md");
+    assert!(changelog.starts_with("# Changelog\n"), "{changelog}");
+    let versions: Vec<String> = changelog
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| heading.replace(['[', ']'], ""))
+        .map(|heading| heading.split_once(" - 20").unwrap_or_else(|| panic!("no release: {heading}")).0.to_owned())
+        .collect();
+    for heading in changelog.lines().filter_map(|line| line.strip_prefix("### ")) {
+        assert!(["Added", "Changed", "Fixed", "Performance", "Security"].contains(&heading), "{heading}");
+    }
+    // A source archive and a clone without tags have no release in git.
+    let tag = Clone::run(root, "git", &["describe", "--tags", "--abbrev=0", "--match", "v[0-9]*"]);
+    if tag.status.success() {
+        let tag = String::from_utf8(tag.stdout).expect("text");
+        assert_eq!(versions.first().map(String::as_str), Some(tag.trim().trim_start_matches('v')));
+    }
+}
+
+#[test]
+fn a_release_requires_a_clean_main_and_is_complete_or_changes_nothing() {
+    let clone = Clone::create("refusals");
     clone.commit("feat(wallet): keep money");
     fs::write(clone.here().join("note"), "").expect("written");
-    clone.refuses(64, "there are changes that are not committed");
+    clone.refuses(64, "there are uncommitted changes");
     fs::remove_file(clone.here().join("note")).expect("removed");
     fs::write(clone.here().join("cliff.toml"), "").expect("written");
-    clone.refuses(64, "there are changes that are not committed");
+    clone.refuses(64, "there are uncommitted changes");
     clone.git(&["checkout", "--quiet", "cliff.toml"]);
     clone.git(&["switch", "--quiet", "--create", "feature/other"]);
-    clone.refuses(64, "releases are made on main, and this is feature/other");
+    clone.refuses(64, "releases are made on main, and the current branch is feature/other");
     clone.git(&["switch", "--quiet", "--detach", "main"]);
-    clone.refuses(64, "HEAD is on no branch");
+    clone.refuses(64, "HEAD is detached");
     clone.git(&["switch", "--quiet", "main"]);
 
-    // A hook that refuses the commit stands for whatever may go wrong after the files were written.
+    // A hook that rejects the commit simulates a failure after the files were written.
     let hook = clone.here().join(".git/hooks/pre-commit");
     fs::create_dir_all(hook.parent().expect("folder")).expect("folder");
     fs::write(&hook, "#!/bin/sh\nexit 1\n").expect("hook");
-    clone.done(&clone.folder, "chmod", &["+x", &hook.display().to_string()]);
-    clone.refuses(1, "v0.1.0 was not made; the files are as before");
+    clone.succeeds(&clone.folder, "chmod", &["+x", &hook.display().to_string()]);
+    clone.refuses(1, "v0.1.0 was not released; the files are unchanged");
     fs::remove_file(&hook).expect("removed");
     clone.releases("0.1.0", &["- wallet: Keep money"]);
 }

@@ -1,31 +1,11 @@
-//! The threat model names tests, and each of them has to exist.
+//! Every test that the threat model names exists; the build keeps its safeguards.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 
+use crate::support::repository::{sources, text as page};
 use crate::support::source::tokens;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn page(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// The names of the tests of a source text: functions under an attribute that ends in `test`.
+/// The names of the tests in a source: functions under an attribute that ends in `test`.
 fn tests_of(source: &str) -> Vec<String> {
     let words: Vec<String> = tokens(source).into_iter().map(|token| token.text).collect();
     let mut names = Vec::new();
@@ -48,26 +28,17 @@ fn tests_of(source: &str) -> Vec<String> {
     names
 }
 
-/// Every test: those of the `it` crate by module and name, those beside the code by name alone.
+/// Every test: those of the `it` crate by module and name, unit tests by name only.
 fn tests() -> BTreeSet<String> {
-    let mut paths = Vec::new();
-    sources(&root().join("src"), &mut paths);
-    let mut tests: BTreeSet<String> =
-        paths.iter().flat_map(|path| tests_of(&fs::read_to_string(path).expect("source"))).collect();
-    let folder = root().join("tests/it");
-    let mut paths = Vec::new();
-    sources(&folder, &mut paths);
-    for path in paths {
-        let module = path.strip_prefix(&folder).expect("inside").with_extension("");
-        let module = module.to_string_lossy().replace('/', "::");
-        tests.extend(
-            tests_of(&fs::read_to_string(&path).expect("source")).iter().map(|name| format!("{module}::{name}")),
-        );
+    let mut tests: BTreeSet<String> = sources("src").iter().flat_map(|path| tests_of(&page(path))).collect();
+    for path in sources("tests/it") {
+        let module = path.trim_start_matches("tests/it/").trim_end_matches(".rs").replace('/', "::");
+        tests.extend(tests_of(&page(&path)).iter().map(|name| format!("{module}::{name}")));
     }
     tests
 }
 
-/// A row of a table of threats: its number, and the tests that it names.
+/// The rows of the tables of threats: number and named tests.
 fn rows(page: &str) -> Vec<(String, Vec<String>)> {
     page.lines()
         .filter_map(|line| {
@@ -87,7 +58,7 @@ fn every_threat_names_tests_and_each_of_them_exists() {
     assert!(rows.len() >= 30 && tests.len() >= 200, "{} threats, {} tests", rows.len(), tests.len());
     let mut numbers = BTreeSet::new();
     for (number, named) in &rows {
-        assert!(numbers.insert(number), "{number} stands twice");
+        assert!(numbers.insert(number), "{number} is a duplicate");
         assert!(!named.is_empty(), "{number} names no test");
         let missing: Vec<_> = named.iter().filter(|name| !tests.contains(*name)).collect();
         assert!(missing.is_empty(), "{number} names tests that do not exist: {missing:?}");
@@ -95,7 +66,7 @@ fn every_threat_names_tests_and_each_of_them_exists() {
 }
 
 #[test]
-fn tests_and_rows_are_read_as_they_are_written() {
+fn tests_are_found_by_their_attribute_and_rows_by_their_number() {
     let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(flavor = \"x\")]\nasync fn two() {}\n\
                   // #[test]\nfn three() {}\n#[cfg(test)]\nmod tests { #[actix_web::test] async fn four() {} }\n";
     assert_eq!(tests_of(source), ["one", "two", "four"]);
@@ -104,7 +75,7 @@ fn tests_and_rows_are_read_as_they_are_written() {
 }
 
 #[test]
-fn the_checks_of_the_dependencies_are_part_of_the_tests() {
+fn the_dependency_checks_are_part_of_the_tests() {
     let justfile = page("justfile");
     let test = justfile.lines().find(|line| line.starts_with("test:")).expect("a recipe");
     assert!(test.contains("deny"), "{test}");
@@ -112,17 +83,17 @@ fn the_checks_of_the_dependencies_are_part_of_the_tests() {
         assert!(justfile.lines().any(|line| line.starts_with(recipe)), "{recipe}");
     }
     let policy = page("deny.toml");
-    for law in [
+    for rule in [
         "unknown-registry = \"deny\"",
         "unknown-git = \"deny\"",
         "wildcards = \"deny\"",
         "yanked = \"deny\"",
         "crate = \"rsa\"",
     ] {
-        assert!(policy.contains(law), "{law}");
+        assert!(policy.contains(rule), "{rule}");
     }
-    assert!(!policy.contains("ignore = ["), "no advisory is looked away from");
-    // The tree as it is: what the policy bans, and what comes from somewhere else, is not in the lock file.
+    assert!(!policy.contains("ignore = ["), "an advisory is ignored");
+    // The lock file has no crate that the policy bans, and none from a git repository.
     let lock = page("Cargo.lock");
     for banned in ["name = \"rsa\"", "name = \"openssl-sys\"", "name = \"aws-lc-sys\"", "name = \"h2\"", "git+"] {
         assert!(!lock.contains(banned), "{banned}");
@@ -130,10 +101,10 @@ fn the_checks_of_the_dependencies_are_part_of_the_tests() {
 }
 
 #[test]
-fn only_the_sources_reach_the_build_of_the_image() {
+fn only_the_sources_reach_the_image_build() {
     let ignored = page(".dockerignore");
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
-    assert_eq!(lines.first(), Some(&"*"), "nothing but what is named");
+    assert_eq!(lines.first(), Some(&"*"), "the first line must exclude everything");
     for named in &lines[1..] {
         assert!(named.starts_with('!') && !named.contains(".env"), "{named}");
     }
@@ -141,5 +112,5 @@ fn only_the_sources_reach_the_build_of_the_image() {
     for line in image.lines().filter(|line| line.starts_with("ENV") || line.starts_with("ARG")) {
         assert!(!["KEY", "PASSWORD", "SECRET", "URL"].iter().any(|word| line.contains(word)), "{line}");
     }
-    assert!(image.contains("USER 65532:65532"), "it does not run as root");
+    assert!(image.contains("USER 65532:65532"), "the image runs as root");
 }

@@ -1,4 +1,4 @@
-//! What use cases do when a port fails in a way that real servers do not on demand.
+//! Use cases when a port fails in ways that real servers do not on demand.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,12 @@ use purse::kernel::{
 };
 use purse::users::application::log_in::{LogIn, LogInError};
 use purse::users::application::ports::{
-    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordHash, PasswordHasher, Registration,
-    RelayWake, TokenError, TokenIssuer, UserStore, Verdict,
+    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordCheck, PasswordHash,
+    PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
-use purse::users::domain::{EmailAddress, Password, PersonName, User};
-use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience, PostError};
+use purse::users::domain::{EmailAddress, Password, PersonName};
+use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError};
 use purse::wallet::application::post_batch::{DraftResult, PostBatch};
 use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused};
 
@@ -24,15 +24,15 @@ fn failed(class: FailureClass) -> DependencyError {
     DependencyError::new("a step", class, "broken for a test")
 }
 
-/// A store with one person in it, which counts what is asked of it.
+/// A store with one user that counts its calls.
 #[derive(Default)]
-struct OnePerson {
+struct FakeUsers {
     added: AtomicUsize,
     renewed: Mutex<Vec<HashRenewal>>,
 }
 
 #[async_trait]
-impl UserStore for OnePerson {
+impl UserStore for FakeUsers {
     async fn add(&self, _: Registration) -> Result<(), AddUserError> {
         self.added.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -43,27 +43,23 @@ impl UserStore for OnePerson {
         Ok(Some(Credentials { user_id: UserId::from_uuid(System.next_id()), password_hash }))
     }
 
-    async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
-        Ok(None)
-    }
-
     async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError> {
         self.renewed.lock().expect("renewals").push(renewal);
         Err(failed(FailureClass::Unavailable))
     }
 }
 
-/// How the hasher and the signer behave.
+/// A password hasher and token issuer with one behaviour.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
+enum StubSecurity {
     Outdated,
     Busy,
     Broken,
     NoToken,
 }
 
-impl Mood {
-    fn refusal(self) -> Option<HashError> {
+impl StubSecurity {
+    fn hash_error(self) -> Option<HashError> {
         match self {
             Self::Busy => Some(HashError::Overloaded),
             Self::Broken => Some(HashError::Failed("broken for a test".into())),
@@ -73,17 +69,18 @@ impl Mood {
 }
 
 #[async_trait]
-impl PasswordHasher for Mood {
+impl PasswordHasher for StubSecurity {
     async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
-        self.refusal().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
+        self.hash_error().map_or_else(|| Ok(PasswordHash::new("new".to_owned())), Err)
     }
 
-    async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<Verdict, HashError> {
-        self.refusal().map_or_else(|| Ok(Verdict::RightButOutdated(PasswordHash::new("new".to_owned()))), Err)
+    async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
+        self.hash_error()
+            .map_or_else(|| Ok(PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()))), Err)
     }
 }
 
-impl TokenIssuer for Mood {
+impl TokenIssuer for StubSecurity {
     fn issue(&self, _: UserId, _: Timestamp) -> Result<AccessToken, TokenError> {
         match self {
             Self::NoToken => Err(TokenError("broken for a test".into())),
@@ -92,9 +89,9 @@ impl TokenIssuer for Mood {
     }
 }
 
-struct Asleep;
+struct NoRelay;
 
-impl RelayWake for Asleep {
+impl RelayWake for NoRelay {
     fn wake(&self) {}
 }
 
@@ -102,13 +99,13 @@ fn email() -> EmailAddress {
     EmailAddress::parse("ada@example.com").expect("address")
 }
 
-async fn log_in(users: &Arc<OnePerson>, mood: Mood) -> Result<Option<DependencyError>, LogInError> {
+async fn log_in(users: &Arc<FakeUsers>, security: StubSecurity) -> Result<Option<DependencyError>, LogInError> {
     let users: Arc<dyn UserStore> = users.clone();
-    let use_case = LogIn { users, hasher: Arc::new(mood), tokens: Arc::new(mood), clock: Arc::new(System) };
+    let use_case = LogIn { users, hasher: Arc::new(security), tokens: Arc::new(security), clock: Arc::new(System) };
     use_case.execute(Some(email()), Secret::new("12345678")).await.map(|logged_in| logged_in.renewal_failed)
 }
 
-async fn register(users: &Arc<OnePerson>, mood: Mood) -> Result<(), RegisterError> {
+async fn register(users: &Arc<FakeUsers>, security: StubSecurity) -> Result<(), RegisterError> {
     let name = || PersonName::parse("Ada").expect("name");
     let password = Password::parse("12345678").expect("password");
     let new = NewUser { first_name: name(), last_name: name(), email: email(), password };
@@ -116,9 +113,9 @@ async fn register(users: &Arc<OnePerson>, mood: Mood) -> Result<(), RegisterErro
         Origin { request_id: RequestId::from_uuid(System.next_id()), traceparent: TraceParent::begin(&System) };
     let use_case = RegisterUser {
         users: users.clone(),
-        hasher: Arc::new(mood),
-        tokens: Arc::new(mood),
-        relay: Arc::new(Asleep),
+        hasher: Arc::new(security),
+        tokens: Arc::new(security),
+        relay: Arc::new(NoRelay),
         clock: Arc::new(System),
         ids: Arc::new(System),
     };
@@ -126,54 +123,54 @@ async fn register(users: &Arc<OnePerson>, mood: Mood) -> Result<(), RegisterErro
 }
 
 #[tokio::test]
-async fn a_login_stands_although_its_outdated_hash_could_not_be_renewed() {
-    let users = Arc::new(OnePerson::default());
-    let renewal = log_in(&users, Mood::Outdated).await.expect("logged in").expect("a failure to report");
+async fn a_login_succeeds_although_its_outdated_hash_cannot_be_renewed() {
+    let users = Arc::new(FakeUsers::default());
+    let renewal = log_in(&users, StubSecurity::Outdated).await.expect("logged in").expect("a failure to report");
     assert_eq!(renewal.class(), FailureClass::Unavailable);
     let renewed = users.renewed.lock().expect("renewals");
     assert_eq!(renewed.iter().map(|r| (r.old.expose(), r.new.expose())).collect::<Vec<_>>(), [("old", "new")]);
 }
 
 #[tokio::test]
-async fn a_busy_hasher_is_no_fault_and_a_broken_one_is_ours() {
-    let users = Arc::new(OnePerson::default());
+async fn a_busy_hasher_is_transient_and_a_broken_one_is_a_bug() {
+    let users = Arc::new(FakeUsers::default());
     let refused = |result: Result<_, LogInError>| result.expect_err("refused");
-    let busy = refused(log_in(&users, Mood::Busy).await);
+    let busy = refused(log_in(&users, StubSecurity::Busy).await);
     assert!(matches!(busy, LogInError::Overloaded) && busy.class() == FailureClass::Transient);
-    let broken = refused(log_in(&users, Mood::Broken).await);
+    let broken = refused(log_in(&users, StubSecurity::Broken).await);
     assert!(matches!(broken, LogInError::Hash(_)) && broken.class() == FailureClass::Bug);
-    let no_token = refused(log_in(&users, Mood::NoToken).await);
+    let no_token = refused(log_in(&users, StubSecurity::NoToken).await);
     assert!(matches!(no_token, LogInError::Token(_)) && no_token.class() == FailureClass::Bug);
     assert_eq!(LogInError::InvalidCredentials.class(), FailureClass::Refused);
 }
 
 #[tokio::test]
-async fn without_a_hash_nobody_is_stored_and_without_a_token_somebody_is() {
-    let users = Arc::new(OnePerson::default());
+async fn without_a_hash_no_user_is_stored_and_without_a_token_the_user_is() {
+    let users = Arc::new(FakeUsers::default());
     let refused = |result: Result<(), RegisterError>| result.expect_err("refused");
-    let busy = refused(register(&users, Mood::Busy).await);
+    let busy = refused(register(&users, StubSecurity::Busy).await);
     assert!(matches!(busy, RegisterError::Overloaded) && busy.class() == FailureClass::Transient);
-    let broken = refused(register(&users, Mood::Broken).await);
+    let broken = refused(register(&users, StubSecurity::Broken).await);
     assert!(matches!(broken, RegisterError::Hash(_)) && broken.class() == FailureClass::Bug);
     assert_eq!(users.added.load(Ordering::Relaxed), 0);
-    let no_token = refused(register(&users, Mood::NoToken).await);
+    let no_token = refused(register(&users, StubSecurity::NoToken).await);
     assert!(matches!(no_token, RegisterError::Token(_)) && no_token.class() == FailureClass::Bug);
     assert_eq!(users.added.load(Ordering::Relaxed), 1);
     assert_eq!(RegisterError::EmailExists.class(), FailureClass::Refused);
 }
 
-/// A journal that fails whenever one draft is in the batch, and refuses the others.
-struct Picky {
-    guilty: EntryId,
+/// A journal that fails whenever the batch has one draft, and refuses the others.
+struct FailingJournal {
+    failing: EntryId,
     class: FailureClass,
     commits: AtomicUsize,
 }
 
 #[async_trait]
-impl Journal for Picky {
-    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+impl Journal for FailingJournal {
+    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        if drafts.iter().any(|draft| draft.id == self.guilty) {
+        if drafts.iter().any(|draft| draft.id == self.failing) {
             return Err(JournalError::NotDone(failed(self.class)));
         }
         Ok(drafts.iter().map(|_| DraftOutcome::Refused(EntryRefused::InsufficientFunds)).collect())
@@ -194,21 +191,21 @@ fn drafts() -> Vec<Draft> {
 
 async fn post(class: FailureClass) -> (Vec<DraftResult>, usize, usize) {
     let drafts = drafts();
-    let journal = Arc::new(Picky { guilty: drafts[1].id, class, commits: AtomicUsize::new(0) });
-    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, Patience::SkipHeld).await;
+    let journal = Arc::new(FailingJournal { failing: drafts[1].id, class, commits: AtomicUsize::new(0) });
+    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, LockWait::SkipLocked).await;
     (batch.results, batch.failures.len(), journal.commits.load(Ordering::Relaxed))
 }
 
 #[tokio::test]
-async fn a_post_that_breaks_its_batch_fails_alone() {
+async fn a_post_that_fails_its_batch_fails_alone() {
     let refused = DraftResult::Answer(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
     let (results, failures, commits) = post(FailureClass::Bug).await;
     assert_eq!(results, [refused.clone(), DraftResult::Answer(Err(PostError::Bug)), refused]);
-    assert_eq!((failures, commits), (2, 4), "the batch, and then each alone");
+    assert_eq!((failures, commits), (2, 4), "the batch, then each draft alone");
 }
 
 #[tokio::test]
-async fn a_batch_that_finds_the_store_away_is_not_taken_apart() {
+async fn a_batch_is_not_split_while_the_store_is_unavailable() {
     for class in [FailureClass::Unavailable, FailureClass::Transient] {
         let (results, failures, commits) = post(class).await;
         assert_eq!(results, vec![DraftResult::Answer(Err(PostError::NotDone)); 3]);
@@ -216,20 +213,20 @@ async fn a_batch_that_finds_the_store_away_is_not_taken_apart() {
     }
 }
 
-/// A journal that locks nothing.
-struct Locked;
+/// A journal that gets no lock.
+struct LockedJournal;
 
 #[async_trait]
-impl Journal for Locked {
-    async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+impl Journal for LockedJournal {
+    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
         Ok(vec![DraftOutcome::NotLocked; drafts.len()])
     }
 }
 
 #[tokio::test]
-async fn a_wallet_that_is_not_locked_is_held_by_somebody_or_after_waiting_is_not_there() {
-    let batch = PostBatch { journal: Arc::new(Locked) };
-    assert_eq!(batch.execute(&drafts(), Patience::SkipHeld).await.results, vec![DraftResult::Held; 3]);
+async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
+    let batch = PostBatch { journal: Arc::new(LockedJournal) };
+    assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::Held; 3]);
     let gone = DraftResult::Answer(Err(PostError::NoWallet));
-    assert_eq!(batch.execute(&drafts(), Patience::Wait).await.results, vec![gone; 3]);
+    assert_eq!(batch.execute(&drafts(), LockWait::Wait).await.results, vec![gone; 3]);
 }

@@ -1,6 +1,7 @@
 //! Opens and closes connections.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::uri::AMQPUri;
@@ -12,73 +13,71 @@ use crate::infra::amqp::error::AmqpError;
 use crate::infra::config::AmqpConfig;
 use crate::kernel::Secret;
 
-/// Longest wait for any answer of the broker that is not a delivery.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for a polite goodbye; a blocked connection never gives one.
+/// Longest wait for the reply to a request.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the reply to a close; on a blocked connection it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Agreed with the broker; a silent peer is given up after twice this.
+/// Heartbeat interval. A peer that is silent for twice as long counts as gone.
 const HEARTBEAT_S: u16 = 10;
 
-/// For connections that publish our own small messages; RabbitMQ 4.1 refuses less than 8 KiB.
+/// Frame size of connections that publish only purse's own small messages; RabbitMQ 4.1 refuses less than 8 KiB.
 const SMALL_FRAME_BYTES: u32 = 16 * 1024;
 
-/// How large a frame may be. The client keeps buffers of 64 frames a connection.
+/// Largest frame of a connection. lapin keeps buffers of 64 frames per connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frames {
-    /// What the server proposes (128 KiB): for consuming, since a message's headers must fit into one frame, and
-    /// somebody else chose them.
-    OfTheServer,
-    /// 16 KiB: for publishing.
+pub(crate) enum FrameSize {
+    /// What the server proposes (128 KiB). For consuming: the headers of a message must fit into one frame, and their
+    /// publisher chose them.
+    ServerDefault,
+    /// 16 KiB, for publishing.
     Small,
 }
 
-/// Whether `url` can be a broker's URL. Why not is not told on purpose: the parser's message may quote the password.
-pub fn is_broker_url(url: &str) -> bool {
+/// Whether `url` is a valid broker URL. The reason is withheld on purpose: the parser's message may quote the password.
+pub(crate) fn is_broker_url(url: &str) -> bool {
     url.parse::<AMQPUri>().is_ok()
 }
 
-/// Where the broker is, and the runtime that its connections live on.
+/// The broker's address, and the runtime that drives its connections.
 #[derive(Clone)]
-pub struct Broker {
+pub(crate) struct Broker {
     url: Secret,
     io: Handle,
 }
 
-/// An open connection with one channel. Dropping it closes it without waiting.
-pub struct BrokerConnection {
-    connection: Connection,
+/// An open connection with one channel. It is closed, without waiting for the broker, when the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct BrokerConnection {
+    connection: Arc<Connection>,
     channel: Channel,
 }
 
 impl Broker {
-    /// The configured broker; nothing is opened yet.
-    pub fn new(config: &AmqpConfig, io: Handle) -> Self {
+    pub(crate) fn new(config: &AmqpConfig, io: Handle) -> Self {
         Self { url: config.url.clone(), io }
     }
 
     /// The runtime for work on its connections.
-    pub const fn io(&self) -> &Handle {
+    pub(crate) const fn io(&self) -> &Handle {
         &self.io
     }
 
-    /// Opens a connection named `name` in the broker's listings, and a channel on it.
-    ///
-    /// # Errors
-    /// [`AmqpError`]; a refused password looks like any other absence.
-    pub async fn connect(&self, name: &str, frames: Frames) -> Result<BrokerConnection, AmqpError> {
+    /// Opens a connection, listed by the broker as `name`, and a channel on it. Wrong credentials look like a broker
+    /// that is unavailable.
+    pub(crate) async fn connect(&self, name: &str, frames: FrameSize) -> Result<BrokerConnection, AmqpError> {
         const STEP: &str = "connecting to RabbitMQ";
         let mut uri: AMQPUri = self.url.expose().parse().map_err(|_| AmqpError::Closed { step: STEP })?;
         uri.query.heartbeat = Some(HEARTBEAT_S); // default: the server's 60 s
         uri.query.frame_max = match frames {
-            Frames::OfTheServer => None,
-            Frames::Small => Some(SMALL_FRAME_BYTES),
+            FrameSize::ServerDefault => None,
+            FrameSize::Small => Some(SMALL_FRAME_BYTES),
         };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        // The shared IO runtime, not the thread that happens to ask: heartbeats must not wait for its other work.
+        // The shared IO runtime, not the caller's thread: other work there must not delay heartbeats.
         let runtime = async_rs::Runtime::tokio_with_handle(self.io.clone());
-        let connection = answer(STEP, Connection::connect_uri_with_runtime(uri, properties, runtime)).await?;
-        let channel = answer("opening a channel", connection.create_channel()).await?;
-        Ok(BrokerConnection { connection, channel })
+        let connection = reply(STEP, Connection::connect_uri_with_runtime(uri, properties, runtime)).await?;
+        let channel = reply("opening a channel", connection.create_channel()).await?;
+        Ok(BrokerConnection { connection: Arc::new(connection), channel })
     }
 }
 
@@ -88,34 +87,33 @@ impl BrokerConnection {
     }
 
     /// Whether the connection and its channel are open, as far as this side knows.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
 
-    /// Whether the broker takes nothing from this connection at the moment, because it is short of memory or disk.
-    /// Such a connection is kept: a new one would be blocked too, and a blocked broker does not notice that the old one
-    /// has gone.
-    pub fn is_blocked(&self) -> bool {
+    /// Whether the broker blocks publishing because of a memory or disk alarm. Keep such a connection: a new one would
+    /// be blocked too, and a blocked broker does not notice that the old one is closed.
+    pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
 
-    /// Says goodbye, within a second.
-    pub async fn close(self) {
-        let goodbye = self.connection.close(200, "purse is done".into());
-        // Whether it was heard or not: the connection is dropped here.
-        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+    /// Closes the connection, waiting at most a second for the broker.
+    pub(crate) async fn close(&self) {
+        let closed = self.connection.close(200, "purse is done".into());
+        // Without a reply the connection is dropped all the same.
+        let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 }
 
-/// Waits for an answer of the broker, within the limit.
-pub(super) async fn answer<T>(
+/// Waits for the broker's reply, up to [`REPLY_TIMEOUT`].
+pub(super) async fn reply<T>(
     step: &'static str,
-    asked: impl Future<Output = lapin::Result<T>>,
+    request: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, AmqpError> {
-    match timeout(ANSWER_TIMEOUT, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
+    match timeout(REPLY_TIMEOUT, request).await {
+        Ok(Ok(reply)) => Ok(reply),
         Ok(Err(e)) => Err(AmqpError::failed(step, e)),
-        Err(_) => Err(AmqpError::TimedOut { step, limit: ANSWER_TIMEOUT }),
+        Err(_) => Err(AmqpError::TimedOut { step, limit: REPLY_TIMEOUT }),
     }
 }
 
@@ -124,7 +122,7 @@ mod tests {
     use super::is_broker_url;
 
     #[test]
-    fn only_amqp_urls_are_taken() {
+    fn only_amqp_urls_are_valid() {
         assert!(is_broker_url("amqp://guest:guest@localhost:5672/%2f"));
         assert!(is_broker_url("amqps://u:p@broker/vhost"));
         for refused in ["", "http://localhost", "localhost:5672", "amqp://u:p@host:port"] {

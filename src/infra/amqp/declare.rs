@@ -1,4 +1,4 @@
-//! Declares exchanges, queues and bindings; a declaration of what is there already changes nothing.
+//! Declares exchanges, queues and bindings; declaring what already exists changes nothing.
 
 use std::time::Duration;
 
@@ -6,95 +6,78 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::infra::amqp::connection::{BrokerConnection, answer};
+use crate::infra::amqp::connection::{BrokerConnection, reply};
 use crate::infra::amqp::error::AmqpError;
 
-/// Where a quorum queue sends what leaves it unhandled.
+/// Where a quorum queue sends messages that leave it unhandled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLettering {
-    /// Exchange; empty is the default one, whose routing keys are queue names.
-    pub exchange: &'static str,
-    /// Routing key.
-    pub routing_key: &'static str,
+pub(crate) struct DeadLettering {
+    /// Empty for the default exchange, whose routing keys are queue names.
+    pub(crate) exchange: &'static str,
+    pub(crate) routing_key: &'static str,
 }
 
-/// How long a queue keeps a message before it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryHold(pub Duration);
-
-/// What kind of queue is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueueKind {
+pub(crate) enum QueueKind {
     /// Replicated and fsynced. Dead-lettering is at-least-once: a message leaves only when its next queue has it.
     Quorum {
-        /// Where to.
         dead_lettering: DeadLettering,
-        /// Deliveries before the broker dead-letters by itself.
+        /// Deliveries of one message before the broker dead-letters it.
         delivery_limit: Option<i64>,
-        /// For a retry tier.
-        hold: Option<RetryHold>,
+        /// Age at which a message is dead-lettered: the delay of a retry tier.
+        message_ttl: Option<Duration>,
     },
-    /// Durable, and without any argument.
+    /// Durable, without any argument.
     PlainClassic,
 }
 
-/// One thing to be there.
+/// An exchange, a queue or a binding that must exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Declaration {
+pub(crate) enum Declaration {
     /// A durable topic exchange.
     TopicExchange(&'static str),
     /// A durable queue.
     Queue(String, QueueKind),
-    /// `queue` gets what `exchange` routes by `routing_key`.
-    Binding {
-        /// The queue.
-        queue: &'static str,
-        /// The exchange.
-        exchange: &'static str,
-        /// The key.
-        routing_key: &'static str,
-    },
+    /// Routes what `exchange` receives under `routing_key` to `queue`.
+    Binding { queue: &'static str, exchange: &'static str, routing_key: &'static str },
 }
 
 impl BrokerConnection {
-    /// Declares all of them, in order.
-    ///
-    /// # Errors
-    /// [`AmqpError::Differs`] when something of that name exists with other arguments.
-    pub async fn declare(&self, declarations: &[Declaration]) -> Result<(), AmqpError> {
+    /// Declares all of them, in order; [`AmqpError::Differs`] when one exists with other arguments.
+    pub(crate) async fn declare(&self, declarations: &[Declaration]) -> Result<(), AmqpError> {
         for declaration in declarations {
             self.declare_one(declaration).await?;
         }
         Ok(())
     }
 
-    /// How many messages wait in a queue, without those that a consumer has in hand.
-    ///
-    /// # Errors
-    /// [`AmqpError`], also when there is no such queue, which closes the channel.
-    pub async fn messages(&self, queue: &str) -> Result<u32, AmqpError> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = self.channel().queue_declare(queue.into(), options, FieldTable::default());
-        answer("counting a queue's messages", asked).await.map(|queue| queue.message_count())
+    /// How many messages are ready in `queue`, not counting unacknowledged ones; [`AmqpError::Missing`], which also
+    /// closes the channel, when there is no such queue.
+    pub(crate) async fn depth(&self, queue: &str) -> Result<u32, AmqpError> {
+        // Passive: asks, and declares nothing.
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let declared = self.channel().queue_declare(queue.into(), options, FieldTable::default());
+        let queried = reply("reading the depth of a queue", declared).await.map_err(|e| e.or_missing(queue))?;
+        Ok(queried.message_count())
     }
 
     async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
         match declaration {
             Declaration::TopicExchange(name) => {
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-                let asked = self.channel().exchange_declare(
+                let declared = self.channel().exchange_declare(
                     (*name).into(),
                     ExchangeKind::Topic,
                     options,
                     FieldTable::default(),
                 );
-                answer("declaring an exchange", asked).await.map_err(|e| e.or_differs(name))
+                reply("declaring an exchange", declared).await.map_err(|e| e.or_differs(name))
             }
             Declaration::Queue(name, kind) => {
                 // Not the default, which is transient.
                 let options = QueueDeclareOptions::durable();
-                let asked = self.channel().queue_declare(name.as_str().into(), options, arguments(kind));
-                answer("declaring a queue", asked).await.map(drop).map_err(|e| e.or_differs(name))
+                let declared = self.channel().queue_declare(name.as_str().into(), options, arguments(kind));
+                reply("declaring a queue", declared).await.map(drop).map_err(|e| e.or_differs(name))
             }
             Declaration::Binding { queue, exchange, routing_key } => {
                 let bound = self.channel().queue_bind(
@@ -104,7 +87,7 @@ impl BrokerConnection {
                     QueueBindOptions::default(),
                     FieldTable::default(),
                 );
-                answer("binding a queue", bound).await
+                reply("binding a queue", bound).await
             }
         }
     }
@@ -112,19 +95,19 @@ impl BrokerConnection {
 
 fn arguments(kind: &QueueKind) -> FieldTable {
     let mut arguments = FieldTable::default();
-    let QueueKind::Quorum { dead_lettering, delivery_limit, hold } = kind else { return arguments };
+    let QueueKind::Quorum { dead_lettering, delivery_limit, message_ttl } = kind else { return arguments };
     let mut text = |name: &'static str, value: &'static str| {
         arguments.insert(name.into(), AMQPValue::LongString(value.into()));
     };
     text("x-queue-type", "quorum");
     text("x-dead-letter-exchange", dead_lettering.exchange);
     text("x-dead-letter-routing-key", dead_lettering.routing_key);
-    text("x-dead-letter-strategy", "at-least-once"); // the default loses what its target cannot take at the moment
-    text("x-overflow", "reject-publish"); // at-least-once needs it; a full queue answers with a nack
+    text("x-dead-letter-strategy", "at-least-once"); // the default loses messages that the target cannot take
+    text("x-overflow", "reject-publish"); // required by at-least-once; a full queue replies with a nack
     if let Some(limit) = delivery_limit {
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(*limit));
     }
-    if let Some(RetryHold(ttl)) = hold {
+    if let Some(ttl) = message_ttl {
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl_ms));
     }

@@ -7,55 +7,37 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::kernel::{Classified, FailureClass};
 
-/// Why a step at the broker did not succeed. Whatever it is, the connection is not used any more.
+/// Why a step at the broker failed. After any of them the connection must not be used again.
 #[derive(Debug, thiserror::Error)]
-pub enum AmqpError {
-    /// The broker or the connection said so.
+pub(crate) enum AmqpError {
     #[error("{step}")]
     Failed {
-        /// What was being done.
         step: &'static str,
-        /// lapin's words.
         #[source]
         source: Box<lapin::Error>,
     },
-    /// No answer.
-    #[error("{step}: no answer within {limit:?}")]
-    TimedOut {
-        /// What was being done.
-        step: &'static str,
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// The broker has something of this name that differs from what we declare; no later try can change it.
+    #[error("{step}: no reply within {limit:?}")]
+    TimedOut { step: &'static str, limit: Duration },
+    /// An exchange or queue differs from what is declared; no retry can change that. `reply` is the broker's reply
+    /// text, which names the argument.
     #[error(
-        "{name} exists at the broker with other arguments than purse declares ({reply}). Delete it there once it is empty, or give purse a virtual host of its own"
+        "{name} already exists at the broker with different arguments ({reply}). Delete it there once it is empty, or give purse its own virtual host"
     )]
-    Differs {
-        /// The exchange or queue.
-        name: String,
-        /// The broker's reply text, which names the argument.
-        reply: String,
-    },
-    /// The broker has no queue of this name.
+    Differs { name: String, reply: String },
     #[error("the broker has no queue {name}")]
-    Missing {
-        /// The queue.
-        name: String,
-    },
-    /// The channel or the connection is gone.
+    Missing { name: String },
     #[error("{step}: the connection is closed")]
-    Closed {
-        /// What was being done.
-        step: &'static str,
-    },
+    Closed { step: &'static str },
 }
 
 impl Classified for AmqpError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::Differs { .. } | Self::Missing { .. } => FailureClass::Permanent,
-            Self::Failed { .. } | Self::TimedOut { .. } | Self::Closed { .. } => FailureClass::Unavailable,
+            Self::Differs { .. } => FailureClass::Permanent,
+            // A missing queue may be declared again at any time.
+            Self::Missing { .. } | Self::Failed { .. } | Self::TimedOut { .. } | Self::Closed { .. } => {
+                FailureClass::Unavailable
+            }
         }
     }
 }
@@ -65,7 +47,7 @@ impl AmqpError {
         Self::Failed { step, source: Box::new(source) }
     }
 
-    /// The same failure, after a question about `queue`: told apart where the broker has none of that name.
+    /// [`Missing`](Self::Missing) if the broker replied that there is no `queue`, else the same error.
     pub(super) fn or_missing(self, queue: &str) -> Self {
         let Self::Failed { source, .. } = &self else { return self };
         match source.kind() {
@@ -76,7 +58,7 @@ impl AmqpError {
         }
     }
 
-    /// The same failure, after a declaration of `name`: told apart where the broker has it with other arguments.
+    /// [`Differs`](Self::Differs) if the broker replied that `name` exists with other arguments, else the same error.
     pub(super) fn or_differs(self, name: &str) -> Self {
         let Self::Failed { source, .. } = &self else { return self };
         match source.kind() {

@@ -1,21 +1,15 @@
-//! Publishes copies of messages that were taken out of a queue into another queue.
+//! Publishes copies of received messages to another queue.
 
-use std::time::Duration;
+use lapin::BasicProperties;
+use lapin::types::{FieldTable, ShortString};
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Confirmation, PublisherConfirm};
-use tokio::time::{Instant, timeout_at};
+use crate::infra::amqp::incoming::Incoming;
+use crate::infra::amqp::publisher::{
+    ConfirmedPublisher, Confirms, HeaderValue, PERSISTENT, PublishResult, RawMessage, reason, set_headers,
+};
 
-use crate::infra::amqp::consumer::Incoming;
-use crate::infra::amqp::publisher::{ConfirmedPublisher, HeaderValue, PublishResult};
-
-/// Longest wait for the confirms of one batch.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
-/// AMQP's number for "keep on disk".
-const PERSISTENT: u8 = 2;
-/// Headers that no copy may have: the broker's own record, by which it would take a copy for one that goes round in
-/// circles and drop it, and the two that would send the copy elsewhere as well.
+/// Headers that no copy may have: the broker's own record, which would make it take the copy for a message in a
+/// dead-letter cycle and drop it, and the two that would route the copy elsewhere as well.
 const NOT_COPIED: [&str; 10] = [
     "x-death",
     "x-first-death-exchange",
@@ -31,70 +25,45 @@ const NOT_COPIED: [&str; 10] = [
 
 /// Where copies go, and how they differ from their originals.
 #[derive(Clone, Debug)]
-pub struct Forwarding {
-    /// The queue, by its name, through the default exchange.
-    pub queue: &'static str,
-    /// Headers that are left out.
-    pub without: &'static [&'static str],
-    /// Headers that are set.
-    pub with: Vec<(&'static str, HeaderValue)>,
+pub(crate) struct Forwarding {
+    /// Addressed through the default exchange.
+    pub(crate) queue: &'static str,
+    /// Headers to leave out.
+    pub(crate) without: &'static [&'static str],
+    /// Headers to set.
+    pub(crate) with: Vec<(&'static str, HeaderValue)>,
 }
 
 impl ConfirmedPublisher {
-    /// Publishes a copy of each, `mandatory` and persistent, and waits for all answers; the results stand in the order
-    /// of `originals`, whose own state does not change. One batch at a time.
+    /// Publishes a copy of each, `mandatory` and persistent, and waits for all confirms; the results are in the order of
+    /// `originals`, which stay unsettled. One batch at a time.
     ///
-    /// All copies go to one queue. If one of them is sent back, the queue is not there and none counts as confirmed: an
+    /// All copies go to one queue. If one of them is returned, the queue is missing and none counts as confirmed: an
     /// original without a `message_id` could not be told from the others.
-    pub async fn forward(&self, originals: &[Incoming], how: &Forwarding) -> Vec<PublishResult> {
-        let deadline = Instant::now() + CONFIRM_TIMEOUT;
-        let mut sent = Vec::with_capacity(originals.len());
-        for original in originals {
-            match timeout_at(deadline, self.send_copy(original, how)).await {
-                Ok(Ok(confirm)) => sent.push(confirm),
-                Ok(Err(_)) | Err(_) => break,
-            }
-        }
-        let mut sent_back = None;
-        let mut results = Vec::with_capacity(originals.len());
-        for confirm in sent {
-            let (returned, result) = match timeout_at(deadline, confirm).await {
-                Ok(Ok(Confirmation::Ack(returned))) => (returned, PublishResult::Confirmed),
-                Ok(Ok(Confirmation::Nack(returned))) => (returned, PublishResult::Nacked),
-                // Without confirm mode, a dead channel, or no answer: nothing is known.
-                Ok(Ok(Confirmation::NotRequested) | Err(_)) | Err(_) => (None, PublishResult::Unanswered),
-            };
-            if let Some(message) = returned {
-                sent_back.get_or_insert(format!("{} {}", message.reply_code, message.reply_text));
-            }
-            results.push(result);
-        }
-        results.resize(originals.len(), PublishResult::Unanswered);
-        match sent_back {
-            Some(words) => vec![PublishResult::Unroutable(words); originals.len()],
-            // A return precedes its own confirm, so with one confirm missing it may still be under way.
-            None if results.contains(&PublishResult::Unanswered) => {
-                vec![PublishResult::Unanswered; originals.len()]
+    pub(crate) async fn forward(&self, originals: &[Incoming], how: &Forwarding) -> Vec<PublishResult> {
+        let copies = originals.iter().map(|original| RawMessage {
+            exchange: "",
+            routing_key: how.queue,
+            properties: copied(&original.delivery.properties, how),
+            body: original.body(),
+        });
+        let Confirms { results, returned } = self.publish_raw(copies.collect()).await;
+        match returned.first() {
+            Some(message) => vec![PublishResult::Unroutable(reason(message)); originals.len()],
+            // A return precedes its own confirm, so while a confirm is missing a return may be missing too.
+            None if results.contains(&PublishResult::Unconfirmed) => {
+                vec![PublishResult::Unconfirmed; originals.len()]
             }
             None => results,
         }
     }
-
-    async fn send_copy(&self, original: &Incoming, how: &Forwarding) -> lapin::Result<PublisherConfirm> {
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let properties = copied(&original.delivery.properties, how);
-        self.connection()
-            .channel()
-            .basic_publish("".into(), how.queue.into(), options, original.body(), properties)
-            .await
-    }
 }
 
-/// Sets one property that is a text.
+/// Sets one textual property.
 type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
-/// The properties of a copy. `expiration` stays behind, or the copy could die of it again; so does `user_id`, which the
-/// broker compares with the login of this connection.
+/// The properties of a copy. `expiration` is dropped, or the copy could expire again; so is `user_id`, which the broker
+/// compares with the login of this connection.
 fn copied(original: &BasicProperties, how: &Forwarding) -> BasicProperties {
     let mut headers = FieldTable::default();
     let dropped = |name: &str| {
@@ -104,13 +73,7 @@ fn copied(original: &BasicProperties, how: &Forwarding) -> BasicProperties {
     for (name, value) in kept {
         headers.insert(name.clone(), value.clone());
     }
-    for (name, value) in &how.with {
-        let value = match value {
-            HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            HeaderValue::Int(number) => AMQPValue::LongInt(*number),
-        };
-        headers.insert((*name).into(), value);
-    }
+    set_headers(&mut headers, &how.with);
     let mut copy = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
     let texts: [(&Option<ShortString>, SetText); 6] = [
         (original.content_type(), BasicProperties::with_content_type),
@@ -134,9 +97,10 @@ fn copied(original: &BasicProperties, how: &Forwarding) -> BasicProperties {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lapin::types::AMQPValue;
 
     #[test]
-    fn a_copy_keeps_what_is_the_senders_and_nothing_that_would_lead_it_astray() {
+    fn a_copy_keeps_what_the_sender_set_and_nothing_that_would_misroute_it() {
         let mut headers = FieldTable::default();
         for name in ["x-request-id", "x-error", "x-death", "CC", "BCC", "x-delivery-count", "tracestate"] {
             headers.insert(name.into(), AMQPValue::LongString(name.into()));
@@ -149,7 +113,7 @@ mod tests {
             .with_content_type("application/json".into())
             .with_timestamp(7)
             .with_expiration("1".into())
-            .with_user_id("somebody".into())
+            .with_user_id("another-user".into())
             .with_reply_to("elsewhere".into());
         let how = Forwarding {
             queue: "q",

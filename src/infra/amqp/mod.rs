@@ -1,8 +1,8 @@
-//! RabbitMQ without a topology: connections, declarations, confirmed publishing, consuming, and looking into a queue by
-//! hand. Every wait has a limit.
+//! RabbitMQ without a topology: connections, declarations, confirmed publishing, consuming, and reading a queue without
+//! consuming it. Every wait has a limit.
 //!
-//! lapin's own recovery stays off: under it a pending confirm can hang for ever. Whatever fails ends the connection,
-//! and whoever owned it is built again by its supervisor.
+//! lapin's own recovery stays off: under it a pending confirm can hang for ever. Any failure ends the connection, and
+//! the supervisor restarts the actor that owned it.
 
 mod browser;
 mod connection;
@@ -10,12 +10,14 @@ mod consumer;
 mod declare;
 mod error;
 mod forward;
+mod incoming;
 mod publisher;
 
-pub use browser::{Browser, Death};
-pub use connection::{Broker, BrokerConnection, Frames, is_broker_url};
-pub use consumer::{Consumer, Incoming};
-pub use declare::{DeadLettering, Declaration, QueueKind, RetryHold};
-pub use error::AmqpError;
-pub use forward::Forwarding;
-pub use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};
+pub(crate) use browser::Browser;
+pub(crate) use connection::{Broker, BrokerConnection, FrameSize, is_broker_url};
+pub(crate) use consumer::Consumer;
+pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
+pub(crate) use error::AmqpError;
+pub(crate) use forward::Forwarding;
+pub(crate) use incoming::{Death, Incoming};
+pub(crate) use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};

@@ -1,4 +1,4 @@
-//! Publishes and does not believe it until the broker has confirmed that very message.
+//! Publishes with confirms: a message counts as published only when the broker has confirmed that very message.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,88 +9,102 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::amqp::connection::{BrokerConnection, answer};
+use crate::infra::amqp::connection::{BrokerConnection, reply};
 use crate::infra::amqp::error::AmqpError;
 use crate::kernel::fault;
 
 /// Longest wait for the confirms of one batch.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
-/// AMQP's number for "keep on disk".
-const PERSISTENT: u8 = 2;
+/// Delivery mode of a message that survives a restart of the broker.
+pub(super) const PERSISTENT: u8 = 2;
 
-/// A header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderValue {
-    /// A long string.
+pub(crate) enum HeaderValue {
     Text(String),
-    /// A 32-bit integer.
     Int(i32),
 }
 
-/// A message on its way out.
+/// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Exchange; empty is the default one.
-    pub exchange: String,
-    /// Routing key; at the default exchange the queue's name.
-    pub routing_key: String,
-    /// `message_id`; unique in its batch, because returned messages are recognised by it.
-    pub message_id: String,
-    /// `type`, where there is one.
-    pub kind: Option<String>,
-    /// Headers.
-    pub headers: Vec<(&'static str, HeaderValue)>,
-    /// Body.
-    pub body: Vec<u8>,
+pub(crate) struct Outgoing {
+    /// Empty for the default exchange.
+    pub(crate) exchange: &'static str,
+    /// At the default exchange the name of a queue.
+    pub(crate) routing_key: String,
+    /// Unique within a batch, because returned messages are recognised by it.
+    pub(crate) message_id: String,
+    /// The property `type`.
+    pub(crate) kind: Option<String>,
+    pub(crate) headers: Vec<(&'static str, HeaderValue)>,
+    /// JSON.
+    pub(crate) body: Vec<u8>,
 }
 
-/// What the broker said to one message.
+/// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PublishResult {
-    /// Routed to a queue, and stored there.
+pub(crate) enum PublishResult {
+    /// Routed to a queue and stored there.
     Confirmed,
-    /// No queue takes it; the broker's words.
+    /// Returned because no queue is bound, with the broker's reason.
     Unroutable(String),
-    /// A queue refused it.
+    /// Rejected by a queue.
     Nacked,
-    /// No answer. The connection is not worth keeping.
-    Unanswered,
+    /// No confirm in time: it may or may not have been stored. The connection is not worth keeping.
+    Unconfirmed,
 }
 
 /// A connection in confirm mode.
-pub struct ConfirmedPublisher {
+pub(crate) struct ConfirmedPublisher {
     connection: BrokerConnection,
 }
 
+/// A message in lapin's types.
+pub(super) struct RawMessage<'a> {
+    pub(super) exchange: &'a str,
+    pub(super) routing_key: &'a str,
+    pub(super) properties: BasicProperties,
+    pub(super) body: &'a [u8],
+}
+
+/// The broker's confirms of a batch.
+pub(super) struct Confirms {
+    /// In the order of the messages. A returned message is `Confirmed` here: the broker acks it too.
+    pub(super) results: Vec<PublishResult>,
+    /// lapin hands a returned message out with whichever confirm comes next, so these have no order.
+    pub(super) returned: Vec<BasicReturnMessage>,
+}
+
 impl ConfirmedPublisher {
-    /// Turns confirms on.
-    ///
-    /// # Errors
-    /// [`AmqpError`].
-    pub async fn open(connection: BrokerConnection) -> Result<Self, AmqpError> {
-        answer("turning on confirms", connection.channel().confirm_select(ConfirmSelectOptions::default())).await?;
+    pub(crate) async fn open(connection: BrokerConnection) -> Result<Self, AmqpError> {
+        reply("enabling confirms", connection.channel().confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self { connection })
     }
 
-    /// The connection under it.
-    pub const fn connection(&self) -> &BrokerConnection {
+    pub(crate) const fn connection(&self) -> &BrokerConnection {
         &self.connection
     }
 
-    /// Gives the connection back, to be closed.
-    pub fn into_connection(self) -> BrokerConnection {
-        self.connection
+    /// Publishes all of them, `mandatory` and persistent, and waits for all confirms; the results are in the order of
+    /// `messages`. One batch at a time.
+    pub(crate) async fn publish(&self, messages: &[Outgoing]) -> Vec<PublishResult> {
+        let Confirms { results, returned } = self.publish_raw(messages.iter().map(raw).collect()).await;
+        let returned: HashMap<String, String> =
+            returned.iter().map(|message| (id_of(message), reason(message))).collect();
+        // A return precedes its own confirm, so while a confirm is missing a return may be missing too.
+        let complete = !results.contains(&PublishResult::Unconfirmed);
+        let result = |(message, result): (&Outgoing, PublishResult)| match (returned.get(&message.message_id), result) {
+            (Some(reason), _) => PublishResult::Unroutable(reason.clone()),
+            (None, PublishResult::Confirmed) if !complete => PublishResult::Unconfirmed,
+            (None, result) => result,
+        };
+        messages.iter().zip(results).map(result).collect()
     }
 
-    /// Publishes all of them, `mandatory` and persistent, and waits for all answers; the results stand in the order of
-    /// `messages`. One batch at a time.
-    ///
-    /// A message that no queue takes is acknowledged by the broker all the same, after it was sent back. lapin hands a
-    /// returned message out with whichever confirm comes next, so they are collected over the whole batch and
-    /// recognised by their `message_id`.
-    pub async fn publish(&self, messages: &[Outgoing]) -> Vec<PublishResult> {
+    /// Publishes all of them and waits for the confirms, for [`CONFIRM_TIMEOUT`] together.
+    pub(super) async fn publish_raw(&self, messages: Vec<RawMessage<'_>>) -> Confirms {
+        let count = messages.len();
         let deadline = Instant::now() + CONFIRM_TIMEOUT;
-        let mut sent = Vec::with_capacity(messages.len());
+        let mut sent = Vec::with_capacity(count);
         for message in messages {
             match timeout_at(deadline, self.send(message)).await {
                 Ok(Ok(confirm)) => sent.push(confirm),
@@ -98,74 +112,62 @@ impl ConfirmedPublisher {
             }
         }
         fault::point("amqp.written");
-        if fault::left_out("amqp.confirm") {
-            return vec![PublishResult::Confirmed; messages.len()];
+        let mut confirms = Confirms { results: Vec::with_capacity(count), returned: Vec::new() };
+        if fault::disabled("amqp.confirm") {
+            confirms.results.resize(count, PublishResult::Confirmed);
+            return confirms;
         }
-        let mut returned = HashMap::new();
-        let mut answers = Vec::with_capacity(messages.len());
         for confirm in sent {
-            answers.push(match timeout_at(deadline, confirm).await {
-                Ok(Ok(Confirmation::Ack(message))) => {
-                    note(&mut returned, message);
-                    PublishResult::Confirmed
-                }
-                Ok(Ok(Confirmation::Nack(message))) => {
-                    note(&mut returned, message);
-                    PublishResult::Nacked
-                }
-                // Without confirm mode, a dead channel, or no answer: nothing is known.
-                Ok(Ok(Confirmation::NotRequested) | Err(_)) | Err(_) => PublishResult::Unanswered,
-            });
+            let (result, returned) = match timeout_at(deadline, confirm).await {
+                Ok(Ok(Confirmation::Ack(returned))) => (PublishResult::Confirmed, returned),
+                Ok(Ok(Confirmation::Nack(returned))) => (PublishResult::Nacked, returned),
+                // Not in confirm mode, a closed channel, or no confirm in time: the outcome is unknown.
+                Ok(Ok(Confirmation::NotRequested) | Err(_)) | Err(_) => (PublishResult::Unconfirmed, None),
+            };
+            confirms.results.push(result);
+            confirms.returned.extend(returned);
         }
-        // Returns precede their own confirms, so with one confirm missing a return may still be under way.
-        let complete = answers.len() == messages.len() && !answers.contains(&PublishResult::Unanswered);
-        answers.resize(messages.len(), PublishResult::Unanswered);
+        confirms.results.resize(count, PublishResult::Unconfirmed);
         fault::point("amqp.confirmed");
-        messages
-            .iter()
-            .zip(answers)
-            .map(|(message, answer)| match (returned.remove(&message.message_id), answer) {
-                (Some(words), _) => PublishResult::Unroutable(words),
-                (None, PublishResult::Confirmed) if !complete => PublishResult::Unanswered,
-                (None, answer) => answer,
-            })
-            .collect()
+        confirms
     }
 
-    async fn send(&self, message: &Outgoing) -> lapin::Result<PublisherConfirm> {
-        let mut headers = FieldTable::default();
-        for (name, value) in &message.headers {
-            let value = match value {
-                HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
-                HeaderValue::Int(number) => AMQPValue::LongInt(*number),
-            };
-            headers.insert((*name).into(), value);
-        }
-        let mut properties = BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
-            .with_content_type("application/json".into())
-            .with_message_id(message.message_id.as_str().into())
-            .with_headers(headers);
-        if let Some(kind) = &message.kind {
-            properties = properties.with_type(kind.as_str().into());
-        }
-        let options = BasicPublishOptions { mandatory: !fault::left_out("amqp.mandatory"), immediate: false };
-        self.connection
-            .channel()
-            .basic_publish(
-                message.exchange.as_str().into(),
-                message.routing_key.as_str().into(),
-                options,
-                &message.body,
-                properties,
-            )
-            .await
+    async fn send(&self, message: RawMessage<'_>) -> lapin::Result<PublisherConfirm> {
+        let RawMessage { exchange, routing_key, properties, body } = message;
+        let options = BasicPublishOptions { mandatory: !fault::disabled("amqp.mandatory"), immediate: false };
+        self.connection.channel().basic_publish(exchange.into(), routing_key.into(), options, body, properties).await
     }
 }
 
-fn note(returned: &mut HashMap<String, String>, message: Option<BasicReturnMessage>) {
-    if let Some(message) = message {
-        let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-        returned.insert(id, format!("{} {}", message.reply_code, message.reply_text));
+fn raw(message: &Outgoing) -> RawMessage<'_> {
+    let mut headers = FieldTable::default();
+    set_headers(&mut headers, &message.headers);
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(message.message_id.as_str().into())
+        .with_headers(headers);
+    if let Some(kind) = &message.kind {
+        properties = properties.with_type(kind.as_str().into());
     }
+    RawMessage { exchange: message.exchange, routing_key: &message.routing_key, properties, body: &message.body }
+}
+
+pub(super) fn set_headers(table: &mut FieldTable, headers: &[(&'static str, HeaderValue)]) {
+    for (name, value) in headers {
+        let value = match value {
+            HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            HeaderValue::Int(number) => AMQPValue::LongInt(*number),
+        };
+        table.insert((*name).into(), value);
+    }
+}
+
+fn id_of(message: &BasicReturnMessage) -> String {
+    message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Why the broker returned a message: `312 NO_ROUTE`.
+pub(super) fn reason(message: &BasicReturnMessage) -> String {
+    format!("{} {}", message.reply_code, message.reply_text)
 }

@@ -1,13 +1,13 @@
-//! Looks values up: `base.toml`, `<role>.toml`, environment, flags, each over the one before.
+//! Looks values up in `base.toml`, `<role>.toml`, the environment and flags; each layer overrides the one before.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use crate::infra::config::setting::{self, Fallback, Setting};
-use crate::kernel::{Role, Secret};
+use crate::infra::config::kind::{Fallback, Setting, Typed};
+use crate::kernel::Role;
 
-/// All layers of one process, and the problems met so far.
+/// All layers of one process, and the problems found so far.
 pub struct Layers {
     role: Role,
     files: Vec<(String, BTreeMap<String, String>)>,
@@ -16,13 +16,12 @@ pub struct Layers {
     problems: Vec<Problem>,
 }
 
-/// Something that is wrong with one setting.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The setting, and the layer that its value came from.
-    pub place: String,
-    /// What is wrong and what would be right. Never a secret's value.
-    pub message: String,
+pub(super) struct Problem {
+    place: String,
+    /// Never contains a secret.
+    message: String,
 }
 
 impl fmt::Display for Problem {
@@ -31,10 +30,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration.
+/// All problems of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.page())]
-pub struct ConfigError(pub Vec<Problem>);
+pub struct ConfigError(pub(super) Vec<Problem>);
 
 impl ConfigError {
     fn page(&self) -> String {
@@ -47,19 +46,19 @@ impl ConfigError {
 }
 
 impl Layers {
-    /// Reads the files of `folder` that exist and takes the other layers over. An unreadable file or an unknown key is
-    /// a problem, told with all others when the configuration is built.
-    pub fn new(
+    /// `Layers::new` with its table of settings.
+    pub(super) fn read(
+        settings: &[Setting],
         role: Role,
         folder: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: BTreeMap<String, String>,
     ) -> Self {
-        // An empty variable counts as unset: that is what `${NAME:-}` in a compose file becomes.
+        // An empty variable counts as unset: `${NAME:-}` in a compose file expands to one.
         let environment = environment.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let mut layers = Self { role, files: Vec::new(), environment, flags, problems: Vec::new() };
         for name in ["base.toml".to_owned(), format!("{role}.toml")] {
-            layers.read_file(&folder.join(&name));
+            layers.read_file(settings, &folder.join(&name));
         }
         layers
     }
@@ -69,7 +68,7 @@ impl Layers {
         self.role
     }
 
-    fn read_file(&mut self, path: &Path) {
+    fn read_file(&mut self, settings: &[Setting], path: &Path) {
         let place = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -78,35 +77,38 @@ impl Layers {
         };
         let table = match text.parse::<toml::Table>() {
             Ok(table) => table,
-            Err(e) => return self.problem(place, format!("is no valid TOML: {}", e.message())),
+            Err(e) => return self.problem(place, format!("is not valid TOML: {}", e.message())),
         };
         let mut values = BTreeMap::new();
         for (key, value) in table {
-            match setting::ALL.iter().find(|s| s.key() == key) {
+            match settings.iter().find(|s| s.key() == key) {
                 None => self.problem(place.clone(), format!("unknown key `{key}`; `purse --help` lists the settings")),
                 Some(s) if s.is_secret() => {
                     self.problem(place.clone(), format!("`{key}` is a secret: set it in the environment as {}", s.env));
                 }
                 Some(_) => match scalar(&value) {
                     Some(text) => drop(values.insert(key, text)),
-                    None => self.problem(place.clone(), format!("`{key}` must be a text, a number or a boolean")),
+                    None => self.problem(place.clone(), format!("`{key}` must be a string, a number or a boolean")),
                 },
             }
         }
         self.files.push((place, values));
     }
 
-    /// Notes a problem.
-    pub fn problem(&mut self, place: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem { place: place.into(), message: message.into() });
+    fn problem(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        let problem = Problem { place: place.into(), message: message.into() };
+        // A setting that two sections read is reported once.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
-    /// Notes a problem with a setting that came from nowhere in particular.
-    pub fn problem_with(&mut self, setting: &Setting, message: impl Into<String>) {
+    /// Reports a problem that does not depend on where the value came from.
+    pub(super) fn problem_with(&mut self, setting: &Setting, message: impl Into<String>) {
         self.problem(setting.env, message);
     }
 
-    /// The value of the highest layer that has one, and that layer's name.
+    /// The value of the topmost layer that has one, and where that was.
     fn look_up(&self, setting: &Setting) -> Option<(String, String)> {
         let from_flag = || self.flags.get(setting.env).map(|v| (v.clone(), format!("--{}", setting.flag())));
         let from_environment = || self.environment.get(setting.env).map(|v| (v.clone(), setting.env.to_owned()));
@@ -119,13 +121,9 @@ impl Layers {
         if setting.is_secret() { from_environment() } else { from_flag().or_else(from_environment).or_else(from_files) }
     }
 
-    /// Reads a setting by `parse`. `None` if no layer and no default has a value, or if the value is refused, which is
-    /// noted as a problem.
-    pub fn optional<T, E: fmt::Display>(
-        &mut self,
-        setting: &Setting,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    /// The value of a setting. `None` if no layer has one and there is no default, or after an invalid or missing value
+    /// was reported.
+    pub(super) fn optional<T>(&mut self, setting: &Typed<T>) -> Option<T> {
         let (text, place) = match (self.look_up(setting), setting.default) {
             (Some(found), _) => found,
             (None, Fallback::Text(text)) => (text.to_owned(), format!("default of {}", setting.env)),
@@ -135,40 +133,33 @@ impl Layers {
             }
             (None, Fallback::Absent | Fallback::OptionalSecret) => return None,
         };
-        match parse(&text) {
+        match setting.kind.read(&text) {
             Ok(value) => Some(value),
-            Err(e) if setting.is_secret() => {
-                self.problem(place, e.to_string());
+            Err(why) if setting.is_secret() => {
+                self.problem(place, format!("{why}; its value is not shown because it is a secret"));
                 None
             }
-            Err(e) => {
-                self.problem(place, format!("`{text}` {e}"));
+            Err(why) => {
+                self.problem(place, format!("`{text}` {why}"));
                 None
             }
         }
     }
 
-    /// Reads a setting that has a default or is required; `stand_in` keeps the reading going after a problem.
-    pub fn value<T, E: fmt::Display>(
-        &mut self,
-        setting: &Setting,
-        stand_in: T,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> T {
-        self.optional(setting, parse).unwrap_or(stand_in)
+    /// The value of a setting that has a default. After a problem, which fails the build anyway, any value will do.
+    pub(super) fn value<T: Default>(&mut self, setting: &Typed<T>) -> T {
+        self.optional(setting).unwrap_or_default()
     }
 
-    /// Reads a secret text.
-    pub fn secret(&mut self, setting: &Setting) -> Option<Secret> {
-        self.optional(setting, |text| Ok::<_, std::convert::Infallible>(Secret::new(text)))
-    }
-
-    /// Ends the reading.
+    /// Reads a section; `None` means that a required value was reported missing.
     ///
     /// # Errors
-    /// [`ConfigError`] with every problem that was noted.
-    pub fn finish<T>(self, config: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) }
+    /// [`ConfigError`] with every problem of the files and of what `read` has read.
+    pub(super) fn build<T>(mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, ConfigError> {
+        match read(&mut self) {
+            Some(section) if self.problems.is_empty() => Ok(section),
+            Some(_) | None => Err(ConfigError(self.problems)),
+        }
     }
 }
 

@@ -1,18 +1,18 @@
-//! Typed configuration: one table of settings, four layers, all problems at once.
+//! Typed configuration: one table of settings, four layers, all problems reported at once.
 //!
-//! [`setting`] is the table: a setting's variable, default, role and help stand there once, and flags, file keys,
-//! templates and the README's table follow from it. [`layers`] looks a value up. [`sections`] is what the rest of
-//! the house reads; none of it can be built from a configuration with a problem.
+//! [`setting`] has the table and the sections that the rest of the program reads; a section cannot be built from a
+//! configuration that has a problem.
 
-mod build;
-pub mod layers;
+mod kind;
+mod layers;
 pub mod parse;
-pub mod sections;
 pub mod setting;
+#[cfg(test)]
+mod tests;
 
-pub use layers::{ConfigError, Layers, Problem};
-pub use sections::{
-    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogConfig, LogFormat, ProcessConfig, RateLimit,
-    RateLimitStore, TokenConfig, UsersConfig, WalletConfig,
+pub use layers::{ConfigError, Layers};
+pub(crate) use setting::LogConfig;
+pub use setting::{
+    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, ProcessConfig, RateLimit, RateLimitStore,
+    Setting, TokenConfig, UsersConfig, WalletConfig,
 };
-pub use setting::Setting;

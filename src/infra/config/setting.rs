@@ -1,65 +1,25 @@
-//! The table of settings.
+//! The settings: one row each, and the sections in which the program reads them.
+//!
+//! The row is the one place for a setting's name, role, default, bounds and help; flags, file keys, `--help`, the
+//! configuration template and the documentation are generated from it. To add one, add a row and a field of a section.
 
-use crate::kernel::Role;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
 
-/// One setting. Its file key is the variable in lower case, its flag the same with dashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Environment variable.
-    pub env: &'static str,
-    /// The role it belongs to, `None` for both.
-    pub role: Option<Role>,
-    /// What holds where nobody says otherwise, as text.
-    pub default: Fallback,
-    /// What its values look like, for `--help`.
-    pub placeholder: &'static str,
-    /// One sentence for people.
-    pub help: &'static str,
-}
+use ipnet::IpNet;
+use slog::Level;
 
-/// Where a setting's value comes from when no layer has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    /// This text.
-    Text(&'static str),
-    /// Nothing: the setting is off without a value.
-    Absent,
-    /// Nothing, and a value is needed. A secret too, so the environment alone may give it.
-    RequiredSecret,
-    /// Nothing, and none is needed; a secret, so the environment alone may give it.
-    OptionalSecret,
-}
+use crate::infra::config::kind::{self, count, millis, port, settings};
+use crate::infra::config::layers::{ConfigError, Layers};
+use crate::infra::telemetry::Spans;
+use crate::kernel::{Role, Secret};
 
-impl Setting {
-    /// The key in `config/*.toml`.
-    pub fn key(&self) -> String {
-        self.env.to_ascii_lowercase()
-    }
-
-    /// The long flag, without its dashes.
-    pub fn flag(&self) -> String {
-        self.key().replace('_', "-")
-    }
-
-    /// Whether only the environment may give it.
-    pub const fn is_secret(&self) -> bool {
-        matches!(self.default, Fallback::RequiredSecret | Fallback::OptionalSecret)
-    }
-}
-
-/// Writes the table: a constant a setting, and the list of all.
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident = $role:expr, $default:expr, $placeholder:literal, $help:literal;)*) => {
-        $(
-            #[doc = $help]
-            pub const $name: Setting =
-                Setting { env: stringify!($name), role: $role, default: $default, placeholder: $placeholder, help: $help };
-        )*
-        /// Every setting there is, in the order in which people are shown them.
-        pub const ALL: &[Setting] = &[$($name),*];
-    };
-}
-
+pub use crate::infra::config::kind::{
+    Accepts, AppEnv, DatabaseUrl, Fallback, LogFormat, RateLimitStore, Setting, Typed,
+};
 use Fallback::{Absent, OptionalSecret, RequiredSecret, Text};
 
 const BOTH: Option<Role> = None;
@@ -67,70 +27,400 @@ const USERS: Option<Role> = Some(Role::Users);
 const WALLET: Option<Role> = Some(Role::Wallet);
 
 settings! {
-    APP_ENV = BOTH, Text("development"), "ENV", "development or production; production turns unsafe defaults into errors";
-    HOST = BOTH, Text("0.0.0.0"), "ADDRESS", "Address to listen on";
-    USERS_PORT = USERS, Text("3002"), "PORT", "Port of the users role; 0 takes a free one";
-    WALLET_PORT = WALLET, Text("3001"), "PORT", "Port of the wallet role; 0 takes a free one";
-    METRICS_PORT = BOTH, Absent, "PORT", "Port for /metrics alone, which is then not on the role's own port; 0 takes a free one";
-    USERS_DATABASE_URL = USERS, RequiredSecret, "URL", "PostgreSQL of the users role, as its least-privileged user";
-    WALLET_DATABASE_URL = WALLET, RequiredSecret, "URL", "PostgreSQL of the wallet role, as its least-privileged user";
-    USERS_MIGRATION_DATABASE_URL = USERS, OptionalSecret, "URL", "The same database as its owner, for migrations alone; USERS_DATABASE_URL if unset";
-    WALLET_MIGRATION_DATABASE_URL = WALLET, OptionalSecret, "URL", "The same database as its owner, for migrations alone; WALLET_DATABASE_URL if unset";
-    RABBITMQ_URL = BOTH, RequiredSecret, "URL", "RabbitMQ, amqp:// or amqps://";
-    JWT_PRIVATE_KEY = BOTH, RequiredSecret, "KEY", "HS256 key of access tokens; 32 bytes or more, which production insists on";
-    JWT_PRIVATE_KEY_PREVIOUS = BOTH, OptionalSecret, "KEY", "Key that tokens may still be signed with while keys change; verifies only";
-    INTERNAL_JWT_PRIVATE_KEY = BOTH, RequiredSecret, "KEY", "Key that signs events between the roles; must differ from JWT_PRIVATE_KEY";
-    REQUIRE_SIGNED_EVENTS = WALLET, Absent, "BOOL", "Refuse unsigned events; true in production and false elsewhere unless set (a wrong signature is always refused)";
-    ACCESS_TOKEN_TTL = USERS, Text("1h"), "DURATION", "Lifetime of an access token";
-    RATE_LIMIT_ENABLED = BOTH, Text("true"), "BOOL", "Whether requests are limited at all";
-    RATE_LIMIT_STORE = BOTH, Text("local"), "STORE", "local or postgres: each process counts for itself, or all processes of a role together";
-    RL_REGISTER_MAX = USERS, Text("5"), "COUNT", "Registrations from one address a window";
-    RL_REGISTER_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_REGISTER_MAX";
-    RL_LOGIN_MAX = USERS, Text("10"), "COUNT", "Logins from one address a window";
-    RL_LOGIN_WINDOW = USERS, Text("1m"), "DURATION", "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
-    RL_LOGIN_ACCOUNT_MAX = USERS, Text("30"), "COUNT", "Logins to one account a window, from whatever addresses";
-    RL_TX_MAX = WALLET, Text("30"), "COUNT", "Credits and debits of one user a window";
-    RL_TX_WINDOW = WALLET, Text("1m"), "DURATION", "Window of RL_TX_MAX";
-    WALLET_PUBLIC_URL = USERS, Absent, "URL", "Where clients reach the wallet role, for the link on /docs; port 3001 of the same host if unset";
-    USERS_PUBLIC_URL = WALLET, Absent, "URL", "Where clients reach the users role, for the link on /docs; port 3002 of the same host if unset";
-    TRUSTED_PROXIES = BOTH, Absent, "CIDRS", "Networks whose X-Forwarded-For is believed, separated by commas";
-    CORS_ORIGINS = BOTH, Absent, "ORIGINS", "Origins like https://app.example.com whose pages may call the API, separated by commas; none if unset";
-    RETRY_TTL_1_MS = WALLET, Text("10000"), "MS", "Wait in the first retry tier";
-    RETRY_TTL_2_MS = WALLET, Text("30000"), "MS", "Wait in the second retry tier";
-    RETRY_TTL_3_MS = WALLET, Text("120000"), "MS", "Wait in the third retry tier";
-    PREFETCH = WALLET, Text("64"), "COUNT", "Deliveries in hand at once";
-    OUTBOX_POLL_INTERVAL_MS = USERS, Text("1000"), "MS", "Fallback poll of the outbox; a registration wakes the poller at once";
-    OUTBOX_BATCH_MAX = USERS, Text("500"), "COUNT", "Events published in one batch";
-    OUTBOX_LEASE_MS = USERS, Text("10000"), "MS", "How long claimed events are left to the process that claimed them";
-    HASH_QUEUE_MAX = USERS, Text("64"), "COUNT", "Passwords that may wait to be hashed before requests are turned away";
-    LEDGER_QUEUE_MAX = WALLET, Text("4096"), "COUNT", "Posts that may wait before requests are turned away";
-    LEDGER_BATCH_MAX = WALLET, Text("512"), "COUNT", "Posts written in one database transaction";
-    HTTP_WORKERS = BOTH, Absent, "COUNT", "Threads that serve HTTP; as many as cores if unset";
-    DB_POOL_MAX = BOTH, Text("10"), "COUNT", "Database connections of the pool";
-    DB_ACQUIRE_TIMEOUT_MS = BOTH, Text("2000"), "MS", "Longest wait for a pooled connection";
-    DB_STATEMENT_TIMEOUT_MS = BOTH, Text("3000"), "MS", "Longest run of one statement, kept by the server";
-    DB_LOCK_TIMEOUT_MS = BOTH, Text("1000"), "MS", "Longest wait for a lock, kept by the server";
-    SHUTDOWN_GRACE_MS = BOTH, Text("15000"), "MS", "Longest time that a shutdown may take";
-    OTLP_URL = BOTH, Absent, "URL", "OpenTelemetry collector that takes spans by HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
-    LOG_LEVEL = BOTH, Text("info"), "LEVEL", "error, warn, info, debug or trace";
-    LOG_FORMAT = BOTH, Absent, "FORMAT", "json or pretty; pretty on a terminal and json elsewhere unless set";
+    APP_ENV: AppEnv = BOTH, Text("development"), kind::APP_ENVS, "Environment; production turns unsafe defaults into errors";
+    HOST: IpAddr = BOTH, Text("0.0.0.0"), kind::ADDRESS, "Address to listen on";
+    USERS_PORT: u16 = USERS, Text("3002"), port(), "Port of the users role (0 = any free port)";
+    WALLET_PORT: u16 = WALLET, Text("3001"), port(), "Port of the wallet role (0 = any free port)";
+    METRICS_PORT: u16 = BOTH, Absent, port(), "Serve /metrics on this port only instead of the API port (0 = any free port)";
+    USERS_DATABASE_URL: DatabaseUrl = USERS, RequiredSecret, kind::POSTGRES_URL, "PostgreSQL database of the users role, as its least-privileged user";
+    WALLET_DATABASE_URL: DatabaseUrl = WALLET, RequiredSecret, kind::POSTGRES_URL, "PostgreSQL database of the wallet role, as its least-privileged user";
+    USERS_MIGRATION_DATABASE_URL: DatabaseUrl = USERS, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; USERS_DATABASE_URL if unset";
+    WALLET_MIGRATION_DATABASE_URL: DatabaseUrl = WALLET, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; WALLET_DATABASE_URL if unset";
+    RABBITMQ_URL: Secret = BOTH, RequiredSecret, kind::AMQP_URL, "RabbitMQ, amqp:// or amqps://";
+    JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
+    JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
+    INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
+    REQUIRE_SIGNED_EVENTS: bool = WALLET, Absent, kind::BOOL, "Reject unsigned events; if unset, true in production and false elsewhere (invalid signatures are always rejected)";
+    ACCESS_TOKEN_TTL: Duration = USERS, Text("1h"), kind::WHOLE_SECONDS, "Lifetime of an access token";
+    RATE_LIMIT_ENABLED: bool = BOTH, Text("true"), kind::BOOL, "Enforce rate limits";
+    RATE_LIMIT_STORE: RateLimitStore = BOTH, Text("local"), kind::STORES, "Where rate limits are counted: in each process, or in PostgreSQL for all processes of a role";
+    RL_REGISTER_MAX: NonZeroU32 = USERS, Text("5"), count(1, 1_000_000), "Registrations allowed per client IP per window";
+    RL_REGISTER_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_REGISTER_MAX";
+    RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
+    RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
+    RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
+    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
+    WALLET_PUBLIC_URL: String = USERS, Absent, kind::WEB_URL, "Public URL of the wallet role, for the link on /docs; port 3001 of the same host if unset";
+    USERS_PUBLIC_URL: String = WALLET, Absent, kind::WEB_URL, "Public URL of the users role, for the link on /docs; port 3002 of the same host if unset";
+    TRUSTED_PROXIES: Vec<IpNet> = BOTH, Absent, kind::NETWORKS, "Trusted reverse proxies (whose X-Forwarded-For is honoured)";
+    CORS_ORIGINS: Vec<String> = BOTH, Absent, kind::ORIGINS, "Origins whose pages may call the API from a browser; none if unset";
+    RETRY_TTL_1_MS: Duration = WALLET, Text("10000"), millis(1, 86_400_000), "Delay before the first retry";
+    RETRY_TTL_2_MS: Duration = WALLET, Text("30000"), millis(1, 86_400_000), "Delay before the second retry";
+    RETRY_TTL_3_MS: Duration = WALLET, Text("120000"), millis(1, 86_400_000), "Delay before the third retry";
+    PREFETCH: u16 = WALLET, Text("64"), count(1, 1_000), "AMQP prefetch (unacknowledged deliveries per consumer)";
+    OUTBOX_POLL_INTERVAL_MS: Duration = USERS, Text("1000"), millis(10, 3_600_000), "Fallback polling interval of the outbox; a registration wakes the poller immediately";
+    OUTBOX_BATCH_MAX: u32 = USERS, Text("500"), count(1, 10_000), "Events published per batch";
+    OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
+    HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Passwords waiting to be hashed before requests are rejected with 503";
+    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Credits and debits waiting to be written before requests are rejected with 503";
+    LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
+    HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
+    DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
+    DB_ACQUIRE_TIMEOUT_MS: Duration = BOTH, Text("2000"), millis(10, 60_000), "Longest wait for a pooled connection";
+    DB_STATEMENT_TIMEOUT_MS: Duration = BOTH, Text("3000"), millis(100, 60_000), "statement_timeout set on each session";
+    DB_LOCK_TIMEOUT_MS: Duration = BOTH, Text("1000"), millis(10, 60_000), "lock_timeout set on each session";
+    SHUTDOWN_GRACE_MS: Duration = BOTH, Text("15000"), millis(100, 600_000), "Longest duration of a graceful shutdown";
+    OTLP_URL: String = BOTH, Absent, kind::WEB_URL, "OpenTelemetry collector that receives spans over HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
+    LOG_LEVEL: Level = BOTH, Text("info"), kind::LEVELS, "Lowest level that is logged";
+    LOG_FORMAT: LogFormat = BOTH, Absent, kind::FORMATS, "Log format; if unset, pretty on a terminal and json elsewhere";
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
+impl Layers {
+    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
+    /// when a section is built.
+    pub fn new(
+        role: Role,
+        folder: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: BTreeMap<String, String>,
+    ) -> Self {
+        Self::read(ALL, role, folder, environment, flags)
+    }
+}
 
-    #[test]
-    fn every_setting_has_a_name_of_its_own() {
-        assert_eq!(ALL.iter().map(|s| s.env).collect::<HashSet<_>>().len(), ALL.len());
+/// What logs look like.
+#[derive(Clone, Debug)]
+pub(crate) struct LogConfig {
+    pub(crate) level: Level,
+    /// `None`: pretty if stdout is a terminal, else JSON.
+    pub(crate) format: Option<LogFormat>,
+}
+
+impl LogConfig {
+    fn read(l: &mut Layers) -> Self {
+        Self { level: l.optional(&LOG_LEVEL).unwrap_or(Level::Info), format: l.optional(&LOG_FORMAT) }
+    }
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where the API is served.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served, if not with the API.
+    pub metrics: Option<SocketAddr>,
+    /// Threads, at least 1.
+    pub workers: usize,
+    /// Networks whose `X-Forwarded-For` is trusted.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may call the API.
+    pub cors_origins: Vec<String>,
+    /// Where clients reach the other role, without a trailing slash.
+    pub other_role_url: Option<String>,
+}
+
+impl HttpConfig {
+    /// Builds this section only, for the health check, which needs no secret.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| Some(Self::read(l)))
     }
 
-    #[test]
-    fn key_and_flag_follow_from_the_variable() {
-        assert_eq!(
-            (RETRY_TTL_1_MS.key().as_str(), RETRY_TTL_1_MS.flag().as_str()),
-            ("retry_ttl_1_ms", "retry-ttl-1-ms")
-        );
+    fn read(l: &mut Layers) -> Self {
+        let (port, other_role_url) = match l.role() {
+            Role::Users => (USERS_PORT, WALLET_PUBLIC_URL),
+            Role::Wallet => (WALLET_PORT, USERS_PUBLIC_URL),
+        };
+        let host = l.optional(&HOST).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let listen = SocketAddr::new(host, l.value(&port));
+        let metrics = l.optional(&METRICS_PORT).map(|port| SocketAddr::new(host, port));
+        if metrics.is_some_and(|metrics| metrics.port() != 0 && metrics == listen) {
+            l.problem_with(&METRICS_PORT, "must differ from the API port; unset it to serve /metrics there");
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            listen,
+            metrics,
+            workers: l.optional(&HTTP_WORKERS).unwrap_or_else(cores),
+            trusted_proxies: l.optional(&TRUSTED_PROXIES).unwrap_or_default(),
+            cors_origins: l.optional(&CORS_ORIGINS).unwrap_or_default(),
+            other_role_url: l.optional(&other_role_url),
+        }
+    }
+}
+
+/// The role's database.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// As the runtime user.
+    pub url: DatabaseUrl,
+    /// As the owner, for migrations only.
+    pub migration_url: DatabaseUrl,
+    /// Connections of the pool for requests; other pools have one or two.
+    pub pool_max: usize,
+    /// Longest wait for a pooled connection.
+    pub acquire_timeout: Duration,
+    /// Enforced by the server.
+    pub statement_timeout: Duration,
+    /// Enforced by the server.
+    pub lock_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    /// Builds this section only, for a command that needs nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(Self::read)
+    }
+
+    fn read(l: &mut Layers) -> Option<Self> {
+        let (url, migration_url) = match l.role() {
+            Role::Users => (USERS_DATABASE_URL, USERS_MIGRATION_DATABASE_URL),
+            Role::Wallet => (WALLET_DATABASE_URL, WALLET_MIGRATION_DATABASE_URL),
+        };
+        let (url, migration_url) = (l.optional(&url), l.optional(&migration_url));
+        Some(Self {
+            pool_max: l.value(&DB_POOL_MAX),
+            acquire_timeout: l.value(&DB_ACQUIRE_TIMEOUT_MS),
+            statement_timeout: l.value(&DB_STATEMENT_TIMEOUT_MS),
+            lock_timeout: l.value(&DB_LOCK_TIMEOUT_MS),
+            migration_url: migration_url.or_else(|| url.clone())?,
+            url: url?,
+        })
+    }
+}
+
+/// The broker.
+#[derive(Clone, Debug)]
+pub struct AmqpConfig {
+    /// A valid URL, which contains a password.
+    pub url: Secret,
+}
+
+impl AmqpConfig {
+    /// Builds this section only, for a command that needs nothing else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(Self::read)
+    }
+
+    fn read(l: &mut Layers) -> Option<Self> {
+        Some(Self { url: l.optional(&RABBITMQ_URL)? })
+    }
+}
+
+/// The keys of tokens and events.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// Signs and verifies access tokens.
+    pub access_key: Secret,
+    /// Verifies access tokens too, during key rotation.
+    pub previous_access_key: Option<Secret>,
+    /// Signs and verifies events between the roles.
+    pub internal_key: Secret,
+}
+
+/// Shorter HS256 keys are a warning in development and an error in production.
+///
+/// # Source
+/// RFC 7518 §3.2.
+const KEY_BYTES_MIN: usize = 32;
+
+impl TokenConfig {
+    fn read(l: &mut Layers, env: AppEnv, warnings: &mut Vec<String>) -> Option<Self> {
+        let mut key = |setting: &Typed<Secret>| {
+            let key = l.optional(setting)?;
+            let bytes = key.expose().len();
+            if bytes < KEY_BYTES_MIN {
+                let weak = format!("has {bytes} bytes; under {KEY_BYTES_MIN} it can be guessed offline from any token");
+                match env {
+                    AppEnv::Production => {
+                        l.problem_with(setting, format!("{weak}. Generate one with `openssl rand -base64 48`."));
+                    }
+                    AppEnv::Development => warnings.push(format!("{} {weak}", setting.env)),
+                }
+            }
+            Some(key)
+        };
+        let access_key = key(&JWT_PRIVATE_KEY);
+        let previous_access_key = key(&JWT_PRIVATE_KEY_PREVIOUS);
+        let internal_key = key(&INTERNAL_JWT_PRIVATE_KEY);
+        if internal_key.is_some() && (internal_key == access_key || internal_key == previous_access_key) {
+            let why =
+                "must differ from the keys of access tokens: otherwise anyone who has a token key can forge events";
+            l.problem_with(&INTERNAL_JWT_PRIVATE_KEY, why);
+        }
+        Some(Self { access_key: access_key?, previous_access_key, internal_key: internal_key? })
+    }
+}
+
+/// `max` requests per `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Also the number of requests that are allowed at once.
+    pub max: NonZeroU32,
+    /// Time after which an exhausted limit is full again; above zero.
+    pub window: Duration,
+}
+
+impl RateLimit {
+    fn read(l: &mut Layers, max: &Typed<NonZeroU32>, window: &Typed<Duration>) -> Self {
+        Self { max: l.optional(max).unwrap_or(NonZeroU32::MIN), window: l.value(window) }
+    }
+}
+
+/// What both roles read.
+#[derive(Clone, Debug)]
+pub struct ProcessConfig {
+    /// The role of this process.
+    pub role: Role,
+    env: AppEnv,
+    pub(crate) log: LogConfig,
+    /// The HTTP listener.
+    pub http: HttpConfig,
+    /// The role's database.
+    pub database: DatabaseConfig,
+    /// The broker.
+    pub amqp: AmqpConfig,
+    /// The keys of tokens and events.
+    pub tokens: TokenConfig,
+    /// Whether rate limits are enforced.
+    pub rate_limit_enabled: bool,
+    /// Where rate limits are counted.
+    pub rate_limit_store: RateLimitStore,
+    /// Where spans are sent, without a trailing slash.
+    pub otlp_url: Option<String>,
+    /// Longest duration of a graceful shutdown.
+    pub shutdown_grace: Duration,
+    /// Unsafe values that are errors in production; logged at startup.
+    pub warnings: Vec<String>,
+}
+
+impl ProcessConfig {
+    fn read(l: &mut Layers) -> Option<Self> {
+        let env = l.value(&APP_ENV);
+        let mut warnings = Vec::new();
+        let log = LogConfig::read(l);
+        let http = HttpConfig::read(l);
+        let database = DatabaseConfig::read(l);
+        let amqp = AmqpConfig::read(l);
+        let tokens = TokenConfig::read(l, env, &mut warnings);
+        let otlp_url = l.optional(&OTLP_URL);
+        if otlp_url.is_some() && !Spans::AVAILABLE {
+            warnings.push("OTLP_URL is set and this binary cannot send spans: build it with --features otlp".into());
+        }
+        Some(Self {
+            role: l.role(),
+            env,
+            log,
+            http,
+            rate_limit_enabled: l.value(&RATE_LIMIT_ENABLED),
+            rate_limit_store: l.value(&RATE_LIMIT_STORE),
+            otlp_url,
+            shutdown_grace: l.value(&SHUTDOWN_GRACE_MS),
+            warnings,
+            database: database?,
+            amqp: amqp?,
+            tokens: tokens?,
+        })
+    }
+}
+
+/// The configuration of the users role.
+#[derive(Clone, Debug)]
+pub struct UsersConfig {
+    /// What both roles read.
+    pub process: ProcessConfig,
+    /// Lifetime of an access token, in whole seconds.
+    pub access_token_ttl: Duration,
+    /// Registrations per client IP.
+    pub register_limit: RateLimit,
+    /// Logins per client IP.
+    pub login_limit: RateLimit,
+    /// Logins per account.
+    pub account_limit: RateLimit,
+    /// Fallback polling interval of the outbox.
+    pub outbox_poll_interval: Duration,
+    /// Events per batch.
+    pub outbox_batch_max: u32,
+    /// How long claimed events are reserved.
+    pub outbox_lease: Duration,
+    /// Passwords that may wait to be hashed.
+    pub hash_queue_max: usize,
+}
+
+impl UsersConfig {
+    /// Builds the configuration of the users role.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| {
+            let process = ProcessConfig::read(l);
+            Some(Self {
+                access_token_ttl: l.value(&ACCESS_TOKEN_TTL),
+                register_limit: RateLimit::read(l, &RL_REGISTER_MAX, &RL_REGISTER_WINDOW),
+                login_limit: RateLimit::read(l, &RL_LOGIN_MAX, &RL_LOGIN_WINDOW),
+                account_limit: RateLimit::read(l, &RL_LOGIN_ACCOUNT_MAX, &RL_LOGIN_WINDOW),
+                outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
+                outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
+                outbox_lease: l.value(&OUTBOX_LEASE_MS),
+                hash_queue_max: l.value(&HASH_QUEUE_MAX),
+                process: process?,
+            })
+        })
+    }
+}
+
+/// The configuration of the wallet role.
+#[derive(Clone, Debug)]
+pub struct WalletConfig {
+    /// What both roles read.
+    pub process: ProcessConfig,
+    /// Credits and debits per user.
+    pub post_limit: RateLimit,
+    /// Delays before the first, second and third retry.
+    pub retry_ttls: [Duration; 3],
+    /// Unacknowledged deliveries of the consumer.
+    pub prefetch: u16,
+    /// Whether unsigned events are rejected.
+    pub require_signed_events: bool,
+    /// Credits and debits that may wait to be written.
+    pub ledger_queue_max: usize,
+    /// Credits and debits per database transaction.
+    pub ledger_batch_max: usize,
+}
+
+impl WalletConfig {
+    /// Builds the configuration of the wallet role.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| {
+            let mut process = ProcessConfig::read(l);
+            let production = process.as_ref().is_some_and(|process| process.env == AppEnv::Production);
+            let require_signed_events = l.optional(&REQUIRE_SIGNED_EVENTS).unwrap_or(production);
+            if let Some(process) = process.as_mut().filter(|_| production && !require_signed_events) {
+                let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
+                process.warnings.push(unsafe_value.to_owned());
+            }
+            Some(Self {
+                post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+                retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
+                prefetch: l.value(&PREFETCH),
+                require_signed_events,
+                ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
+                ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
+                process: process?,
+            })
+        })
     }
 }

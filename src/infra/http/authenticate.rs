@@ -1,4 +1,4 @@
-//! Who asks: the bearer of an access token.
+//! Access tokens of requests.
 
 use std::future::{Ready, ready};
 
@@ -12,21 +12,17 @@ use crate::infra::http::ApiError;
 use crate::infra::security::access_token::TokenVerifier;
 use crate::kernel::{UserId, fault};
 
-/// The user whose token came with the request. Only [`authenticate`] makes one.
+/// The user of the request's token. Only [`authenticate`] creates one.
 #[derive(Clone, Copy, Debug)]
 pub struct Authenticated(UserId);
 
 impl Authenticated {
-    /// The token's subject.
     pub const fn user_id(self) -> UserId {
         self.0
     }
 }
 
-/// Lets a request pass that carries a valid token, and answers 401 to any other.
-///
-/// # Errors
-/// None of its own: a refusal is an answer.
+/// Middleware: responds with 401 unless the request has a valid token.
 pub async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -57,7 +53,7 @@ impl FromRequest for Authenticated {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // Absent only where a route forgot the middleware.
+        // Absent only if the endpoint does not require a token.
         ready(request.extensions().get::<Self>().copied().ok_or_else(ApiError::unauthorized))
     }
 }

@@ -1,13 +1,13 @@
-//! Which pages of other origins may call the API from a browser: those that the configuration names, and none without.
+//! CORS: pages of the configured origins may call the API from a browser.
 
 use actix_cors::Cors;
 use actix_web::http::{Method, header};
 
-/// How long a browser may remember the answer to its question, in seconds.
-const REMEMBERED_S: usize = 3600;
+/// How long a browser may cache a preflight response, in seconds.
+const PREFLIGHT_MAX_AGE_S: usize = 3600;
 
-/// Lets pages of these origins call, with the headers that the API reads, and lets them read those that it writes. No
-/// cookies: who may do what is said by the token alone.
+/// Allows the request headers that the API reads and exposes the response headers that it writes. No credentials mode:
+/// authentication is by token, never by cookie.
 pub fn cors(origins: &[String]) -> Cors {
     let allowed = origins.iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));
     allowed
@@ -16,7 +16,7 @@ pub fn cors(origins: &[String]) -> Cors {
         .allowed_headers(["idempotency-key", "x-request-id", "traceparent"])
         .expose_headers(["idempotent-replayed", "retry-after", "ratelimit-limit", "ratelimit-remaining"])
         .expose_headers(["x-request-id", "traceparent", "www-authenticate"])
-        .max_age(REMEMBERED_S)
-        // A page of another origin is answered like everybody else, and its browser does not let it read the answer.
+        .max_age(PREFLIGHT_MAX_AGE_S)
+        // Other origins get a normal response, which the browser does not let the page read.
         .block_on_origin_mismatch(false)
 }

@@ -1,7 +1,7 @@
-//! `GET /openapi.json`, and `GET /docs`: a page to read it and to try it.
+//! `GET /openapi.json`, and `GET /docs`: a page to read the document and to try it. `GET /` redirects to the page.
 //!
-//! The page is Swagger UI, out of the binary alone, and a few lines of ours that lead a newcomer from one role's page to
-//! the other's. It talks to its own origin only, so no other needs to be let in.
+//! The page is Swagger UI, embedded in the binary, with a script that leads a newcomer from one role's page to the other's.
+//! It connects to its own origin only.
 
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
@@ -11,11 +11,11 @@ use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, OpenApi};
 use crate::kernel::Role;
 
-/// What the page may do: run and show what came with it, and talk to where it came from.
+/// The page may load and call its own origin only.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files that the page loads: name, media type, whether it is compressed, and content.
+/// The files of the page: name, media type, whether it is gzipped, and content.
 const FILES: [(&str, &str, bool, &[u8]); 4] = [
     ("page.css", "text/css; charset=utf-8", false, include_bytes!("docs/page.css")),
     ("page.js", "text/javascript; charset=utf-8", false, include_bytes!("docs/page.js")),
@@ -28,17 +28,17 @@ const FILES: [(&str, &str, bool, &[u8]); 4] = [
     ),
 ];
 
-/// Where the other role's page is.
+/// Where the page of the other role is.
 pub struct OtherRole<'a> {
-    /// Which role it is.
+    /// The other role.
     pub role: Role,
-    /// Its address, if the settings name it.
+    /// Its public URL, if configured.
     pub url: Option<&'a str>,
-    /// Where it is on this host, if they do not.
+    /// Its port on the same host, used without a URL.
     pub port: &'a str,
 }
 
-/// The document and the page, as they are served.
+/// The document and the page, ready to be served.
 #[derive(Clone)]
 pub struct DocsPage {
     document: web::Bytes,
@@ -46,47 +46,49 @@ pub struct DocsPage {
 }
 
 impl DocsPage {
-    /// Of this document.
-    ///
     /// # Errors
-    /// When it cannot be written as JSON, which is our own fault.
+    /// When the document cannot be serialized, which is a bug.
     pub fn try_new(document: &OpenApi, other: &OtherRole<'_>) -> Result<Self, serde_json::Error> {
         let page = include_str!("docs/page.html")
             .replace("{title}", &escaped(&document.info.title))
             .replace("{other}", other.role.as_str())
             .replace("{other-url}", &escaped(other.url.unwrap_or_default()))
             .replace("{other-port}", &escaped(other.port));
-        Ok(Self { document: serde_json::to_vec(document)?.into(), page: page.into_bytes().into() })
+        // With the line end that every body has, or each response would copy the document to add one.
+        let document = serde_json::to_string(document)? + "\n";
+        Ok(Self { document: document.into(), page: page.into() })
     }
 
-    /// Adds the routes.
+    /// Adds what [`Self::endpoints`] need, the files of the page, and the redirect from `/` to it.
     pub fn routes(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::new(self.clone()))
-            .service(web::resource("/openapi.json").route(web::get().to(document)))
-            .service(web::resource("/docs").route(web::get().to(page)))
+            .service(web::resource("/").route(web::get().to(home)))
             .service(web::resource("/docs/{file}").route(web::get().to(file)));
     }
 
-    /// What the document says of itself and of the page.
-    pub fn endpoints() -> [Endpoint; 2] {
-        let document = ObjectBuilder::new().schema_type(Type::Object);
-        let page = ObjectBuilder::new().schema_type(Type::String);
+    /// The document and the page.
+    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 2] {
+        let json = ObjectBuilder::new().schema_type(Type::Object);
+        let html = ObjectBuilder::new().schema_type(Type::String);
         [
-            Endpoint::get("/openapi.json", "getDocument", "This document").tag("documentation").answers_with(
-                "application/json",
-                document,
-                "OpenAPI 3.1.",
-            ),
-            Endpoint::get("/docs", "getDocsPage", "A page to read this document and to try it")
+            Endpoint::get("/openapi.json", document, "getDocument", "Get this OpenAPI document")
                 .tag("documentation")
-                .answers_with("text/html", page, "The page."),
+                .returns_as("application/json", json, "OpenAPI 3.1."),
+            Endpoint::get("/docs", page, "getDocsPage", "Interactive API documentation")
+                .tag("documentation")
+                .returns_as("text/html", html, "An HTML page."),
         ]
     }
 }
 
-/// A text inside an attribute or an element.
+/// Escapes a text for an attribute or an element.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// 302, because `/` may become something else; a browser must not remember where it led.
+async fn home() -> HttpResponse {
+    HttpResponse::Found().insert_header((header::LOCATION, "/docs")).finish()
 }
 
 async fn document(docs: web::Data<DocsPage>) -> HttpResponse {
@@ -101,7 +103,7 @@ async fn page(docs: web::Data<DocsPage>) -> HttpResponse {
         .body(docs.page.clone())
 }
 
-/// A file is sent as it lies in the binary: browsers, which alone load these, all read gzip.
+/// Gzipped files are sent as they are: only browsers load them, and all browsers accept gzip.
 async fn file(name: web::Path<String>) -> Result<HttpResponse, ApiError> {
     let found = FILES.iter().find(|(file, ..)| *file == name.as_str());
     let (_, media_type, compressed, content) = found.ok_or_else(ApiError::no_route)?;

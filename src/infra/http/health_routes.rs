@@ -25,21 +25,21 @@ struct Ready {
     checks: Vec<CheckBody>,
 }
 
-/// One thing that the process depends on.
+/// A dependency of the process.
 #[derive(Serialize, ToSchema)]
 #[schema(as = HealthCheck)]
 struct CheckBody {
     /// `users-db`, `wallet-db` or `rabbitmq`.
     name: &'static str,
     ok: bool,
-    /// Why not.
+    /// Why it is not ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     details: Option<String>,
 }
 
-/// Whether the process is worth keeping: 200, or 503 once an actor was given up.
-pub async fn live(board: web::Data<HealthBoard>) -> HttpResponse {
+/// 503 once an actor has exceeded its restart budget.
+async fn live(board: web::Data<HealthBoard>) -> HttpResponse {
     if board.read().is_live() {
         HttpResponse::Ok().json(Live { status: "ok" })
     } else {
@@ -47,8 +47,8 @@ pub async fn live(board: web::Data<HealthBoard>) -> HttpResponse {
     }
 }
 
-/// Whether requests should be sent here: 200 `ok` or `degraded`, or 503 `unavailable`.
-pub async fn ready(board: web::Data<HealthBoard>) -> HttpResponse {
+/// 503 while the database is unavailable, and during shutdown.
+async fn ready(board: web::Data<HealthBoard>) -> HttpResponse {
     let health = board.read();
     let (code, status) = match (health.is_ready(), health.is_whole()) {
         (true, true) => (StatusCode::OK, "ok"),
@@ -59,24 +59,26 @@ pub async fn ready(board: web::Data<HealthBoard>) -> HttpResponse {
     HttpResponse::build(code).json(Ready { status, checks })
 }
 
-/// What the document says of [`live`].
-pub fn live_endpoint() -> Endpoint {
-    Endpoint::get("/health/live", "isLive", "Whether the process is worth keeping")
+pub fn live_endpoint<Api: 'static>() -> Endpoint<Api> {
+    Endpoint::get("/health/live", live, "isLive", "Liveness probe")
         .tag("health")
-        .answers(StatusCode::OK, "It is.", &Live { status: "ok" })
-        .answers(StatusCode::SERVICE_UNAVAILABLE, "A part ended too often; restart it.", &Live { status: "failed" })
+        .returns(StatusCode::OK, "The process is working.", &Live { status: "ok" })
+        .returns(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "A component failed too often. Restart the process.",
+            &Live { status: "failed" },
+        )
 }
 
-/// What the document says of [`ready`].
-pub fn ready_endpoint(database: &'static str) -> Endpoint {
+pub fn ready_endpoint<Api: 'static>(database: &'static str) -> Endpoint<Api> {
     let check = |name, ok, details: Option<&str>| CheckBody { name, ok, details: details.map(str::to_owned) };
     let broker = check("rabbitmq", false, Some("not connected"));
     let degraded = Ready { status: "degraded", checks: vec![broker, check(database, true, None)] };
     let away = check(database, false, Some("not connected"));
     let unavailable = Ready { status: "unavailable", checks: vec![check("rabbitmq", true, None), away] };
-    Endpoint::get("/health/ready", "isReady", "Whether requests should be sent here")
+    Endpoint::get("/health/ready", ready, "isReady", "Readiness probe")
         .tag("health")
-        .about("While the broker is away it is `degraded`, and still 200: registrations and money move on.")
-        .answers(StatusCode::OK, "They should.", &degraded)
-        .answers(StatusCode::SERVICE_UNAVAILABLE, "The database is away, or the process stops.", &unavailable)
+        .about("Without the message broker the status is `degraded`, still with 200: registrations, credits and debits work.")
+        .returns(StatusCode::OK, "Send requests here.", &degraded)
+        .returns(StatusCode::SERVICE_UNAVAILABLE, "Send no requests here: the database is unavailable, or the process is shutting down.", &unavailable)
 }

@@ -1,4 +1,4 @@
-//! `GET /metrics`, and what is measured of every request.
+//! `GET /metrics`, and the metrics of requests.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,46 +8,47 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::{ObjectBuilder, Type};
 
-use crate::infra::http::openapi::Endpoint;
-use crate::infra::metrics::{Counter, Histogram, Meters, Named};
+use crate::infra::http::openapi::{Endpoint, serve};
+use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
 
-/// The text format of Prometheus.
+/// The Prometheus text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const DURATION: Named = Named {
+const DURATION: MetricName = MetricName {
     name: "http_server_request_duration_seconds",
-    help: "Time from the request's head to the answer's, by method, route pattern and status.",
+    help: "Request duration up to the response headers, by method, route pattern and status.",
 };
-const REFUSALS: Named = Named {
+const REFUSALS: MetricName = MetricName {
     name: "purse_http_refusals_total",
-    help: "Refused requests by route pattern and code: RATE_LIMITED, WALLET_PROVISIONING (the gate), OVERLOADED and so on.",
+    help: "Rejected requests by route pattern and error code, such as RATE_LIMITED, WALLET_PROVISIONING (the gate) or OVERLOADED.",
 };
 
 /// Adds the route to an application.
-pub fn metrics_routes(meters: &Meters, app: &mut web::ServiceConfig) {
-    app.app_data(web::Data::new(meters.clone())).service(web::resource("/metrics").route(web::get().to(metrics)));
+pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
+    app.app_data(web::Data::new(metrics.clone()));
+    serve(&(), [metrics_endpoint()], app);
 }
 
-/// What the document says of the route.
-pub fn metrics_endpoint() -> Endpoint {
-    Endpoint::get("/metrics", "getMetrics", "What was counted and measured")
+/// Served by [`metrics_routes`], on whichever port that is.
+pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
+    Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
         .tag("health")
-        .about("Where `METRICS_PORT` is set it is on that port, and not on this one.")
-        .answers_with("text/plain", ObjectBuilder::new().schema_type(Type::String), "The text format of Prometheus.")
+        .about("Served on `METRICS_PORT` instead of this port if that is set.")
+        .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
 }
 
-async fn metrics(meters: web::Data<Meters>) -> HttpResponse {
-    HttpResponse::Ok().content_type(TEXT).body(meters.text())
+async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok().content_type(TEXT).body(metrics.text())
 }
 
-/// The meters of one thread's requests. Handles are kept by what they are labelled with: a request looks its own up and
-/// makes none but the first of its kind.
-pub struct RequestMeters {
-    meters: Meters,
+/// Request metrics of one thread. Handles are cached by their labels, so that only the first request of a kind registers
+/// one.
+pub struct RequestMetrics {
+    metrics: Metrics,
     by_route: RefCell<HashMap<String, Vec<Kind>>>,
 }
 
-/// Requests of one route that were answered alike.
+/// Requests of one route with the same method, status and error code.
 struct Kind {
     method: &'static str,
     status: StatusCode,
@@ -56,20 +57,20 @@ struct Kind {
     refusals: Option<Counter>,
 }
 
-impl RequestMeters {
-    /// Meters that have seen no request.
-    pub fn new(meters: &Meters) -> Self {
-        Self { meters: meters.clone(), by_route: RefCell::default() }
+impl RequestMetrics {
+    /// With an empty cache.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), by_route: RefCell::default() }
     }
 
-    /// Counts a request. `code` is that of the refusal, if it was refused.
+    /// Records a request; `code` is its error code, if it was rejected.
     pub(super) fn count(
         &self,
         (method, route): (&str, &str),
         (status, code): (StatusCode, Option<&'static str>),
         took: Duration,
     ) {
-        // Nothing below counts requests, so nobody else holds it; if somebody did, one request would go uncounted.
+        // Never borrowed already, because nothing below records requests.
         let Ok(mut by_route) = self.by_route.try_borrow_mut() else { return };
         let method = known(method);
         let is_like = |kind: &&Kind| kind.method == method && kind.status == status && kind.code == code;
@@ -77,8 +78,8 @@ impl RequestMeters {
             return kind.count(took);
         }
         let labels = [("method", method), ("route", route), ("status", status.as_str())];
-        let refusals = code.map(|code| self.meters.counter(REFUSALS, &[("route", route), ("code", code)]));
-        let kind = Kind { method, status, code, duration: self.meters.histogram(DURATION, &labels), refusals };
+        let refusals = code.map(|code| self.metrics.counter(REFUSALS, &[("route", route), ("code", code)]));
+        let kind = Kind { method, status, code, duration: self.metrics.histogram(DURATION, &labels), refusals };
         kind.count(took);
         by_route.entry(route.to_owned()).or_default().push(kind);
     }
@@ -93,7 +94,7 @@ impl Kind {
     }
 }
 
-/// A method can be any word; ours are few.
+/// The method as a label with few values: a client may send any word.
 fn known(method: &str) -> &'static str {
     [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::PUT, Method::PATCH, Method::DELETE]
         .iter()
@@ -107,17 +108,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_one_kind_are_one_series_whatever_thread_served_them() {
-        let meters = Meters::try_new().expect("meters");
-        let threads = [RequestMeters::new(&meters), RequestMeters::new(&meters)];
+    fn requests_with_the_same_labels_are_one_series_over_all_threads() {
+        let metrics = Metrics::try_new().expect("metrics");
+        let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
         for thread in &threads {
             for _ in 0..2 {
-                let answer = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
-                thread.count(("POST", "/v1/auth/login"), answer, Duration::from_millis(2));
+                let outcome = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
+                thread.count(("POST", "/v1/auth/login"), outcome, Duration::from_millis(2));
             }
             thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
         }
-        let text = meters.text();
+        let text = metrics.text();
         let series = [
             "http_server_request_duration_seconds_count{method=\"POST\",route=\"/v1/auth/login\",status=\"429\"} 4\n",
             "http_server_request_duration_seconds_count{method=\"other\",route=\"(none)\",status=\"404\"} 2\n",

@@ -1,29 +1,31 @@
-//! HTTP without routes: the error form, reading bodies and queries, tokens, limits, health, metrics, the API's document
-//! and the page that shows it, and what wraps every request.
+//! HTTP without the routes of a role: errors, request fields, authentication, rate limits, health, metrics, endpoints with their
+//! OpenAPI document and its page, and the middleware around every request.
 
 mod api_error;
 mod authenticate;
 mod cors;
 mod docs_page;
+mod fields;
 mod health_routes;
 mod json_body;
 mod metrics_page;
 mod observe;
-pub mod openapi;
-mod query;
+pub(crate) mod openapi;
 mod rate_limit;
 mod shared_limit;
+mod sweep;
 mod text_limit;
 
-pub use api_error::{ApiError, Detail};
-pub use authenticate::{Authenticated, authenticate};
-pub use cors::cors;
-pub use docs_page::{DocsPage, OtherRole};
-pub use health_routes::{live, live_endpoint, ready, ready_endpoint};
-pub use json_body::{JsonFields, read_json};
-pub use metrics_page::{RequestMeters, metrics_endpoint, metrics_routes};
-pub use observe::{RequestContext, observe};
-pub use query::QueryFields;
-pub use rate_limit::{ByClient, BySubject, Limiter, Sweep, Throttle};
-pub use shared_limit::{SharedLimit, SharedSweep};
-pub use text_limit::TextLimiter;
+pub(crate) use api_error::{ApiError, Detail};
+pub(crate) use authenticate::{Authenticated, authenticate};
+pub(crate) use cors::cors;
+pub(crate) use docs_page::{DocsPage, OtherRole};
+pub use fields::Fields;
+pub(crate) use health_routes::{live_endpoint, ready_endpoint};
+pub(crate) use json_body::read_json;
+pub(crate) use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
+pub(crate) use observe::{RequestContext, observe};
+pub(crate) use rate_limit::{ByClient, BySubject, CountBy, Limiter};
+pub(crate) use shared_limit::{SharedLimit, SharedSweep};
+pub(crate) use sweep::Sweep;
+pub(crate) use text_limit::TextLimiter;

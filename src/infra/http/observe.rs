@@ -1,5 +1,5 @@
-//! What wraps every request: its id and trace, one log line, safe headers, a bound on its head, our form for what the
-//! router says, and a net under a panic.
+//! The outermost middleware: request id and trace, one log line, security headers, a limit on the request head, error
+//! bodies for what the router rejects, a line end after every body, and a 500 for a panic.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -16,24 +16,24 @@ use actix_web::{Error, HttpMessage as _, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
-use crate::infra::http::{ApiError, Authenticated, RequestMeters};
+use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
 use crate::infra::system::System;
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Longest head, in bytes, as far as it is the client's to choose: method, target, and the headers with their separators.
-/// The server's own bound is sixteen times as much.
+/// Longest request head in bytes: method, target, and the headers with their separators. The limit of the server itself is
+/// 16 times as large.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// The id and the trace of the request at hand.
+/// The id and the trace of a request: the client's, or new ones.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// As the client sent it, or ours.
+    /// Echoed in the response, and part of every log line of the request.
     pub request_id: RequestId,
-    /// As the client sent it, or ours.
+    /// Echoed in the response, and sent along with the events of the request.
     pub traceparent: TraceParent,
 }
 
@@ -49,10 +49,10 @@ impl RequestContext {
     }
 }
 
-/// The outermost middleware.
+/// Wraps the whole application.
 ///
 /// # Errors
-/// A panic below, as a 500 in our form.
+/// A 500 after a panic, and errors of inner middleware.
 pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -61,12 +61,12 @@ pub async fn observe(
     let context = RequestContext::of(request.headers());
     let method = request.method().clone();
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
-    let meters = request.app_data::<web::Data<RequestMeters>>().cloned();
+    let metrics = request.app_data::<web::Data<RequestMetrics>>().cloned();
     let spans = request.app_data::<web::Data<Spans>>().cloned();
     request.extensions_mut().insert(context.clone());
     let head_only = method == Method::HEAD;
     if head_only {
-        // HEAD is GET without the body (RFC 9110 §9.3.2).
+        // RFC 9110 §9.3.2: HEAD is GET without the body.
         request.head_mut().method = Method::GET;
     }
 
@@ -76,11 +76,11 @@ pub async fn observe(
         let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
         called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
     };
-    let line = Line { began, method: method.as_str(), context: &context, logger, meters, spans };
+    let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
     match answered {
         Ok(Ok(response)) => {
-            let mut response = in_our_form(response);
-            dress(response.headers_mut(), &context);
+            let mut response = with_error_body(response).map_body(|head, body| end_line(head.headers(), body));
+            decorate(response.headers_mut(), &context);
             line.write(&response);
             Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
         }
@@ -90,9 +90,9 @@ pub async fn observe(
     }
 }
 
-/// The length of a body that is not sent. The connection leaves a body out by itself where it remembers that HEAD was
-/// asked; where a pipelined request has made it forget, this ends the connection instead of passing a body off as the next
-/// answer.
+/// The length of a body that is not sent. The server omits the body of a response to HEAD by itself, except where a
+/// pipelined request has made it forget the method; this ends the connection then, instead of sending a body that the client
+/// would take for the next response.
 struct HeadOnly(BodySize);
 
 impl MessageBody for HeadOnly {
@@ -113,8 +113,8 @@ fn head_bytes(request: &ServiceRequest) -> usize {
     headers.fold(request.method().as_str().len().saturating_add(target), usize::saturating_add)
 }
 
-/// Gives the router's own bare 404 and 405 a body.
-fn in_our_form(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+/// Gives the router's empty 404 and 405 an error body.
+fn with_error_body(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let bare = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
     let error = match response.status() {
         StatusCode::NOT_FOUND if bare => ApiError::no_route(),
@@ -122,7 +122,7 @@ fn in_our_form(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         _ => return response,
     };
     let mut response = response.map_body(|_, _| BoxBody::new(error.body()));
-    // The router does not know that what can be read can be asked for its head.
+    // The router does not know that HEAD is allowed wherever GET is.
     let allowed = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok());
     let allowed = allowed.filter(|allowed| allowed.split(", ").any(|method| method == "GET"));
     if let Some(Ok(allowed)) = allowed.map(|allowed| format!("{allowed}, HEAD").parse()) {
@@ -132,8 +132,26 @@ fn in_our_form(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     response
 }
 
-/// Headers that every answer has.
-fn dress(headers: &mut HeaderMap, context: &RequestContext) {
+/// Ends a body with a line end, so that a shell's prompt starts on a line of its own.
+fn end_line(headers: &HeaderMap, body: BoxBody) -> BoxBody {
+    let is_compressed = headers.contains_key(header::CONTENT_ENCODING);
+    if is_compressed || matches!(body.size(), BodySize::None | BodySize::Sized(0) | BodySize::Stream) {
+        return body;
+    }
+    match body.try_into_bytes() {
+        Ok(bytes) if bytes.ends_with(b"\n") => BoxBody::new(bytes),
+        Ok(bytes) => {
+            // A body that was serialized for this response is extended in place.
+            let mut line = bytes.try_into_mut().unwrap_or_else(|shared| web::BytesMut::from(shared.as_ref()));
+            line.extend_from_slice(b"\n");
+            BoxBody::new(line.freeze())
+        }
+        Err(body) => body,
+    }
+}
+
+/// Adds the headers of every response.
+fn decorate(headers: &mut HeaderMap, context: &RequestContext) {
     if let Ok(id) = context.request_id.as_str().parse() {
         headers.insert(X_REQUEST_ID, id);
     }
@@ -142,8 +160,7 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // actix-governor's own names, where it counted a request: the field's common ones instead, unless a limit that
-    // stands behind it has refused and said its own.
+    // Renames actix-governor's headers to the common ones, unless an inner limit has rejected the request with its own.
     for (theirs, ours) in [("x-ratelimit-limit", "ratelimit-limit"), ("x-ratelimit-remaining", "ratelimit-remaining")] {
         if let Some(value) = headers.remove(theirs).next()
             && !headers.contains_key(ours)
@@ -153,7 +170,7 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     }
 }
 
-/// Probes and scrapes come every few seconds.
+/// Probes and scrapes, which come every few seconds.
 fn is_probe(route: &str) -> bool {
     route.starts_with("/health") || route == "/metrics"
 }
@@ -164,14 +181,14 @@ struct Line<'a> {
     method: &'a str,
     context: &'a RequestContext,
     logger: Option<Logger>,
-    meters: Option<web::Data<RequestMeters>>,
+    metrics: Option<web::Data<RequestMetrics>>,
     spans: Option<web::Data<Spans>>,
 }
 
 impl Line<'_> {
     fn write(&self, response: &ServiceResponse<BoxBody>) {
         let request = response.request();
-        // The pattern, not the path: ids and queries do not belong into every log line.
+        // The pattern, not the path: a path may contain ids, and metrics have one series per route.
         let route = request.match_pattern().unwrap_or_else(|| "(none)".to_owned());
         let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
         let refusal = response.response().error().and_then(|e| e.as_error::<ApiError>());
@@ -186,22 +203,22 @@ impl Line<'_> {
         self.log("(none)", status, None, None);
         let context = self.context.clone();
         error.add_response_mapper(move |mut response| {
-            dress(response.headers_mut(), &context);
-            response
+            decorate(response.headers_mut(), &context);
+            response.map_body(|head, body| end_line(head.headers(), body))
         });
         error
     }
 
     fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>) {
-        // A limiter answers for itself.
+        // actix-governor's own response carries no ApiError.
         let limited = (status == StatusCode::TOO_MANY_REQUESTS).then_some("RATE_LIMITED");
         let code = refusal.map(ApiError::code).or(limited);
-        if let Some(meters) = &self.meters {
-            meters.count((self.method, route), (status, code), self.began.elapsed());
+        if let Some(metrics) = &self.metrics {
+            metrics.count((self.method, route), (status, code), self.began.elapsed());
         }
         if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
             spans.record(|| Span {
-                step: Step::Request,
+                name: SpanName::Request,
                 trace: &self.context.traceparent,
                 took: self.began.elapsed(),
                 failed: status.is_server_error(),
@@ -217,7 +234,7 @@ impl Line<'_> {
     fn log(&self, route: &str, status: StatusCode, user_id: Option<String>, error: Option<String>) {
         let Some(logger) = &self.logger else { return };
         let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // A thousand times as long, in seconds: milliseconds, to the microsecond.
+        // 1000 times the duration in seconds is milliseconds, with microseconds after the point.
         let duration_ms = Duration::from_micros(elapsed_us).saturating_mul(1000).as_secs_f64();
         let values = slog::o!(
             "request_id" => self.context.request_id.as_str().to_owned(),
@@ -253,7 +270,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_panicking_handler_is_a_500_in_our_form_and_the_next_request_is_served() {
+    async fn a_panicking_handler_returns_500_and_the_next_request_is_served() {
         let app = App::new()
             .route("/panics", web::get().to(panics))
             .route("/works", web::get().to(HttpResponse::Ok))
@@ -273,7 +290,36 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_the_router_refuses_has_our_form_and_keeps_its_allow_header() {
+    async fn every_body_ends_with_one_newline_unless_it_is_empty_or_compressed() {
+        let gzip = || HttpResponse::Ok().insert_header((header::CONTENT_ENCODING, "gzip")).body("zip");
+        let shared = web::Bytes::from_static(b"shared");
+        let app = App::new()
+            .route("/json", web::get().to(|| async { HttpResponse::Ok().json([1]) }))
+            .route("/line", web::get().to(|| async { HttpResponse::Ok().body("line\n") }))
+            .route("/empty", web::get().to(HttpResponse::Ok))
+            .route("/gzip", web::get().to(move || async move { gzip() }))
+            .route(
+                "/shared",
+                web::get().to(move || {
+                    let shared = shared.clone();
+                    async { HttpResponse::Ok().body(shared) }
+                }),
+            )
+            .wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        for (path, body) in
+            [("/json", "[1]\n"), ("/line", "line\n"), ("/empty", ""), ("/gzip", "zip"), ("/shared", "shared\n")]
+        {
+            let get = test::call_service(&app, test::TestRequest::get().uri(path).to_request()).await;
+            let length = get.response().body().size();
+            assert_eq!(test::read_body(get).await, body, "{path}");
+            let head = test::TestRequest::default().method(Method::HEAD).uri(path).to_request();
+            assert_eq!(test::call_service(&app, head).await.response().body().size(), length, "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_rejection_by_the_router_has_an_error_body_and_keeps_its_allow_header() {
         let app =
             App::new().service(web::resource("/here").route(web::get().to(HttpResponse::Ok))).wrap(from_fn(observe));
         let app = test::init_service(app).await;

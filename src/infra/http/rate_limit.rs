@@ -1,14 +1,13 @@
-//! Limits of requests: by client address before anything is known of a caller, by user after.
+//! Rate limits: by client IP before authentication, by user after it.
 //!
-//! GCRA: `max` at once, then one more every `window / max`. The counts are this process's own, or they are shared by all
-//! processes ([`SharedLimit`]), and its own are what is left while the shared ones cannot be asked.
+//! GCRA: `max` requests at once, then one more every `window / max`. Counts belong to this process, or are shared by all
+//! processes of the role ([`SharedLimit`]) with those of this process as the fallback.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_governor::governor::NotUntil;
 use actix_governor::governor::clock::{Clock as _, DefaultClock, QuantaInstant};
@@ -23,29 +22,29 @@ use actix_web::{Error, HttpMessage as _, HttpResponse, HttpResponseBuilder, Resp
 use ipnet::IpNet;
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::{ApiError, Authenticated, SharedLimit};
+use crate::infra::http::{ApiError, Authenticated, SharedLimit, Sweep};
 use crate::kernel::UserId;
 
-/// Who is counted.
-pub trait Throttle: Clone + 'static {
-    /// What a count is kept by.
+/// What requests are counted by.
+pub trait CountBy: Clone + 'static {
+    /// One count per key.
     type Key: Clone + Hash + Eq + fmt::Debug;
 
-    /// The key of a request.
+    /// Never fails: a request without a key shares a common one.
     fn key(&self, request: &ServiceRequest) -> Self::Key;
 
-    /// The key as a text, the same in each process.
+    /// The key as a text, the same in every process.
     fn name(key: &Self::Key) -> String;
 }
 
-/// Counts by client address, as far as the trusted proxies tell it.
+/// By client IP, as reported by trusted proxies.
 #[derive(Clone)]
 pub struct ByClient {
     trusted: Arc<[IpNet]>,
 }
 
 impl ByClient {
-    /// Believes `X-Forwarded-For` of these networks alone.
+    /// Trusts `X-Forwarded-For` from these networks only.
     pub fn new(trusted: &[IpNet]) -> Self {
         Self { trusted: trusted.into() }
     }
@@ -54,10 +53,10 @@ impl ByClient {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// The client: the peer, or behind trusted proxies the nearest forwarded address that is no such proxy.
+    /// The peer, or behind trusted proxies the nearest forwarded address that is not one of them.
     fn client(&self, peer: IpAddr, forwarded: &[&str]) -> IpAddr {
         let mut client = peer.to_canonical();
-        // Nearest hop last, across all headers of that name.
+        // The nearest hop is last, across all headers of that name.
         let hops = forwarded.iter().flat_map(|line| line.split(',')).map(str::trim).collect::<Vec<_>>();
         for hop in hops.into_iter().rev() {
             if !self.is_trusted(client) {
@@ -65,7 +64,7 @@ impl ByClient {
             }
             match hop.parse::<IpAddr>() {
                 Ok(address) => client = address.to_canonical(),
-                // What a trusted proxy did not write cannot be believed, nor what stands before it.
+                // Not written by a trusted proxy, so neither it nor what comes before it is trusted.
                 Err(_) => break,
             }
         }
@@ -73,7 +72,8 @@ impl ByClient {
     }
 }
 
-/// One IPv6 customer has a /64 at least: counted whole, or changing the low half would be a way around the limit.
+/// An IPv6 client owns at least a /64, so the /64 is counted: otherwise a client could evade the limit by changing its
+/// address.
 fn bucket(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
@@ -81,7 +81,7 @@ fn bucket(client: IpAddr) -> IpAddr {
     }
 }
 
-impl Throttle for ByClient {
+impl CountBy for ByClient {
     type Key = IpAddr;
 
     fn key(&self, request: &ServiceRequest) -> IpAddr {
@@ -96,11 +96,11 @@ impl Throttle for ByClient {
     }
 }
 
-/// Counts by the token's subject; stands inside the middleware that checks the token.
+/// By the user of the access token; for routes inside of the authentication middleware.
 #[derive(Clone, Copy)]
 pub struct BySubject;
 
-impl Throttle for BySubject {
+impl CountBy for BySubject {
     type Key = Option<UserId>;
 
     fn key(&self, request: &ServiceRequest) -> Option<UserId> {
@@ -112,32 +112,21 @@ impl Throttle for BySubject {
     }
 }
 
-/// A limit and its counts, shared by all threads of the process.
-pub struct Limiter<T: Throttle> {
+/// A rate limit and its counts, for all threads of the process.
+pub struct Limiter<T: CountBy> {
     own: GovernorConfig<Extractor<T>, StateInformationMiddleware>,
-    throttle: T,
+    by: T,
     shared: Option<SharedLimit>,
     enabled: bool,
 }
 
-impl<T: Throttle> Clone for Limiter<T> {
+impl<T: CountBy> Clone for Limiter<T> {
     fn clone(&self) -> Self {
-        Self {
-            own: self.own.clone(),
-            throttle: self.throttle.clone(),
-            shared: self.shared.clone(),
-            enabled: self.enabled,
-        }
+        Self { own: self.own.clone(), by: self.by.clone(), shared: self.shared.clone(), enabled: self.enabled }
     }
 }
 
-/// Forgets counts that no longer limit anybody.
-pub trait Sweep: Send + Sync {
-    /// To be called now and then: counts are kept for ever otherwise.
-    fn sweep(&self);
-}
-
-impl<T: Throttle + Send + Sync> Sweep for Limiter<T>
+impl<T: CountBy + Send + Sync> Sweep for Limiter<T>
 where
     T::Key: Send + Sync,
 {
@@ -148,26 +137,26 @@ where
     }
 }
 
-impl<T: Throttle> Limiter<T> {
-    /// `enabled` false neither counts nor refuses. `None` for a limit that cannot be, which [`RateLimit`] rules out.
-    pub fn new(throttle: T, limit: RateLimit, enabled: bool) -> Option<Self> {
+impl<T: CountBy> Limiter<T> {
+    /// Counts nothing unless `enabled`. `None` for a window of zero, which [`RateLimit`] rules out.
+    pub fn new(by: T, limit: RateLimit, enabled: bool) -> Option<Self> {
         let own = GovernorConfigBuilder::default()
-            .key_extractor(Extractor { throttle: throttle.clone(), limit, clock: DefaultClock::default() })
+            .key_extractor(Extractor { by: by.clone(), limit, clock: DefaultClock::default() })
             .period(limit.window / limit.max.get())
             .burst_size(limit.max.get())
             .use_headers()
             .finish()?;
-        Some(Self { own, throttle, shared: None, enabled })
+        Some(Self { own, by, shared: None, enabled })
     }
 
-    /// The same, counted together with the other processes.
+    /// The same limit, counted together with the other processes of the role.
     #[must_use]
     pub fn sharing(mut self, shared: Option<SharedLimit>) -> Self {
         self.shared = shared;
         self
     }
 
-    /// `route`, limited.
+    /// Limits a route.
     pub fn around(&self, route: Route) -> Route {
         if !self.enabled {
             return route;
@@ -176,40 +165,42 @@ impl<T: Throttle> Limiter<T> {
         let limiter = Arc::new((self.clone(), shared));
         route.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
             let limiter = Arc::clone(&limiter);
-            async move { limiter.0.pass(&limiter.1, request, next).await }
+            async move { limiter.0.limit_shared(&limiter.1, request, next).await }
         }))
     }
 
-    /// One request, by the shared count or, where that cannot be asked, by the process's own.
-    async fn pass(
+    /// Limits a request by the shared count, or by the count of this process while that is unreachable.
+    async fn limit_shared(
         &self,
         shared: &SharedLimit,
         request: ServiceRequest,
         next: Next<BoxBody>,
     ) -> Result<ServiceResponse<BoxBody>, Error> {
-        let key = self.throttle.key(&request);
-        let left = match shared.count(&T::name(&key)).await {
-            Ok(Some(left)) => {
-                // Counted here too, so that nobody begins anew when the shared count goes away.
+        let key = self.by.key(&request);
+        let remaining = match shared.count(&T::name(&key)).await {
+            Ok(Some(remaining)) => {
+                // Also counted here, so that the limit does not restart when the shared counts become unreachable.
                 let _ = self.own.limiter().check_key(&key);
-                Ok(left)
+                Ok(remaining)
             }
             Ok(None) => match self.own.limiter().check_key(&key) {
                 Ok(state) => Ok(state.remaining_burst_capacity()),
-                Err(until) => Err(limited(shared.limit, until.wait_time_from(self.own.limiter().clock().now()))),
+                Err(until) => {
+                    Err(ApiError::rate_limited(shared.limit, until.wait_time_from(self.own.limiter().clock().now())))
+                }
             },
             Err(refusal) => Err(refusal),
         };
-        match left {
+        match remaining {
             Err(refusal) => Ok(request.error_response(refusal)),
-            Ok(left) => {
+            Ok(remaining) => {
                 let mut response = next.call(request).await?;
                 let headers = response.headers_mut();
-                let (limit, remaining) = ("ratelimit-limit", "ratelimit-remaining");
-                // What is there already belongs to a refusal by another limit, further in.
-                if !headers.contains_key(limit) {
-                    headers.insert(HeaderName::from_static(limit), shared.limit.max.get().into());
-                    headers.insert(HeaderName::from_static(remaining), left.into());
+                let (limit_name, remaining_name) = ("ratelimit-limit", "ratelimit-remaining");
+                // Headers that are present belong to an inner limit that has rejected the request.
+                if !headers.contains_key(limit_name) {
+                    headers.insert(HeaderName::from_static(limit_name), shared.limit.max.get().into());
+                    headers.insert(HeaderName::from_static(remaining_name), remaining.into());
                 }
                 Ok(response)
             }
@@ -217,61 +208,42 @@ impl<T: Throttle> Limiter<T> {
     }
 }
 
-/// What actix-governor asks for: the key, and the answer in our form.
+/// The key and the error response, for actix-governor.
 #[derive(Clone)]
 pub struct Extractor<T> {
-    throttle: T,
+    by: T,
     limit: RateLimit,
-    /// Kept, because to make one asks the processor what it can do, which a virtual machine traps: tens of microseconds.
+    /// Kept, because creating one executes CPUID, which traps in a virtual machine: tens of microseconds.
     clock: DefaultClock,
 }
 
-/// A key is always found.
+/// Cannot occur: every request has a key.
 #[derive(Debug)]
-pub struct NoKey(Infallible);
+pub struct KeyError(Infallible);
 
-impl fmt::Display for NoKey {
+impl fmt::Display for KeyError {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {}
     }
 }
 
-impl ResponseError for NoKey {
+impl ResponseError for KeyError {
     fn status_code(&self) -> StatusCode {
         match self.0 {}
     }
 }
 
-impl<T: Throttle> KeyExtractor for Extractor<T> {
+impl<T: CountBy> KeyExtractor for Extractor<T> {
     type Key = T::Key;
-    type KeyExtractionError = NoKey;
+    type KeyExtractionError = KeyError;
 
-    fn extract(&self, request: &ServiceRequest) -> Result<T::Key, NoKey> {
-        Ok(self.throttle.key(request))
+    fn extract(&self, request: &ServiceRequest) -> Result<T::Key, KeyError> {
+        Ok(self.by.key(request))
     }
 
     fn exceed_rate_limit_response(&self, until: &NotUntil<QuantaInstant>, _: HttpResponseBuilder) -> HttpResponse {
-        limited(self.limit, until.wait_time_from(self.clock.now())).error_response()
+        ApiError::rate_limited(self.limit, until.wait_time_from(self.clock.now())).error_response()
     }
-}
-
-/// 429 `RATE_LIMITED` of this limit, with how long to wait.
-pub(super) fn limited(limit: RateLimit, wait: Duration) -> ApiError {
-    // Rounded up: who comes back after that many seconds gets in. The crate rounds down, to 0 at worst.
-    let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-    let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
-    let message = format!("Too many requests. Retry in {wait_s} s.");
-    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
-    let headers = [
-        ("ratelimit-limit", max.to_string()),
-        ("ratelimit-remaining", "0".to_owned()),
-        ("ratelimit-reset", wait_s.to_string()),
-        ("ratelimit-policy", format!("{max};w={window_s}")),
-    ];
-    headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
-        Ok(value) => error.with_header(HeaderName::from_static(name), value),
-        Err(_) => error,
-    })
 }
 
 #[cfg(test)]
@@ -288,21 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_address_is_believed_of_a_trusted_proxy_alone() {
+    fn a_forwarded_address_is_trusted_from_a_trusted_proxy_only() {
         assert_eq!(client("", "1.2.3.4", &["9.9.9.9"]), "1.2.3.4");
         assert_eq!(client("10.0.0.0/8", "1.2.3.4", &["9.9.9.9"]), "1.2.3.4");
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["9.9.9.9"]), "9.9.9.9");
     }
 
     #[test]
-    fn what_the_client_wrote_itself_before_the_proxy_is_not_believed() {
+    fn an_address_that_the_client_forged_before_the_proxy_is_not_trusted() {
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6, 9.9.9.9, 10.0.0.2"]), "9.9.9.9");
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6", "9.9.9.9"]), "9.9.9.9");
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6, nonsense"]), "10.0.0.1");
     }
 
     #[test]
-    fn an_ipv4_client_on_an_ipv6_listener_has_a_bucket_of_its_own() {
+    fn an_ipv4_client_of_an_ipv6_listener_has_its_own_count() {
         let of = |peer: &str| bucket(peer.parse::<IpAddr>().expect("peer").to_canonical()).to_string();
         assert_eq!(of("::ffff:1.2.3.4"), "1.2.3.4");
         assert_ne!(of("::ffff:1.2.3.4"), of("::ffff:1.2.3.5"));
@@ -315,7 +287,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn ipv4_clients_of_an_ipv6_listener_do_not_share_a_count_and_the_addresses_of_one_ipv6_customer_do() {
+    async fn ipv4_clients_of_an_ipv6_listener_do_not_share_a_count_and_addresses_of_one_64_do() {
         let limiter = limiter(1, Duration::from_hours(1));
         let route = limiter.around(web::get().to(HttpResponse::Ok));
         let app = init_service(App::new().service(web::resource("/").route(route))).await;
@@ -335,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_forgets_clients_who_are_not_limited_any_more_and_no_others() {
+    fn a_sweep_removes_only_the_counts_of_clients_that_are_no_longer_limited() {
         let (short, long) = (limiter(1, Duration::from_millis(10)), limiter(1, Duration::from_hours(1)));
         for n in 0..1000 {
             let client = IpAddr::from(std::net::Ipv4Addr::from_bits(n));
@@ -344,7 +316,7 @@ mod tests {
         let until = Instant::now() + Duration::from_mins(1);
         while !short.own.limiter().is_empty() {
             short.sweep();
-            assert!(Instant::now() < until, "{} are kept", short.own.limiter().len());
+            assert!(Instant::now() < until, "{} are left", short.own.limiter().len());
         }
         long.sweep();
         assert_eq!(long.own.limiter().len(), 1000);

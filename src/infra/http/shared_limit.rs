@@ -1,4 +1,4 @@
-//! A limit that all processes of a role keep together.
+//! A rate limit that all processes of a role share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,63 +8,62 @@ use ring::digest::{SHA256, digest};
 use slog::{Logger, debug};
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::ApiError;
-use crate::infra::http::rate_limit::{Sweep, limited};
-use crate::infra::postgres::{Count, CountKey, SharedCounts};
+use crate::infra::http::{ApiError, Sweep};
+use crate::infra::postgres::{CountKey, Decision, SharedCounts};
 use crate::kernel::chain;
 
-/// Refusals that are remembered; one that is forgotten costs the database a question.
-const REFUSALS_MAX: usize = 10_000;
+/// Size of the cache of limited clients; an evicted one costs a query.
+const LIMITED_MAX: usize = 10_000;
 
-/// One limit, and the counts that it is kept by.
+/// One limit and its shared counts.
 #[derive(Clone)]
 pub struct SharedLimit {
     counts: Arc<SharedCounts>,
     name: &'static str,
     pub(super) limit: RateLimit,
-    /// Until when who is refused: a flood is told so without asking the database again.
-    refused: Arc<Cache<CountKey, Instant>>,
+    /// When limited clients may send again, so that a flood of requests does not reach the database.
+    limited_until: Arc<Cache<CountKey, Instant>>,
 }
 
 impl SharedLimit {
-    /// `name` tells its counts from those of the role's other limits.
+    /// `name` distinguishes its counts from those of the role's other limits.
     pub fn new(counts: Arc<SharedCounts>, name: &'static str, limit: RateLimit) -> Self {
-        Self { counts, name, limit, refused: Arc::new(Cache::new(REFUSALS_MAX)) }
+        Self { counts, name, limit, limited_until: Arc::new(Cache::new(LIMITED_MAX)) }
     }
 
-    /// Counts one more for `who`: how many are left, or `None` while the database cannot be asked and the process's own
-    /// count has to be enough.
+    /// Counts a request of `client` and returns how many are left. `None` while the database is unreachable, when the
+    /// caller's own count decides.
     ///
     /// # Errors
     /// 429 `RATE_LIMITED`.
-    pub async fn count(&self, who: &str) -> Result<Option<u32>, ApiError> {
-        let key = self.key(who);
+    pub async fn count(&self, client: &str) -> Result<Option<u32>, ApiError> {
+        let key = self.key(client);
         let now = Instant::now();
-        if let Some(until) = self.refused.get(&key).filter(|until| *until > now) {
-            return Err(limited(self.limit, until.saturating_duration_since(now)));
+        if let Some(until) = self.limited_until.get(&key).filter(|until| *until > now) {
+            return Err(ApiError::rate_limited(self.limit, until.saturating_duration_since(now)));
         }
         match self.counts.take(key, self.limit).await {
             None => Ok(None),
-            Some(Count::Within { left }) => Ok(Some(left)),
-            Some(Count::Beyond { wait }) => {
-                self.refused.insert(key, now + wait);
-                Err(limited(self.limit, wait))
+            Some(Decision::Allowed { remaining }) => Ok(Some(remaining)),
+            Some(Decision::Limited { retry_after }) => {
+                self.limited_until.insert(key, now + retry_after);
+                Err(ApiError::rate_limited(self.limit, retry_after))
             }
         }
     }
 
-    fn key(&self, who: &str) -> CountKey {
+    fn key(&self, client: &str) -> CountKey {
         let mut key = CountKey::default();
-        key.copy_from_slice(digest(&SHA256, format!("{} {who}", self.name).as_bytes()).as_ref());
+        key.copy_from_slice(digest(&SHA256, format!("{} {client}", self.name).as_bytes()).as_ref());
         key
     }
 }
 
-/// The chore that keeps the shared counts from growing for ever.
+/// Deletes shared counts that no longer limit a client.
 pub struct SharedSweep {
-    /// What is swept.
+    /// The counts of the role.
     pub counts: Arc<SharedCounts>,
-    /// Told of what could not be.
+    /// For failed sweeps.
     pub logger: Logger,
 }
 
@@ -73,8 +72,8 @@ impl Sweep for SharedSweep {
         let (counts, logger) = (Arc::clone(&self.counts), self.logger.clone());
         actix_web::rt::spawn(async move {
             if let Err(e) = counts.sweep().await {
-                // The next one comes in a minute, and requests tell louder that the database is away.
-                debug!(logger, "the shared rate limits could not be swept"; "error" => chain(&e));
+                // The next sweep is in a minute, and failing requests already report the outage.
+                debug!(logger, "could not delete old counts of shared rate limits"; "error" => chain(&e));
             }
         });
     }

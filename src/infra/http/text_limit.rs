@@ -1,17 +1,16 @@
-//! A limit by a text out of a request's body, which no middleware sees: the handler asks it.
+//! A rate limit by a text of the request body. A middleware does not see the body, so the handler checks the limit.
 
 use actix_governor::governor::clock::Clock as _;
 use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
 
 use crate::infra::config::RateLimit;
-use crate::infra::http::rate_limit::limited;
 use crate::infra::http::{ApiError, SharedLimit, Sweep};
 
-/// What a count is kept by: a digest, so that a count is small and holds nobody's address.
+/// A digest, so that a count is small and contains no address.
 type Key = [u8; 32];
 
-/// A limit and its counts, shared by all threads of the process.
+/// A rate limit and its counts, for all threads of the process.
 pub struct TextLimiter {
     counts: DefaultKeyedRateLimiter<Key>,
     limit: RateLimit,
@@ -20,20 +19,20 @@ pub struct TextLimiter {
 }
 
 impl TextLimiter {
-    /// `enabled` false never refuses. `None` for a limit that cannot be, which [`RateLimit`] rules out.
+    /// Counts nothing unless `enabled`. `None` for a window of zero, which [`RateLimit`] rules out.
     pub fn new(limit: RateLimit, enabled: bool) -> Option<Self> {
         let quota = Quota::with_period(limit.window / limit.max.get())?.allow_burst(limit.max);
         Some(Self { counts: RateLimiter::keyed(quota), limit, enabled, shared: None })
     }
 
-    /// The same, counted together with the other processes.
+    /// The same limit, counted together with the other processes of the role.
     #[must_use]
     pub fn sharing(mut self, shared: Option<SharedLimit>) -> Self {
         self.shared = shared;
         self
     }
 
-    /// Counts one more for `text`. Two spellings of one thing have to be made one before.
+    /// Counts a request for `text`, which the caller has normalised.
     ///
     /// # Errors
     /// 429 `RATE_LIMITED`.
@@ -47,10 +46,12 @@ impl TextLimiter {
         };
         let mut key = Key::default();
         key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-        // Counted here too, so that nobody begins anew when the shared count goes away.
+        // Also counted here, so that the limit does not restart when the shared counts become unreachable.
         let own = self.counts.check_key(&key);
         match (shared, own) {
-            (None, Err(until)) => Err(limited(self.limit, until.wait_time_from(self.counts.clock().now()))),
+            (None, Err(until)) => {
+                Err(ApiError::rate_limited(self.limit, until.wait_time_from(self.counts.clock().now())))
+            }
             _ => Ok(()),
         }
     }
@@ -75,39 +76,39 @@ mod tests {
         TextLimiter::new(RateLimit { max, window }, enabled).expect("a limit")
     }
 
-    /// Whether one more is refused; nothing is waited for, because nothing is shared.
-    fn refuses(limiter: &TextLimiter, text: &str) -> bool {
+    /// Completes immediately, because the counts are not shared.
+    fn is_limited(limiter: &TextLimiter, text: &str) -> bool {
         limiter.count(text).now_or_never().expect("at once").is_err()
     }
 
     #[test]
-    fn each_text_has_a_count_of_its_own() {
+    fn each_text_has_its_own_count() {
         let limiter = limiter(2, Duration::from_hours(1), true);
-        let refused = |text| refuses(&limiter, text);
-        assert_eq!(["a", "a", "a", "b", "a", "b", "b"].map(refused), [false, false, true, false, true, false, true]);
+        let limited = |text| is_limited(&limiter, text);
+        assert_eq!(["a", "a", "a", "b", "a", "b", "b"].map(limited), [false, false, true, false, true, false, true]);
     }
 
     #[test]
-    fn a_limit_that_is_off_refuses_nobody_and_keeps_nothing() {
+    fn a_disabled_limit_limits_nothing_and_counts_nothing() {
         let limiter = limiter(1, Duration::from_hours(1), false);
-        assert!((0..100).all(|_| !refuses(&limiter, "a")));
+        assert!((0..100).all(|_| !is_limited(&limiter, "a")));
         assert_eq!(limiter.counts.len(), 0);
     }
 
     #[test]
-    fn a_sweep_forgets_those_who_are_not_limited_any_more_and_no_others() {
+    fn a_sweep_removes_only_the_counts_of_texts_that_are_no_longer_limited() {
         let (short, long) = (limiter(1, Duration::from_millis(10), true), limiter(1, Duration::from_hours(1), true));
         for n in 0..1000 {
-            assert!(!refuses(&short, &n.to_string()) && !refuses(&long, &n.to_string()));
+            assert!(!is_limited(&short, &n.to_string()) && !is_limited(&long, &n.to_string()));
         }
         assert_eq!(long.counts.len(), 1000);
         let until = Instant::now() + Duration::from_mins(1);
         while !short.counts.is_empty() {
             short.sweep();
-            assert!(Instant::now() < until, "{} are kept", short.counts.len());
+            assert!(Instant::now() < until, "{} are left", short.counts.len());
         }
         long.sweep();
         assert_eq!(long.counts.len(), 1000);
-        assert!(refuses(&long, "7"));
+        assert!(is_limited(&long, "7"));
     }
 }

@@ -1,4 +1,4 @@
-//! Opens connections: session limits, TLS, half-open detection.
+//! Connection parameters: session limits, planner settings, TLS, detection of dead peers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
 
-/// Longest wait for a TCP connection and its handshake.
+/// Longest wait for a TCP connection and its handshakes.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A peer that leaves what we sent unacknowledged for this long is gone.
+/// A connection is closed when sent data stays unacknowledged for this long.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
-/// An idle connection is probed after this long.
+/// Idle time before the first keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 
-/// Whether `url` can be a connection URL of ours. Why not is not told on purpose: the parser's message may quote the
+/// Whether `url` is a PostgreSQL URL with a user and a host. The parser's error is dropped because it may contain the
 /// password.
 pub fn is_database_url(url: &str) -> bool {
     let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
@@ -24,23 +24,23 @@ pub fn is_database_url(url: &str) -> bool {
     scheme && parsed.is_ok_and(|config| !config.get_hosts().is_empty() && config.get_user().is_some())
 }
 
-/// Every statement of a pool finds its few rows by an index, so it is planned once, for any values, and the planner is not
-/// left to guess: a table that grows by thousands of rows a second is never as the statistics say, and a plan that was the
-/// cheapest for 1,000 rows reads all of them when there are 100,000.
+/// Every statement of a pool finds few rows by an index, so it is planned once, for any values, and without table scans. The
+/// planner's statistics are always outdated on a table that grows by thousands of rows per second: a plan that is cheapest
+/// for 1,000 rows scans all of them when there are 100,000.
 const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
                        -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
-/// What the order of our statements rests on (decision D022), whatever the database's own default is.
+/// The isolation level that the order of our statements relies on (decision D022), whatever the database's default is.
 const ISOLATION: &str = r"-c default_transaction_isolation=read\ committed";
 
-/// Limits of a session, kept by the server.
+/// Limits that the server enforces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SessionLimits {
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
 }
 
-/// The driver's configuration for a role's connection.
+/// Without `limits`, the session keeps the server's defaults.
 pub(super) fn driver_config(
     url: &DatabaseUrl,
     application_name: &str,
@@ -59,14 +59,14 @@ pub(super) fn driver_config(
             "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
             limits.statement_timeout.as_millis(),
             limits.lock_timeout.as_millis(),
-            // A transaction of ours never waits for anything but its own statements.
+            // Our transactions are never idle for longer than their own statements take.
             limits.statement_timeout.as_millis(),
         ));
     }
     Ok(config)
 }
 
-/// How the connections of a process are opened.
+/// Opens the connections of a process.
 #[derive(Clone)]
 pub struct Connector {
     pub(super) config: DatabaseConfig,
@@ -75,18 +75,18 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Reads the system's certificates, once for all pools, unless no URL speaks TLS. Nothing is opened yet.
+    /// Loads the system's root certificates once for all pools, unless TLS is disabled in every URL. Connects to nothing yet.
     ///
     /// # Errors
-    /// When the cryptography provider cannot do TLS at all.
+    /// When the cryptography provider does not support TLS.
     pub fn new(config: &DatabaseConfig, io: Handle) -> Result<Self, rustls::Error> {
-        let plain = [&config.url, &config.migration_url].into_iter().all(speaks_no_tls);
+        let plain = [&config.url, &config.migration_url].into_iter().all(disables_tls);
         let mut roots = rustls::RootCertStore::empty();
         if !plain {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // Certificates are always verified where TLS is spoken, also under `sslmode=require`.
+        // Certificates are always verified where TLS is used, also with `sslmode=require`.
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
@@ -95,7 +95,7 @@ impl Connector {
     }
 }
 
-fn speaks_no_tls(url: &DatabaseUrl) -> bool {
+fn disables_tls(url: &DatabaseUrl) -> bool {
     url.expose().parse::<tokio_postgres::Config>().is_ok_and(|config| config.get_ssl_mode() == SslMode::Disable)
 }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::is_database_url;
 
     #[test]
-    fn only_a_postgres_url_with_a_user_and_a_host_is_taken() {
+    fn only_a_postgres_url_with_a_user_and_a_host_is_accepted() {
         assert!(is_database_url("postgres://u:p@localhost:5432/db"));
         assert!(is_database_url("postgresql://u@localhost/db?sslmode=disable"));
         for refused in ["", "mysql://u@h/db", "postgres://", "postgres://u:p@h:port/db", "host=localhost user=u"] {

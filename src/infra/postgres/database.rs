@@ -9,37 +9,38 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, Recycli
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::metrics::{Meters, Named, number};
+use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::gate::Gate;
 
-/// A pooled connection, with `prepare_cached` and `transaction`.
+/// A connection with `prepare_cached` and `transaction`.
 pub type Client = deadpool_postgres::ClientWrapper;
 
-/// What a unit of work returns: a future that borrows its connection.
+/// The future of a unit of work, which borrows its connection.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, DbError>> + Send + 'c>>;
 
-const CONNECTIONS: Named =
-    Named { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };
-const WAITING: Named = Named { name: "purse_db_pool_waiting", help: "Units of work that wait for a connection." };
+const CONNECTIONS: MetricName =
+    MetricName { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };
+const WAITING: MetricName =
+    MetricName { name: "purse_db_pool_waiting", help: "Units of work waiting for a connection." };
 
-/// How long a unit of work may outlast the server's own limit on a statement.
+/// How much longer than `statement_timeout` a unit of work may take.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
 
-/// Who a pool is for.
+/// The purpose and size of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolOptions {
     /// Shown in `pg_stat_activity`.
     pub application_name: &'static str,
-    /// Connections at most.
+    /// Connections that are opened as needed.
     pub connections_max: usize,
 }
 
-/// A pool whose connections live on the IO runtime, and the way to use it.
+/// A pool of connections that are driven by the IO runtime.
 ///
-/// Work runs as a task of that runtime, so neither a request that is hung up nor a busy HTTP thread ever leaves a
-/// transaction open or a connection half read.
+/// Units of work run as tasks of that runtime, so neither a cancelled request nor a busy HTTP thread leaves a transaction
+/// open or a response half read.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
@@ -49,15 +50,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// Prepares a pool; nothing is opened yet.
+    /// Prepares a pool; connects to nothing yet.
     ///
     /// # Errors
-    /// A URL that the driver does not take, which the configuration has ruled out.
+    /// For a URL that the driver rejects, which a valid configuration rules out.
     pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
         let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
         let driver = driver_config(&config.url, options.application_name, Some(limits))?;
-        // Fast: a closed connection is noticed, an open one is trusted; there is no round trip to find out.
+        // Fast: a closed connection is detected without a round trip; an open one is assumed to work.
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(driver, connector.tls.clone(), manager_config);
         let pool = Pool::builder(manager)
@@ -72,24 +73,24 @@ impl Database {
         Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline })
     }
 
-    /// Shows the pool in `meters`, under this name.
-    pub fn show(&self, name: &str, meters: &Meters) {
-        let in_use = meters.gauge(CONNECTIONS, &[("pool", name), ("state", "in_use")]);
-        let idle = meters.gauge(CONNECTIONS, &[("pool", name), ("state", "idle")]);
-        let waiting = meters.gauge(WAITING, &[("pool", name)]);
+    /// Exports the state of the pool, with `name` as its label.
+    pub fn show(&self, name: &str, metrics: &Metrics) {
+        let in_use = metrics.gauge(CONNECTIONS, &[("pool", name), ("state", "in_use")]);
+        let idle = metrics.gauge(CONNECTIONS, &[("pool", name), ("state", "idle")]);
+        let waiting = metrics.gauge(WAITING, &[("pool", name)]);
         let pool = self.pool.clone();
-        meters.when_asked(move || {
+        metrics.on_scrape(move || {
             let status = pool.status();
-            in_use.set(number(status.size.saturating_sub(status.available)));
-            idle.set(number(status.available));
-            waiting.set(number(status.waiting));
+            in_use.set(gauge_value(status.size.saturating_sub(status.available)));
+            idle.set(gauge_value(status.available));
+            waiting.set(gauge_value(status.waiting));
         });
     }
 
-    /// Runs `work` on a connection of its own, within the deadline, to its end whatever becomes of the caller.
+    /// Runs `work` on a connection of its own, within a deadline, to completion even if the caller is cancelled.
     ///
     /// # Errors
-    /// [`DbError`]. After `Deadline` or `Panicked` the connection is closed, not given back.
+    /// [`DbError`]. After `Deadline` or `Panicked` the connection is closed instead of returned to the pool.
     pub async fn run<T, F>(&self, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
@@ -97,22 +98,22 @@ impl Database {
     {
         let database = self.clone();
         let task = self.io.spawn(async move {
-            let mut connection = Borrowed(Some(database.connection().await?));
+            let mut connection = PooledConnection(Some(database.connection().await?));
             let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
             let result =
                 timeout_at(Instant::now() + database.deadline, work(object)).await.unwrap_or(Err(DbError::Deadline));
             if !matches!(result, Err(DbError::Deadline)) {
-                connection.give_back();
+                connection.release();
             }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
     }
 
-    /// An idle connection, or a new one if the last try to open one went well or is long enough ago.
+    /// An idle connection, or a new one unless the last attempt to open one has just failed.
     async fn connection(&self) -> Result<Object, DbError> {
-        if self.pool.status().available == 0 && !self.gate.lets_through(Instant::now().into_std()) {
-            return Err(DbError::Away);
+        if self.pool.status().available == 0 && !self.gate.allows(Instant::now().into_std()) {
+            return Err(DbError::Unreachable);
         }
         let connection = self.pool.get().await;
         match &connection {
@@ -120,24 +121,24 @@ impl Database {
             Err(PoolError::Backend(_) | PoolError::Timeout(TimeoutType::Create)) => {
                 self.gate.failed(Instant::now().into_std());
             }
-            // All of them are busy, which says nothing of the database.
+            // All connections are busy, which says nothing about the database.
             Err(_) => {}
         }
         Ok(connection?)
     }
 }
 
-/// A pooled connection that is closed when dropped, unless it is given back: a panic or a deadline leaves statements
-/// behind that the next borrower would have to wait for.
-struct Borrowed(Option<Object>);
+/// A connection that is closed when dropped, unless it is released to the pool: after a panic or a deadline, statements may
+/// still be running on it.
+struct PooledConnection(Option<Object>);
 
-impl Borrowed {
-    fn give_back(&mut self) {
+impl PooledConnection {
+    fn release(&mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));

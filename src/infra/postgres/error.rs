@@ -1,32 +1,32 @@
-//! Database errors and their classes, by SQLSTATE, never by text.
+//! Database errors and their classes, by SQLSTATE and never by text.
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::{Severity, SqlState};
 
 use crate::kernel::{Classified, DependencyError, FailureClass};
 
-/// Why a unit of work has no result.
+/// Why a unit of work failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// The driver's or the server's words.
+    /// An error of the server or of the connection.
     #[error("database error")]
     Postgres(#[from] tokio_postgres::Error),
-    /// No connection could be had of the pool.
+    /// The pool could not provide a connection.
     #[error("no database connection")]
     Pool(#[from] PoolError),
-    /// No connection could be opened a moment ago, and it is too early to try again.
-    #[error("database was away a moment ago")]
-    Away,
-    /// It took longer than any unit of work may; its connection was thrown away.
-    #[error("database did not answer in time")]
+    /// A connection attempt has just failed, and it is too early for the next one.
+    #[error("database was unreachable a moment ago")]
+    Unreachable,
+    /// The unit of work took too long; its connection was closed.
+    #[error("database did not respond in time")]
     Deadline,
-    /// It panicked; its connection was thrown away.
+    /// The unit of work panicked; its connection was closed.
     #[error("unit of work panicked")]
     Panicked,
-    /// A pool cannot be built like this, whatever the database does.
+    /// The parameters of the pool are invalid.
     #[error("database pool")]
     NoPool(#[source] Box<deadpool_postgres::BuildError>),
-    /// The store holds what our own rules forbid.
+    /// The database contains a value that the domain forbids.
     #[error("stored value breaks a rule: {0}")]
     Corrupt(&'static str),
 }
@@ -35,27 +35,27 @@ impl Classified for DbError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Postgres(e) | Self::Pool(PoolError::Backend(e)) => class_of(e),
-            // Every connection is busy: this request waited long enough, the next one may not have to.
+            // Every connection is busy. The next request may get one.
             Self::Pool(PoolError::Timeout(TimeoutType::Wait)) => FailureClass::Transient,
-            Self::Pool(_) | Self::Away | Self::Deadline => FailureClass::Unavailable,
+            Self::Pool(_) | Self::Unreachable | Self::Deadline => FailureClass::Unavailable,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
 }
 
 impl DbError {
-    /// As a port reports it.
+    /// The error that a port reports; `step` names the operation.
     pub fn at(self, step: &'static str) -> DependencyError {
         DependencyError::new(step, self.class(), self)
     }
 
-    /// Whether the server has said that the statement, and with it the transaction, has failed. Without such a word
-    /// after a `COMMIT` its outcome is in doubt. A session that is being ended says `FATAL` whether or not its commit
-    /// was already on disk, so that is no such word.
+    /// Whether the server reported that the statement failed, and the transaction with it. Without such a report after
+    /// `COMMIT`, the outcome is unknown. `FATAL` is no such report: a session that is terminated reports it whether or not
+    /// its commit is already on disk.
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => e.as_db_error().is_some_and(|e| e.parsed_severity() == Some(Severity::Error)),
-            Self::Pool(_) | Self::Away | Self::NoPool(_) | Self::Corrupt(_) => true,
+            Self::Pool(_) | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => true,
             Self::Deadline | Self::Panicked => false,
         }
     }
@@ -63,7 +63,7 @@ impl DbError {
 
 pub(super) fn class_of(error: &tokio_postgres::Error) -> FailureClass {
     let Some(state) = error.code() else {
-        // No SQLSTATE: the connection broke, or never was.
+        // No SQLSTATE: the connection was lost or never established.
         return FailureClass::Unavailable;
     };
     match state {
@@ -77,7 +77,7 @@ pub(super) fn class_of(error: &tokio_postgres::Error) -> FailureClass {
         s if *s == SqlState::READ_ONLY_SQL_TRANSACTION || *s == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => {
             FailureClass::Unavailable
         }
-        // Connection, authorization, unknown database, resources, shutdown and the like, I/O: the database as a whole.
+        // Connection, authorization, unknown database, resources, operator intervention, I/O: the database as a whole.
         s if ["08", "28", "3D", "53", "57", "58"].iter().any(|class| s.code().starts_with(class)) => {
             FailureClass::Unavailable
         }
@@ -85,7 +85,7 @@ pub(super) fn class_of(error: &tokio_postgres::Error) -> FailureClass {
     }
 }
 
-/// The name of the unique constraint or index that the statement ran into, if that is what happened.
+/// The name of the unique constraint or index that the statement violated.
 pub fn violated_constraint(error: &tokio_postgres::Error) -> Option<&str> {
     error.as_db_error().filter(|e| *e.code() == SqlState::UNIQUE_VIOLATION)?.constraint()
 }

@@ -1,50 +1,49 @@
-//! Keeps a database that cannot be connected to from being asked by every request at once.
+//! Limits connection attempts to an unreachable database, which every request would make otherwise.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::infra::system::roll;
+use crate::infra::system::random_fraction;
 use crate::kernel::Backoff;
 
-/// Waits between tries to open a connection, from the first that failed on. Short, because the first request after an
-/// outage pays for it.
+/// Delays between attempts, after the first failed one. Short, because requests fail until the next attempt succeeds.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
-/// Opens and closes for new connections; those that are open already do not pass through it.
+/// Admits new connections; open ones do not pass through it.
 #[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<Tries>);
+pub(super) struct Gate(Mutex<Attempts>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Tries {
+struct Attempts {
     failed_in_a_row: u32,
     closed_until: Option<Instant>,
 }
 
 impl Gate {
-    /// Whether a connection may be opened now. While tries fail only one is let through at a time.
-    pub(super) fn lets_through(&self, now: Instant) -> bool {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match tries.closed_until {
+    /// Whether a connection may be opened now. While attempts fail, only one at a time may.
+    pub(super) fn allows(&self, now: Instant) -> bool {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match attempts.closed_until {
             Some(until) if now < until => false,
-            // The next one waits until it is known how this one ends.
+            // Closed until the outcome of this attempt is known.
             Some(_) => {
-                tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, roll()));
+                attempts.closed_until = Some(now + BACKOFF.delay(attempts.failed_in_a_row, random_fraction()));
                 true
             }
             None => true,
         }
     }
 
-    /// A connection could be had.
+    /// To be called after an attempt succeeded.
     pub(super) fn opened(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Tries::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Attempts::default();
     }
 
-    /// A connection could not be opened.
+    /// To be called after an attempt failed.
     pub(super) fn failed(&self, now: Instant) {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tries.closed_until = Some(now + BACKOFF.delay(tries.failed_in_a_row, roll()));
-        tries.failed_in_a_row = tries.failed_in_a_row.saturating_add(1);
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.closed_until = Some(now + BACKOFF.delay(attempts.failed_in_a_row, random_fraction()));
+        attempts.failed_in_a_row = attempts.failed_in_a_row.saturating_add(1);
     }
 }
 
@@ -53,31 +52,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_failure_one_try_is_let_through_at_a_time_and_a_success_opens_it_for_all() {
+    fn after_a_failure_one_attempt_at_a_time_is_allowed_and_a_success_allows_all() {
         let (gate, began) = (Gate::default(), Instant::now());
-        assert!(gate.lets_through(began) && gate.lets_through(began));
+        assert!(gate.allows(began) && gate.allows(began));
         gate.failed(began);
-        assert!(!gate.lets_through(began));
+        assert!(!gate.allows(began));
         let later = began + BACKOFF.delay(0, 1.0);
-        assert!(gate.lets_through(later));
-        assert!(!gate.lets_through(later), "how the one before it ends is not known yet");
+        assert!(gate.allows(later));
+        assert!(!gate.allows(later), "the outcome of the attempt before is unknown");
         gate.opened();
-        assert!(gate.lets_through(later) && gate.lets_through(later));
+        assert!(gate.allows(later) && gate.allows(later));
     }
 
     #[test]
-    fn a_database_that_stays_away_is_tried_less_than_ten_times_a_second() {
+    fn an_unreachable_database_is_tried_less_than_ten_times_per_second() {
         let (gate, began) = (Gate::default(), Instant::now());
-        let tries = (0..60_000)
+        let attempts = (0..60_000)
             .map(|ms| began + Duration::from_millis(ms))
             .filter(|now| {
-                let tried = gate.lets_through(*now);
-                if tried {
+                let allowed = gate.allows(*now);
+                if allowed {
                     gate.failed(*now);
                 }
-                tried
+                allowed
             })
             .count();
-        assert!((60..600).contains(&tries), "{tries}");
+        assert!((60..600).contains(&attempts), "{attempts}");
     }
 }

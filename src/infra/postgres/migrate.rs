@@ -1,4 +1,4 @@
-//! Migrations: forward only, on a connection of their own, one process at a time.
+//! Migrations: forward-only, on a connection of their own, one process at a time.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use crate::infra::postgres::connect::{Connector, driver_config};
 use crate::infra::postgres::error::{DbError, class_of};
 use crate::kernel::{Classified, FailureClass};
 
-/// Key of the advisory lock under which migrations run; any number, as long as it stays the same ("purse" in ASCII).
+/// Key of the advisory lock around migrations; arbitrary, but it must never change ("purse" in ASCII).
 const LOCK_KEY: i64 = 0x70_75_72_73_65;
-/// Longest wait for another process's migrations.
+/// Longest wait for the migrations of another process.
 const LOCK_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// What a role's database needs.
+/// The schema and the privileges of a role's database.
 #[derive(Clone, Copy)]
 pub struct Migrations {
-    /// The scripts, in order.
+    /// Returns the scripts in order.
     pub runner: fn() -> refinery::Runner,
-    /// What the runtime user may do, each a `GRANT … TO` without the user. All else is taken away first.
+    /// Privileges of the runtime user, each a `GRANT … TO` without the user. All others are revoked.
     pub grants: &'static [&'static str],
 }
 
-/// A script that was applied just now.
+/// A script that has just been applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// `V1`, `V2`, …
     pub version: String,
-    /// The name in its file name.
+    /// The part of the file name after the version.
     pub name: String,
 }
 
@@ -41,18 +41,18 @@ impl Migration {
 /// Why a database is not up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database could not be reached or broke off.
+    /// The database is unreachable, or reported an error.
     #[error("migration database")]
     Database(#[source] DbError),
-    /// Lengths would be counted in bytes, and texts kept that are none.
-    #[error("the database is encoded in {0}; make it anew with ENCODING 'UTF8'")]
+    /// Lengths would be counted in bytes, and invalid text would be accepted.
+    #[error("the database is encoded in {0}; recreate it with ENCODING 'UTF8'")]
     NotUtf8(String),
-    /// Scripts are missing, and there is no owner to apply them as.
+    /// Scripts are missing, and no owner is configured to apply them.
     #[error(
         "the runtime user may not bring the database up to date; run `purse migrate` as the owner first, or set the URL of the owner"
     )]
     NotOwner(#[source] Box<refinery::Error>),
-    /// A script failed, or one that was applied before has changed since.
+    /// A script failed, or an applied one has changed since.
     #[error("migration")]
     Script(#[source] Box<refinery::Error>),
 }
@@ -61,20 +61,20 @@ impl Classified for MigrateError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Database(e) => e.class(),
-            // A connection that broke in the middle rolled the script back: the next try may go through.
-            Self::Script(e) if broken_connection(e.as_ref()) => FailureClass::Unavailable,
+            // A lost connection has rolled the script back: the next attempt may succeed.
+            Self::Script(e) if is_unreachable(e.as_ref()) => FailureClass::Unavailable,
             Self::Script(_) | Self::NotUtf8(_) | Self::NotOwner(_) => FailureClass::Permanent,
         }
     }
 }
 
-/// Whether the driver's error under this one says that the database is away.
-fn broken_connection(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a source of this error says that the database is unreachable.
+fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
     driver_errors(error).any(|e| class_of(e) == FailureClass::Unavailable)
 }
 
-/// Whether it says that this user may not do that.
-fn lacks_right(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a source of this error says that the user lacks a privilege.
+fn lacks_privilege(error: &(dyn std::error::Error + 'static)) -> bool {
     driver_errors(error).any(|e| e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE))
 }
 
@@ -90,19 +90,19 @@ impl From<tokio_postgres::Error> for MigrateError {
     }
 }
 
-/// What a migration has done, and what it has seen.
+/// The outcome of a migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Migrated {
-    /// The scripts that were applied just now.
+    /// In order.
     pub applied: Vec<Migration>,
-    /// Settings of the server under which a commit that was answered may be lost.
+    /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
 }
 
-/// Applies what is missing, as the owner, and grants the runtime user its rights where it is another one.
+/// Applies the missing scripts as the owner, and grants the runtime user its privileges if the two differ.
 ///
 /// # Errors
-/// [`MigrateError`]; a script that failed left nothing behind.
+/// [`MigrateError`]; a failed script has been rolled back.
 pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
     let here = connector.clone();
     let task = connector.io.spawn(async move { migrate_here(&here, migrations).await });
@@ -110,28 +110,28 @@ pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Mi
 }
 
 async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
-    // No session limits: a migration may take long. The lock's wait is bounded below.
+    // No session limits: a migration may take long. The wait for the lock is limited below.
     let config = &connector.config;
     let owner = driver_config(&config.migration_url, "purse migrations", None)?;
     let runtime: tokio_postgres::Config = config.url.expose().parse()?;
     let (mut client, connection) = owner.connect(connector.tls.clone()).await?;
     let connection = tokio::spawn(async move { drop(connection.await) });
-    // A session lock: refinery opens transactions of its own on this connection, and it takes no lock by itself.
+    // A session lock, because refinery opens its own transactions on this connection and does not lock.
     client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
     let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.try_get(0)?;
     if encoding != "UTF8" {
         return Err(MigrateError::NotUtf8(encoding));
     }
-    let runner = (migrations.runner)().set_abort_missing(false); // an older binary beside a newer one, while both are rolled out
+    let runner = (migrations.runner)().set_abort_missing(false); // during a rollout, an older binary meets the scripts of a newer one
     let has_owner = runtime.get_user() != owner.get_user();
     let applied = if !has_owner && nothing_is_missing(&client, runner.get_migrations()).await {
-        // Somebody has migrated as the owner before, whose password this process need not have.
+        // Already migrated by a process with the owner's password, which this process need not have.
         Vec::new()
     } else {
         let report = runner.run_async(&mut client).await.map_err(|e| {
-            let (lacks_right, e) = (lacks_right(&e), Box::new(e));
-            if lacks_right && !has_owner { MigrateError::NotOwner(e) } else { MigrateError::Script(e) }
+            let (lacks_privilege, e) = (lacks_privilege(&e), Box::new(e));
+            if lacks_privilege && !has_owner { MigrateError::NotOwner(e) } else { MigrateError::Script(e) }
         })?;
         report.applied_migrations().iter().map(Migration::of).collect()
     };
@@ -145,7 +145,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     Ok(Migrated { applied, not_durable })
 }
 
-/// Whether each of these scripts has been applied as it is. Who may not ask, or finds no list, has to migrate.
+/// Whether each script has been applied unchanged; false if the history does not exist or may not be read.
 async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) -> bool {
     let Ok(rows) = client.query("SELECT version::bigint, checksum FROM refinery_schema_history", &[]).await else {
         return false;
@@ -155,7 +155,7 @@ async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) ->
     scripts.iter().all(|script| applied.contains(&(i64::from(script.version()), script.checksum().to_string())))
 }
 
-/// The settings that PostgreSQL needs for a commit to survive a crash, as far as they are off.
+/// The settings that make commits survive a crash, as far as they are off.
 async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
     let mut off = Vec::new();
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
@@ -167,7 +167,7 @@ async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgre
     Ok(off)
 }
 
-/// Gives `user` exactly `grants`, in one transaction.
+/// Replaces the privileges of `user` with `grants`, in one transaction.
 async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
     let user = format!("\"{}\"", user.replace('"', "\"\""));
     let tx = client.transaction().await?;
@@ -183,7 +183,7 @@ async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), t
 }
 
 impl DbError {
-    /// Whether the server lacks a table or a column that we name, or the right to it: migrations bring all three.
+    /// Whether a table, a column or a privilege is missing, which migrations would add.
     pub fn is_unmigrated(&self) -> bool {
         let Self::Postgres(e) = self else { return false };
         let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INSUFFICIENT_PRIVILEGE];
@@ -194,7 +194,7 @@ impl DbError {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_lock_key_is_the_products_name() {
+    fn the_lock_key_is_the_name_of_the_product() {
         assert_eq!(&super::LOCK_KEY.to_be_bytes()[3..], b"purse");
     }
 }

@@ -1,5 +1,5 @@
-//! PostgreSQL without a schema: connections, units of work with a deadline, long reads, classes of errors, migrations.
-//! But for one table that both roles have: the counts of the rate limits.
+//! PostgreSQL without a schema: connections, units of work with a deadline, long reads, error classes, migrations. The one
+//! exception is a table that both roles have: the counts of shared rate limits.
 
 mod connect;
 mod database;
@@ -14,4 +14,4 @@ pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
 pub use session::Session;
-pub use shared_counts::{Count, CountKey, SharedCounts};
+pub use shared_counts::{CountKey, Decision, SharedCounts};

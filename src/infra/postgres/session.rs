@@ -1,4 +1,4 @@
-//! A connection of its own, for statements that may take as long as they take.
+//! A connection outside of the pools, for statements of any duration.
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
@@ -6,10 +6,10 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 use crate::infra::postgres::connect::{Connector, driver_config};
 use crate::infra::postgres::error::DbError;
 
-/// A connection without the limits of a unit of work: for an operator who waits, never for a request.
+/// A connection without the limits of a unit of work: for commands of an operator, never for requests.
 pub struct Session {
     client: Client,
-    /// Drives the connection on the IO runtime; ends with the client.
+    /// Runs on the IO runtime; ends with the client.
     _driver: JoinHandle<()>,
 }
 
@@ -24,8 +24,8 @@ impl Session {
         let connected = connector.io.spawn(async move { driver.connect(tls).await });
         let (client, connection) = connected.await.map_err(|_| DbError::Panicked)??;
         let driver = connector.io.spawn(async move { drop(connection.await) });
-        // The database's or the user's own limits would cut the read off. The interval ends it on the server, too, when
-        // this process is killed in the middle of a long statement.
+        // Limits of the database or the user would cancel a long read. The check interval cancels it on the server when this
+        // process is killed.
         client
             .batch_execute(
                 "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
@@ -35,13 +35,12 @@ impl Session {
         Ok(Self { client, _driver: driver })
     }
 
-    /// The connection itself, for statements that are each a transaction of their own.
+    /// For statements that are each their own transaction.
     pub const fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Begins a transaction that sees the database as it is at its first statement, whatever is written meanwhile, and
-    /// that cannot write.
+    /// Begins a read-only transaction on a snapshot of the database.
     ///
     /// # Errors
     /// [`DbError`].

@@ -1,6 +1,7 @@
-//! Counts of rate limits that all processes of a role share, in the table `rate_limits` of the role's database.
+//! Rate limit counts that all processes of a role share, in the table `rate_limits` of the role's database.
 //!
-//! GCRA by the database's clock, one statement a request. Whoever cannot ask the database is told so and decides alone.
+//! GCRA by the database's clock, one statement per request. While the database is unreachable, callers fall back to their own
+//! counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,59 +14,59 @@ use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::gate::Gate;
 use crate::kernel::chain;
 
-/// Rows that one statement of a sweep removes at most, so that it holds no locks for long.
+/// Most rows that one statement of a sweep deletes, so that it holds locks only briefly.
 const SWEEP_ROWS_MAX: i64 = 5_000;
 
-/// What a count is kept by: a digest, so that it is small and holds nobody's address.
+/// The key of a count: a digest, so that it is small and contains no address.
 pub type CountKey = [u8; 32];
 
-/// What a request has come to.
+/// Whether a request is within its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    /// It is within the limit, and was counted.
-    Within {
-        /// How many more would be, now.
-        left: u32,
+pub enum Decision {
+    /// It was counted.
+    Allowed {
+        /// Requests left in the window.
+        remaining: u32,
     },
-    /// It is beyond the limit, and was not counted.
-    Beyond {
-        /// When the next one will be within it.
-        wait: Duration,
+    /// It was not counted.
+    Limited {
+        /// Time until the next request will be allowed.
+        retry_after: Duration,
     },
 }
 
-/// The counts of one process's role.
+/// The shared counts of a role.
 pub struct SharedCounts {
     database: Database,
-    /// After a failure one request at a time finds out whether it is over; the others do not wait for that.
+    /// After a failure one request at a time tries the database; the others do not wait.
     gate: Gate,
-    away: AtomicBool,
+    unreachable: AtomicBool,
     logger: Logger,
 }
 
 impl SharedCounts {
-    /// Over a pool of its own: what is limited must not wait for what was let through.
+    /// `database` is a pool of its own, so that requests to be limited do not wait for those that were allowed.
     pub fn new(database: Database, logger: Logger) -> Self {
-        Self { database, gate: Gate::default(), away: AtomicBool::new(false), logger }
+        Self { database, gate: Gate::default(), unreachable: AtomicBool::new(false), logger }
     }
 
-    /// Counts a request. `None` while the database cannot be asked.
-    pub async fn take(&self, key: CountKey, limit: RateLimit) -> Option<Count> {
-        if !self.gate.lets_through(Instant::now()) {
+    /// Counts a request if it is within `limit`. `None` while the database is unreachable.
+    pub async fn take(&self, key: CountKey, limit: RateLimit) -> Option<Decision> {
+        if !self.gate.allows(Instant::now()) {
             return None;
         }
-        match self.ask(key, limit).await {
-            Ok(count) => {
+        match self.try_take(key, limit).await {
+            Ok(decision) => {
                 self.gate.opened();
-                if self.away.swap(false, Ordering::Relaxed) {
-                    info!(self.logger, "the shared rate limits are back");
+                if self.unreachable.swap(false, Ordering::Relaxed) {
+                    info!(self.logger, "shared rate limits are available again");
                 }
-                Some(count)
+                Some(decision)
             }
             Err(e) => {
                 self.gate.failed(Instant::now());
-                if !self.away.swap(true, Ordering::Relaxed) {
-                    warn!(self.logger, "the shared rate limits cannot be asked; this process counts for itself";
+                if !self.unreachable.swap(true, Ordering::Relaxed) {
+                    warn!(self.logger, "shared rate limits are unavailable; using the counts of this process";
                         "error" => chain(&e));
                 }
                 None
@@ -73,8 +74,8 @@ impl SharedCounts {
         }
     }
 
-    async fn ask(&self, key: CountKey, limit: RateLimit) -> Result<Count, DbError> {
-        let pace = Pace::of(limit);
+    async fn try_take(&self, key: CountKey, limit: RateLimit) -> Result<Decision, DbError> {
+        let gcra = Gcra::new(limit);
         let row = self.database.run(move |client| {
             Box::pin(async move {
                 let take = client
@@ -96,19 +97,19 @@ impl SharedCounts {
                          SELECT within, (extract(epoch FROM spent_until - now()) * 1000000)::bigint AS spent FROM found",
                     )
                     .await?;
-                let row = client.query_opt(&take, &[&key.as_slice(), &pace.one(), &pace.all()]).await?;
+                let row = client.query_opt(&take, &[&key.as_slice(), &gcra.interval(), &gcra.window()]).await?;
                 row.map(|row| Ok((row.try_get("within")?, row.try_get("spent")?))).transpose()
             })
         });
-        // No row: another process has begun to count the same key in this very moment, and has spent all of it.
-        let (within, spent) = row.await?.unwrap_or((false, pace.all()));
-        Ok(pace.count(within, spent))
+        // No row: another process has just inserted the same key and exhausted the limit.
+        let (within, spent) = row.await?.unwrap_or((false, gcra.window()));
+        Ok(gcra.decide(within, spent))
     }
 
-    /// Removes the counts that limit nobody any more.
+    /// Deletes the counts that no longer limit a request.
     ///
     /// # Errors
-    /// [`DbError`]; what was removed by then stays removed.
+    /// [`DbError`]; counts that were deleted before stay deleted.
     pub async fn sweep(&self) -> Result<(), DbError> {
         loop {
             let removed = self.database.run(|client| {
@@ -131,36 +132,37 @@ impl SharedCounts {
     }
 }
 
-/// A limit in microseconds, which is what the database counts time in.
+/// A limit as GCRA uses it, in microseconds like the timestamps of PostgreSQL.
 #[derive(Clone, Copy)]
-struct Pace {
-    one_us: u64,
-    all_us: u64,
+struct Gcra {
+    /// Emission interval: the time that one request uses up.
+    interval_us: u64,
+    window_us: u64,
 }
 
-impl Pace {
-    fn of(limit: RateLimit) -> Self {
+impl Gcra {
+    fn new(limit: RateLimit) -> Self {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs());
-        Self { one_us: us(limit.window / limit.max.get()), all_us: us(limit.window) }
+        Self { interval_us: us(limit.window / limit.max.get()), window_us: us(limit.window) }
     }
 
-    fn one(self) -> i64 {
-        i64::try_from(self.one_us).unwrap_or(i64::MAX)
+    fn interval(self) -> i64 {
+        i64::try_from(self.interval_us).unwrap_or(i64::MAX)
     }
 
-    fn all(self) -> i64 {
-        i64::try_from(self.all_us).unwrap_or(i64::MAX)
+    fn window(self) -> i64 {
+        i64::try_from(self.window_us).unwrap_or(i64::MAX)
     }
 
-    /// What it means that the limit is spent for `spent_us` more.
-    fn count(self, within: bool, spent_us: i64) -> Count {
+    /// `spent_us` is how far the limit is used up, as time from now.
+    fn decide(self, within: bool, spent_us: i64) -> Decision {
         let spent_us = u64::try_from(spent_us).unwrap_or(0);
         if within {
-            let left = self.all_us.saturating_sub(spent_us).checked_div(self.one_us).unwrap_or(0);
-            return Count::Within { left: u32::try_from(left).unwrap_or(u32::MAX) };
+            let remaining = self.window_us.saturating_sub(spent_us).checked_div(self.interval_us).unwrap_or(0);
+            return Decision::Allowed { remaining: u32::try_from(remaining).unwrap_or(u32::MAX) };
         }
-        let wait_us = spent_us.saturating_add(self.one_us).saturating_sub(self.all_us);
-        Count::Beyond { wait: Duration::from_micros(wait_us) }
+        let wait_us = spent_us.saturating_add(self.interval_us).saturating_sub(self.window_us);
+        Decision::Limited { retry_after: Duration::from_micros(wait_us) }
     }
 }
 
@@ -169,25 +171,25 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    fn pace(max: u32, window: Duration) -> Pace {
-        Pace::of(RateLimit { max: NonZeroU32::new(max).expect("not zero"), window })
+    fn gcra(max: u32, window: Duration) -> Gcra {
+        Gcra::new(RateLimit { max: NonZeroU32::new(max).expect("not zero"), window })
     }
 
     #[test]
-    fn what_is_left_and_how_long_to_wait_follow_from_how_long_the_limit_is_spent() {
-        let pace = pace(3, Duration::from_mins(1));
+    fn remaining_requests_and_the_wait_follow_from_how_far_the_limit_is_used_up() {
+        let gcra = gcra(3, Duration::from_mins(1));
         let second = 1_000_000;
-        assert_eq!(pace.count(true, 20 * second), Count::Within { left: 2 });
-        assert_eq!(pace.count(true, 39 * second), Count::Within { left: 1 });
-        assert_eq!(pace.count(true, 60 * second), Count::Within { left: 0 });
-        assert_eq!(pace.count(false, 60 * second), Count::Beyond { wait: Duration::from_secs(20) });
-        assert_eq!(pace.count(false, 41 * second), Count::Beyond { wait: Duration::from_secs(1) });
+        assert_eq!(gcra.decide(true, 20 * second), Decision::Allowed { remaining: 2 });
+        assert_eq!(gcra.decide(true, 39 * second), Decision::Allowed { remaining: 1 });
+        assert_eq!(gcra.decide(true, 60 * second), Decision::Allowed { remaining: 0 });
+        assert_eq!(gcra.decide(false, 60 * second), Decision::Limited { retry_after: Duration::from_secs(20) });
+        assert_eq!(gcra.decide(false, 41 * second), Decision::Limited { retry_after: Duration::from_secs(1) });
     }
 
     #[test]
-    fn a_limit_of_more_than_one_a_microsecond_is_one_a_microsecond() {
-        let pace = pace(1_000_000, Duration::from_millis(500));
-        assert_eq!((pace.one(), pace.all()), (1, 500_000));
-        assert_eq!(pace.count(true, 1), Count::Within { left: 499_999 });
+    fn a_limit_above_one_per_microsecond_is_one_per_microsecond() {
+        let gcra = gcra(1_000_000, Duration::from_millis(500));
+        assert_eq!((gcra.interval(), gcra.window()), (1, 500_000));
+        assert_eq!(gcra.decide(true, 1), Decision::Allowed { remaining: 499_999 });
     }
 }

@@ -1,4 +1,4 @@
-//! Access tokens: compact JWS, HS256, `sub` the user's id.
+//! Access tokens: compact JWS with HS256; `sub` is the id of the user.
 
 use std::time::Duration;
 
@@ -11,24 +11,23 @@ use crate::infra::config::TokenConfig;
 use crate::infra::security::hs256;
 use crate::kernel::{Secret, Timestamp, UserId};
 
-/// How far the clocks of two machines may differ, in seconds.
+/// Tolerated clock difference between machines, in seconds.
 const LEEWAY_S: u64 = 5;
-/// Longest token that is looked at, in bytes: ours have some 200.
+/// Longer tokens are rejected unread; ours have about 200 bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// Who a token may be meant for, if it says so at all.
+/// Accepted values of `aud`, which is optional.
 const AUDIENCES: [&str; 3] = ["users", "wallet", "purse"];
 
 #[derive(Serialize)]
-struct Issued {
+struct NewClaims {
     sub: String,
     iat: i64,
     exp: i64,
 }
 
-/// The claims of a token. jsonwebtoken takes an `aud` or `nbf` that it cannot read for one that is not there, so their
-/// shapes are insisted on here; what they say is checked there.
+/// jsonwebtoken treats an `aud` or `nbf` of the wrong type as absent, so their types are checked here; it checks their values.
 #[derive(Deserialize)]
-struct Presented {
+struct Claims {
     sub: String,
     #[serde(default, rename = "aud", deserialize_with = "present")]
     _aud: Option<Audience>,
@@ -36,12 +35,12 @@ struct Presented {
     _nbf: Option<serde_json::Number>,
 }
 
-/// RFC 7519 §4.1.3: a text, or a list of them.
+/// RFC 7519 §4.1.3: a string or a list of strings.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
-    One(#[expect(dead_code, reason = "only its shape is looked at")] String),
-    Many(#[expect(dead_code, reason = "only its shape is looked at")] Vec<String>),
+    One(#[expect(dead_code, reason = "only its type is checked")] String),
+    Many(#[expect(dead_code, reason = "only its type is checked")] Vec<String>),
 }
 
 /// A claim that may be absent, but not null.
@@ -49,104 +48,104 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     T::deserialize(deserializer).map(Some)
 }
 
-/// A token that is not taken. Which rule it broke is for the log; the bearer is told nothing.
+/// Why a token is rejected. For the log only: the client learns no reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenRefused {
-    /// Wrong shape, algorithm, signature, time or audience.
+pub enum InvalidToken {
+    /// Wrong format, algorithm, signature, time or audience.
     #[error("token is not valid")]
     Invalid,
-    /// `crit` names an extension, and we understand none.
+    /// `crit` requires an extension, and none is supported.
     #[error("token has a critical extension")]
     Critical,
-    /// Signed by us, but `sub` is no user id.
+    /// The signature is valid, but `sub` is not a user id.
     #[error("token has no user id as its subject")]
     Subject,
 }
 
-/// The token could not be signed: our own fault.
+/// The token could not be signed, which is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("token could not be signed")]
 pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
 
-/// Makes access tokens.
+/// Issues access tokens.
 pub struct TokenSigner {
     key: EncodingKey,
     ttl: Duration,
 }
 
 impl TokenSigner {
-    /// Signs with the current key; `ttl` is in whole seconds.
+    /// `ttl` is in whole seconds.
     pub fn new(config: &TokenConfig, ttl: Duration) -> Self {
         hs256::install();
         Self { key: EncodingKey::from_secret(config.access_key.expose().as_bytes()), ttl }
     }
 
-    /// Lifetime of its tokens, in seconds.
+    /// Lifetime of a token in seconds.
     pub fn ttl_s(&self) -> i64 {
         i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// A token for `user` from `now` on.
+    /// Issues a token for `user`, valid from `now`.
     ///
     /// # Errors
     /// [`SigningFailed`].
     pub fn sign(&self, user: UserId, now: Timestamp) -> Result<Secret, SigningFailed> {
         let iat = now.as_second();
-        let claims = Issued { sub: user.to_string(), iat, exp: iat.saturating_add(self.ttl_s()) };
+        let claims = NewClaims { sub: user.to_string(), iat, exp: iat.saturating_add(self.ttl_s()) };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key).map(Secret::new).map_err(SigningFailed)
     }
 }
 
-/// Whether header and claims are UTF-8 throughout: the reader of JSON does not look into texts that nobody asks for.
+/// Whether header and claims are valid UTF-8: the JSON parser does not validate strings that it skips.
 fn is_utf8(token: &str) -> bool {
     let decoded = token.split('.').take(2).map(|part| URL_SAFE_NO_PAD.decode(part));
     decoded.into_iter().all(|part| part.is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
 }
 
-/// Checks access tokens.
+/// Verifies access tokens.
 pub struct TokenVerifier {
     keys: Vec<DecodingKey>,
     validation: Validation,
 }
 
 impl TokenVerifier {
-    /// Takes tokens of the current key, and of the previous one while keys change.
+    /// Accepts the current key, and the previous one during key rotation.
     pub fn new(config: &TokenConfig) -> Self {
         hs256::install();
         let keys = std::iter::once(&config.access_key)
             .chain(&config.previous_access_key)
             .map(|key| DecodingKey::from_secret(key.expose().as_bytes()))
             .collect();
-        let mut validation = Validation::new(Algorithm::HS256); // no other algorithm, whatever the header says
+        let mut validation = Validation::new(Algorithm::HS256); // the only algorithm, whatever the header says
         validation.leeway = LEEWAY_S; // the crate's default is a minute
         validation.validate_exp = true;
         validation.validate_nbf = true; // off by default
         validation.validate_aud = true;
-        validation.set_audience(&AUDIENCES); // a token for somebody else is refused (RFC 7519 §4.1.3)
+        validation.set_audience(&AUDIENCES); // rejects tokens for others (RFC 7519 §4.1.3)
         validation.set_required_spec_claims(&["exp", "sub"]);
         Self { keys, validation }
     }
 
-    /// Whose token it is.
+    /// Returns the user of a valid token.
     ///
     /// # Errors
-    /// [`TokenRefused`].
+    /// [`InvalidToken`].
     ///
     /// # Source
     /// RFC 8725 §3.1–3.11; RFC 7515 §4.1.11 for `crit`.
-    pub fn verify(&self, token: &str) -> Result<UserId, TokenRefused> {
+    pub fn verify(&self, token: &str) -> Result<UserId, InvalidToken> {
         if token.len() > TOKEN_BYTES_MAX || !is_utf8(token) {
-            return Err(TokenRefused::Invalid);
+            return Err(InvalidToken::Invalid);
         }
         let decoded = self
             .keys
             .iter()
-            .find_map(|key| jsonwebtoken::decode::<Presented>(token, key, &self.validation).ok())
-            .ok_or(TokenRefused::Invalid)?;
+            .find_map(|key| jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok())
+            .ok_or(InvalidToken::Invalid)?;
         if decoded.header.crit.is_some() {
-            return Err(TokenRefused::Critical);
+            return Err(InvalidToken::Critical);
         }
-        decoded.claims.sub.parse().map_err(|_| TokenRefused::Subject)
+        decoded.claims.sub.parse().map_err(|_| InvalidToken::Subject)
     }
 }
 
@@ -172,7 +171,7 @@ mod tests {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
-    fn verify(token: &str) -> Result<String, TokenRefused> {
+    fn verify(token: &str) -> Result<String, InvalidToken> {
         TokenVerifier::new(&config(None)).verify(token).map(|id| id.to_string())
     }
 
@@ -181,20 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_ours_is_taken_and_says_who() {
+    fn an_issued_token_is_accepted_for_its_user() {
         let signer = TokenSigner::new(&config(None), Duration::from_hours(1));
         let token = signer.sign(SUB.parse().expect("id"), Timestamp::now()).expect("signed");
         assert_eq!(verify(token.expose()), Ok(SUB.to_owned()));
     }
 
     #[test]
-    fn the_smallest_token_of_another_minter_is_taken() {
+    fn a_minimal_token_of_another_issuer_is_accepted() {
         let token = mint(&json!({"alg": "HS256"}), &json!({"sub": SUB, "exp": now() + 60}), "ILIACHALLENGE");
         assert_eq!(verify(&token), Ok(SUB.to_owned()));
     }
 
     #[test]
-    fn every_other_shape_is_refused() {
+    fn every_invalid_token_is_rejected() {
         let hs256 = json!({"alg": "HS256", "typ": "JWT"});
         let good = json!({"sub": SUB, "exp": now() + 60});
         let with = |key: &str, value: Value| {
@@ -234,13 +233,13 @@ mod tests {
         for (shape, token) in shapes {
             assert!(verify(&token).is_err(), "{shape}");
         }
-        assert_eq!(verify(&genuine), Ok(SUB.to_owned()), "the shapes above differ from this one alone");
+        assert_eq!(verify(&genuine), Ok(SUB.to_owned()), "the tokens above are variants of this one");
     }
 
     #[test]
-    fn the_previous_key_verifies_while_keys_change() {
+    fn the_previous_key_verifies_during_key_rotation() {
         let token = mint(&json!({"alg": "HS256"}), &json!({"sub": SUB, "exp": now() + 60}), "the old one");
-        assert_eq!(verify(&token), Err(TokenRefused::Invalid));
+        assert_eq!(verify(&token), Err(InvalidToken::Invalid));
         let both = TokenVerifier::new(&config(Some("the old one")));
         assert_eq!(both.verify(&token).map(|id| id.to_string()), Ok(SUB.to_owned()));
     }

@@ -1,7 +1,7 @@
-//! Signatures of events between the roles: whoever can publish to the broker can still not make wallets.
+//! Signatures of events between the roles: permission to publish to the broker is not enough to create wallets.
 //!
-//! A compact JWS, HS256 with the internal key, over `{iss, aud, jti, sub, bh}`. It has no `exp` on purpose: a message
-//! may wait in a queue for as long as an outage lasts.
+//! A compact JWS, HS256 with the internal key, over `{iss, aud, jti, sub, bh}`; `bh` is the hash of the body. It has no `exp`
+//! because a message may stay in a queue for the whole duration of an outage.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,14 +24,14 @@ struct Claims {
     bh: String,
 }
 
-/// What a signature binds together.
+/// What a signature covers.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedEvent<'a> {
-    /// `message_id` of the message.
+    /// AMQP property of the message.
     pub message_id: &'a str,
-    /// Whom the event is about.
+    /// The user of the event.
     pub subject: &'a str,
-    /// Body, byte for byte.
+    /// The exact bytes of the message.
     pub body: &'a [u8],
 }
 
@@ -47,18 +47,18 @@ impl SignedEvent<'_> {
     }
 }
 
-/// A signature that is not taken.
+/// Why a signature is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureRefused {
-    /// No JWS of the internal key.
+    /// Not a JWS, or not of the internal key.
     #[error("signature is not valid")]
     Invalid,
-    /// Genuine, but made for another message, user or body.
+    /// Valid for another message, user or body.
     #[error("signature belongs to another event")]
     OtherEvent,
 }
 
-/// The event could not be signed: our own fault.
+/// The event could not be signed, which is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("event could not be signed")]
 pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
@@ -71,19 +71,19 @@ pub struct EventSignatures {
 }
 
 impl EventSignatures {
-    /// Under the internal key.
+    /// With the internal key.
     pub fn new(internal_key: &Secret) -> Self {
         hs256::install();
         let key = internal_key.expose().as_bytes();
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.validate_exp = false; // see the page
+        validation.validate_exp = false; // see the module documentation
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["iss", "aud", "sub"]);
         Self { signing: EncodingKey::from_secret(key), verifying: DecodingKey::from_secret(key), validation }
     }
 
-    /// The value of the `x-signature` header.
+    /// Returns the value of the `x-signature` header.
     ///
     /// # Errors
     /// [`SigningFailed`].
@@ -91,7 +91,7 @@ impl EventSignatures {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &event.claims(), &self.signing).map_err(SigningFailed)
     }
 
-    /// Checks that `signature` was made for exactly this event.
+    /// Checks that `signature` covers exactly this event.
     ///
     /// # Errors
     /// [`SignatureRefused`].
@@ -112,7 +112,7 @@ mod tests {
     const EVENT: SignedEvent<'_> = SignedEvent { message_id: "m1", subject: "u1", body: b"{}" };
 
     #[test]
-    fn a_signature_holds_for_its_own_event_alone() {
+    fn a_signature_is_valid_for_its_own_event_only() {
         let signatures = EventSignatures::new(&Secret::new("internal"));
         let signature = signatures.sign(&EVENT).expect("signed");
         assert_eq!(signatures.verify(&signature, &EVENT), Ok(()));
@@ -126,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn another_key_or_a_token_is_no_signature() {
-        let ours = EventSignatures::new(&Secret::new("internal"));
-        let theirs = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
-        assert_eq!(ours.verify(&theirs, &EVENT), Err(SignatureRefused::Invalid));
-        assert_eq!(ours.verify("", &EVENT), Err(SignatureRefused::Invalid));
+    fn a_signature_of_another_key_is_rejected() {
+        let signatures = EventSignatures::new(&Secret::new("internal"));
+        let other = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
+        assert_eq!(signatures.verify(&other, &EVENT), Err(SignatureRefused::Invalid));
+        assert_eq!(signatures.verify("", &EVENT), Err(SignatureRefused::Invalid));
     }
 }

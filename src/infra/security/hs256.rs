@@ -1,7 +1,7 @@
-//! HMAC-SHA256 and nothing else, as the provider under `jsonwebtoken`.
+//! The cryptography provider of `jsonwebtoken`, with HMAC-SHA256 only.
 //!
-//! The crate's own backends bring RSA and elliptic curves, which no token of ours uses; a provider that can do one
-//! algorithm cannot be talked into another.
+//! The crate's own backends include RSA and elliptic curves, which we do not use; a provider with one algorithm cannot be
+//! tricked into another.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, new_error};
@@ -31,7 +31,7 @@ impl JwtSigner for Hs256 {
 
 impl Verifier<Vec<u8>> for Hs256 {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
-        // Compares in constant time.
+        // Constant-time comparison.
         hmac::verify(&self.0, message, signature).map_err(|_| SignatureError::new())
     }
 }
@@ -50,13 +50,13 @@ fn refuse_other(algorithm: Algorithm, family: AlgorithmFamily) -> Result<(), Err
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's table wants this signature")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that the provider requires")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     refuse_other(*algorithm, key.family())?;
     Ok(Box::new(Hs256::new(key.as_bytes())))
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's table wants this signature")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that the provider requires")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     refuse_other(*algorithm, key.family())?;
     Ok(Box::new(Hs256::new(key.try_get_as_bytes()?)))
@@ -65,16 +65,16 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Makes this the process's provider. Any number of calls; without one the first token would panic.
+/// Installs the provider of the process; idempotent. Without it, the first token would panic.
 pub(super) fn install() {
-    // An error says that it is installed already.
+    // An error means that it is already installed.
     let _ = PROVIDER.install_default();
 }
 
-/// Checks at boot that the provider in place verifies the RFC's own example and refuses it when altered.
+/// Checks at startup that the installed provider accepts the example of the RFC and rejects it when altered.
 ///
 /// # Errors
-/// A sentence; a process that cannot verify tokens must not start.
+/// A sentence for the operator; a process that cannot verify tokens must not start.
 ///
 /// # Source
 /// RFC 7515 appendix A.1.
@@ -94,14 +94,14 @@ pub fn self_test() -> Result<(), &'static str> {
         verifies("dBjgtJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")?,
     ) {
         (true, false) => Ok(()),
-        _ => Err("the token self-test failed: this build cannot tell a genuine token from a forged one"),
+        _ => Err("the token self-test failed: this build cannot tell valid tokens from forged ones"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_example_of_the_rfc_verifies_and_an_altered_one_does_not() {
+    fn the_example_of_the_rfc_is_accepted_and_an_altered_one_is_not() {
         assert_eq!(super::self_test(), Ok(()));
     }
 }

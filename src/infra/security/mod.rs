@@ -1,4 +1,4 @@
-//! Cryptography, each piece for one purpose: access tokens, event signatures, password hashes.
+//! Cryptography: access tokens, event signatures, password hashes.
 
 pub mod access_token;
 pub mod event_signature;

@@ -1,34 +1,31 @@
-//! Argon2id over passwords. Blocks for tens of milliseconds: only the hasher's own threads call it.
+//! Argon2id password hashes. Hashing blocks for tens of milliseconds, so only the dedicated hasher threads call it.
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-/// Memory, in KiB.
 const MEMORY_KIB: u32 = 19 * 1024;
-/// Passes over it.
 const PASSES: u32 = 2;
-/// Lanes.
 const LANES: u32 = 1;
-/// Random bytes of a salt, and bytes of a hash (RFC 9106 §3.1 and §4).
+/// RFC 9106 §3.1 and §4.
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
-/// Hashes and verifies under today's parameters.
+/// Hashes and verifies passwords.
 ///
 /// # Source
 /// OWASP Password Storage Cheat Sheet: Argon2id with m=19456 (19 MiB), t=2, p=1.
 #[derive(Clone)]
 pub struct Argon2id {
     argon2: Argon2<'static>,
-    /// Of a password that nobody has: verifying against it costs what a real one costs.
-    nobody: String,
-    /// What a hash is made in. Each hash overwrites it from one end to the other; given back after each, the system's
-    /// allocator keeps one for many hashes, and a flood of logins holds hundreds of MiB.
+    /// The hash that unknown users are compared with, so that they take as long as known ones.
+    dummy: String,
+    /// Working memory, reused by every hash. Freed and allocated each time, it would make the system allocator keep hundreds
+    /// of MiB during a flood of logins.
     memory: Vec<Block>,
 }
 
-/// Argon2 could not run, or the store holds what is no hash.
+/// Argon2 failed, or the stored text is not a hash.
 #[derive(Debug, thiserror::Error)]
 #[error("password hash: {0}")]
 pub struct HashingFailed(String);
@@ -36,11 +33,11 @@ pub struct HashingFailed(String);
 /// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// Another password.
+    /// The password is wrong.
     Different,
-    /// The same.
+    /// The password is right.
     Same,
-    /// The same, but the hash was made with other parameters; here is one with today's.
+    /// The password is right; its stored hash has outdated parameters and should be replaced with this one.
     SameRehashed(String),
 }
 
@@ -49,21 +46,21 @@ fn failed(why: impl std::fmt::Display) -> HashingFailed {
 }
 
 impl Argon2id {
-    /// Prepares the parameters and the hash of nobody.
+    /// Computes the dummy hash, which takes as long as any other.
     ///
     /// # Errors
-    /// [`HashingFailed`] if the parameters are refused.
+    /// [`HashingFailed`] if the parameters are invalid.
     pub fn try_new() -> Result<Self, HashingFailed> {
         let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(failed)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let mut hasher = Self { argon2, nobody: String::new(), memory: Vec::new() };
-        hasher.nobody = hasher.hash("nobody has this password")?;
-        // Whoever clones this makes hashes, this one does not.
+        let mut hasher = Self { argon2, dummy: String::new(), memory: Vec::new() };
+        hasher.dummy = hasher.hash("the password of the dummy hash")?;
+        // This one is only cloned; each clone allocates its own.
         hasher.memory = Vec::new();
         Ok(hasher)
     }
 
-    /// The PHC string of `password`, with a salt of its own.
+    /// Returns a PHC string with a new random salt.
     ///
     /// # Errors
     /// [`HashingFailed`].
@@ -82,20 +79,20 @@ impl Argon2id {
         Ok(hash.to_string())
     }
 
-    /// Compares `password` with a stored hash, under the parameters that the hash names. Without one it compares with
-    /// the hash of nobody and says [`Compared::Different`], in the same time.
+    /// Compares `password` with a stored hash, with the parameters of that hash. Without one, returns
+    /// [`Compared::Different`] after the same time.
     ///
     /// # Errors
-    /// [`HashingFailed`] when `stored` is no hash.
+    /// [`HashingFailed`] when `stored` is not a hash.
     pub fn compare(&mut self, password: &str, stored: Option<&str>) -> Result<Compared, HashingFailed> {
-        let hash = PasswordHash::new(stored.unwrap_or(&self.nobody)).map_err(failed)?;
+        let hash = PasswordHash::new(stored.unwrap_or(&self.dummy)).map_err(failed)?;
         let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else {
             return Err(failed("salt or hash is missing"));
         };
         let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(failed)?;
         let version = hash.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(failed)?;
         let argon2 = Argon2::new(algorithm, version, Params::try_from(&hash).map_err(failed)?);
-        // The type compares in constant time.
+        // A constant-time comparison.
         let same = self.run(&argon2, password, &salt, expected.len())? == expected;
         match stored {
             Some(stored) if same && self.is_current(stored) => Ok(Compared::Same),
@@ -114,7 +111,7 @@ impl Argon2id {
 
     fn is_current(&self, stored: &str) -> bool {
         let parameters = |phc: &str| phc.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        parameters(stored) == parameters(&self.nobody)
+        parameters(stored) == parameters(&self.dummy)
     }
 }
 
@@ -124,7 +121,7 @@ mod tests {
     use argon2::password_hash::PasswordHasher as _;
 
     #[test]
-    fn the_parameters_are_the_cheat_sheets() {
+    fn the_parameters_are_those_of_the_owasp_cheat_sheet() {
         let hash = Argon2id::try_new().and_then(|mut a| a.hash("12345678")).expect("hash");
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     }
@@ -139,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_never_anybody() {
+    fn no_password_matches_an_unknown_user() {
         let mut argon2 = Argon2id::try_new().expect("argon2");
-        assert_eq!(argon2.compare("nobody has this password", None).expect("compared"), Compared::Different);
+        assert_eq!(argon2.compare("the password of the dummy hash", None).expect("compared"), Compared::Different);
     }
 
     #[test]
-    fn a_hash_with_smaller_parameters_is_made_again() {
+    fn a_hash_with_outdated_parameters_is_replaced() {
         let mut argon2 = Argon2id::try_new().expect("argon2");
         let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).expect("params"));
         let stored = weak.hash_password(b"12345678").expect("hash").to_string();
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_an_error_and_not_a_wrong_password() {
+    fn a_text_that_is_not_a_hash_is_an_error_and_not_a_wrong_password() {
         assert!(Argon2id::try_new().expect("argon2").compare("12345678", Some("plain")).is_err());
     }
 }

@@ -7,60 +7,58 @@ use slog_async::OverflowStrategy;
 
 use crate::infra::config::{LogConfig, LogFormat};
 use crate::infra::system::System;
-use crate::infra::telemetry::gathered::{self, Flusher, Gathered};
 use crate::infra::telemetry::level_filter::{LevelFilter, target};
+use crate::infra::telemetry::pretty::Pretty;
+use crate::infra::telemetry::stdout::{LineBuffer, StdoutWriter, buffered_stdout};
 use crate::kernel::{Clock, Role};
 
-/// Records that may wait for the writing thread. Past it the logging thread waits: no record is dropped.
+/// Records in the queue to the writing thread. When it is full, logging blocks: no record is dropped.
 const QUEUE_RECORDS_MAX: usize = 8192;
 
-/// Keeps the log's queue alive. Dropping it writes out what still waits; records after that go nowhere.
-pub struct LogGuard {
-    // In this order: what the queue still holds is written out, and then what waits to be written.
+/// Keeps the log running. Dropping it writes everything that was logged; later records are lost.
+pub(crate) struct LogGuard {
+    // In this order: the queue is drained into the buffer, and then the buffer is written.
     _queue: slog_async::AsyncGuard,
-    _flusher: Option<Flusher>,
+    _writer: Option<StdoutWriter>,
 }
 
-/// Why there is no log.
+/// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum NoLog {
-    /// One was installed before.
-    #[error("a logger was installed before")]
+pub(crate) enum LogInitError {
+    #[error("a logger is already installed")]
     Installed(#[from] log::SetLoggerError),
-    /// The system has no thread for it.
-    #[error("the log's thread could not be started")]
+    #[error("the log thread could not be started")]
     Thread(#[from] io::Error),
 }
 
 type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never> + Send>;
 
-/// Starts logging for the whole process: ours through the returned logger, the dependencies' through `log`, panics
-/// through a hook.
-///
-/// # Errors
-/// [`NoLog`].
-pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), NoLog> {
-    let format =
-        config.format.unwrap_or_else(|| if io::stdout().is_terminal() { LogFormat::Pretty } else { LogFormat::Json });
-    let (sink, flusher): (BoxedDrain, _) = match format {
+/// Starts logging for the whole process: our records through the returned logger, those of dependencies through `log`,
+/// panics through a hook.
+pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), LogInitError> {
+    let terminal = io::stdout().is_terminal();
+    let format = config.format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
+    let (sink, writer): (BoxedDrain, _) = match format {
         LogFormat::Json => {
-            let (lines, flusher) = gathered::stdout()?;
-            (json(lines), Some(flusher))
+            let (lines, writer) = buffered_stdout()?;
+            (json(lines), Some(writer))
         }
         LogFormat::Pretty => {
-            let lines = slog_term::TermDecorator::new().stdout().build();
-            (Box::new(slog_term::FullFormat::new(lines).build().ignore_res()), None)
+            // https://no-color.org, https://bixense.com/clicolors
+            let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+            let coloured = (terminal || is_set("CLICOLOR_FORCE")) && !is_set("NO_COLOR");
+            (Box::new(Pretty::new(io::stdout(), coloured).ignore_res()), None)
         }
     };
     let (queue, queue_guard) = slog_async::Async::new(sink)
         .chan_size(QUEUE_RECORDS_MAX)
-        .overflow_strategy(OverflowStrategy::Block) // an audit line is worth a wait
+        .overflow_strategy(OverflowStrategy::Block) // the log is an audit trail
         .thread_name("log".into())
         .build_with_guard();
-    // The filter stands before the queue, so that a suppressed record costs nothing.
+    // The filter is before the queue, so that a suppressed record costs nothing.
     let drain = LevelFilter { inner: queue, level: config.level };
     let root = Logger::root(drain.ignore_res(), o!("role" => role.as_str()));
-    // Left in place to the very end: a dependency's thread that logs after a reset would panic.
+    // Never reset: a dependency's thread that logs after a reset would panic.
     slog_scope::set_global_logger(root.clone()).cancel_reset();
     slog_stdlog::init_with_level(as_log_level(config.level))?;
     let hook = root.clone();
@@ -68,13 +66,13 @@ pub fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard), NoLog>
         let place = panic.location().map(ToString::to_string);
         slog::error!(hook, "panicked"; "error" => panic.payload_as_str(), "at" => place);
     }));
-    Ok((root, LogGuard { _queue: queue_guard, _flusher: flusher }))
+    Ok((root, LogGuard { _queue: queue_guard, _writer: writer }))
 }
 
-fn json(lines: Gathered) -> BoxedDrain {
+fn json(lines: LineBuffer) -> BoxedDrain {
     let lines = slog_json::Json::new(lines)
         .add_key_value(o!(
-            // Written by slog-json in reverse, so the line begins with the time.
+            // slog-json writes them in reverse, so a line begins with the time.
             "target" => FnValue(|r: &Record<'_>| target(r).to_owned()),
             "msg" => PushFnValue(|r: &Record<'_>, out| out.emit(r.msg())),
             "level" => FnValue(|r: &Record<'_>| level_name(r.level())),

@@ -1,18 +1,18 @@
-//! Which record of which module is written.
+//! Which records are logged, by level and module.
 
 use slog::{Drain, Level, OwnedKVList, Record};
 
-/// Ceilings that no `LOG_LEVEL` lifts, by prefix of the module: these dependencies print what must not be printed, or
-/// far too much.
+/// The most verbose level of these dependencies, whatever `LOG_LEVEL` is, by prefix of the module: they log what must not
+/// be logged, or far too much.
 const CEILINGS: &[(&str, Level)] = &[
-    // At debug it prints every bind parameter: password hashes, addresses.
+    // At debug it logs every bind parameter: password hashes, email addresses.
     ("tokio_postgres", Level::Info),
-    // "relation already exists, skipping" at every boot.
+    // "relation already exists, skipping" at every start.
     ("tokio_postgres::connection", Level::Warning),
     ("refinery", Level::Info),
-    // At warn it prints a returned message whole, headers and body.
+    // At warn it logs a returned message with headers and body.
     ("lapin::returned_messages", Level::Critical),
-    // It tells of each frame at debug and trace, bodies included.
+    // At debug and trace it logs every frame, bodies included.
     ("lapin", Level::Info),
     // The life of spans, not events.
     ("tracing::span", Level::Critical),
@@ -20,13 +20,13 @@ const CEILINGS: &[(&str, Level)] = &[
     ("mio", Level::Warning),
     ("polling", Level::Warning),
     ("async_io", Level::Warning),
-    // At trace these print requests, headers included.
+    // At trace these log requests, headers included.
     ("actix_http", Level::Info),
     ("actix_web", Level::Info),
     ("actix_server", Level::Info),
 ];
 
-/// Writes a record if its level is at most the configured one and at most the ceiling of its module.
+/// Passes a record on if its level is within the configured one and the ceiling of its module.
 pub(super) struct LevelFilter<D> {
     pub(super) inner: D,
     pub(super) level: Level,
@@ -50,10 +50,12 @@ pub(super) fn target<'r>(record: &'r Record<'_>) -> &'r str {
     if record.tag().is_empty() { record.module() } else { record.tag() }
 }
 
-/// The lower of the configured level and the longest matching ceiling.
+/// The configured level, limited by the longest matching ceiling. What dependencies report at info ("starting 4
+/// workers") is detail to an operator, so it is logged with `LOG_LEVEL=debug` only.
 fn most_verbose(target: &str, configured: Level) -> Level {
     let within =
         |prefix: &str| target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let configured = if configured == Level::Info && !within("purse") { Level::Warning } else { configured };
     let ceiling =
         CEILINGS.iter().filter(|(prefix, _)| within(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, c)| *c);
     ceiling.map_or(configured, |ceiling| if ceiling.is_at_least(configured) { ceiling } else { configured })
@@ -64,19 +66,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_level_makes_the_database_driver_print_parameters() {
+    fn no_level_makes_the_database_driver_log_parameters() {
         assert_eq!(most_verbose("tokio_postgres::query", Level::Trace), Level::Info);
         assert_eq!(most_verbose("tokio_postgres::connection", Level::Trace), Level::Warning);
     }
 
     #[test]
-    fn a_ceiling_does_not_lift_the_configured_level() {
+    fn a_ceiling_does_not_raise_the_configured_level() {
         assert_eq!(most_verbose("tokio_postgres::query", Level::Error), Level::Error);
+    }
+
+    #[test]
+    fn info_messages_of_dependencies_are_logged_at_level_debug_only() {
+        assert_eq!(most_verbose("actix_server::builder", Level::Info), Level::Warning);
+        assert_eq!(most_verbose("actix_server::builder", Level::Debug), Level::Info);
+        assert_eq!(most_verbose("purse::roles", Level::Info), Level::Info);
+        assert_eq!(most_verbose("purse", Level::Info), Level::Info);
     }
 
     #[test]
     fn our_own_modules_follow_the_configured_level() {
         assert_eq!(most_verbose("purse::users::http", Level::Trace), Level::Trace);
-        assert_eq!(most_verbose("lapinish", Level::Trace), Level::Trace, "a prefix ends at a module's border");
+        assert_eq!(most_verbose("lapinish", Level::Trace), Level::Trace, "a prefix ends at a module boundary");
     }
 }

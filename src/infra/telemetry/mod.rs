@@ -1,10 +1,11 @@
-//! Logs: one JSON object a line on stdout, from us and from every dependency, and none lost at the end. And
-//! spans, where they are asked for.
+//! Logs: one JSON object per line on stdout, from our code and from every dependency, none lost at an orderly exit. And
+//! spans, where a collector is configured.
 
 mod drain;
-mod gathered;
 mod level_filter;
+mod pretty;
 mod spans;
+mod stdout;
 
-pub use drain::{LogGuard, NoLog, init};
-pub use spans::{Span, Spans, SpansError, Step};
+pub(crate) use drain::init;
+pub use spans::{Span, SpanName, Spans, SpansError};

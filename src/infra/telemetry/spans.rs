@@ -1,80 +1,80 @@
-//! Spans of the steps that a trace goes through: the request, the relay's publishing, the provisioning.
+//! Spans of a trace: the request, the publishing of its event, the provisioning of the wallet.
 //!
-//! The trace itself travels without them: logs name it in every build. Spans are made only by a binary that was built with
-//! the feature `otlp` and told where to send them; else [`Spans`] is empty and recording one costs nothing.
+//! Trace ids are logged by every build. Spans are sent only by a binary that was built with the feature `otlp` and where
+//! `OTLP_URL` is set; otherwise [`Spans`] is empty and recording one costs nothing.
 
 use std::time::Duration;
 
 use crate::kernel::{Role, TraceParent};
 
-/// What a span is of.
+/// The unit of work that a span covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A request was answered.
+pub enum SpanName {
+    /// An HTTP request.
     Request,
-    /// An event went to the broker.
+    /// The publishing of one event, until the broker's confirm.
     Publish,
-    /// A delivery was handled.
+    /// The provisioning of one wallet, from delivery to outcome.
     Provision,
 }
 
-/// A step that has just ended.
+/// A span that has just ended.
 #[derive(Debug)]
 pub struct Span<'a> {
-    /// What it was.
-    pub step: Step,
-    /// Its trace and the span above it. All steps of a trace stand side by side, under the span that the client sent.
+    /// The unit of work.
+    pub name: SpanName,
+    /// The trace, and the client's span: all spans of a trace are its direct children.
     pub trace: &'a TraceParent,
-    /// How long it took.
+    /// Duration, up to now.
     pub took: Duration,
-    /// Whether it went wrong by our own fault or a dependency's.
+    /// Whether it failed because of a bug or a dependency, not because of the caller.
     pub failed: bool,
-    /// More about it.
+    /// By their OpenTelemetry names.
     pub attributes: Vec<(&'static str, String)>,
 }
 
 /// Why spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
-#[error("the exporter of spans could not be set up: {0}")]
+#[error("the span exporter could not be set up: {0}")]
 pub struct SpansError(String);
 
-/// Where spans go.
+/// The span exporter of a process, if it has one.
 #[derive(Clone, Default)]
 pub struct Spans {
     #[cfg(feature = "otlp")]
-    exporting: Option<otlp::Exporting>,
+    exporter: Option<otlp::Exporter>,
 }
 
 impl Spans {
     /// Whether this binary can send spans.
     pub const AVAILABLE: bool = cfg!(feature = "otlp");
 
-    /// To the collector at `url`, or nowhere.
+    /// Sends to the collector at `url`, if there is one.
     ///
     /// # Errors
-    /// [`SpansError`].
-    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "nothing can be sent by this build"))]
+    /// When the HTTP client of the exporter cannot be set up.
+    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "this build sends nothing"))]
     pub fn try_new(url: Option<&str>, role: Role) -> Result<Self, SpansError> {
         #[cfg(feature = "otlp")]
-        return Ok(Self { exporting: url.map(|url| otlp::Exporting::try_new(url, role)).transpose()? });
+        return Ok(Self { exporter: url.map(|url| otlp::Exporter::try_new(url, role)).transpose()? });
         #[cfg(not(feature = "otlp"))]
         Ok(Self::default())
     }
 
-    /// Records a step; `span` is made only where it is sent.
-    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "nothing can be sent by this build"))]
+    /// Records a span, which is built only if it is sent.
+    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "this build sends nothing"))]
     pub fn record<'a>(&self, span: impl FnOnce() -> Span<'a>) {
         #[cfg(feature = "otlp")]
-        if let Some(exporting) = &self.exporting {
-            exporting.record(span());
+        if let Some(exporter) = &self.exporter {
+            exporter.record(span());
         }
     }
 
-    /// Sends what still waits, within two seconds.
+    /// Sends what is still buffered, within two seconds.
     pub fn close(&self) {
         #[cfg(feature = "otlp")]
-        if let Some(exporting) = &self.exporting {
-            exporting.close();
+        if let Some(exporter) = &self.exporter {
+            exporter.close();
         }
     }
 }
@@ -92,20 +92,20 @@ mod otlp {
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
-    use super::{Span, SpansError, Step};
+    use super::{Span, SpanName, SpansError};
     use crate::kernel::{Role, TraceParent};
 
-    /// Longest wait for a collector, at each export and at the end.
+    /// Longest wait for the collector, at each export and at shutdown.
     const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// A batch a few seconds, from a thread of its own; what a collector does not take in time is dropped.
+    /// Sends a batch every few seconds, on a thread of its own; what the collector does not accept in time is dropped.
     #[derive(Clone)]
-    pub(super) struct Exporting {
+    pub(super) struct Exporter {
         provider: SdkTracerProvider,
         tracer: SdkTracer,
     }
 
-    impl Exporting {
+    impl Exporter {
         pub(super) fn try_new(url: &str, role: Role) -> Result<Self, SpansError> {
             let exporter = SpanExporter::builder()
                 .with_http()
@@ -119,12 +119,12 @@ mod otlp {
         }
 
         pub(super) fn record(&self, span: Span<'_>) {
-            let Some(above) = context(span.trace) else { return };
+            let Some(parent) = context(span.trace) else { return };
             let ended = SystemTime::now();
-            let (name, kind) = match span.step {
-                Step::Request => ("request", SpanKind::Server),
-                Step::Publish => ("publish user.registered", SpanKind::Producer),
-                Step::Provision => ("provision wallet", SpanKind::Consumer),
+            let (name, kind) = match span.name {
+                SpanName::Request => ("request", SpanKind::Server),
+                SpanName::Publish => ("publish user.registered", SpanKind::Producer),
+                SpanName::Provision => ("provision wallet", SpanKind::Consumer),
             };
             let mut recorded = self
                 .tracer
@@ -132,7 +132,7 @@ mod otlp {
                 .with_kind(kind)
                 .with_start_time(ended.checked_sub(span.took).unwrap_or(ended))
                 .with_attributes(span.attributes.into_iter().map(|(name, value)| KeyValue::new(name, value)))
-                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(above));
+                .start_with_context(&self.tracer, &Context::new().with_remote_span_context(parent));
             if span.failed {
                 recorded.set_status(Status::error(""));
             }
@@ -140,7 +140,7 @@ mod otlp {
         }
 
         pub(super) fn close(&self) {
-            // What a collector that is away does not take is lost, which the exporter has logged.
+            // If the collector is unreachable the spans are lost, which the exporter logs.
             let _ = self.provider.shutdown_with_timeout(EXPORT_TIMEOUT);
         }
     }

@@ -1,11 +1,11 @@
-//! Children that end in every way there is.
+//! Children that end in every possible way.
 
 use super::*;
 use crate::runtime::child::{Handle, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A child that ends in whatever way it is told.
+/// A child that ends as the message [`Break`] says.
 struct Fragile {
     lifeline: Lifeline,
 }
@@ -26,9 +26,9 @@ enum Break {
 impl Handler<Break> for Fragile {
     type Result = actix::ResponseActFuture<Self, ()>;
 
-    fn handle(&mut self, order: Break, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Break, ctx: &mut Self::Context) -> Self::Result {
         use actix::ActorContext as _;
-        match order {
+        match message {
             Break::PanicInHandler => panic!("in the handler"),
             Break::PanicInAsyncHandler => Box::pin(async { panic!("in the async handler") }.into_actor(self)),
             Break::PanicInSpawnedFuture => {
@@ -52,112 +52,111 @@ impl Handler<Shutdown> for Fragile {
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) {}
 }
 
-struct House {
-    supervisor: actix::Addr<Supervisor>,
+struct Fixture {
+    supervisor: actix::Addr<SupervisorActor>,
     handle: Handle<Fragile>,
-    built: Arc<AtomicUsize>,
+    starts: Arc<AtomicUsize>,
     health: HealthBoard,
-    verdict: oneshot::Receiver<Verdict>,
+    escalation: oneshot::Receiver<Escalation>,
 }
 
-/// `fail_first`: that many constructors panic.
-fn house(fail_first: usize) -> House {
-    let (handle, built) = (Handle::default(), Arc::new(AtomicUsize::new(0)));
-    let (points, counter) = (handle.clone(), Arc::clone(&built));
-    let spec = ChildSpec {
-        name: "fragile",
-        start: Box::new(move |lifeline| {
-            let number = counter.fetch_add(1, Ordering::SeqCst);
-            assert!(number >= fail_first, "in the constructor");
-            let address = Fragile { lifeline }.start();
-            points.point_to(address.clone());
-            Box::new(address)
-        }),
-    };
+/// The first `failing_starts` constructors panic.
+fn fixture(failing_starts: usize) -> Fixture {
+    let (handle, starts) = (Handle::default(), Arc::new(AtomicUsize::new(0)));
+    let (current, counter) = (handle.clone(), Arc::clone(&starts));
+    let spec = ChildSpec::new("fragile", move |lifeline| {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        assert!(number >= failing_starts, "in the constructor");
+        current.point_to(Fragile { lifeline }.start())
+    });
     let health = HealthBoard::default();
-    let (supervisor, verdict) = Supervisor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
-    House { supervisor: supervisor.start(), handle, built, health, verdict }
+    let (supervisor, escalation) =
+        SupervisorActor::new(vec![spec], health.clone(), Logger::root(slog::Discard, slog::o!()));
+    Fixture { supervisor: supervisor.start(), handle, starts, health, escalation }
 }
 
-impl House {
-    async fn built(&self, times: usize) {
+impl Fixture {
+    async fn started(&self, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while self.built.load(Ordering::SeqCst) < times || self.handle.get().is_none() {
-            assert!(Instant::now() < deadline, "child was not built {times} times");
+        while self.starts.load(Ordering::SeqCst) < times || self.handle.get().is_none() {
+            assert!(Instant::now() < deadline, "the child was not started {times} times");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn order(&self, order: Break) {
-        let address = self.handle.get().expect("a child that lives");
-        // A panicking child closes its mailbox instead of answering.
-        let _ = address.send(order).await;
+    async fn send(&self, message: Break) {
+        let address = self.handle.get().expect("a running child");
+        // A panicking child closes its mailbox instead of replying.
+        let _ = address.send(message).await;
     }
 }
 
 #[actix::test]
-async fn a_child_that_panics_is_rebuilt_by_its_factory() {
-    let house = house(0);
-    house.built(1).await;
-    for (n, order) in
+async fn a_child_that_panics_is_restarted_by_its_factory() {
+    let fixture = fixture(0);
+    fixture.started(1).await;
+    for (n, message) in
         [Break::PanicInHandler, Break::PanicInAsyncHandler, Break::PanicInSpawnedFuture].into_iter().enumerate()
     {
-        house.order(order).await;
-        house.built(n + 2).await;
+        fixture.send(message).await;
+        fixture.started(n + 2).await;
     }
-    assert!(house.health.read().is_live());
-    assert_eq!(house.health.read().restarts.get("fragile"), Some(&3));
+    assert!(fixture.health.read().is_live());
+    assert_eq!(fixture.health.read().restarts.get("fragile"), Some(&3));
 }
 
 #[actix::test]
-async fn a_constructor_that_panics_is_tried_again() {
-    let house = house(2);
-    house.built(3).await;
-    house.order(Break::Stop(None)).await;
-    house.built(4).await;
+async fn a_constructor_that_panics_is_retried() {
+    let fixture = fixture(2);
+    fixture.started(3).await;
+    fixture.send(Break::Stop(None)).await;
+    fixture.started(4).await;
 }
 
 #[actix::test]
-async fn past_its_budget_a_child_is_given_up_and_the_process_is_told() {
-    let mut house = house(0);
+async fn a_child_that_exceeds_its_restart_budget_is_escalated() {
+    let mut fixture = fixture(0);
     for times in 1..=BUDGET {
-        house.built(times).await;
-        house.order(Break::PanicInHandler).await;
+        fixture.started(times).await;
+        fixture.send(Break::PanicInHandler).await;
     }
-    house.built(BUDGET + 1).await;
-    assert!(house.health.read().is_live());
-    house.order(Break::PanicInHandler).await;
-    let verdict = tokio::time::timeout(Duration::from_secs(30), &mut house.verdict).await;
-    assert_eq!(verdict.expect("in time").expect("told"), Verdict::GivenUp { child: "fragile" });
-    assert!(!house.health.read().is_live());
+    fixture.started(BUDGET + 1).await;
+    assert!(fixture.health.read().is_live());
+    fixture.send(Break::PanicInHandler).await;
+    let escalation = tokio::time::timeout(Duration::from_secs(30), &mut fixture.escalation).await;
+    assert_eq!(escalation.expect("in time").expect("escalated"), Escalation::GivenUp { child: "fragile" });
+    assert!(!fixture.health.read().is_live());
 }
 
 #[actix::test]
-async fn an_absent_dependency_spends_no_budget() {
-    let mut house = house(0);
+async fn an_unavailable_dependency_uses_no_restart_budget() {
+    let mut fixture = fixture(0);
     for times in 1..=BUDGET + 2 {
-        house.built(times).await;
-        house.order(Break::Stop(Some(EndReason::Unavailable("broker".into())))).await;
+        fixture.started(times).await;
+        fixture.send(Break::Stop(Some(EndReason::Unavailable("broker".into())))).await;
     }
-    house.built(BUDGET + 3).await;
-    assert_eq!(house.verdict.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    fixture.started(BUDGET + 3).await;
+    assert_eq!(fixture.escalation.try_recv(), Err(oneshot::error::TryRecvError::Empty));
 }
 
 #[actix::test]
-async fn a_refusal_for_good_is_not_tried_again() {
-    let mut house = house(0);
-    house.built(1).await;
-    house.order(Break::Stop(Some(EndReason::Refused("other arguments".into())))).await;
-    let verdict = tokio::time::timeout(Duration::from_secs(30), &mut house.verdict).await;
-    assert_eq!(verdict.expect("in time").expect("told"), Verdict::Refused { message: "other arguments".into() });
+async fn a_permanent_rejection_is_not_retried() {
+    let mut fixture = fixture(0);
+    fixture.started(1).await;
+    fixture.send(Break::Stop(Some(EndReason::Refused("other arguments".into())))).await;
+    let escalation = tokio::time::timeout(Duration::from_secs(30), &mut fixture.escalation).await;
+    assert_eq!(
+        escalation.expect("in time").expect("escalated"),
+        Escalation::Refused { message: "other arguments".into() }
+    );
 }
 
 #[actix::test]
-async fn a_stopping_supervisor_rebuilds_nothing() {
-    let house = house(0);
-    house.built(1).await;
-    house.supervisor.send(Stop { grace: Duration::from_secs(5) }).await.expect("stopped");
-    house.order(Break::Stop(None)).await;
+async fn a_stopping_supervisor_restarts_nothing() {
+    let fixture = fixture(0);
+    fixture.started(1).await;
+    fixture.supervisor.send(Stop { grace: Duration::from_secs(5) }).await.expect("stopped");
+    fixture.send(Break::Stop(None)).await;
     tokio::time::sleep(BACKOFF.delay(0, 1.0) * 3).await;
-    assert_eq!(house.built.load(Ordering::SeqCst), 1);
+    assert_eq!(fixture.starts.load(Ordering::SeqCst), 1);
 }

@@ -1,11 +1,11 @@
-//! The actors of this role: the outbox poller, the outbox watch and the password hasher.
+//! The actors of the users role.
 
-mod meters;
+mod metrics;
 mod outbox_poller;
 mod outbox_watch;
 mod password_hasher;
 
-pub use meters::{DepthMeters, HashMeters, RelayMeters};
-pub use outbox_poller::{OutboxPoller, OutboxPollerPlan, RelayWaker};
-pub use outbox_watch::OutboxWatch;
-pub use password_hasher::{HasherHandle, HasherThread, start_hashers};
+pub(crate) use metrics::{DepthMetrics, HashMetrics, RelayMetrics};
+pub(crate) use outbox_poller::{OutboxPollerActor, OutboxPollerDeps, RelayWaker};
+pub(crate) use outbox_watch::OutboxWatchActor;
+pub(crate) use password_hasher::{HasherHandle, PasswordHasherActor, start_hashers};

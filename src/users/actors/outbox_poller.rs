@@ -1,219 +1,149 @@
-//! Relays the outbox, batch after batch, for as long as there is something in it.
+//! Relays the outbox to the broker, batch after batch, until it is empty.
 //!
-//! Owns: the publishing connection, the timer, at most one batch in flight.
-//! Receives: wake (a registration was stored), tick (the timer), the end of a batch, shutdown.
+//! Owns: the publishing connection, the poll timer, at most one batch in flight.
+//! Receives: wake (an event was stored), tick (the timer), the end of a batch, shutdown.
 //! Sends: nothing; it calls `relay_outbox`.
-//! Mailbox: 16 messages; a second wake is dropped on purpose, since one wake relays all there is.
-//! Ends: when the broker is away or stops answering; it is built again with a new connection.
+//! Mailbox: 16 messages. Further wakes are dropped on purpose, since one wake relays the whole outbox.
+//! Ends: when the broker is unavailable or sends no confirms; it is restarted with a new connection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
-};
-use futures_util::FutureExt as _;
-use futures_util::future::LocalBoxFuture;
-use slog::{Logger, debug, info, warn};
-use tokio::sync::oneshot;
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
+use slog::{Logger, debug, error, info, warn};
 
 use crate::infra::amqp::{AmqpError, Broker};
 use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
-use crate::infra::system::roll;
+use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Classified, DependencyError, FailureClass, chain, fault};
-use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::users::actors::meters::RelayMeters;
+use crate::kernel::{DependencyError, chain, fault};
+use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Shutdown};
+use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
 
-/// Messages in the mailbox. Ticks and wakes beyond it would say nothing new.
 const MAILBOX_MAX: usize = 16;
-/// The check that it sets.
-const CHECK: &str = "rabbitmq";
 
-/// What a poller is built from, again and again.
-pub struct OutboxPollerPlan {
-    /// The broker.
-    pub broker: Broker,
-    /// Signs each event.
-    pub signatures: Arc<EventSignatures>,
-    /// Where events wait.
-    pub outbox: Arc<dyn Outbox>,
-    /// Fallback poll.
-    pub poll_interval: Duration,
-    /// Events of one batch.
-    pub batch_max: u32,
-    /// How long a claim holds.
-    pub lease: Duration,
-    /// Where the broker's state is shown.
-    pub health: HealthBoard,
-    /// What becomes of events.
-    pub meters: RelayMeters,
-    /// For each event.
-    pub spans: Spans,
-    /// For what happens to batches.
-    pub logger: Logger,
+pub(crate) struct OutboxPollerDeps {
+    pub(crate) broker: Broker,
+    pub(crate) signatures: Arc<EventSignatures>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    /// Finds events that no wake announced.
+    pub(crate) poll_interval: Duration,
+    pub(crate) batch_max: u32,
+    /// How long a claimed batch belongs to this process alone.
+    pub(crate) lease: Duration,
+    pub(crate) health: HealthBoard,
+    pub(crate) metrics: RelayMetrics,
+    pub(crate) spans: Spans,
+    pub(crate) logger: Logger,
 }
 
-/// The poller.
-pub struct OutboxPoller {
-    plan: Arc<OutboxPollerPlan>,
+pub(crate) struct OutboxPollerActor {
+    deps: Arc<OutboxPollerDeps>,
+    link: BrokerLink,
     publisher: Option<Arc<OutboxPublisher>>,
     relaying: bool,
-    woken_meanwhile: bool,
-    stopping: Option<oneshot::Sender<()>>,
-    lifeline: Lifeline,
+    woken_while_relaying: bool,
+    draining: Draining,
 }
 
-/// Something new lies in the outbox.
+/// The outbox has a new event.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Wake;
+pub(crate) struct Wake;
 
-type BatchEnd = Result<Relayed, DependencyError>;
-
-impl OutboxPoller {
-    /// A poller without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<OutboxPollerPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, publisher: None, relaying: false, woken_meanwhile: false, stopping: None, lifeline }
-    }
-
-    fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
-        // A connection that is gone is not blocked.
-        self.plan.meters.blocked.set(0);
-        if let EndReason::Unavailable(_) = &reason {
-            self.plan.health.set(CHECK, Err("not connected".to_owned()));
-        }
-        self.lifeline.end(reason);
-        ctx.stop();
+impl OutboxPollerActor {
+    pub(crate) fn new(deps: Arc<OutboxPollerDeps>, lifeline: Lifeline) -> Self {
+        let link = BrokerLink::new(lifeline, deps.logger.clone())
+            .with_health(deps.health.clone())
+            .with_gauge(deps.metrics.blocked.clone());
+        let draining = Draining::default();
+        Self { deps, link, publisher: None, relaying: false, woken_while_relaying: false, draining }
     }
 
     fn connected(&mut self, connected: Result<OutboxPublisher, AmqpError>, ctx: &mut Context<Self>) {
         match connected {
             Ok(publisher) => {
-                info!(self.plan.logger, "connected to the broker");
-                self.plan.health.set(CHECK, Ok(()));
+                info!(self.deps.logger, "connected to the broker");
+                self.link.connected(publisher.connection().clone());
                 self.publisher = Some(Arc::new(publisher));
-                ctx.run_interval(self.plan.poll_interval, Self::tick);
+                ctx.run_interval(self.deps.poll_interval, Self::tick);
                 self.relay(ctx);
             }
-            Err(e) if e.class() == FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
-            Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+            Err(e) => self.link.end(e, ctx),
         }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         fault::point("outbox_poller.tick");
-        if self.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
-            self.end(EndReason::Unavailable("the connection to the broker was lost".to_owned()), ctx);
-        } else {
+        if !self.link.end_if_lost(ctx) {
             self.relay(ctx);
         }
     }
 
-    /// Begins a batch unless one is in flight. The batch is a task of the IO runtime: it ends whatever becomes of this
-    /// actor, so a claim is never left half settled.
+    /// Begins a batch unless one is in flight. The batch is a task of the IO runtime: it completes whatever happens to
+    /// this actor, so a claim is never left half settled.
     fn relay(&mut self, ctx: &mut Context<Self>) {
-        let Some(publisher) = self.publisher.clone().filter(|_| self.stopping.is_none()) else { return };
+        let Some(publisher) = self.publisher.clone().filter(|_| !self.draining.has_begun()) else { return };
         if self.relaying {
-            self.woken_meanwhile = true;
+            self.woken_while_relaying = true;
             return;
         }
-        if self.is_blocked(&publisher) {
+        // If it is blocked, the timer tries again.
+        if self.link.is_blocked() {
             return;
         }
         self.relaying = true;
-        self.woken_meanwhile = false;
+        self.woken_while_relaying = false;
         let relay = RelayOutbox {
-            outbox: Arc::clone(&self.plan.outbox),
+            outbox: Arc::clone(&self.deps.outbox),
             publisher,
-            batch_max: self.plan.batch_max,
-            lease: self.plan.lease,
+            batch_max: self.deps.batch_max,
+            lease: self.deps.lease,
         };
-        let batch = self.plan.broker.io().spawn(async move { relay.execute(roll()).await });
+        let batch = self.deps.broker.io().spawn(async move { relay.execute(random_fraction()).await });
         ctx.spawn(batch.into_actor(self).map(|ended, poller, ctx| match ended {
             Ok(ended) => poller.batch_ended(&ended, ctx),
-            Err(_) => poller.end(EndReason::Panicked, ctx),
+            Err(_) => poller.link.end(EndReason::Panicked, ctx),
         }));
     }
 
-    /// Whether the broker takes nothing at the moment; the timer comes back to it.
-    fn is_blocked(&self, publisher: &OutboxPublisher) -> bool {
-        let blocked = publisher.is_blocked();
-        self.plan.meters.blocked.set(u8::from(blocked));
-        if blocked {
-            if self.plan.health.set(CHECK, Err("takes no messages: short of memory or disk".to_owned())) {
-                warn!(self.plan.logger, "the broker takes no messages; they wait in the outbox until it does");
-            }
-            return true;
-        }
-        if self.plan.health.set(CHECK, Ok(())) {
-            info!(self.plan.logger, "the broker takes messages again");
-        }
-        false
-    }
-
-    fn batch_ended(&mut self, ended: &BatchEnd, ctx: &mut Context<Self>) {
+    fn batch_ended(&mut self, ended: &Result<Relayed, DependencyError>, ctx: &mut Context<Self>) {
         self.relaying = false;
-        let again = match ended {
+        self.draining.finish();
+        match ended {
             Ok(relayed) => {
-                self.plan.meters.count(relayed);
-                self.log(relayed);
-                if relayed.unanswered > 0
-                    && !self.publisher.as_ref().is_some_and(|publisher| self.is_blocked(publisher))
-                {
-                    return self.end(EndReason::Unavailable("the broker does not confirm".to_owned()), ctx);
+                self.deps.metrics.count(relayed);
+                log(&self.deps.logger, relayed);
+                if relayed.unanswered > 0 && !self.link.is_blocked() {
+                    self.link.end(EndReason::Unavailable("broker did not confirm".to_owned()), ctx);
+                } else if relayed.more_likely || self.woken_while_relaying {
+                    self.relay(ctx);
                 }
-                relayed.more_likely || self.woken_meanwhile
             }
-            Err(e) => {
-                // The timer comes back to it; leases give the claim back if there was one.
-                warn!(self.plan.logger, "outbox could not be relayed"; "error" => chain(e));
-                false
-            }
-        };
-        if let Some(done) = self.stopping.take() {
-            // Who asked may have given up waiting.
-            let _ = done.send(());
-        } else if again {
-            self.relay(ctx);
-        }
-    }
-
-    fn log(&self, relayed: &Relayed) {
-        let logger = &self.plan.logger;
-        if relayed.confirmed > 0 {
-            debug!(logger, "events published"; "count" => relayed.confirmed);
-        }
-        if let Some(words) = &relayed.first_refusal {
-            slog::error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => words);
-        }
-        if relayed.unanswered > 0 {
-            warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
-        }
-        if relayed.lost_to_others > 0 {
-            warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
+            // The timer tries again. Events that were claimed become free when their lease ends.
+            Err(e) => warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e)),
         }
     }
 }
 
-impl Actor for OutboxPoller {
+impl Actor for OutboxPollerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
-        let plan = Arc::clone(&self.plan);
+        let deps = Arc::clone(&self.deps);
         let connecting = async move {
-            OutboxPublisher::connect(&plan.broker, Arc::clone(&plan.signatures), plan.spans.clone()).await
+            OutboxPublisher::connect(&deps.broker, Arc::clone(&deps.signatures), deps.spans.clone()).await
         };
         ctx.spawn(connecting.into_actor(self).map(|connected, poller, ctx| poller.connected(connected, ctx)));
     }
 }
 
-impl Handler<Wake> for OutboxPoller {
+impl Handler<Wake> for OutboxPollerActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
@@ -222,42 +152,45 @@ impl Handler<Wake> for OutboxPoller {
     }
 }
 
-impl Handler<Shutdown> for OutboxPoller {
+impl Handler<Shutdown> for OutboxPollerActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
-        let publisher = self.publisher.take();
-        let (done, batch_done) = oneshot::channel();
-        let waiting = self.relaying;
-        self.stopping = Some(done);
+        let drained = self.draining.begin();
+        if !self.relaying {
+            self.draining.finish();
+        }
+        let closed = self.link.close();
         Box::pin(async move {
-            if waiting {
-                // Ends with the batch, or with this actor.
-                let _ = batch_done.await;
-            }
-            close(publisher).await;
+            drained.await;
+            closed.await;
         })
     }
 }
 
-/// Says goodbye to the broker once nobody else holds the connection.
-fn close(publisher: Option<Arc<OutboxPublisher>>) -> LocalBoxFuture<'static, ()> {
-    async move {
-        if let Some(publisher) = publisher.and_then(Arc::into_inner) {
-            publisher.close().await;
-        }
+fn log(logger: &Logger, relayed: &Relayed) {
+    if relayed.confirmed > 0 {
+        debug!(logger, "events published"; "count" => relayed.confirmed);
     }
-    .boxed_local()
+    if let Some(reason) = &relayed.first_refusal {
+        error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
+    }
+    if relayed.unanswered > 0 {
+        warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
+    }
+    if relayed.lost_to_others > 0 {
+        warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
+    }
 }
 
-/// [`RelayWake`] to whichever poller there is at the moment.
+/// [`RelayWake`] to the running poller.
 #[derive(Clone, Default)]
-pub struct RelayWaker(pub Handle<OutboxPoller>);
+pub(crate) struct RelayWaker(pub(crate) Handle<OutboxPollerActor>);
 
 impl RelayWake for RelayWaker {
     fn wake(&self) {
         if let Some(poller) = self.0.get() {
-            // Full means that wakes are waiting; gone means that the next one begins with a look.
+            // A full mailbox holds wakes already, and a restarted poller begins with a batch.
             let _ = poller.try_send(Wake);
         }
     }

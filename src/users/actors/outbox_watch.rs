@@ -1,11 +1,11 @@
-//! Looks at what waits in the outbox, for the meters.
+//! Measures the outbox for the metrics.
 //!
-//! Not the relay: what waits is of most interest while there is no broker, and then the relay is not there.
+//! This is no work for the relay: the backlog matters most during a broker outage, when the relay is down.
 //!
 //! Owns: nothing.
 //! Receives: shutdown.
 //! Sends: nothing.
-//! Mailbox: control messages alone.
+//! Mailbox: control messages only.
 //! Ends: on shutdown.
 
 use std::sync::Arc;
@@ -14,58 +14,54 @@ use std::time::Duration;
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use slog::{Logger, debug};
 
-use crate::infra::metrics::number;
+use crate::infra::metrics::gauge_value;
 use crate::kernel::{DependencyError, chain};
 use crate::runtime::{Lifeline, Shutdown};
-use crate::users::actors::meters::DepthMeters;
-use crate::users::application::ports::{Depth, OutboxDepth};
+use crate::users::actors::metrics::DepthMetrics;
+use crate::users::application::queries::{OutboxDepth, UserQueries};
 
-/// Time between two looks. Each counts what waits, so a long backlog is looked at no more often than it is scraped.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time between two measurements. Each counts all pending events, so it is no shorter than a usual scrape interval.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The watch.
-pub struct OutboxWatch {
-    /// Where it looks.
-    pub outbox: Arc<dyn OutboxDepth>,
-    /// Where it shows what it sees.
-    pub meters: DepthMeters,
-    /// For looks that fail.
-    pub logger: Logger,
-    /// Tells the supervisor of the end.
-    pub lifeline: Lifeline,
+pub(crate) struct OutboxWatchActor {
+    pub(crate) queries: Arc<dyn UserQueries>,
+    pub(crate) metrics: DepthMetrics,
+    pub(crate) logger: Logger,
+    #[expect(dead_code, reason = "held for its drop, which reports the end of this actor")]
+    pub(crate) lifeline: Lifeline,
 }
 
-impl OutboxWatch {
-    fn look(&mut self, ctx: &mut Context<Self>) {
-        let outbox = Arc::clone(&self.outbox);
-        let looked = async move { outbox.depth().await };
-        ctx.spawn(looked.into_actor(self).map(|depth, watch, ctx| {
-            watch.show(depth);
-            ctx.run_later(EVERY, Self::look);
+impl OutboxWatchActor {
+    fn measure(&mut self, ctx: &mut Context<Self>) {
+        let queries = Arc::clone(&self.queries);
+        let measured = async move { queries.outbox_depth().await };
+        ctx.spawn(measured.into_actor(self).map(|depth, watch, ctx| {
+            watch.export(depth);
+            ctx.run_later(INTERVAL, Self::measure);
         }));
     }
 
-    /// A look that fails leaves what was seen last: the probe tells of a database that is away.
-    fn show(&self, depth: Result<Depth, DependencyError>) {
+    /// After an error the gauges keep their values: the database probe reports the outage.
+    fn export(&self, depth: Result<OutboxDepth, DependencyError>) {
         match depth {
             Ok(depth) => {
-                self.meters.pending.set(number(depth.events));
-                self.meters.oldest.set(depth.oldest_age);
+                self.metrics.pending.set(gauge_value(depth.events));
+                self.metrics.oldest.set(depth.oldest_age);
             }
-            Err(e) => debug!(self.logger, "the outbox could not be looked at"; "error" => chain(&e)),
+            Err(e) => debug!(self.logger, "could not read the outbox"; "error" => chain(&e)),
         }
     }
 }
 
-impl Actor for OutboxWatch {
+impl Actor for OutboxWatchActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.look(ctx);
+        self.measure(ctx);
     }
 }
 
-impl Handler<Shutdown> for OutboxWatch {
+impl Handler<Shutdown> for OutboxWatchActor {
     type Result = ();
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {

@@ -1,50 +1,50 @@
-//! Log a person in: compare the password, hand out a token, renew an outdated hash.
+//! Log a user in: compare the password, issue a token, renew an outdated hash.
 
 use std::sync::Arc;
 
 use crate::kernel::{Classified, Clock, DependencyError, FailureClass, Secret};
 use crate::users::application::ports::{
-    AccessToken, HashError, HashRenewal, PasswordHasher, TokenError, TokenIssuer, UserStore, Verdict,
+    AccessToken, HashError, HashRenewal, PasswordCheck, PasswordHasher, TokenError, TokenIssuer, UserStore,
 };
 use crate::users::domain::EmailAddress;
 
-/// The use case and its ports.
+/// The use case with its ports.
 pub struct LogIn {
-    /// Where the credentials are kept.
+    /// Read for the credentials, written to renew a hash.
     pub users: Arc<dyn UserStore>,
-    /// Compares.
+    /// Compares, also when there is no account.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Makes the token.
+    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
-    /// The present.
+    /// When the token is issued.
     pub clock: Arc<dyn Clock>,
 }
 
-/// What a login ends in when it succeeds.
+/// A successful login.
 #[derive(Debug)]
 pub struct LoggedIn {
-    /// For the requests that follow.
+    /// For requests to either role.
     pub access_token: AccessToken,
-    /// Why an outdated hash could not be renewed; the login stands all the same, and the next one tries again.
+    /// Why an outdated hash was not renewed. The login succeeds all the same, and the next one tries again.
     pub renewal_failed: Option<DependencyError>,
 }
 
-/// Why nobody was logged in.
+/// Why a login failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogInError {
-    /// Unknown address or wrong password; which of the two is not told.
+    /// Unknown email address or wrong password.
     #[error("email or password is wrong")]
     InvalidCredentials,
-    /// The hasher's queue is full.
+    /// The queue of the password hasher is full.
     #[error("too many passwords are being hashed")]
     Overloaded,
-    /// The store could not be asked, or not in time.
+    /// The store failed or timed out.
     #[error("credentials could not be read")]
     Store(#[source] DependencyError),
-    /// The hasher broke down.
+    /// A bug in the password hasher.
     #[error("password could not be compared")]
     Hash(#[source] HashError),
-    /// No token could be made.
+    /// A bug: no token could be signed.
     #[error("no token for the user")]
     Token(#[source] TokenError),
 }
@@ -61,7 +61,7 @@ impl Classified for LogInError {
 }
 
 impl LogIn {
-    /// Logs in with any texts: one that could never be an address or a password is simply not the right one.
+    /// `email` is `None` if the text that was sent is not an email address; the login then fails like any other.
     ///
     /// # Errors
     /// [`LogInError`].
@@ -71,14 +71,14 @@ impl LogIn {
             None => None,
         };
         let against = found.as_ref().map(|c| c.password_hash.clone());
-        let verdict = self.hasher.verify(password, against).await.map_err(|e| match e {
+        let check = self.hasher.verify(password, against).await.map_err(|e| match e {
             HashError::Overloaded => LogInError::Overloaded,
             failed @ HashError::Failed(_) => LogInError::Hash(failed),
         })?;
-        let (credentials, renewed) = match (found, verdict) {
-            (None, _) | (_, Verdict::Wrong) => return Err(LogInError::InvalidCredentials),
-            (Some(credentials), Verdict::Right) => (credentials, None),
-            (Some(credentials), Verdict::RightButOutdated(hash)) => (credentials, Some(hash)),
+        let (credentials, renewed) = match (found, check) {
+            (None, _) | (_, PasswordCheck::Wrong) => return Err(LogInError::InvalidCredentials),
+            (Some(credentials), PasswordCheck::Correct) => (credentials, None),
+            (Some(credentials), PasswordCheck::CorrectButOutdated(hash)) => (credentials, Some(hash)),
         };
         let user_id = credentials.user_id;
         let renewal_failed = match renewed {
@@ -97,15 +97,15 @@ mod tests {
     use super::*;
     use crate::kernel::{Timestamp, UserId};
     use crate::users::application::ports::{AddUserError, Credentials, PasswordHash, Registration};
-    use crate::users::domain::{Password, User};
+    use crate::users::domain::Password;
     use async_trait::async_trait;
     use uuid::Uuid;
 
-    /// A store with one person, which refuses to be written to.
-    struct ReadOnly;
+    /// A store with one user that cannot be written to.
+    struct ReadOnlyStore;
 
     #[async_trait]
-    impl UserStore for ReadOnly {
+    impl UserStore for ReadOnlyStore {
         async fn add(&self, _: Registration) -> Result<(), AddUserError> {
             Err(AddUserError::EmailExists)
         }
@@ -114,52 +114,53 @@ mod tests {
             let user_id = UserId::from_uuid(Uuid::nil());
             Ok(known.then(|| Credentials { user_id, password_hash: PasswordHash::new("old".to_owned()) }))
         }
-        async fn find(&self, _: UserId) -> Result<Option<User>, DependencyError> {
-            Ok(None)
-        }
         async fn renew_password_hash(&self, _: HashRenewal) -> Result<(), DependencyError> {
             Err(DependencyError::new("test", FailureClass::Unavailable, "on purpose"))
         }
     }
 
-    /// A hasher that gives the answer it is told, and notes whether it was asked at all.
-    struct Told(Result<Verdict, ()>, std::sync::atomic::AtomicUsize);
+    /// A hasher with a fixed result that counts its calls.
+    struct StubHasher(Result<PasswordCheck, ()>, std::sync::atomic::AtomicUsize);
 
     #[async_trait]
-    impl PasswordHasher for Told {
+    impl PasswordHasher for StubHasher {
         async fn hash(&self, _: Password) -> Result<PasswordHash, HashError> {
             Err(HashError::Overloaded)
         }
-        async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<Verdict, HashError> {
+        async fn verify(&self, _: Secret, _: Option<PasswordHash>) -> Result<PasswordCheck, HashError> {
             self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             self.0.clone().map_err(|()| HashError::Failed("on purpose".into()))
         }
     }
 
-    struct Tokens(bool);
+    struct StubIssuer(bool);
 
-    impl TokenIssuer for Tokens {
+    impl TokenIssuer for StubIssuer {
         fn issue(&self, _: UserId, _: Timestamp) -> Result<AccessToken, TokenError> {
             let token = AccessToken { token: Secret::new("token"), expires_in_s: 60 };
             if self.0 { Ok(token) } else { Err(TokenError("on purpose".into())) }
         }
     }
 
-    struct Noon;
+    struct StoppedClock;
 
-    impl Clock for Noon {
+    impl Clock for StoppedClock {
         fn now(&self) -> Timestamp {
             Timestamp::UNIX_EPOCH
         }
     }
 
-    async fn log_in(email: &str, verdict: Result<Verdict, ()>, signs: bool) -> (Result<LoggedIn, LogInError>, usize) {
-        let hasher = Arc::new(Told(verdict, 0.into()));
+    async fn log_in(
+        email: &str,
+        check: Result<PasswordCheck, ()>,
+        signs: bool,
+    ) -> (Result<LoggedIn, LogInError>, usize) {
+        let hasher = Arc::new(StubHasher(check, 0.into()));
         let log_in = LogIn {
-            users: Arc::new(ReadOnly),
+            users: Arc::new(ReadOnlyStore),
             hasher: hasher.clone(),
-            tokens: Arc::new(Tokens(signs)),
-            clock: Arc::new(Noon),
+            tokens: Arc::new(StubIssuer(signs)),
+            clock: Arc::new(StoppedClock),
         };
         let result = log_in.execute(EmailAddress::parse(email).ok(), Secret::new("x")).await;
         (result, hasher.1.load(std::sync::atomic::Ordering::SeqCst))
@@ -167,26 +168,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_that_cannot_be_renewed_does_not_fail_the_login() {
-        let outdated = Verdict::RightButOutdated(PasswordHash::new("new".to_owned()));
+        let outdated = PasswordCheck::CorrectButOutdated(PasswordHash::new("new".to_owned()));
         let (result, _) = log_in("ada@example.com", Ok(outdated), true).await;
         assert!(result.expect("logged in").renewal_failed.is_some());
     }
 
     #[tokio::test]
-    async fn an_unknown_address_is_hashed_for_too_and_ends_like_a_wrong_password() {
-        for (email, verdict) in
-            [("ada@example.com", Verdict::Wrong), ("eve@example.com", Verdict::Right), ("no address", Verdict::Wrong)]
-        {
-            let (result, asked) = log_in(email, Ok(verdict), true).await;
+    async fn an_unknown_email_address_costs_a_comparison_and_ends_like_a_wrong_password() {
+        for (email, check) in [
+            ("ada@example.com", PasswordCheck::Wrong),
+            ("eve@example.com", PasswordCheck::Correct),
+            ("no address", PasswordCheck::Wrong),
+        ] {
+            let (result, calls) = log_in(email, Ok(check), true).await;
             assert!(matches!(result, Err(LogInError::InvalidCredentials)), "{email}");
-            assert_eq!(asked, 1, "{email}");
+            assert_eq!(calls, 1, "{email}");
         }
     }
 
     #[tokio::test]
-    async fn what_breaks_down_on_our_side_is_a_bug_and_not_a_wrong_password() {
+    async fn a_failed_hasher_or_signer_is_a_bug_and_not_a_wrong_password() {
         let (hash, _) = log_in("ada@example.com", Err(()), true).await;
-        let (token, _) = log_in("ada@example.com", Ok(Verdict::Right), false).await;
+        let (token, _) = log_in("ada@example.com", Ok(PasswordCheck::Correct), false).await;
         assert!(matches!(&hash, Err(e @ LogInError::Hash(_)) if e.class() == FailureClass::Bug));
         assert!(matches!(&token, Err(e @ LogInError::Token(_)) if e.class() == FailureClass::Bug));
     }

@@ -1,9 +1,9 @@
-//! The use cases of people and their events, one file each, and the ports that they need.
+//! Use cases of users and their events, one per file; the ports that they need; and the queries of this context.
 //!
-//! No HTTP, SQL or AMQP word stands here: what a store or a broker is, the adapters know.
+//! Nothing here knows HTTP, SQL or AMQP: that is the adapters' part.
 
-pub mod get_profile;
 pub mod log_in;
 pub mod ports;
+pub(crate) mod queries;
 pub mod register_user;
-pub mod relay_outbox;
+pub(crate) mod relay_outbox;

@@ -1,4 +1,4 @@
-//! What the use cases of this context need of the outside.
+//! Ports: what the use cases of this context need from adapters.
 
 use async_trait::async_trait;
 
@@ -6,17 +6,17 @@ use crate::contracts::UserRegistered;
 use crate::kernel::{DependencyError, EventId, RequestId, Timestamp, TraceParent, UserId};
 use crate::users::domain::{EmailAddress, Password, User};
 
-/// The encoded hash of a password, parameters included (PHC string). Not printed.
+/// The hash of a password with its parameters, as a PHC string. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// Takes over what the hasher made or the store kept.
+    /// `encoded` comes from the hasher or the store.
     pub fn new(encoded: String) -> Self {
         Self(encoded)
     }
 
-    /// The encoded form, for the store and the hasher.
+    /// For the store and the hasher.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -28,223 +28,205 @@ impl std::fmt::Debug for PasswordHash {
     }
 }
 
-/// The request that an event comes from, carried along so that the other role's logs name it too.
+/// The request that caused an event. It travels with the event into the logs of the other role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// `x-request-id` of that request.
+    /// The `x-request-id` of that request.
     pub request_id: RequestId,
-    /// Its trace context.
+    /// The W3C trace context of that request.
     pub traceparent: TraceParent,
 }
 
-/// A registration as it is stored: the person and the event, or neither.
+/// A new user and the event about it: both are stored, or neither.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The new person.
+    /// The row of `users`.
     pub user: User,
-    /// Of the password that was sent.
+    /// Never the password itself.
     pub password_hash: PasswordHash,
-    /// Id of the outbox row, later the `message_id`.
+    /// Id of the outbox row and later the `message_id`.
     pub event_id: EventId,
-    /// What the other role is told.
+    /// The payload for the wallet role.
     pub event: UserRegistered,
-    /// Where it comes from.
+    /// The request that registered the user.
     pub origin: Origin,
 }
 
 /// Why a registration was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AddUserError {
-    /// Somebody has this address already.
+    /// The email address has an account.
     #[error("email address is taken")]
     EmailExists,
-    /// The store could not tell.
+    /// The store failed; nothing was stored.
     #[error(transparent)]
     Store(#[from] DependencyError),
 }
 
-/// What login compares with.
+/// What a login is checked against.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// Whose they are.
+    /// The user who logs in with them.
     pub user_id: UserId,
-    /// Of the password chosen.
+    /// The hash to compare with.
     pub password_hash: PasswordHash,
 }
 
-/// A hash made again under today's parameters.
+/// The replacement of a hash that was made with outdated parameters.
 #[derive(Clone, Debug)]
 pub struct HashRenewal {
-    /// Whose it is.
+    /// The user who has just logged in.
     pub user_id: UserId,
-    /// The one that was compared with.
+    /// The hash that the password was compared with.
     pub old: PasswordHash,
-    /// Of the same password.
+    /// The hash of the same password with the current parameters.
     pub new: PasswordHash,
 }
 
-/// Where people are kept.
+/// Stores users.
 #[async_trait]
 pub trait UserStore: Send + Sync {
-    /// Stores the person and the event in one database transaction.
+    /// Stores the user and the event in one database transaction.
     async fn add(&self, registration: Registration) -> Result<(), AddUserError>;
-    /// The credentials behind an address, if anybody has it.
+    /// `None` if the email address has no account.
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError>;
-    /// A person by id.
-    async fn find(&self, id: UserId) -> Result<Option<User>, DependencyError>;
-    /// Replaces `old` by `new` if it still stands there, so that a concurrent change is not undone.
+    /// Replaces `old` only if it is still stored, so that a concurrent change is not undone.
     async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError>;
 }
 
-/// Why the hasher gave no answer.
+/// Why a password was not hashed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// Its queue is full; nothing was hashed.
+    /// The queue is full; nothing was hashed.
     #[error("password hasher is busy")]
     Overloaded,
-    /// It broke down over this password.
+    /// A bug: the hasher failed or panicked.
     #[error("password hasher failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The result of a verification.
+/// The result of comparing a password with a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is another password.
+pub enum PasswordCheck {
+    /// Also the result of comparing with no hash.
     Wrong,
-    /// It is the one.
-    Right,
-    /// It is the one, and here is its hash under today's parameters.
-    RightButOutdated(PasswordHash),
+    /// The hash has the current parameters.
+    Correct,
+    /// The hash has other parameters than the current ones; here is a current one.
+    CorrectButOutdated(PasswordHash),
 }
 
-/// Turns passwords into hashes, off the threads that serve requests.
+/// Hashes and compares passwords, off the threads that serve requests.
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
-    /// Hashes a new password.
+    /// Hashes with the current parameters.
     async fn hash(&self, password: Password) -> Result<PasswordHash, HashError>;
-    /// Compares with `against`; `None` costs as much as a comparison and is always [`Verdict::Wrong`], so that an
-    /// unknown address cannot be told from a wrong password by the time it takes.
+    /// Compares with `against`. `None` is always [`PasswordCheck::Wrong`] and takes as long as a comparison, so that the
+    /// time does not reveal whether an email address has an account.
     async fn verify(
         &self,
         candidate: crate::kernel::Secret,
         against: Option<PasswordHash>,
-    ) -> Result<Verdict, HashError>;
+    ) -> Result<PasswordCheck, HashError>;
 }
 
-/// One outbox row that this process has claimed.
+/// An outbox row that this process has claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedEvent {
-    /// Row id and `message_id`.
+    /// Also the `message_id`.
     pub id: EventId,
-    /// `type` of the message.
+    /// The `type` of the message.
     pub kind: String,
-    /// Body of the message, byte for byte.
+    /// The body of the message, byte for byte.
     pub payload: String,
-    /// How often it was refused before.
+    /// How often the broker has refused it before.
     pub attempts: u32,
-    /// Absent on rows written by hand.
+    /// `None` on rows inserted by hand.
     pub request_id: Option<RequestId>,
-    /// Absent on rows written by hand.
+    /// `None` on rows inserted by hand.
     pub traceparent: Option<TraceParent>,
 }
 
-/// A batch that this process alone may publish until the lease ends.
+/// Events that only this process may publish until the lease ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Proof of the lease: settling under another token changes nothing.
+pub struct ClaimedBatch {
+    /// Settling with another token changes nothing.
     pub token: uuid::Uuid,
     /// Oldest first.
     pub events: Vec<ClaimedEvent>,
 }
 
-/// What the broker said to one event.
+/// How publishing one event ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
-    /// Routed and stored: the only outcome that lets a row be marked.
+    /// Routed and stored: the only outcome after which a row is marked as published.
     Confirmed,
-    /// The broker gave it back or refused it: it stays pending and its attempt counts.
+    /// The broker returned or refused it: it stays pending, and the attempt counts.
     Refused(String),
-    /// No answer: the broker is away or too slow. It stays pending and no attempt is spent.
+    /// The broker is unreachable or too slow: it stays pending, and no attempt counts.
     Unanswered,
 }
 
-/// A refused event with the wait that follows from its attempts.
+/// An event that the broker refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedEvent {
-    /// The row.
+    /// Id of the outbox row.
     pub id: EventId,
-    /// What the broker said.
+    /// The reason that the broker gave.
     pub reason: String,
-    /// How long to leave it alone.
+    /// Delay before the next attempt.
     pub retry_in: std::time::Duration,
 }
 
-/// How each event of a claim ended.
+/// How each event of a claimed batch ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
-    /// To be marked published.
+    /// To be marked as published.
     pub confirmed: Vec<EventId>,
-    /// To be tried later.
+    /// To be retried later.
     pub refused: Vec<RefusedEvent>,
-    /// To be given back as they were.
+    /// To be released unchanged.
     pub unanswered: Vec<EventId>,
 }
 
-/// Where events wait.
+/// The transactional outbox: events that have yet to be published.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Leases up to `batch_max` pending events that are due. The lease ends by itself after `lease`.
-    async fn claim(&self, batch_max: u32, lease: std::time::Duration) -> Result<Claim, DependencyError>;
-    /// Writes down how a claim ended. Rows that another process has claimed since are left alone; returns how many
-    /// rows were changed.
+    /// Claims up to `batch_max` pending events that are due, oldest first, for the duration of `lease`.
+    async fn claim(&self, batch_max: u32, lease: std::time::Duration) -> Result<ClaimedBatch, DependencyError>;
+    /// Stores how a claimed batch ended and returns the number of changed rows. Rows that another process has claimed
+    /// since are left unchanged.
     async fn settle(&self, token: uuid::Uuid, settlement: Settlement) -> Result<u64, DependencyError>;
 }
 
-/// What waits in the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Depth {
-    /// Events that are not published.
-    pub events: usize,
-    /// Age of the oldest of them, by the store's clock; zero while nothing waits.
-    pub oldest_age: std::time::Duration,
-}
-
-/// Looks at the outbox without touching it.
-#[async_trait]
-pub trait OutboxDepth: Send + Sync {
-    /// What waits now.
-    async fn depth(&self) -> Result<Depth, DependencyError>;
-}
-
-/// Takes events to the broker.
+/// Publishes events to the broker.
 #[async_trait]
 pub trait EventPublisher: Send + Sync {
-    /// Publishes all of them and waits for all answers; the outcomes stand in the order of `events`.
+    /// Waits for the confirms of all events. The outcomes are in the order of `events`.
     async fn publish(&self, events: &[ClaimedEvent]) -> Vec<PublishOutcome>;
 }
 
-/// Tells the relay that there is work, so that a registration does not wait for the next poll.
+/// Wakes the relay, so that a new event does not wait for the next poll.
 pub trait RelayWake: Send + Sync {
-    /// Never waits; a second wake before the first is handled is the same as one.
+    /// Never blocks. Several wakes before the relay runs count as one.
     fn wake(&self);
 }
 
-/// A signed access token and what its bearer is told about it.
+/// A signed access token.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
-    /// Compact JWS.
+    /// A compact JWS.
     pub token: crate::kernel::Secret,
     /// Lifetime from now, in seconds.
     pub expires_in_s: i64,
 }
 
-/// Why no token could be made.
+/// A token could not be signed, which is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("access token could not be signed")]
 pub struct TokenError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Makes access tokens.
+/// Issues access tokens.
 pub trait TokenIssuer: Send + Sync {
     /// A token for `user`, valid from `now` on.
     fn issue(&self, user: UserId, now: Timestamp) -> Result<AccessToken, TokenError>;
@@ -255,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_shown_to_the_store_and_to_no_log() {
+    fn debug_output_does_not_show_the_hash() {
         let hash = PasswordHash::new("$argon2id$v=19$m=8,t=1,p=1$salt$hash".to_owned());
         assert_eq!(hash.expose(), "$argon2id$v=19$m=8,t=1,p=1$salt$hash");
         assert_eq!(format!("{hash:?}"), "[hash]");

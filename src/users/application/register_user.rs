@@ -1,4 +1,4 @@
-//! Register a person: hash, store person and event together, wake the relay, hand out a token.
+//! Register a user: hash the password, store the user and the event together, wake the relay, issue a token.
 
 use std::sync::Arc;
 
@@ -10,60 +10,60 @@ use crate::users::application::ports::{
 };
 use crate::users::domain::{EmailAddress, Password, PersonName, User};
 
-/// The use case and its ports.
+/// The use case with its ports.
 pub struct RegisterUser {
-    /// Where the person is kept.
+    /// Stores the user and the event.
     pub users: Arc<dyn UserStore>,
-    /// Makes the hash.
+    /// Hashes the password.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Makes the token.
+    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
-    /// Woken after the commit.
+    /// Is woken after the commit.
     pub relay: Arc<dyn RelayWake>,
-    /// The present.
+    /// When the user registers.
     pub clock: Arc<dyn Clock>,
-    /// New ids.
+    /// Ids of the user and the event.
     pub ids: Arc<dyn IdSource>,
 }
 
-/// What a person sends to register, already parsed.
+/// A valid registration.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// Given name.
+    /// Trimmed.
     pub first_name: PersonName,
-    /// Family name.
+    /// Trimmed.
     pub last_name: PersonName,
-    /// Login name.
+    /// Lower-cased.
     pub email: EmailAddress,
-    /// Chosen password.
+    /// Exactly as sent.
     pub password: Password,
 }
 
-/// A person who has just been stored.
+/// A successful registration.
 #[derive(Clone, Debug)]
 pub struct Registered {
-    /// As stored.
+    /// As it is stored.
     pub user: User,
-    /// For the requests that follow.
+    /// For requests to either role.
     pub access_token: AccessToken,
 }
 
-/// Why nobody was registered.
+/// Why a registration failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// The address has an account.
+    /// The email address has an account.
     #[error("email address is taken")]
     EmailExists,
-    /// The hasher's queue is full.
+    /// The queue of the password hasher is full.
     #[error("too many passwords are being hashed")]
     Overloaded,
-    /// The store could not be asked, or not in time.
+    /// The store failed or timed out.
     #[error("registration could not be stored")]
     Store(#[source] DependencyError),
-    /// The hasher broke down.
+    /// A bug in the password hasher.
     #[error("password could not be hashed")]
     Hash(#[source] HashError),
-    /// The person is stored, but no token could be made.
+    /// A bug: the user is stored, but no token could be signed.
     #[error("no token for the new user")]
     Token(#[source] TokenError),
 }
@@ -80,10 +80,10 @@ impl Classified for RegisterError {
 }
 
 impl RegisterUser {
-    /// Registers `new`. The hash is made before the address is looked at, so that a taken one costs the same time.
+    /// Hashes before it checks the email address, so that the time does not reveal whether that has an account.
     ///
     /// # Errors
-    /// [`RegisterError`]; nothing is stored then, except under `Token`.
+    /// [`RegisterError`]. Nothing is stored then, except with `Token`.
     pub async fn execute(&self, new: NewUser, origin: Origin) -> Result<Registered, RegisterError> {
         let password_hash = self.hasher.hash(new.password).await.map_err(|e| match e {
             HashError::Overloaded => RegisterError::Overloaded,

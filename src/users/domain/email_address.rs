@@ -1,21 +1,21 @@
-//! The address a person logs in with.
+//! The email address that a user logs in with.
 
 use email_address::{EmailAddress as Syntax, Options};
 
-/// Longest address, in bytes.
+/// Length limit in bytes.
 ///
 /// # Source
 /// RFC 5321 §4.5.3.1.3 (a path of 256 octets, less the angle brackets).
 const BYTES_MAX: usize = 254;
 
-/// A syntactically valid address, folded to lower case: two spellings that differ in case are one account.
+/// A syntactically valid address, lower-cased: spellings that differ only in case belong to one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmailAddress(String);
 
-/// Why a text is no [`EmailAddress`].
+/// Why a text is not an [`EmailAddress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmailRefused {
-    /// Over 254 bytes, before or after folding.
+    /// Over 254 bytes, before or after lower-casing.
     #[error("must be at most 254 bytes long")]
     TooLong,
     /// Not `local@domain.tld`.
@@ -24,27 +24,24 @@ pub enum EmailRefused {
 }
 
 impl EmailAddress {
-    /// Reads an address as a client sends it. Nothing is trimmed: a blank at either end is refused.
-    ///
-    /// # Errors
-    /// [`EmailRefused`] with the rule that was broken.
+    /// Whitespace at either end is refused, not trimmed.
     pub fn parse(text: &str) -> Result<Self, EmailRefused> {
-        let folded = text.to_lowercase();
-        if text.len() > BYTES_MAX || folded.len() > BYTES_MAX {
+        let lower = text.to_lowercase();
+        if text.len() > BYTES_MAX || lower.len() > BYTES_MAX {
             return Err(EmailRefused::TooLong);
         }
         let options = Options::default()
-            .with_required_tld() // `root@localhost` is nobody's account here
-            .without_domain_literal() // nor is `a@[127.0.0.1]`
-            .without_display_text(); // nor `Ada <ada@example.com>`
-        let plain = !folded.chars().any(|c| c.is_whitespace() || c.is_control());
-        match Syntax::parse_with_options(&folded, options) {
-            Ok(_) if plain => Ok(Self(folded)),
+            .with_required_tld() // `root@localhost` is refused
+            .without_domain_literal() // `a@[127.0.0.1]` is refused
+            .without_display_text(); // `Ada <ada@example.com>` is refused
+        let plain = !lower.chars().any(|c| c.is_whitespace() || c.is_control());
+        match Syntax::parse_with_options(&lower, options) {
+            Ok(_) if plain => Ok(Self(lower)),
             _ => Err(EmailRefused::NotAnAddress),
         }
     }
 
-    /// The folded address.
+    /// Lower-cased.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -61,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn a_text_that_is_not_an_address_is_refused() {
         for text in [
             "",
             "ada",
@@ -79,7 +76,7 @@ mod tests {
             "ada\0@example.com",
             "\"a\u{1}b\"@example.com",
             "ada@example..com",
-            // Quoted, the standard allows them.
+            // The standard allows these in quotes.
             "\"a b\"@example.com",
             "\"a\u{7f}b\"@example.com",
             "\"a\tb\"@example.com",
@@ -89,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_254_bytes_is_taken_and_one_of_255_is_not() {
+    fn an_address_of_254_bytes_is_accepted_and_one_of_255_is_not() {
         let domain = ["d".repeat(61), "e".repeat(61), "f".repeat(61), "com".to_owned()].join(".");
         let of = |bytes: usize| format!("{}@{domain}", "a".repeat(bytes - domain.len() - 1));
         assert_eq!(EmailAddress::parse(&of(254)).map(|e| e.as_str().len()), Ok(254));
@@ -97,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_grows_or_shrinks_when_it_is_folded_is_counted_before_and_after() {
+    fn the_length_is_checked_before_and_after_lower_casing() {
         // Two bytes that become three, and three that become one.
         for (letter, count) in [("\u{130}", 100), ("\u{212a}", 85)] {
             let text = format!("{}@example.com", letter.repeat(count));
@@ -113,14 +110,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn folding_an_address_again_changes_nothing(text in "[a-zA-Z0-9.]{1,20}@[a-zA-Z]{1,10}\\.[a-zA-Z]{2,5}") {
+        fn lower_casing_again_changes_nothing(text in "[a-zA-Z0-9.]{1,20}@[a-zA-Z]{1,10}\\.[a-zA-Z]{2,5}") {
             if let Ok(once) = EmailAddress::parse(&text) {
                 prop_assert_eq!(EmailAddress::parse(once.as_str()), Ok(once));
             }
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>()) {
+        fn the_parser_never_panics(text in any::<String>()) {
             let _ = EmailAddress::parse(&text);
         }
     }

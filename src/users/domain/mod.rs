@@ -1,4 +1,4 @@
-//! What a person is here, and the rules that a registration must keep. Pure values, parsed once at the edge.
+//! Users and the rules of a registration. Pure values, parsed once at the edge.
 
 mod email_address;
 mod password;

@@ -1,20 +1,19 @@
-//! A password as a person chose it.
+//! The password that a user chooses.
 
 use crate::kernel::Secret;
 
-/// Fewest characters.
 const CHARS_MIN: usize = 8;
-/// Most bytes: beyond it, hashing would be a way to keep us busy.
+/// Bounds the cost of a hash.
 const BYTES_MAX: usize = 1024;
 
-/// A password that may become an account's. Taken exactly as sent: no trimming, no folding, no truncation.
+/// A password that is valid for a new account. Used exactly as sent: not trimmed, not normalized, not truncated.
 ///
 /// # Source
 /// OWASP ASVS 5.0 §6.2.1, §6.2.8, §6.2.9.
 #[derive(Clone, Debug)]
 pub struct Password(Secret);
 
-/// Why a text cannot become a password.
+/// Why a text is not a [`Password`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordRefused {
     /// Under 8 characters.
@@ -23,16 +22,13 @@ pub enum PasswordRefused {
     /// Over 1,024 bytes.
     #[error("must be at most 1024 bytes long")]
     TooLong,
-    /// Holds U+0000.
+    /// Contains U+0000.
     #[error("must not contain the NUL character")]
     ContainsNul,
 }
 
 impl Password {
-    /// Takes a text as a password.
-    ///
-    /// # Errors
-    /// [`PasswordRefused`] with the rule that was broken.
+    /// Checks length and characters; whether it is a good password is not checked.
     pub fn parse(text: &str) -> Result<Self, PasswordRefused> {
         if text.len() > BYTES_MAX {
             return Err(PasswordRefused::TooLong);
@@ -46,7 +42,7 @@ impl Password {
         Ok(Self(Secret::new(text)))
     }
 
-    /// The text, for the hasher alone.
+    /// For the hasher only.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -68,18 +64,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_1024_bytes_is_taken_and_one_of_1025_is_not() {
+    fn a_password_of_1024_bytes_is_accepted_and_one_of_1025_is_not() {
         assert_eq!(refused(&"a".repeat(1024)), None);
         assert_eq!(refused(&"a".repeat(1025)), Some(PasswordRefused::TooLong));
     }
 
     #[test]
-    fn blanks_at_the_ends_belong_to_the_password() {
+    fn whitespace_at_the_ends_belongs_to_the_password() {
         assert_eq!(Password::parse("  spaced  ").map(|p| p.expose().to_owned()), Ok("  spaced  ".to_owned()));
     }
 
     #[test]
-    fn nul_is_refused_by_its_own_name() {
+    fn a_nul_character_has_an_error_of_its_own() {
         assert_eq!(refused("1234\u{0}5678"), Some(PasswordRefused::ContainsNul));
     }
 }

@@ -1,16 +1,15 @@
 //! A first or last name.
 
-/// Most characters of a name.
 const CHARS_MAX: usize = 100;
 
-/// A name of 1 to 100 characters, without blanks at its ends.
+/// A trimmed name of 1 to 100 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersonName(String);
 
-/// Why a text is no [`PersonName`].
+/// Why a text is not a [`PersonName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameRefused {
-    /// Nothing but blanks.
+    /// Empty after trimming.
     #[error("must not be blank")]
     Blank,
     /// Over 100 characters after trimming.
@@ -22,10 +21,7 @@ pub enum NameRefused {
 }
 
 impl PersonName {
-    /// Reads a name; blanks at its ends are dropped.
-    ///
-    /// # Errors
-    /// [`NameRefused`] with the rule that was broken.
+    /// Trims the name.
     pub fn parse(text: &str) -> Result<Self, NameRefused> {
         let name = text.trim();
         if name.is_empty() {
@@ -40,7 +36,7 @@ impl PersonName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The name itself.
+    /// Trimmed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blanks_at_the_ends_are_dropped() {
+    fn a_name_is_trimmed() {
         assert_eq!(PersonName::parse("  Ada ").map(|n| n.as_str().to_owned()), Ok("Ada".to_owned()));
     }
 
@@ -62,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_and_control_characters_are_refused() {
+    fn blank_names_and_control_characters_are_refused() {
         assert_eq!(PersonName::parse(" \t "), Err(NameRefused::Blank));
         assert_eq!(PersonName::parse(""), Err(NameRefused::Blank));
         assert_eq!(PersonName::parse("A\u{0}da"), Err(NameRefused::ControlCharacter));

@@ -1,19 +1,19 @@
-//! A registered person.
+//! A registered user.
 
 use crate::kernel::{Timestamp, UserId};
 use crate::users::domain::{EmailAddress, PersonName};
 
-/// A person as registered. The password's hash is not part of it: only login reads that.
+/// A user as registered. The hash of the password is not part of it: only a login reads that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Also the `sub` of the person's tokens and the owner of the wallet.
+    /// Also the `sub` of access tokens and the owner of the wallet.
     pub id: UserId,
-    /// Given name.
+    /// Trimmed.
     pub first_name: PersonName,
-    /// Family name.
+    /// Trimmed.
     pub last_name: PersonName,
-    /// Folded to lower case, unique.
+    /// Lower-cased and unique.
     pub email: EmailAddress,
-    /// When the registration was decided.
+    /// By the clock of the process that registered the user.
     pub created_at: Timestamp,
 }

@@ -5,36 +5,26 @@ use actix_web::{HttpResponse, web};
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated};
-use crate::users::application::get_profile::{GetProfile, ProfileError};
+use crate::users::application::queries::UserQueries;
+use crate::users::http::UsersApi;
 use crate::users::http::wire::UserBody;
 
-/// 200 with the bearer's profile.
-///
 /// # Errors
-/// 404 `USER_NOT_FOUND`, 503; 401 stands before it.
-pub(super) async fn handle(
-    bearer: Authenticated,
-    get_profile: web::Data<GetProfile>,
-) -> Result<HttpResponse, ApiError> {
-    let user = get_profile.execute(bearer.user_id()).await.map_err(refusal)?;
+/// 404, 503; after 401.
+async fn handle(bearer: Authenticated, queries: web::Data<dyn UserQueries>) -> Result<HttpResponse, ApiError> {
+    let user = queries.profile(bearer.user_id()).await.map_err(|e| ApiError::from_failure(&e))?;
+    let user = user.ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(UserBody::from(&user)))
 }
 
 fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "The user of this token does not exist.")
+    ApiError::new(StatusCode::NOT_FOUND, "USER_NOT_FOUND", "The user of this token no longer exists.")
 }
 
-fn refusal(error: ProfileError) -> ApiError {
-    match error {
-        ProfileError::NotFound => not_found(),
-        other @ ProfileError::Store(_) => ApiError::from_failure(&other),
-    }
-}
-
-pub(super) fn endpoint() -> Endpoint {
-    Endpoint::get("/v1/users/me", "getProfile", "Who the token is of")
-        .tag("people")
+pub(super) fn endpoint() -> Endpoint<UsersApi> {
+    Endpoint::get("/v1/users/me", handle, "getProfile", "Get the current user")
+        .tag("users")
         .bearer()
-        .answers(StatusCode::OK, "The bearer of the token.", &UserBody::example())
-        .refuses([not_found(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The user of the token.", &UserBody::example())
+        .errors([not_found(), ApiError::dependency_unavailable()])
 }

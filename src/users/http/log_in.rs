@@ -4,23 +4,25 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use slog::{Logger, warn};
-use utoipa::ToSchema;
 
-use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, JsonFields, RequestContext, TextLimiter, read_json};
+use crate::infra::http::openapi::{Endpoint, format};
+use crate::infra::http::{ApiError, Fields, RequestContext, TextLimiter, read_json};
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
 use crate::users::domain::EmailAddress;
+use crate::users::http::UsersApi;
 use crate::users::http::wire::TokenBody;
 
-/// Longest text that is compared as a password: what is longer cannot be one.
+/// No password is longer.
 const PASSWORD_BYTES_MAX: usize = 1024;
+/// A text without NUL characters.
+const NO_NUL: &str = r"^[^\x00]*$";
 
 /// 200 with a token.
 ///
 /// # Errors
-/// 400, 401 `INVALID_CREDENTIALS`, 503, 429 by account; 429 by address stands before it.
-pub(super) async fn handle(
+/// 400, 429 by account, 401, 503; after 429 by address.
+async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     context: web::ReqData<RequestContext>,
@@ -28,44 +30,51 @@ pub(super) async fn handle(
     account_limit: web::Data<TextLimiter>,
     logger: web::Data<Logger>,
 ) -> Result<HttpResponse, ApiError> {
-    let (email, password) = parse(read_json(&request, payload).await?)?;
+    let (email, password) = read_json(&request, payload).await?.read(credentials)?;
     if let Some(email) = &email {
-        // Before anybody is looked up or hashed for; whether there is such an account makes no difference.
+        // Before any look-up or hashing, and whether or not the account exists.
         account_limit.count(email.as_str()).await?;
     }
-    let logged_in = log_in.execute(email, password).await.map_err(refusal)?;
+    let logged_in = log_in.execute(email, password).await.map_err(api_error)?;
     if let Some(e) = logged_in.renewal_failed {
         let request_id = context.request_id.as_str().to_owned();
-        warn!(logger, "an outdated password hash could not be renewed"; "request_id" => request_id, "error" => chain(&e));
+        warn!(logger, "could not renew an outdated password hash"; "request_id" => request_id, "error" => chain(&e));
     }
     Ok(HttpResponse::Ok().json(TokenBody::from(&logged_in.access_token)))
 }
 
-/// Only the form of the body is checked here. A text that cannot be anybody's address or password is not told apart
-/// from a wrong one.
-fn parse(mut fields: JsonFields) -> Result<(Option<EmailAddress>, Secret), ApiError> {
-    let email = fields.text("email", |text| {
-        if text.contains('\0') { Err("must not contain the NUL character") } else { Ok(EmailAddress::parse(text).ok()) }
-    });
-    let password = fields.text("password", |text| {
-        if text.contains('\0') {
-            Err("must not contain the NUL character")
-        } else if text.len() > PASSWORD_BYTES_MAX {
-            Err("must be at most 1024 bytes long")
-        } else {
-            Ok(Secret::new(text))
-        }
-    });
-    fields.finish(email.zip(password))
+/// A text that cannot be an email address or a password is wrong credentials, not an invalid body.
+fn credentials(body: &mut Fields) -> Option<(Option<EmailAddress>, Secret)> {
+    let no_nul = |text: &str| if text.contains('\0') { Err("must not contain the NUL character") } else { Ok(()) };
+    let email = body.text(
+        "email",
+        |text| no_nul(text).map(|()| EmailAddress::parse(text).ok()),
+        |email| email.pattern(Some(NO_NUL)),
+    );
+    let password = body.text(
+        "password",
+        |text| match text.len() {
+            0..=PASSWORD_BYTES_MAX => no_nul(text).map(|()| Secret::new(text)),
+            _ => Err("must be at most 1024 bytes long"),
+        },
+        |password| {
+            password
+                .description(Some("At most 1024 bytes."))
+                .format(Some(format("password")))
+                .max_length(Some(PASSWORD_BYTES_MAX))
+                .pattern(Some(NO_NUL))
+        },
+    );
+    email.zip(password)
 }
 
 fn invalid_credentials() -> ApiError {
-    let message = "The email address or the password is wrong.";
+    let message = "Wrong email address or password.";
     ApiError::new(StatusCode::UNAUTHORIZED, "INVALID_CREDENTIALS", message)
         .with_header(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"))
 }
 
-fn refusal(error: LogInError) -> ApiError {
+fn api_error(error: LogInError) -> ApiError {
     match error {
         LogInError::InvalidCredentials => invalid_credentials(),
         LogInError::Overloaded => ApiError::overloaded(),
@@ -73,25 +82,13 @@ fn refusal(error: LogInError) -> ApiError {
     }
 }
 
-/// The body, for the document: it is read by [`parse`].
-#[derive(ToSchema)]
-#[schema(as = Credentials, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct Request {
-    #[schema(pattern = r"^[^\x00]*$")]
-    email: String,
-    /// At most 1024 bytes.
-    #[schema(format = "password", max_length = 1024, pattern = r"^[^\x00]*$")]
-    password: String,
-}
-
-pub(super) fn endpoint() -> Endpoint {
-    let bad = JsonFields::parse(br#"{"email":5}"#).and_then(parse);
-    Endpoint::post("/v1/auth/login", "logIn", "Log in, and get a token")
-        .tag("people")
-        .about("A wrong password and an unknown address get the same answer, after the same time.")
-        .limited()
-        .body::<Request>(json!({"email": "ada@example.com", "password": "correct horse battery"}), bad.err())
-        .answers(StatusCode::OK, "Logged in.", &TokenBody::example())
-        .refuses([invalid_credentials(), ApiError::dependency_unavailable()])
+pub(super) fn endpoint() -> Endpoint<UsersApi> {
+    let example = json!({"email": "ada@example.com", "password": "correct horse battery"});
+    Endpoint::post("/v1/auth/login", handle, "logIn", "Log in")
+        .tag("users")
+        .about("A wrong password and an unknown email address get the same response, after the same time.")
+        .limited(|api: &UsersApi| &api.login_limit)
+        .body("Credentials", credentials, example, &json!({"email": 5}))
+        .returns(StatusCode::OK, "Logged in.", &TokenBody::example())
+        .errors([invalid_credentials(), ApiError::dependency_unavailable()])
 }

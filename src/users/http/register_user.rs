@@ -5,12 +5,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
 
-use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, JsonFields, RequestContext, read_json};
+use crate::infra::http::openapi::{Endpoint, format};
+use crate::infra::http::{ApiError, Fields, RequestContext, read_json};
 use crate::users::application::ports::Origin;
 use crate::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use crate::users::domain::{EmailAddress, Password, PersonName};
+use crate::users::http::UsersApi;
 use crate::users::http::wire::{TokenBody, UserBody};
 
 #[derive(Serialize, ToSchema)]
@@ -21,29 +23,46 @@ struct Body {
     token: TokenBody,
 }
 
-/// 201 with the person and a token.
+/// 201 with the user and a token.
 ///
 /// # Errors
-/// 400, 409 `EMAIL_EXISTS`, 503; 429 stands before it.
-pub(super) async fn handle(
+/// 400, 409, 503; after 429.
+async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     context: web::ReqData<RequestContext>,
     register_user: web::Data<RegisterUser>,
 ) -> Result<HttpResponse, ApiError> {
-    let new = parse(read_json(&request, payload).await?)?;
+    let new = read_json(&request, payload).await?.read(registration)?;
     let RequestContext { request_id, traceparent } = context.into_inner();
-    let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(refusal)?;
+    let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(api_error)?;
     Ok(HttpResponse::Created().json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
 }
 
-fn parse(mut fields: JsonFields) -> Result<NewUser, ApiError> {
-    let first_name = fields.text("firstName", PersonName::parse);
-    let last_name = fields.text("lastName", PersonName::parse);
-    let email = fields.text("email", EmailAddress::parse);
-    let password = fields.text("password", Password::parse);
-    let new = || Some(NewUser { first_name: first_name?, last_name: last_name?, email: email?, password: password? });
-    fields.finish(new())
+fn registration(body: &mut Fields) -> Option<NewUser> {
+    let name = |name: ObjectBuilder| {
+        name.description(Some("No control characters; leading and trailing whitespace is removed."))
+            .min_length(Some(1))
+            .max_length(Some(100))
+            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))
+    };
+    let first_name = body.text("firstName", PersonName::parse, name);
+    let last_name = body.text("lastName", PersonName::parse, name);
+    let email = body.text("email", EmailAddress::parse, |email| {
+        email
+            .description(Some("At most 254 bytes; case-insensitive."))
+            .format(Some(format("email")))
+            .max_length(Some(254))
+    });
+    let password = body.text("password", Password::parse, |password| {
+        password
+            .description(Some("At least 8 characters, at most 1024 bytes; used exactly as sent."))
+            .format(Some(format("password")))
+            .min_length(Some(8))
+            .max_length(Some(1024))
+            .pattern(Some(r"^[^\x00]*$"))
+    });
+    Some(NewUser { first_name: first_name?, last_name: last_name?, email: email?, password: password? })
 }
 
 fn email_exists() -> ApiError {
@@ -51,7 +70,7 @@ fn email_exists() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
 }
 
-fn refusal(error: RegisterError) -> ApiError {
+fn api_error(error: RegisterError) -> ApiError {
     match error {
         RegisterError::EmailExists => email_exists(),
         RegisterError::Overloaded => ApiError::overloaded(),
@@ -61,41 +80,14 @@ fn refusal(error: RegisterError) -> ApiError {
     }
 }
 
-/// The body, for the document: it is read by [`parse`].
-#[derive(ToSchema)]
-#[schema(as = Registration, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct Request {
-    /// No control characters; blanks at its ends are dropped.
-    #[schema(
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    first_name: String,
-    /// No control characters; blanks at its ends are dropped.
-    #[schema(
-        min_length = 1,
-        max_length = 100,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-    )]
-    last_name: String,
-    /// At most 254 bytes. Upper and lower case are the same.
-    #[schema(format = "email", max_length = 254)]
-    email: String,
-    /// 8 characters to 1024 bytes, taken exactly as sent.
-    #[schema(format = "password", min_length = 8, max_length = 1024, pattern = r"^[^\x00]*$")]
-    password: String,
-}
-
-pub(super) fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"firstName": "Ada", "lastName": "Lovelace", "email": "ada@example.com", "password": "correct horse battery"});
-    let bad = JsonFields::parse(br#"{"firstName":"Ada","lastName":" ","email":"ada","colour":"red"}"#).and_then(parse);
-    Endpoint::post("/v1/auth/register", "register", "Register, and get a token")
-        .tag("people")
-        .about("The wallet is made by the wallet role, normally some milliseconds after this answer.")
-        .limited()
-        .body::<Request>(example, bad.err())
-        .answers(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
-        .refuses([email_exists(), ApiError::dependency_unavailable()])
+    let bad = json!({"firstName": "Ada", "lastName": " ", "email": "ada", "colour": "red"});
+    Endpoint::post("/v1/auth/register", handle, "register", "Register a user")
+        .tag("users")
+        .about("The response includes an access token. The wallet role creates the wallet a few milliseconds later.")
+        .limited(|api: &UsersApi| &api.register_limit)
+        .body("Registration", registration, example, &bad)
+        .returns(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
+        .errors([email_exists(), ApiError::dependency_unavailable()])
 }

@@ -1,4 +1,4 @@
-//! The bodies that more than one endpoint answers with.
+//! What more than one endpoint of this role returns.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::users::application::ports::AccessToken;
 use crate::users::domain::User;
 
-/// A person, as the API shows one.
+/// A registered user.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
 #[serde(rename_all = "camelCase")]
@@ -15,7 +15,7 @@ pub(super) struct UserBody {
     id: String,
     first_name: String,
     last_name: String,
-    /// In lower case.
+    /// Lower-cased.
     #[schema(format = "email")]
     email: String,
     #[schema(format = "date-time")]
@@ -23,7 +23,6 @@ pub(super) struct UserBody {
 }
 
 impl UserBody {
-    /// The person of the document's examples.
     pub(super) fn example() -> Self {
         Self {
             id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e".to_owned(),
@@ -47,24 +46,21 @@ impl From<&User> for UserBody {
     }
 }
 
-/// A token, as the API hands one out.
-///
-/// # Source
-/// RFC 6749 §5.1, in the API's own case.
+// RFC 6749 §5.1, with names in camelCase.
+/// An access token.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Token)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenBody {
-    /// A JWT, to be sent as `Authorization: Bearer …` to either role.
+    /// A JWT. Send it as `Authorization: Bearer …` to either role.
     access_token: String,
     #[schema(pattern = "^Bearer$")]
     token_type: &'static str,
-    /// Seconds for which it holds.
+    /// Lifetime in seconds.
     expires_in: i64,
 }
 
 impl TokenBody {
-    /// The token of the document's examples.
     pub(super) fn example() -> Self {
         Self {
             access_token: "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.…".to_owned(),

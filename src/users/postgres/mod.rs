@@ -1,11 +1,13 @@
-//! The users database: its schema, and the stores over it.
+//! The users database: its schema, stores and queries.
 
 mod outbox_backlog;
 mod outbox_store;
+mod queries;
 mod user_store;
 
-pub use outbox_backlog::{Backlog, Named, PgOutboxBacklog, Refusal, ReopenedPage, Written};
+pub use outbox_backlog::{Backlog, PgOutboxBacklog, TimeRange};
 pub use outbox_store::PgOutbox;
+pub use queries::PgUserQueries;
 pub use user_store::PgUserStore;
 
 use crate::infra::postgres::Migrations;
@@ -14,7 +16,7 @@ mod scripts {
     refinery::embed_migrations!("migrations/users");
 }
 
-/// What this role's database needs.
+/// The schema, and the rights of the runtime user.
 pub const MIGRATIONS: Migrations = Migrations {
     runner: scripts::migrations::runner,
     grants: &[
@@ -23,7 +25,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "GRANT SELECT, INSERT ON outbox",
         "GRANT UPDATE (status, attempts, last_error, published_at, next_attempt_at, claimed_until, claim_token) ON outbox",
         "GRANT SELECT, INSERT, DELETE, UPDATE (spent_until) ON rate_limits",
-        // What has been applied: a process without the owner's password sees that nothing is missing.
+        // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
     ],
 };

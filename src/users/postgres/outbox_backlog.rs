@@ -1,4 +1,4 @@
-//! The outbox as an operator sees it: what waits in it, and published events put back so that they wait again.
+//! The outbox for operators: the backlog, and republishing events.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -8,79 +8,78 @@ use crate::kernel::{EventId, Timestamp};
 
 /// Shown in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "purse outbox";
-/// Rows that are looked at in one statement: each is a short transaction, so that the relay never waits for long.
-const ROWS_A_PAGE: i64 = 5_000;
-/// Different words of the broker that are told, most frequent first.
+/// Rows per statement: short transactions, so that the relay never waits for long.
+const ROWS_PER_PAGE: i64 = 5_000;
+/// Maximum number of different reasons that are shown, the most frequent first.
 const REFUSALS_MAX: i64 = 20;
 
-/// What waits.
+/// The events that are not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Events that are not published.
+    /// All of them.
     pub pending: i64,
-    /// Those of them that a relay has in hand just now.
+    /// Claimed by a relay at the moment.
     pub claimed: i64,
-    /// Those of them that the broker has given back or refused at least once.
+    /// Returned or refused by the broker at least once.
     pub refused: i64,
-    /// The most attempts that one of them has spent.
+    /// The largest number of attempts of one event.
     pub attempts_max: i32,
-    /// When the oldest of them was written.
+    /// When the oldest event was written.
     pub oldest: Option<Timestamp>,
-    /// How long ago that was, in seconds, by the database's clock.
+    /// Age of the oldest event in seconds, by the clock of the database.
     pub oldest_seconds: Option<i64>,
-    /// The last words of the broker on them.
+    /// The last reasons that the broker gave.
     pub refusals: Vec<Refusal>,
 }
 
-/// What the broker said the last time, to how many of the events that wait.
+/// The pending events that the broker refused last for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its words.
+    /// The reason that the broker gave.
     pub error: String,
-    /// How many events.
+    /// The number of events.
     pub events: i64,
-    /// The most attempts that one of those has spent.
+    /// The largest number of attempts of one event.
     pub attempts_max: i32,
-    /// When the next of them is tried again.
+    /// When the first of them is retried.
     pub next_attempt: Timestamp,
 }
 
-/// When events were written; the beginning is included, the end is not.
+/// When events were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Not before this moment.
+pub struct TimeRange {
+    /// Inclusive.
     pub since: Option<Timestamp>,
-    /// Before this moment.
+    /// Exclusive.
     pub until: Option<Timestamp>,
 }
 
-/// What became of one page of the outbox.
+/// The result of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReopenedPage {
-    /// Rows that were looked at.
+    /// Rows that were read.
     pub looked_at: i64,
-    /// Published events among them that fit.
+    /// Published events in the time range.
     pub reopened: i64,
-    /// Where the next page begins; `None` after the last one.
+    /// `None` after the last page.
     pub next: Option<EventId>,
 }
 
-/// An event that was asked for by its id and is there.
+/// An event that was requested by id and exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named {
-    /// Its id.
+pub struct FoundEvent {
+    /// As requested.
     pub id: EventId,
-    /// Whether it was published, so that it could be put back; else it waits anyway.
+    /// Whether it was published before and is pending again; else it was pending all along.
     pub was_published: bool,
 }
 
-/// The outbox, open for an operator.
 pub struct PgOutboxBacklog {
     session: Session,
 }
 
 impl PgOutboxBacklog {
-    /// Connects as the runtime user, whose rights suffice.
+    /// The runtime user has the rights that this needs.
     ///
     /// # Errors
     /// [`DbError`].
@@ -88,7 +87,7 @@ impl PgOutboxBacklog {
         Ok(Self { session: Session::open(connector, APPLICATION_NAME).await? })
     }
 
-    /// What waits.
+    /// The backlog, in one snapshot.
     ///
     /// # Errors
     /// [`DbError`].
@@ -125,7 +124,7 @@ impl PgOutboxBacklog {
         })
     }
 
-    /// About how many events the outbox holds, as the database estimates it; 0 where it has not counted yet.
+    /// The number of events by the statistics of PostgreSQL; 0 before it has collected any.
     ///
     /// # Errors
     /// [`DbError`].
@@ -135,12 +134,12 @@ impl PgOutboxBacklog {
         Ok(self.session.client().query_one(estimate, &[]).await?.try_get(0)?)
     }
 
-    /// Puts the published events of the next page back that were written in that time; a relay publishes them again as
-    /// if they were new. The pages follow the ids, so that each event is met once.
+    /// Makes the published events of the next page pending again if they were written in `range`. Pages are in the order
+    /// of ids, so each event is read once.
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn reopen_page(&self, after: Option<EventId>, written: Written) -> Result<ReopenedPage, DbError> {
+    pub async fn reopen_page(&self, after: Option<EventId>, range: TimeRange) -> Result<ReopenedPage, DbError> {
         let page = self
             .session
             .client()
@@ -158,7 +157,7 @@ impl PgOutboxBacklog {
                  )
                  SELECT (SELECT count(*) FROM page) AS looked_at, (SELECT count(*) FROM reopened) AS reopened,
                         (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last",
-                &[&start(after), &written.since, &written.until, &ROWS_A_PAGE],
+                &[&start(after), &range.since, &range.until, &ROWS_PER_PAGE],
             )
             .await?;
         read_page(&page)
@@ -168,7 +167,7 @@ impl PgOutboxBacklog {
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn count_page(&self, after: Option<EventId>, written: Written) -> Result<ReopenedPage, DbError> {
+    pub async fn count_page(&self, after: Option<EventId>, range: TimeRange) -> Result<ReopenedPage, DbError> {
         let page = self
             .session
             .client()
@@ -182,17 +181,17 @@ impl PgOutboxBacklog {
                                            AND ($2::timestamptz IS NULL OR created_at >= $2)
                                            AND ($3::timestamptz IS NULL OR created_at < $3)) AS reopened
                  FROM page",
-                &[&start(after), &written.since, &written.until, &ROWS_A_PAGE],
+                &[&start(after), &range.since, &range.until, &ROWS_PER_PAGE],
             )
             .await?;
         read_page(&page)
     }
 
-    /// Puts those of the named events back that are published, and returns those that are there at all.
+    /// Makes the published ones of these events pending again, and returns those that exist.
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn reopen_named(&self, ids: &[EventId]) -> Result<Vec<Named>, DbError> {
+    pub async fn reopen_named(&self, ids: &[EventId]) -> Result<Vec<FoundEvent>, DbError> {
         let rows = self
             .session
             .client()
@@ -215,7 +214,7 @@ impl PgOutboxBacklog {
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn find_named(&self, ids: &[EventId]) -> Result<Vec<Named>, DbError> {
+    pub async fn find_named(&self, ids: &[EventId]) -> Result<Vec<FoundEvent>, DbError> {
         let find = "-- users.backlog.find_named ($1 ids)
              SELECT id, status = 'published' AS was_published FROM outbox WHERE id = ANY($1) ORDER BY id";
         let rows = self.session.client().query(find, &[&uuids(ids)]).await?;
@@ -235,7 +234,7 @@ fn uuids(ids: &[EventId]) -> Vec<Uuid> {
 fn read_page(row: &Row) -> Result<ReopenedPage, DbError> {
     let looked_at: i64 = row.try_get("looked_at")?;
     let last: Option<Uuid> = row.try_get("last")?;
-    let next = last.filter(|_| looked_at == ROWS_A_PAGE).map(EventId::from_uuid);
+    let next = last.filter(|_| looked_at == ROWS_PER_PAGE).map(EventId::from_uuid);
     Ok(ReopenedPage { looked_at, reopened: row.try_get("reopened")?, next })
 }
 
@@ -248,6 +247,6 @@ fn read_refusal(row: &Row) -> Result<Refusal, DbError> {
     })
 }
 
-fn read_named(row: &Row) -> Result<Named, DbError> {
-    Ok(Named { id: EventId::from_uuid(row.try_get("id")?), was_published: row.try_get("was_published")? })
+fn read_named(row: &Row) -> Result<FoundEvent, DbError> {
+    Ok(FoundEvent { id: EventId::from_uuid(row.try_get("id")?), was_published: row.try_get("was_published")? })
 }

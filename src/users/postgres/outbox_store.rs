@@ -1,4 +1,4 @@
-//! The outbox in PostgreSQL: claims are leases, so no transaction is open while the broker is asked.
+//! The outbox in PostgreSQL. Claims are leases, so no transaction is open while events are published.
 
 use std::time::Duration;
 
@@ -8,19 +8,18 @@ use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError};
 use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent, fault};
-use crate::users::application::ports::{Claim, ClaimedEvent, Depth, Outbox, OutboxDepth, Settlement};
+use crate::users::application::ports::{ClaimedBatch, ClaimedEvent, Outbox, Settlement};
 
-/// Longest kept word of the broker, in characters.
+/// Maximum stored length of a reason of the broker, in characters.
 const LAST_ERROR_CHARS_MAX: usize = 500;
 
-/// [`Outbox`] and [`OutboxDepth`] over the users database.
 pub struct PgOutbox {
     database: Database,
     ids: std::sync::Arc<dyn IdSource>,
 }
 
 impl PgOutbox {
-    /// Over this pool; claim tokens come from `ids`.
+    /// `ids` gives the claim tokens.
     pub const fn new(database: Database, ids: std::sync::Arc<dyn IdSource>) -> Self {
         Self { database, ids }
     }
@@ -50,11 +49,11 @@ fn uuids(ids: &[EventId]) -> Vec<Uuid> {
 
 #[async_trait]
 impl Outbox for PgOutbox {
-    async fn claim(&self, batch_max: u32, lease: Duration) -> Result<Claim, DependencyError> {
+    async fn claim(&self, batch_max: u32, lease: Duration) -> Result<ClaimedBatch, DependencyError> {
         let token = self.ids.next_id();
         let claimed = self.database.run(move |client| {
             Box::pin(async move {
-                // MATERIALIZED: the rows are locked once, whatever plan joins them.
+                // MATERIALIZED: the rows are locked once, whatever the plan of the join.
                 let claim = client
                     .prepare_cached(
                         "-- users.outbox.claim ($1 token, $2 lease in seconds, $3 most rows)
@@ -75,7 +74,7 @@ impl Outbox for PgOutbox {
                 if !events.is_empty() {
                     fault::point("users.S5");
                 }
-                Ok(Claim { token, events })
+                Ok(ClaimedBatch { token, events })
             })
         });
         claimed.await.map_err(|e| e.at("users.outbox.claim"))
@@ -87,7 +86,7 @@ impl Outbox for PgOutbox {
                 let Settlement { confirmed, refused, unanswered } = settlement;
                 let tx = client.transaction().await?;
                 let mut changed = 0;
-                if fault::left_out("outbox.lease_token") {
+                if fault::disabled("outbox.lease_token") {
                     tx.execute("UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp()", &[&token])
                         .await?;
                 }
@@ -135,34 +134,5 @@ impl Outbox for PgOutbox {
             })
         });
         settled.await.map_err(|e| e.at("users.outbox.settle"))
-    }
-}
-
-#[async_trait]
-impl OutboxDepth for PgOutbox {
-    async fn depth(&self) -> Result<Depth, DependencyError> {
-        let counted = self.database.run(|client| {
-            Box::pin(async move {
-                // The oldest by id, which begins with the time: the index of what is pending has it in front.
-                let look = client
-                    .prepare_cached(
-                        "-- users.outbox.depth
-                         SELECT (SELECT count(*) FROM outbox WHERE status = 'pending') AS events,
-                                greatest(0, coalesce((
-                                    SELECT extract(epoch FROM clock_timestamp() - created_at)
-                                    FROM outbox WHERE status = 'pending' ORDER BY id LIMIT 1
-                                ), 0))::float8 AS oldest_age_s",
-                    )
-                    .await?;
-                let row = client.query_one(&look, &[]).await?;
-                let (events, oldest_age_s): (i64, f64) = (row.try_get("events")?, row.try_get("oldest_age_s")?);
-                Ok(Depth {
-                    events: usize::try_from(events).map_err(|_| DbError::Corrupt("outbox"))?,
-                    oldest_age: Duration::try_from_secs_f64(oldest_age_s)
-                        .map_err(|_| DbError::Corrupt("outbox.created_at"))?,
-                })
-            })
-        });
-        counted.await.map_err(|e| e.at("users.outbox.depth"))
     }
 }

@@ -1,38 +1,24 @@
-//! People in PostgreSQL.
+//! Writes registrations and reads credentials.
 
 use async_trait::async_trait;
-use tokio_postgres::Row;
 
 use crate::contracts::UserRegistered;
-use crate::infra::postgres::{Database, DbError, violated_constraint};
+use crate::infra::postgres::{Database, violated_constraint};
 use crate::kernel::{DependencyError, UserId, fault};
 use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
-use crate::users::domain::{EmailAddress, PersonName, User};
+use crate::users::domain::EmailAddress;
 
-/// The constraint that says an address is taken.
+/// The unique constraint on `users.email`.
 const EMAIL_KEY: &str = "users_email_key";
 
-/// [`UserStore`] over the users database.
 pub struct PgUserStore {
     database: Database,
 }
 
 impl PgUserStore {
-    /// Over this pool.
     pub const fn new(database: Database) -> Self {
         Self { database }
     }
-}
-
-/// The columns of a [`User`] as they stand in a row, checked on the way back in.
-fn read_user(row: &Row) -> Result<User, DbError> {
-    Ok(User {
-        id: UserId::from_uuid(row.try_get("id")?),
-        first_name: PersonName::parse(row.try_get("first_name")?).map_err(|_| DbError::Corrupt("users.first_name"))?,
-        last_name: PersonName::parse(row.try_get("last_name")?).map_err(|_| DbError::Corrupt("users.last_name"))?,
-        email: EmailAddress::parse(row.try_get("email")?).map_err(|_| DbError::Corrupt("users.email"))?,
-        created_at: row.try_get("created_at")?,
-    })
 }
 
 #[async_trait]
@@ -122,22 +108,6 @@ impl UserStore for PgUserStore {
             })
         });
         found.await.map_err(|e| e.at("users.credentials"))
-    }
-
-    async fn find(&self, id: UserId) -> Result<Option<User>, DependencyError> {
-        let found = self.database.run(move |client| {
-            Box::pin(async move {
-                let by_id = client
-                    .prepare_cached(
-                        "-- users.find
-                         SELECT id, first_name, last_name, email, created_at FROM users WHERE id = $1",
-                    )
-                    .await?;
-                let row = client.query_opt(&by_id, &[&id.as_uuid()]).await?;
-                row.as_ref().map(read_user).transpose()
-            })
-        });
-        found.await.map_err(|e| e.at("users.find"))
     }
 
     async fn renew_password_hash(&self, renewal: HashRenewal) -> Result<(), DependencyError> {

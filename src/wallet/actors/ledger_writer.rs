@@ -1,13 +1,13 @@
-//! Turns many concurrent posts into few database transactions.
+//! Groups concurrent posts into few database transactions.
 //!
 //! Owns: the queue of posts, the batches in flight.
 //! Receives: posts, the end of a batch, shutdown.
-//! Sends: each answer to its asker.
-//! Mailbox: as many posts as the queue bound allows; past it requests are turned away before they get here.
-//! Ends: on shutdown; a batch in flight ends as a task of the IO runtime whatever becomes of this actor.
+//! Sends: the result of each post, to its caller.
+//! Mailbox: as many posts as the queue bound allows; further requests are refused before they get here.
+//! Ends: on shutdown. A batch in flight is a task of the IO runtime and completes whatever happens to this actor.
 //!
-//! There is no timer. A post that finds no batch in flight is a batch of its own at once; while one is in flight posts
-//! gather, and all of them are the next one.
+//! There is no timer. A post that finds no batch in flight is written at once, as a batch of its own; while a batch is in
+//! flight posts queue up, and all of them are the next one.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,115 +20,107 @@ use slog::{Logger, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::infra::metrics::{Meters, number};
+use crate::infra::metrics::{Metrics, gauge_value};
 use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
-use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::wallet::actors::meters::{LedgerMeters, PostMeters};
-use crate::wallet::application::ports::{JournalError, Ledger, Patience, PostError, Posted};
+use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
+use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
+use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
 use crate::wallet::application::posting_queue::PostingQueue;
 use crate::wallet::domain::Draft;
 
-/// Wallets held by another process that are waited for at once, each on a connection of its own.
-const ALONE_MAX: usize = 4;
-/// Connections that a writer uses at once: those, one for the common batch, and one to find out a lost outcome.
-pub const LEDGER_CONNECTIONS: usize = ALONE_MAX + 2;
+/// Batches of set-aside wallets in flight at once; each waits for its lock on a connection of its own.
+const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
+/// Connections that a writer uses at once: those, one for the common batch, and one to look up an unknown outcome.
+pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 2;
 
-/// What a writer is built from, again and again.
-pub struct LedgerWriterPlan {
-    /// The use case.
-    pub post_batch: PostBatch,
-    /// Posts of one transaction.
-    pub batch_max: usize,
-    /// Posts that may wait.
-    pub queue_max: usize,
-    /// Where batches run.
-    pub io: runtime::Handle,
-    /// For batches.
-    pub meters: LedgerMeters,
-    /// For batches that fail.
-    pub logger: Logger,
+pub(crate) struct LedgerWriterDeps {
+    pub(crate) post_batch: PostBatch,
+    /// Most posts of one database transaction.
+    pub(crate) batch_max: usize,
+    /// Most posts in the queue and in flight.
+    pub(crate) queue_max: usize,
+    pub(crate) io: runtime::Handle,
+    pub(crate) metrics: LedgerMetrics,
+    pub(crate) logger: Logger,
 }
 
-/// The writer.
-pub struct LedgerWriter {
-    plan: Arc<LedgerWriterPlan>,
-    queue: PostingQueue<Waiting>,
+pub(crate) struct LedgerWriterActor {
+    deps: Arc<LedgerWriterDeps>,
+    queue: PostingQueue<PendingPost>,
     common_in_flight: bool,
-    alone_in_flight: usize,
-    stopping: Option<oneshot::Sender<()>>,
+    set_aside_in_flight: usize,
+    draining: Draining,
     lifeline: Lifeline,
-}
-
-/// A post that waits.
-struct Waiting {
-    draft: Draft,
-    asker: Asker,
-}
-
-/// Who waits for a post, and its place in the queue, which is free again when the post is answered.
-struct Asker {
-    answer: Option<oneshot::Sender<Result<Posted, PostError>>>,
-    /// Whether a batch with this post has begun.
-    begun: bool,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Asker {
-    fn tell(mut self, result: Result<Posted, PostError>) {
-        if let Some(answer) = self.answer.take() {
-            // A client that has hung up does not undo what was written.
-            let _ = answer.send(result);
-        }
-    }
-}
-
-impl Drop for Asker {
-    /// Something broke down before there was an answer. What is known all the same is told.
-    fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            let _ = answer.send(Err(if self.begun { PostError::OutcomeUnknown } else { PostError::NotDone }));
-        }
-    }
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Post(Waiting);
+struct PendingPost {
+    draft: Draft,
+    reply: Reply,
+}
 
-/// Posts of a batch that have to be tried again alone.
-type Held = Vec<(UserId, Waiting)>;
+/// Where the result of a post goes, with the post's slot in the queue, which is freed when this is dropped.
+struct Reply {
+    caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
+    /// Whether the post is in a batch that has begun.
+    begun: bool,
+    _slot: OwnedSemaphorePermit,
+}
 
-impl LedgerWriter {
-    /// A writer with an empty queue.
-    pub fn new(plan: Arc<LedgerWriterPlan>, lifeline: Lifeline) -> Self {
+impl Reply {
+    fn send(mut self, result: Result<Posted, PostError>) {
+        self.send_once(result);
+    }
+
+    fn send_once(&mut self, result: Result<Posted, PostError>) {
+        if let Some(caller) = self.caller.take() {
+            // A client that has hung up does not undo what was written.
+            let _ = caller.send(result);
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// Dropped without a result: something panicked. The caller still learns what is known.
+    fn drop(&mut self) {
+        self.send_once(Err(if self.begun { PostError::OutcomeUnknown } else { PostError::NotDone }));
+    }
+}
+
+/// Posts whose wallet another process had locked, to be set aside and written on their own.
+type Skipped = Vec<(UserId, PendingPost)>;
+
+impl LedgerWriterActor {
+    pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
         Self {
-            plan,
+            deps,
             queue: PostingQueue::default(),
             common_in_flight: false,
-            alone_in_flight: 0,
-            stopping: None,
+            set_aside_in_flight: 0,
+            draining: Draining::default(),
             lifeline,
         }
     }
 
-    /// Begins whatever can begin.
+    /// Begins every batch that can begin.
     fn write(&mut self, ctx: &mut Context<Self>) {
         if !self.common_in_flight {
-            let posts = self.queue.take_common(self.plan.batch_max);
+            let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
-                self.begin(posts, Patience::SkipHeld, ctx, |writer, held| {
+                self.begin(posts, LockWait::SkipLocked, ctx, |writer, skipped| {
                     writer.common_in_flight = false;
-                    writer.queue.set_aside(held);
+                    writer.queue.set_aside(skipped);
                 });
             }
         }
-        while self.alone_in_flight < ALONE_MAX {
-            let Some((user, posts)) = self.queue.take_set_aside(self.plan.batch_max) else { break };
-            self.alone_in_flight = self.alone_in_flight.saturating_add(1);
-            self.begin(posts, Patience::Wait, ctx, move |writer, _| {
-                writer.alone_in_flight = writer.alone_in_flight.saturating_sub(1);
+        while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
+            let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
+            self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
+            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
+                writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
                 writer.queue.served(user);
             });
         }
@@ -136,70 +128,94 @@ impl LedgerWriter {
 
     fn begin(
         &self,
-        posts: Vec<Waiting>,
-        patience: Patience,
+        posts: Vec<PendingPost>,
+        lock_wait: LockWait,
         ctx: &mut Context<Self>,
-        ended: impl FnOnce(&mut Self, Held) + 'static,
+        ended: impl FnOnce(&mut Self, Skipped) + 'static,
     ) {
-        let plan = Arc::clone(&self.plan);
-        let batch = self.plan.io.spawn(async move { run_batch(&plan, posts, patience).await });
-        ctx.spawn(batch.into_actor(self).map(move |held, writer, ctx| {
-            if let Ok(held) = held {
-                ended(writer, held);
+        let deps = Arc::clone(&self.deps);
+        let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, lock_wait).await });
+        ctx.spawn(batch.into_actor(self).map(move |skipped, writer, ctx| {
+            if let Ok(skipped) = skipped {
+                ended(writer, skipped);
                 writer.write(ctx);
-                writer.stop_if_done();
+                writer.finish_if_idle();
             } else {
-                // Those in the batch have been told that their outcome is unknown, and those in the queue are told that
-                // nothing was done.
+                // Callers in the batch have got OutcomeUnknown; those in the queue get NotDone when it is dropped.
                 writer.lifeline.end(EndReason::Panicked);
                 ctx.stop();
             }
         }));
     }
 
-    fn stop_if_done(&mut self) {
-        if self.common_in_flight || self.alone_in_flight > 0 || !self.queue.is_empty() {
-            return;
-        }
-        if let Some(done) = self.stopping.take() {
-            // Who asked may have given up waiting.
-            let _ = done.send(());
+    fn finish_if_idle(&mut self) {
+        if !self.common_in_flight && self.set_aside_in_flight == 0 && self.queue.is_empty() {
+            self.draining.finish();
         }
     }
 }
 
-/// Writes a batch, answers its posts, and returns those whose wallet somebody else holds.
-async fn run_batch(plan: &LedgerWriterPlan, posts: Vec<Waiting>, patience: Patience) -> Held {
-    let (drafts, askers): (Vec<_>, Vec<_>) = posts
+impl Actor for LedgerWriterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // As many as there are slots in the queue: a post with a slot never finds the mailbox full.
+        ctx.set_mailbox_capacity(self.deps.queue_max);
+    }
+}
+
+impl Handler<PendingPost> for LedgerWriterActor {
+    type Result = ();
+
+    fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
+        fault::point("ledger_writer.post");
+        self.queue.push(post.draft.user_id, post);
+        self.write(ctx);
+    }
+}
+
+impl Handler<Shutdown> for LedgerWriterActor {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
+        let drained = self.draining.begin();
+        self.finish_if_idle();
+        Box::pin(drained)
+    }
+}
+
+/// Writes a batch, replies to its callers, and returns the posts whose wallet another process has locked.
+async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: LockWait) -> Skipped {
+    let (drafts, replies): (Vec<_>, Vec<_>) = posts
         .into_iter()
-        .map(|Waiting { draft, mut asker }| {
-            asker.begun = true;
-            (draft, asker)
+        .map(|PendingPost { draft, mut reply }| {
+            reply.begun = true;
+            (draft, reply)
         })
         .unzip();
     fault::point("ledger_writer.batch");
     let began = Instant::now();
-    let BatchResult { results, failures } = plan.post_batch.execute(&drafts, patience).await;
-    let took = match patience {
-        Patience::SkipHeld => &plan.meters.commit_common,
-        Patience::Wait => &plan.meters.commit_set_aside,
+    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, lock_wait).await;
+    let duration = match lock_wait {
+        LockWait::SkipLocked => &deps.metrics.commit_common,
+        LockWait::Wait => &deps.metrics.commit_set_aside,
     };
-    took.record(began.elapsed());
-    plan.meters.batch.record(number(drafts.len()));
+    duration.record(began.elapsed());
+    deps.metrics.batch.record(gauge_value(drafts.len()));
     for failure in &failures {
-        log(&plan.logger, failure, drafts.len());
+        log(&deps.logger, failure, drafts.len());
     }
-    let mut held = Held::new();
-    for ((draft, mut asker), result) in drafts.into_iter().zip(askers).zip(results) {
+    let mut skipped = Skipped::new();
+    for ((draft, mut reply), result) in drafts.into_iter().zip(replies).zip(results) {
         match result {
-            DraftResult::Answer(result) => asker.tell(result),
+            DraftResult::Answer(result) => reply.send(result),
             DraftResult::Held => {
-                asker.begun = false;
-                held.push((draft.user_id, Waiting { draft, asker }));
+                reply.begun = false;
+                skipped.push((draft.user_id, PendingPost { draft, reply }));
             }
         }
     }
-    held
+    skipped
 }
 
 fn log(logger: &Logger, failure: &JournalError, posts: usize) {
@@ -212,73 +228,43 @@ fn log(logger: &Logger, failure: &JournalError, posts: usize) {
             warn!(logger, "batch was not written"; "posts" => posts, "error" => chain(failure));
         }
         (_, FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug) => {
-            error!(logger, "batch broke down"; "posts" => posts, "error" => chain(failure));
+            error!(logger, "batch failed because of a bug"; "posts" => posts, "error" => chain(failure));
         }
     }
 }
 
-impl Actor for LedgerWriter {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        // As many as there are places in the queue: a post that has a place never finds the mailbox full.
-        ctx.set_mailbox_capacity(self.plan.queue_max);
-    }
-}
-
-impl Handler<Post> for LedgerWriter {
-    type Result = ();
-
-    fn handle(&mut self, Post(waiting): Post, ctx: &mut Self::Context) {
-        fault::point("ledger_writer.post");
-        self.queue.push(waiting.draft.user_id, waiting);
-        self.write(ctx);
-    }
-}
-
-impl Handler<Shutdown> for LedgerWriter {
-    type Result = actix::ResponseFuture<()>;
-
-    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
-        let (done, all_done) = oneshot::channel();
-        self.stopping = Some(done);
-        self.stop_if_done();
-        Box::pin(async move { drop(all_done.await) })
-    }
-}
-
-/// [`Ledger`] to whichever writer there is at the moment, with a bound on what may wait for it.
-pub struct LedgerHandle {
-    writer: Handle<LedgerWriter>,
-    places: Arc<Semaphore>,
-    meters: PostMeters,
+/// [`Ledger`] over the running writer, with a bounded queue.
+pub(crate) struct LedgerHandle {
+    writer: Handle<LedgerWriterActor>,
+    slots: Arc<Semaphore>,
+    metrics: PostMetrics,
 }
 
 impl LedgerHandle {
-    /// At most `queue_max` posts wait or are written at once; how many there are is shown in `meters`.
-    pub fn new(writer: Handle<LedgerWriter>, queue_max: usize, meters: &Meters) -> Self {
-        let places = Arc::new(Semaphore::new(queue_max));
-        let free = Arc::clone(&places);
-        let meters = PostMeters::new(meters, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, places, meters }
+    /// At most `queue_max` posts are queued or being written at once; `metrics` exports their number.
+    pub(crate) fn new(writer: Handle<LedgerWriterActor>, queue_max: usize, metrics: &Metrics) -> Self {
+        let slots = Arc::new(Semaphore::new(queue_max));
+        let free = Arc::clone(&slots);
+        let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
+        Self { writer, slots, metrics }
     }
 
-    async fn ask(&self, draft: Draft) -> Result<Posted, PostError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
+    async fn submit(&self, draft: Draft) -> Result<Posted, PostError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
-        let (answer, answered) = oneshot::channel();
-        let asker = Asker { answer: Some(answer), begun: false, _place: place };
-        writer.try_send(Post(Waiting { draft, asker })).map_err(|_| PostError::Overloaded)?;
-        // An asker always tells something before it is gone.
-        answered.await.unwrap_or(Err(PostError::OutcomeUnknown))
+        let (caller, result) = oneshot::channel();
+        let reply = Reply { caller: Some(caller), begun: false, _slot: slot };
+        writer.try_send(PendingPost { draft, reply }).map_err(|_| PostError::Overloaded)?;
+        // `Reply` always sends a result before it is gone.
+        result.await.unwrap_or(Err(PostError::OutcomeUnknown))
     }
 }
 
 #[async_trait]
 impl Ledger for LedgerHandle {
     async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
-        let result = self.ask(draft).await;
-        self.meters.count(&result);
+        let result = self.submit(draft).await;
+        self.metrics.count(&result);
         result
     }
 }

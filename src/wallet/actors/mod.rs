@@ -1,12 +1,12 @@
-//! The actors of this role: the provisioning consumer, the retry router, the ledger writer.
+//! The actors of the wallet role.
 
 mod ledger_writer;
-mod meters;
+mod metrics;
 mod provision_batch;
 mod provision_consumer;
 mod retry_router;
 
-pub use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriter, LedgerWriterPlan};
-pub use meters::{LedgerMeters, ProvisionMeters, RouterMeters};
-pub use provision_consumer::{ProvisionConsumer, ProvisionConsumerPlan};
-pub use retry_router::{RetryRouter, RetryRouterPlan, RouterHandle};
+pub(crate) use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
+pub(crate) use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics};
+pub(crate) use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
+pub(crate) use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};

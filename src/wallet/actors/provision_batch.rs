@@ -1,4 +1,4 @@
-//! One batch of deliveries: wallets for those that can be read, and what is to become of the others. A unit of work,
+//! One batch of deliveries: creates the wallets, acks what succeeded, and decides where failed ones go. A unit of work,
 //! not an actor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,41 +9,38 @@ use futures_util::FutureExt as _;
 use slog::{Logger, debug, info};
 
 use crate::infra::amqp::AmqpError;
-use crate::infra::telemetry::{Span, Spans, Step};
+use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
-use crate::wallet::actors::meters::ProvisionMeters;
+use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
-/// What a batch needs.
 #[derive(Clone)]
 pub(super) struct ProvisionBatch {
     pub(super) provision: Arc<ProvisionWallets>,
     pub(super) reader: DeliveryReader,
-    pub(super) meters: ProvisionMeters,
+    pub(super) metrics: ProvisionMetrics,
     pub(super) spans: Spans,
     pub(super) began: Instant,
     pub(super) logger: Logger,
 }
 
-/// A delivery that has to be routed before it may be acked.
+/// A delivery that must be routed before it may be acked.
 pub(super) struct Failed {
     pub(super) delivery: ProvisionDelivery,
     pub(super) route: Route,
     pub(super) reason: String,
 }
 
-/// How a batch ended.
 #[derive(Default)]
 pub(super) struct BatchEnd {
-    /// To be routed.
     pub(super) failed: Vec<Failed>,
-    /// The database is away: to be tried again as they are, with no attempt spent.
-    pub(super) held: Vec<ProvisionDelivery>,
-    /// Why, for the log.
-    pub(super) away: Option<String>,
-    /// An ack that the broker did not hear: the connection is not worth keeping.
-    pub(super) broken: Option<AmqpError>,
+    /// Because the database is unavailable: to be processed again, without counting an attempt.
+    pub(super) not_processed: Vec<ProvisionDelivery>,
+    /// The error behind `not_processed`.
+    pub(super) outage: Option<String>,
+    /// The first ack that failed. The connection is not worth keeping.
+    pub(super) ack_error: Option<AmqpError>,
 }
 
 impl ProvisionBatch {
@@ -54,7 +51,7 @@ impl ProvisionBatch {
         for delivery in deliveries {
             match catch_unwind(AssertUnwindSafe(|| self.reader.user(&delivery))) {
                 Ok(Ok(user)) => readable.push((user, delivery)),
-                // No later try can make it readable.
+                // A retry cannot make it readable.
                 Ok(Err(poison)) => {
                     self.trace(&delivery, true);
                     end.failed.push(Failed { delivery, route: Route::DeadLetter, reason: poison.to_string() });
@@ -70,16 +67,16 @@ impl ProvisionBatch {
 
     async fn provision(&self, readable: Vec<(UserId, ProvisionDelivery)>, end: &mut BatchEnd) {
         let users = readable.iter().map(|(user, _)| *user).collect();
-        match self.make(users).await {
-            Ok(made) => self.settle(readable, &made, end).await,
-            Err(e) if e.class() == FailureClass::Unavailable => Self::hold(readable, &e, end),
-            // One of them may be the reason: each alone, so that the others are not held up.
+        match self.create(users).await {
+            Ok(created) => self.settle(readable, created, end).await,
+            Err(e) if e.class() == FailureClass::Unavailable => end.not_processed(readable, &e),
+            // One of them may be the cause: each on its own, so that the others do not fail with it.
             Err(_) if readable.len() > 1 => {
                 for (user, delivery) in readable {
-                    match self.make(vec![user]).await {
-                        Ok(made) => self.settle(vec![(user, delivery)], &made, end).await,
+                    match self.create(vec![user]).await {
+                        Ok(created) => self.settle(vec![(user, delivery)], created, end).await,
                         Err(e) if e.class() == FailureClass::Unavailable => {
-                            Self::hold(vec![(user, delivery)], &e, end);
+                            end.not_processed(vec![(user, delivery)], &e);
                         }
                         Err(e) => self.fail(delivery, &e, end),
                     }
@@ -93,48 +90,42 @@ impl ProvisionBatch {
         }
     }
 
-    /// Makes the wallets. A panic on the way is the failure of this batch and nothing else's.
-    async fn make(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
-        let made = async {
+    /// Creates the missing wallets and returns their users. A panic is an error of these deliveries only.
+    async fn create(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+        let created = async {
             for user in &users {
                 fault::point_of("wallet.provision", user);
             }
             self.provision.execute(users).await
         };
-        AssertUnwindSafe(made).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+        AssertUnwindSafe(created).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
     }
 
-    async fn settle(&self, readable: Vec<(UserId, ProvisionDelivery)>, made: &[UserId], end: &mut BatchEnd) {
-        let mut made = made.to_vec();
+    async fn settle(&self, readable: Vec<(UserId, ProvisionDelivery)>, mut created: Vec<UserId>, end: &mut BatchEnd) {
         for (user, delivery) in readable {
             let logger = describe(&self.logger, &delivery).new(slog::o!("user_id" => user.to_string()));
-            // Two deliveries for one user in one batch: one of them has made it.
-            if let Some(index) = made.iter().position(|m| *m == user) {
-                made.swap_remove(index);
-                self.meters.provisioned.increment(1);
+            // Removed, because a second delivery for the same user in this batch is a duplicate.
+            if let Some(index) = created.iter().position(|other| *other == user) {
+                created.swap_remove(index);
+                self.metrics.provisioned.increment(1);
                 info!(logger, "wallet provisioned");
             } else {
-                self.meters.duplicate.increment(1);
-                debug!(logger, "wallet was there already");
+                self.metrics.duplicate.increment(1);
+                debug!(logger, "wallet already exists");
             }
             self.trace(&delivery, false);
             if let Err(e) = delivery.ack().await {
-                // It comes again, and then the wallet is there already.
-                end.broken.get_or_insert(e);
+                // It is redelivered, and then the wallet exists.
+                end.ack_error.get_or_insert(e);
             }
             fault::point("wallet.S13");
         }
     }
 
-    fn hold(readable: Vec<(UserId, ProvisionDelivery)>, e: &DependencyError, end: &mut BatchEnd) {
-        end.held.extend(readable.into_iter().map(|(_, delivery)| delivery));
-        end.away.get_or_insert_with(|| chain(e));
-    }
-
     fn trace(&self, delivery: &ProvisionDelivery, failed: bool) {
         if let Some(trace) = &delivery.traceparent {
             self.spans.record(|| Span {
-                step: Step::Provision,
+                name: SpanName::Provision,
                 trace,
                 took: self.began.elapsed(),
                 failed,
@@ -150,12 +141,19 @@ impl ProvisionBatch {
     }
 }
 
+impl BatchEnd {
+    fn not_processed(&mut self, readable: Vec<(UserId, ProvisionDelivery)>, e: &DependencyError) {
+        self.not_processed.extend(readable.into_iter().map(|(_, delivery)| delivery));
+        self.outage.get_or_insert_with(|| chain(e));
+    }
+}
+
 fn panicked() -> DependencyError {
     // The panic hook has logged where and why.
     DependencyError::new("wallet.provision", FailureClass::Bug, "the handler panicked")
 }
 
-/// A logger that names a delivery.
+/// A logger with the ids of a delivery.
 pub(super) fn describe(logger: &Logger, delivery: &ProvisionDelivery) -> Logger {
     logger.new(slog::o!(
         "event_id" => delivery.event_id.as_deref().map(printable),
@@ -165,7 +163,7 @@ pub(super) fn describe(logger: &Logger, delivery: &ProvisionDelivery) -> Logger 
     ))
 }
 
-/// A `message_id` is whatever its publisher wrote.
+/// A `message_id` may be any text: its publisher chose it.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }

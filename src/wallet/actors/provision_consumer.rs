@@ -1,347 +1,305 @@
 //! Consumes registrations and provisions their wallets.
 //!
-//! Owns: the consuming connection, the deliveries in hand, at most one batch in flight.
+//! Owns: the consuming connection, the unacknowledged deliveries, at most one batch in flight.
 //! Receives: deliveries, the end of a batch, the end of a routing, shutdown.
 //! Sends: failed deliveries to the retry router; it calls `provision_wallets`.
-//! Mailbox: control messages; deliveries come by a stream, at most the prefetch.
-//! Ends: when the subscription ends, whatever the cause; it is built again with a new connection.
+//! Mailbox: control messages; deliveries arrive as a stream, at most as many as the prefetch.
+//! Ends: when the subscription ends for any reason; it is restarted with a new connection.
 //!
-//! While the database is away it pauses: what is in hand stays in hand, no attempt is spent, and with the prefetch full
-//! the broker sends nothing more. It does not even subscribe before the database has answered once.
+//! While the database is unavailable it pauses: deliveries stay unacknowledged, no attempt is counted, and once the
+//! prefetch is full the broker sends no more. It does not subscribe before the database has replied once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _,
-};
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _};
 use futures_util::StreamExt as _;
 use futures_util::stream::LocalBoxStream;
 use slog::{Logger, error, info, warn};
-use tokio::sync::oneshot;
 
 use crate::contracts::PROVISION_QUEUE;
-use crate::infra::amqp::{AmqpError, Broker, Consumer, Frames, Incoming};
+use crate::infra::amqp::{AmqpError, Broker, Consumer, FrameSize, Incoming};
 use crate::infra::health::HealthBoard;
-use crate::infra::system::{System, draw, roll};
+use crate::infra::system::{System, random_fraction, random_index};
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Backoff, Classified as _, FailureClass, IdSource as _, chain, fault};
-use crate::runtime::{EndReason, Lifeline, Shutdown};
-use crate::wallet::actors::meters::ProvisionMeters;
+use crate::kernel::{Backoff, DependencyError, IdSource as _, chain, fault};
+use crate::runtime::{BrokerLink, Draining, EndReason, Lifeline, Shutdown};
+use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
-use crate::wallet::amqp::{DeliveryReader, FailedDelivery, ProvisionDelivery, Route, topology};
+use crate::wallet::amqp::{DeliveryCopy, DeliveryReader, ProvisionDelivery, Route, topology};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
-/// Name of the consuming connection in the broker's listings.
+/// Name of the connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse wallet: provisioning";
-/// The check that it sets.
-const CHECK: &str = "rabbitmq";
-/// How often an absent database is asked whether it is back.
-const PAUSE: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
-/// How often a routing is tried again while the router has no connection.
-const ROUTE_AGAIN: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
+/// Between pings of an unavailable database, and between tries to route a delivery while the router has no connection.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
 
-/// From so many unanswered deliveries on a message is under suspicion. One or two of them happen to any message that
-/// was in hand when a process was stopped.
+/// From this many earlier deliveries on, a message is suspected of crashing the process. One or two happen to any
+/// message that was unacknowledged when a process was stopped.
 const SUSPECT_FROM: u32 = 3;
+/// Time for all suspects to arrive before one is picked. Otherwise the first to arrive would be picked each time, and
+/// that is the culprit once all before it are done.
+const SUSPECT_DELAY: Duration = Duration::from_millis(250);
 
-/// How long the others are given to arrive before lots are drawn among those under suspicion. The first to arrive would
-/// be drawn each time otherwise, and that is the culprit once all before it are handled.
-const LOTS_AFTER: Duration = Duration::from_millis(250);
-
-/// What a consumer is built from, again and again.
-pub struct ProvisionConsumerPlan {
-    /// The broker.
-    pub broker: Broker,
-    /// Reads deliveries.
-    pub reader: DeliveryReader,
-    /// The use case.
-    pub provision: Arc<ProvisionWallets>,
-    /// Where failures go.
-    pub router: RouterHandle,
-    /// Deliveries in hand at once.
-    pub prefetch: u16,
-    /// Where the broker's state is shown.
-    pub health: HealthBoard,
-    /// What becomes of deliveries.
-    pub meters: ProvisionMeters,
-    /// For each delivery.
-    pub spans: Spans,
-    /// For deliveries.
-    pub logger: Logger,
+pub(crate) struct ProvisionConsumerDeps {
+    pub(crate) broker: Broker,
+    pub(crate) reader: DeliveryReader,
+    pub(crate) provision: Arc<ProvisionWallets>,
+    pub(crate) router: RouterHandle,
+    /// Most unacknowledged deliveries.
+    pub(crate) prefetch: u16,
+    pub(crate) health: HealthBoard,
+    pub(crate) metrics: ProvisionMetrics,
+    pub(crate) spans: Spans,
+    pub(crate) logger: Logger,
 }
 
-/// The consumer.
-pub struct ProvisionConsumer {
-    plan: Arc<ProvisionConsumerPlan>,
+pub(crate) struct ProvisionConsumerActor {
+    deps: Arc<ProvisionConsumerDeps>,
+    link: BrokerLink,
     consumer: Option<Consumer>,
-    waiting: Vec<ProvisionDelivery>,
-    working: bool,
-    /// Whether lots may be drawn, and whether it is only a matter of time.
-    lots: Lots,
-    /// Questions to an absent database in a row; `Some` while paused.
-    paused: Option<u32>,
-    routing: usize,
-    stopping: Option<oneshot::Sender<()>>,
-    lifeline: Lifeline,
+    /// Deliveries that are in no batch yet, oldest first.
+    queue: Vec<ProvisionDelivery>,
+    batch_in_flight: bool,
+    suspects: SuspectGate,
+    /// The database is unavailable.
+    paused: bool,
+    routings_in_flight: usize,
+    draining: Draining,
 }
 
-/// When a delivery under suspicion may be handled.
+/// Whether suspect deliveries may be processed: only [`SUSPECT_DELAY`] after they were first the only ones left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lots {
-    NotYet,
-    Soon,
-    Now,
+enum SuspectGate {
+    Closed,
+    Opening,
+    Open,
 }
 
 type Subscription = (Consumer, LocalBoxStream<'static, Result<Incoming, AmqpError>>);
 
-/// Why there is no subscription.
-enum NotSubscribed {
-    Database(String),
+enum SubscribeError {
+    Database(DependencyError),
     Broker(AmqpError),
 }
 
-impl ProvisionConsumer {
-    /// A consumer without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<ProvisionConsumerPlan>, lifeline: Lifeline) -> Self {
+impl ProvisionConsumerActor {
+    pub(crate) fn new(deps: Arc<ProvisionConsumerDeps>, lifeline: Lifeline) -> Self {
+        let link = BrokerLink::new(lifeline, deps.logger.clone()).with_health(deps.health.clone());
         Self {
-            plan,
+            deps,
+            link,
             consumer: None,
-            waiting: Vec::new(),
-            working: false,
-            lots: Lots::NotYet,
-            paused: None,
-            routing: 0,
-            stopping: None,
-            lifeline,
+            queue: Vec::new(),
+            batch_in_flight: false,
+            suspects: SuspectGate::Closed,
+            paused: false,
+            routings_in_flight: 0,
+            draining: Draining::default(),
         }
     }
 
-    fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
-        if let EndReason::Unavailable(_) = &reason {
-            self.plan.health.set(CHECK, Err("not connected".to_owned()));
-        }
-        self.lifeline.end(reason);
-        ctx.stop();
-    }
-
-    fn subscribed(&mut self, subscribed: Result<Subscription, NotSubscribed>, ctx: &mut Context<Self>) {
+    fn subscribed(&mut self, subscribed: Result<Subscription, SubscribeError>, ctx: &mut Context<Self>) {
         match subscribed {
             Ok((consumer, deliveries)) => {
-                info!(self.plan.logger, "connected to the broker and consuming"; "prefetch" => self.plan.prefetch);
-                self.plan.health.set(CHECK, Ok(()));
+                info!(self.deps.logger, "connected to the broker and consuming"; "prefetch" => self.deps.prefetch);
+                self.link.connected(consumer.connection().clone());
                 self.consumer = Some(consumer);
                 ctx.add_stream(deliveries);
             }
-            Err(NotSubscribed::Broker(e)) if e.class() == FailureClass::Permanent => {
-                self.end(EndReason::Refused(e.to_string()), ctx);
-            }
-            Err(NotSubscribed::Broker(e)) => self.end(EndReason::Unavailable(chain(&e)), ctx),
-            Err(NotSubscribed::Database(why)) => {
-                // Nothing is known of the broker, and nothing is wrong with it.
-                self.lifeline.end(EndReason::Unavailable(why));
-                ctx.stop();
-            }
+            Err(SubscribeError::Broker(e)) => self.link.end(e, ctx),
+            Err(SubscribeError::Database(e)) => self.link.end_unreported(EndReason::Unavailable(chain(&e)), ctx),
         }
     }
 
-    /// Begins a batch, unless one is in flight or the database is away.
+    /// Begins a batch, unless one is in flight, the database is unavailable, or a shutdown has begun.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.working || self.paused.is_some() || self.waiting.is_empty() || self.stopping.is_some() {
+        if self.batch_in_flight || self.paused || self.queue.is_empty() || self.draining.has_begun() {
             return;
         }
-        let deliveries = take_batch(&mut self.waiting, self.lots == Lots::Now, draw);
+        let deliveries = take_batch(&mut self.queue, self.suspects == SuspectGate::Open, random_index);
         if deliveries.is_empty() {
-            if self.lots == Lots::NotYet {
-                self.lots = Lots::Soon;
-                ctx.run_later(LOTS_AFTER, |consumer, ctx| {
-                    consumer.lots = Lots::Now;
+            if self.suspects == SuspectGate::Closed {
+                self.suspects = SuspectGate::Opening;
+                ctx.run_later(SUSPECT_DELAY, |consumer, ctx| {
+                    consumer.suspects = SuspectGate::Open;
                     consumer.work(ctx);
                 });
             }
             return;
         }
-        self.working = true;
+        self.batch_in_flight = true;
         let batch = ProvisionBatch {
-            provision: Arc::clone(&self.plan.provision),
-            reader: self.plan.reader.clone(),
-            meters: self.plan.meters.clone(),
-            spans: self.plan.spans.clone(),
+            provision: Arc::clone(&self.deps.provision),
+            reader: self.deps.reader.clone(),
+            metrics: self.deps.metrics.clone(),
+            spans: self.deps.spans.clone(),
             began: Instant::now(),
-            logger: self.plan.logger.clone(),
+            logger: self.deps.logger.clone(),
         };
-        let working = self.plan.broker.io().spawn(async move { batch.execute(deliveries).await });
+        let working = self.deps.broker.io().spawn(async move { batch.execute(deliveries).await });
         ctx.spawn(working.into_actor(self).map(|ended, consumer, ctx| match ended {
             Ok(ended) => consumer.batch_ended(ended, ctx),
-            Err(_) => consumer.end(EndReason::Panicked, ctx),
+            Err(_) => consumer.link.end(EndReason::Panicked, ctx),
         }));
     }
 
     fn batch_ended(&mut self, ended: BatchEnd, ctx: &mut Context<Self>) {
-        self.working = false;
-        if let Some(e) = ended.broken {
-            return self.end(EndReason::Unavailable(chain(&e)), ctx);
+        self.batch_in_flight = false;
+        if let Some(e) = ended.ack_error {
+            return self.link.end(e, ctx);
         }
         for failed in ended.failed {
             self.route(failed, ctx);
         }
-        if !ended.held.is_empty() {
-            let why = ended.away.unwrap_or_default();
-            warn!(self.plan.logger, "the database is away; provisioning pauses until it is back"; "error" => why);
-            // In front: they came first.
-            self.waiting.splice(0..0, ended.held);
-            self.pause(0, ctx);
+        if !ended.not_processed.is_empty() {
+            let error = ended.outage.unwrap_or_default();
+            warn!(self.deps.logger, "database unavailable; provisioning pauses until it is back"; "error" => error);
+            // In front, because they are the oldest.
+            self.queue.splice(0..0, ended.not_processed);
+            self.paused = true;
+            self.resume_when_database_replies(0, ctx);
         }
         self.work(ctx);
-        self.stop_if_done();
+        self.finish_if_idle();
     }
 
-    /// Asks the database again later, until it answers.
-    fn pause(&mut self, questions: u32, ctx: &mut Context<Self>) {
-        self.paused = Some(questions);
-        let provision = Arc::clone(&self.plan.provision);
-        let asked = async move {
-            tokio::time::sleep(PAUSE.delay(questions, roll())).await;
-            // Nothing to make: only whether it answers.
-            provision.execute(Vec::new()).await.is_ok()
+    fn resume_when_database_replies(&mut self, failed_pings: u32, ctx: &mut Context<Self>) {
+        let wallets = Arc::clone(&self.deps.provision.wallets);
+        let pinged = async move {
+            tokio::time::sleep(RETRY_BACKOFF.delay(failed_pings, random_fraction())).await;
+            wallets.ping().await
         };
-        ctx.spawn(asked.into_actor(self).map(move |back, consumer, ctx| {
-            if back {
-                consumer.paused = None;
-                info!(consumer.plan.logger, "the database is back; provisioning goes on");
+        ctx.spawn(pinged.into_actor(self).map(move |pinged, consumer, ctx| {
+            if pinged.is_ok() {
+                consumer.paused = false;
+                info!(consumer.deps.logger, "database is back; provisioning resumes");
                 consumer.work(ctx);
             } else {
-                consumer.pause(questions.saturating_add(1), ctx);
+                consumer.resume_when_database_replies(failed_pings.saturating_add(1), ctx);
             }
         }));
     }
 
     /// Has a copy published, and acks the original only when the broker has confirmed the copy. Until then the
-    /// delivery stays in hand; the others go on without it.
+    /// delivery stays unacknowledged; other deliveries do not wait for it.
     fn route(&mut self, failed: Failed, ctx: &mut Context<Self>) {
-        self.routing = self.routing.saturating_add(1);
+        self.routings_in_flight = self.routings_in_flight.saturating_add(1);
         let Failed { delivery, route, reason } = failed;
-        let logger = describe(&self.plan.logger, &delivery);
-        let copy = FailedDelivery::copy(&delivery, &route, &reason, System.next_id());
-        let (router, meters) = (self.plan.router.clone(), self.plan.meters.clone());
+        let logger = describe(&self.deps.logger, &delivery);
+        let copy = DeliveryCopy::new(&delivery, &route, &reason, System.next_id());
+        let (router, metrics) = (self.deps.router.clone(), self.deps.metrics.clone());
         let routing = async move {
             let mut tries = 0;
             while let Err(e) = router.route(copy.clone()).await {
-                warn!(logger, "a failed delivery could not be routed yet"; "error" => e.to_string());
-                tokio::time::sleep(ROUTE_AGAIN.delay(tries, roll())).await;
+                warn!(logger, "could not route a failed delivery yet"; "error" => e.to_string());
+                tokio::time::sleep(RETRY_BACKOFF.delay(tries, random_fraction())).await;
                 tries = tries.saturating_add(1);
             }
-            meters.routed(&route);
+            metrics.routed(&route);
             match &route {
                 Route::Tier { number, .. } => {
                     warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);
                 }
                 Route::DeadLetter => {
-                    error!(logger, "provisioning was given up; the event is a dead letter"; "error" => reason);
+                    error!(logger, "provisioning failed permanently; event moved to the dead-letter queue"; "error" => reason);
                 }
             }
             delivery.ack().await
         };
         ctx.spawn(routing.into_actor(self).map(|acked, consumer, ctx| {
-            consumer.routing = consumer.routing.saturating_sub(1);
+            consumer.routings_in_flight = consumer.routings_in_flight.saturating_sub(1);
             match acked {
-                Ok(()) => consumer.stop_if_done(),
-                Err(e) => consumer.end(EndReason::Unavailable(chain(&e)), ctx),
+                Ok(()) => consumer.finish_if_idle(),
+                Err(e) => consumer.link.end(e, ctx),
             }
         }));
     }
 
-    fn stop_if_done(&mut self) {
-        if self.working || self.routing > 0 {
-            return;
-        }
-        if let Some(done) = self.stopping.take() {
-            // Who asked may have given up waiting.
-            let _ = done.send(());
+    fn finish_if_idle(&mut self) {
+        if !self.batch_in_flight && self.routings_in_flight == 0 {
+            self.draining.finish();
         }
     }
 }
 
-/// All that wait, without those under suspicion; where only those are left, one of them, by lot, if lots may be drawn.
-///
-/// A delivery that ends the process takes all that are in hand with it, and after twenty such ends the broker makes
-/// dead letters of them all. So one that has come back several times is handled alone and after the others; and by lot,
-/// so that an innocent one is not behind the culprit each time.
-fn take_batch(
-    waiting: &mut Vec<ProvisionDelivery>,
-    lots_may_be_drawn: bool,
-    draw: impl Fn(usize) -> usize,
-) -> Vec<ProvisionDelivery> {
-    let (suspects, batch): (Vec<_>, Vec<_>) =
-        std::mem::take(waiting).into_iter().partition(|delivery| delivery.unanswered_before >= SUSPECT_FROM);
-    *waiting = suspects;
-    if batch.is_empty() && !waiting.is_empty() && lots_may_be_drawn {
-        return vec![waiting.swap_remove(draw(waiting.len()))];
-    }
-    batch
-}
-
-async fn subscribe(plan: Arc<ProvisionConsumerPlan>) -> Result<Subscription, NotSubscribed> {
-    // A delivery that cannot be handled would only be counted: first the database, then the queue.
-    plan.provision.execute(Vec::new()).await.map_err(|e| NotSubscribed::Database(chain(&e)))?;
-    let subscribing = async {
-        let connection = plan.broker.connect(CONNECTION_NAME, Frames::OfTheServer).await?;
-        connection.declare(&topology(&plan.reader.ladder)).await?;
-        Consumer::subscribe(connection, PROVISION_QUEUE, plan.prefetch).await
-    };
-    let (consumer, deliveries) = subscribing.await.map_err(NotSubscribed::Broker)?;
-    Ok((consumer, deliveries.boxed_local()))
-}
-
-impl Actor for ProvisionConsumer {
+impl Actor for ProvisionConsumerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let subscribing = subscribe(Arc::clone(&self.plan));
+        let subscribing = subscribe(Arc::clone(&self.deps));
         ctx.spawn(subscribing.into_actor(self).map(|subscribed, consumer, ctx| consumer.subscribed(subscribed, ctx)));
     }
 }
 
-impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumer {
+impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumerActor {
     fn handle(&mut self, delivery: Result<Incoming, AmqpError>, ctx: &mut Self::Context) {
         fault::point("provision_consumer.delivery");
         match delivery {
             Ok(incoming) => {
-                self.waiting.push(self.plan.reader.open(incoming));
+                self.queue.push(self.deps.reader.open(incoming));
                 self.work(ctx);
             }
-            Err(e) => self.end(EndReason::Unavailable(chain(&e)), ctx),
+            Err(e) => self.link.end(e, ctx),
         }
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
-        // Cancelled by us on shutdown, or by the broker: the queue was deleted.
-        if self.stopping.is_none() && self.consumer.is_some() {
-            self.end(EndReason::Unavailable("the subscription ended".to_owned()), ctx);
+        // Cancelled by the shutdown, or else by the broker because the queue was deleted.
+        if !self.draining.has_begun() {
+            self.link.end(EndReason::Unavailable("the subscription ended".to_owned()), ctx);
         }
     }
 }
 
-impl Handler<Shutdown> for ProvisionConsumer {
+impl Handler<Shutdown> for ProvisionConsumerActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, shutdown: Shutdown, _: &mut Self::Context) -> Self::Result {
         let consumer = self.consumer.take();
-        let (done, all_done) = oneshot::channel();
-        self.stopping = Some(done);
-        self.stop_if_done();
+        let drained = self.draining.begin();
+        self.finish_if_idle();
+        let closed = self.link.close();
         Box::pin(async move {
-            if let Some(consumer) = &consumer {
-                // A connection that does not hear it is closed below all the same.
+            if let Some(consumer) = consumer {
+                // After an error the connection is closed below all the same.
                 let _ = consumer.cancel().await;
             }
-            // What cannot be settled by then, because the database hangs or the broker takes no copies, comes again.
-            let _ = tokio::time::timeout(shutdown.grace / 2, all_done).await;
-            if let Some(consumer) = consumer {
-                consumer.close().await;
-            }
+            // What is not acked by then, because the database hangs or the broker accepts no copies, is redelivered.
+            let _ = tokio::time::timeout(shutdown.grace / 2, drained).await;
+            closed.await;
         })
     }
+}
+
+async fn subscribe(deps: Arc<ProvisionConsumerDeps>) -> Result<Subscription, SubscribeError> {
+    // Without the database each delivery would only be counted as failed, so it comes first.
+    deps.provision.wallets.ping().await.map_err(SubscribeError::Database)?;
+    let subscribing = async {
+        let connection = deps.broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
+        connection.declare(&topology(&deps.reader.ladder)).await?;
+        Consumer::subscribe(connection, PROVISION_QUEUE, deps.prefetch).await
+    };
+    let (consumer, deliveries) = subscribing.await.map_err(SubscribeError::Broker)?;
+    Ok((consumer, deliveries.boxed_local()))
+}
+
+/// Takes all deliveries except suspects; if only suspects are left and `suspects_allowed`, one of them at random.
+///
+/// A delivery that crashes the process makes the broker redeliver all unacknowledged ones, and after twenty crashes all
+/// of them would become dead letters. So a suspect is processed alone and after the others; and in random order, so that
+/// an innocent one is not behind the culprit each time. `pick` returns an index below its argument.
+fn take_batch(
+    queue: &mut Vec<ProvisionDelivery>,
+    suspects_allowed: bool,
+    pick: impl Fn(usize) -> usize,
+) -> Vec<ProvisionDelivery> {
+    let (suspects, batch): (Vec<_>, Vec<_>) =
+        std::mem::take(queue).into_iter().partition(|delivery| delivery.earlier_deliveries >= SUSPECT_FROM);
+    *queue = suspects;
+    if batch.is_empty() && !queue.is_empty() && suspects_allowed {
+        return vec![queue.swap_remove(pick(queue.len()))];
+    }
+    batch
 }

@@ -1,133 +1,108 @@
-//! Takes failed deliveries to the retry ladder or the dead letters, and keeps the broker's topology as it is declared.
+//! Moves failed deliveries to the retry ladder or the dead letters, and keeps the broker's topology declared.
 //!
-//! Owns: the publishing connection, the copies that wait, at most one batch in flight.
-//! Receives: a copy to publish, the end of a batch, shutdown; its timer, to look at the connection and the topology.
-//! Sends: the broker's answer, to whoever asked.
-//! Mailbox: bounded by the prefetch, since each waiting delivery asks once at a time.
-//! Ends: when the broker is away or stops answering; it is built again with a new connection and fresh declarations.
+//! Owns: the publishing connection, the copies to publish, at most one batch in flight.
+//! Receives: a copy to publish, the end of a batch, its timers (connection, topology), shutdown.
+//! Sends: the result of a publish, to its caller.
+//! Mailbox: bounded by the prefetch, since each unacknowledged delivery publishes one copy at a time.
+//! Ends: when the broker is unavailable or confirms nothing; the restarted actor connects and declares again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
-};
+use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
 use slog::{Logger, info};
 use tokio::sync::oneshot;
 
 use crate::infra::amqp::{AmqpError, Broker};
-use crate::kernel::{Classified, FailureClass, chain, fault};
-use crate::runtime::{EndReason, Handle, Lifeline, Shutdown};
-use crate::wallet::actors::meters::RouterMeters;
-use crate::wallet::amqp::{FailedDelivery, RetryPublisher, RouteError};
+use crate::kernel::fault;
+use crate::runtime::{BrokerLink, EndReason, Handle, Lifeline, Shutdown};
+use crate::wallet::actors::metrics::RouterMetrics;
+use crate::wallet::amqp::{DeliveryCopy, RetryPublisher, RouteError};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
-/// How often an idle connection is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the topology is declared again. Who deletes an exchange or a binding leaves both connections alive, and
-/// events would be unroutable until somebody noticed.
-const DECLARE_EVERY: Duration = Duration::from_secs(5);
+const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Deleting an exchange or a binding closes no connection, so only declaring it again restores it: events are
+/// unroutable for at most this long.
+const DECLARE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a router is built from, again and again.
-pub struct RetryRouterPlan {
-    /// The broker.
-    pub broker: Broker,
-    /// The tiers.
-    pub ladder: Arc<RetryLadder>,
-    /// For the connection and the dead letters.
-    pub meters: RouterMeters,
-    /// For connections.
-    pub logger: Logger,
+pub(crate) struct RetryRouterDeps {
+    pub(crate) broker: Broker,
+    pub(crate) ladder: Arc<RetryLadder>,
+    pub(crate) metrics: RouterMetrics,
+    pub(crate) logger: Logger,
 }
 
-/// The router.
-pub struct RetryRouter {
-    plan: Arc<RetryRouterPlan>,
+pub(crate) struct RetryRouterActor {
+    deps: Arc<RetryRouterDeps>,
+    link: BrokerLink,
     publisher: Option<Arc<RetryPublisher>>,
-    waiting: Vec<Publish>,
+    queue: Vec<Publish>,
     publishing: bool,
-    lifeline: Lifeline,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Publish {
-    copy: FailedDelivery,
-    answer: oneshot::Sender<Result<(), RouteError>>,
+    copy: DeliveryCopy,
+    result: oneshot::Sender<Result<(), RouteError>>,
 }
 
-impl RetryRouter {
-    /// A router without a connection; it connects when it starts.
-    pub const fn new(plan: Arc<RetryRouterPlan>, lifeline: Lifeline) -> Self {
-        Self { plan, publisher: None, waiting: Vec::new(), publishing: false, lifeline }
-    }
-
-    fn end(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
-        // A connection that is gone is not blocked.
-        self.plan.meters.blocked.set(0);
-        self.lifeline.end(reason);
-        ctx.stop();
+impl RetryRouterActor {
+    pub(crate) fn new(deps: Arc<RetryRouterDeps>, lifeline: Lifeline) -> Self {
+        let link = BrokerLink::new(lifeline, deps.logger.clone()).with_gauge(deps.metrics.blocked.clone());
+        Self { deps, link, publisher: None, queue: Vec::new(), publishing: false }
     }
 
     fn connected(&mut self, connected: Result<RetryPublisher, AmqpError>, ctx: &mut Context<Self>) {
         match connected {
             Ok(publisher) => {
-                info!(self.plan.logger, "connected to the broker");
+                info!(self.deps.logger, "connected to the broker");
+                self.link.connected(publisher.connection().clone());
                 self.publisher = Some(Arc::new(publisher));
-                ctx.run_interval(LOOK_EVERY, |router, ctx| {
-                    if router.publisher.as_ref().is_some_and(|publisher| !publisher.is_open()) {
-                        router.end(EndReason::Unavailable("the connection to the broker was lost".to_owned()), ctx);
-                    } else {
+                ctx.run_interval(CONNECTION_CHECK_INTERVAL, |router, ctx| {
+                    if !router.link.end_if_lost(ctx) {
                         router.publish(ctx);
                     }
                 });
-                // Once at once: the first look must not wait.
+                // Now too, so that the gauge of dead letters has a value at once.
                 self.declare(ctx);
-                ctx.run_interval(DECLARE_EVERY, Self::declare);
+                ctx.run_interval(DECLARE_INTERVAL, Self::declare);
                 self.publish(ctx);
             }
-            Err(e) => self.broker_failed(&e, ctx),
-        }
-    }
-
-    fn broker_failed(&mut self, e: &AmqpError, ctx: &mut Context<Self>) {
-        match e.class() {
-            FailureClass::Permanent => self.end(EndReason::Refused(e.to_string()), ctx),
-            _ => self.end(EndReason::Unavailable(chain(e)), ctx),
+            Err(e) => self.link.end(e, ctx),
         }
     }
 
     fn declare(&mut self, ctx: &mut Context<Self>) {
-        // A batch in flight would lose its answers with the channel if a declaration were refused.
-        let free = |publisher: &Arc<RetryPublisher>| !self.publishing && !publisher.is_blocked();
-        let Some(publisher) = self.publisher.clone().filter(free) else { return };
-        let plan = Arc::clone(&self.plan);
-        let declared = async move { publisher.declare(&plan.ladder).await };
+        let Some(publisher) = self.publisher.clone() else { return };
+        // A refused declaration closes the channel, and a batch in flight would lose its confirms.
+        if self.publishing || self.link.is_blocked() {
+            return;
+        }
+        let deps = Arc::clone(&self.deps);
+        let declared = async move { publisher.declare(&deps.ladder).await };
         ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| match declared {
-            Ok(dead_letters) => router.plan.meters.dead_letters.set(dead_letters),
-            Err(e) => router.broker_failed(&e, ctx),
+            Ok(dead_letters) => router.deps.metrics.dead_letters.set(dead_letters),
+            Err(e) => router.link.end(e, ctx),
         }));
     }
 
-    /// Publishes all that waits, unless a batch is in flight or the broker takes nothing at the moment.
+    /// Publishes all queued copies, unless a batch is in flight or the broker blocks publishing.
     fn publish(&mut self, ctx: &mut Context<Self>) {
-        // Whoever no longer waits has lost the delivery, and it comes again.
-        self.waiting.retain(|publish| !publish.answer.is_closed());
+        // A caller that is gone has lost its delivery, which the broker redelivers.
+        self.queue.retain(|publish| !publish.result.is_closed());
         let Some(publisher) = self.publisher.clone() else { return };
-        let blocked = publisher.is_blocked();
-        self.plan.meters.blocked.set(u8::from(blocked));
-        if self.publishing || self.waiting.is_empty() || blocked {
+        if self.link.is_blocked() || self.publishing || self.queue.is_empty() {
             return;
         }
         self.publishing = true;
-        let (copies, answers): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().map(|p| (p.copy, p.answer)).unzip();
-        let batch = self.plan.broker.io().spawn(async move {
+        let (copies, callers): (Vec<_>, Vec<_>) = self.queue.drain(..).map(|p| (p.copy, p.result)).unzip();
+        let batch = self.deps.broker.io().spawn(async move {
             let results = publisher.publish(copies).await;
             let failure = results.iter().find_map(|result| result.clone().err());
-            for (answer, result) in answers.into_iter().zip(results) {
-                // Who asked may be gone; the original is delivered again then.
-                let _ = answer.send(result);
+            for (caller, result) in callers.into_iter().zip(results) {
+                // A caller that is gone has lost its delivery, which the broker redelivers.
+                let _ = caller.send(result);
             }
             failure
         });
@@ -135,62 +110,56 @@ impl RetryRouter {
             router.publishing = false;
             match ended {
                 Ok(None) => router.publish(ctx),
-                Ok(Some(_)) if router.publisher.as_ref().is_some_and(|publisher| publisher.is_blocked()) => {}
-                // A new connection declares its queues anew: the cure for a deleted one too.
-                Ok(Some(failure)) => router.end(EndReason::Unavailable(failure.to_string()), ctx),
-                Err(_) => router.end(EndReason::Panicked, ctx),
+                Ok(Some(_)) if router.link.is_blocked() => {}
+                // A new connection redeclares the queues, which also restores a deleted one.
+                Ok(Some(failure)) => router.link.end(EndReason::Unavailable(failure.to_string()), ctx),
+                Err(_) => router.link.end(EndReason::Panicked, ctx),
             }
         }));
     }
 }
 
-impl Actor for RetryRouter {
+impl Actor for RetryRouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let plan = Arc::clone(&self.plan);
-        let connecting = async move { RetryPublisher::connect(&plan.broker, &plan.ladder).await };
+        let deps = Arc::clone(&self.deps);
+        let connecting = async move { RetryPublisher::connect(&deps.broker, &deps.ladder).await };
         ctx.spawn(connecting.into_actor(self).map(|connected, router, ctx| router.connected(connected, ctx)));
     }
 }
 
-impl Handler<Publish> for RetryRouter {
+impl Handler<Publish> for RetryRouterActor {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
         fault::point("retry_router.publish");
-        self.waiting.push(publish);
+        self.queue.push(publish);
         self.publish(ctx);
     }
 }
 
-impl Handler<Shutdown> for RetryRouter {
+impl Handler<Shutdown> for RetryRouterActor {
     type Result = actix::ResponseFuture<()>;
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
-        // The consumer, which alone asks, has been stopped before.
-        let publisher = self.publisher.take();
-        Box::pin(async move {
-            if let Some(publisher) = publisher.and_then(Arc::into_inner) {
-                publisher.close().await;
-            }
-        })
+        // The consumer, which is the only caller, has been stopped before.
+        self.publisher = None;
+        Box::pin(self.link.close())
     }
 }
 
-/// The way to whichever router there is at the moment.
+/// Sends copies to the running router.
 #[derive(Clone, Default)]
-pub struct RouterHandle(pub Handle<RetryRouter>);
+pub(crate) struct RouterHandle(pub(crate) Handle<RetryRouterActor>);
 
 impl RouterHandle {
-    /// Publishes a copy, and returns when the broker has confirmed it.
-    ///
-    /// # Errors
-    /// [`RouteError`]; the copy may have arrived all the same if there was no answer.
-    pub async fn route(&self, copy: FailedDelivery) -> Result<(), RouteError> {
-        let router = self.0.get().ok_or(RouteError::Unanswered)?;
-        let (answer, answered) = oneshot::channel();
-        router.send(Publish { copy, answer }).await.map_err(|_| RouteError::Unanswered)?;
-        answered.await.unwrap_or(Err(RouteError::Unanswered))
+    /// Publishes a copy, and returns when the broker has confirmed it. After [`RouteError::Unconfirmed`] the copy may
+    /// have arrived all the same.
+    pub(crate) async fn route(&self, copy: DeliveryCopy) -> Result<(), RouteError> {
+        let router = self.0.get().ok_or(RouteError::Unconfirmed)?;
+        let (result, published) = oneshot::channel();
+        router.send(Publish { copy, result }).await.map_err(|_| RouteError::Unconfirmed)?;
+        published.await.unwrap_or(Err(RouteError::Unconfirmed))
     }
 }

@@ -1,9 +1,9 @@
-//! The wallet's side of the broker: its topology, reading deliveries, publishing copies of what failed.
+//! The wallet role's side of the broker: its topology, its deliveries, and the copies of failed ones.
 
 mod provision_delivery;
 mod retry_publisher;
 mod topology;
 
-pub use provision_delivery::{DeliveryReader, Poison, ProvisionDelivery};
-pub use retry_publisher::{FailedDelivery, RetryPublisher, Route, RouteError};
-pub use topology::topology;
+pub(crate) use provision_delivery::{DeliveryReader, ProvisionDelivery};
+pub(crate) use retry_publisher::{DeliveryCopy, RetryPublisher, Route, RouteError};
+pub(crate) use topology::topology;

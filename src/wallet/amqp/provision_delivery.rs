@@ -10,66 +10,56 @@ use crate::infra::security::event_signature::{EventSignatures, SignatureRefused,
 use crate::kernel::{RequestId, TraceParent, UserId};
 use crate::wallet::application::retry_ladder::{Attempt, RetryLadder};
 
-/// A delivery in hand, with what can be read off its envelope.
+/// An unacknowledged delivery, with what can be read without decoding its body.
 #[derive(Debug)]
-pub struct ProvisionDelivery {
+pub(crate) struct ProvisionDelivery {
     incoming: Incoming,
-    /// `message_id`, where the publisher set one.
-    pub event_id: Option<String>,
-    /// The request that caused it.
-    pub request_id: Option<RequestId>,
-    /// Its trace.
-    pub traceparent: Option<TraceParent>,
+    /// `message_id`, if the publisher set one.
+    pub(crate) event_id: Option<String>,
+    /// Id of the HTTP request that caused the event.
+    pub(crate) request_id: Option<RequestId>,
+    pub(crate) traceparent: Option<TraceParent>,
     /// Failed attempts so far.
-    pub attempt: Attempt,
-    /// How often it was in somebody's hand who died or lost the connection before answering.
-    pub unanswered_before: u32,
+    pub(crate) attempt: Attempt,
+    /// How often a consumer crashed or lost its connection before it acknowledged this message.
+    pub(crate) earlier_deliveries: u32,
 }
 
-/// Why a delivery can never be handled.
+/// Why a delivery can never be processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Poison {
-    /// Its body is no event.
+pub(crate) enum Poison {
     #[error(transparent)]
     Body(#[from] EventRefused),
-    /// Its signature is wrong.
     #[error(transparent)]
     Signature(#[from] SignatureRefused),
-    /// It has none, and one is required.
     #[error("event is not signed")]
     Unsigned,
 }
 
-/// Reads deliveries under one policy.
 #[derive(Clone)]
-pub struct DeliveryReader {
-    /// Verifies signatures.
-    pub signatures: Arc<EventSignatures>,
-    /// Whether an unsigned event is refused; a wrong signature always is.
-    pub require_signed: bool,
-    /// Knows the tiers.
-    pub ladder: Arc<RetryLadder>,
+pub(crate) struct DeliveryReader {
+    pub(crate) signatures: Arc<EventSignatures>,
+    /// Whether an unsigned event is poison; an invalid signature always is.
+    pub(crate) require_signed: bool,
+    pub(crate) ladder: Arc<RetryLadder>,
 }
 
 impl DeliveryReader {
-    /// Reads the envelope; this cannot fail.
-    pub fn open(&self, incoming: Incoming) -> ProvisionDelivery {
-        let last_death = incoming.last_death_queue();
+    /// Reads properties and headers; invalid ones count as missing.
+    pub(crate) fn open(&self, incoming: Incoming) -> ProvisionDelivery {
+        let left_queue = incoming.last_death().map(|death| death.queue);
         ProvisionDelivery {
             event_id: incoming.message_id(),
             request_id: incoming.header_text(REQUEST_ID_HEADER).as_deref().and_then(RequestId::parse),
             traceparent: incoming.header_text(TRACEPARENT_HEADER).as_deref().and_then(TraceParent::parse),
-            attempt: self.ladder.attempt(incoming.header_int(ATTEMPT_HEADER), last_death.as_deref()),
-            unanswered_before: incoming.unanswered_before(),
+            attempt: self.ladder.attempt(incoming.header_int(ATTEMPT_HEADER), left_queue.as_deref()),
+            earlier_deliveries: incoming.earlier_deliveries(),
             incoming,
         }
     }
 
-    /// Whose wallet it asks for.
-    ///
-    /// # Errors
-    /// [`Poison`].
-    pub fn user(&self, delivery: &ProvisionDelivery) -> Result<UserId, Poison> {
+    /// Decodes and verifies the event, and returns the user who needs a wallet.
+    pub(crate) fn user(&self, delivery: &ProvisionDelivery) -> Result<UserId, Poison> {
         let event = UserRegistered::decode(delivery.body())?;
         match delivery.signature() {
             None if self.require_signed => return Err(Poison::Unsigned),
@@ -88,28 +78,24 @@ impl DeliveryReader {
 }
 
 impl ProvisionDelivery {
-    /// Body.
-    pub fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         self.incoming.body()
     }
 
-    /// `x-signature`, if there is one of whatever type: what is no text is no valid signature either.
-    pub fn signature(&self) -> Option<String> {
+    /// The header `x-signature`. If it is not text it is an invalid signature, not a missing one.
+    pub(crate) fn signature(&self) -> Option<String> {
         self.incoming
             .has_header(SIGNATURE_HEADER)
             .then(|| self.incoming.header_text(SIGNATURE_HEADER).unwrap_or_default())
     }
 
-    /// `type`.
-    pub fn kind(&self) -> Option<String> {
+    /// The property `type`.
+    pub(crate) fn kind(&self) -> Option<String> {
         self.incoming.kind()
     }
 
-    /// Settles it as done with.
-    ///
-    /// # Errors
-    /// [`AmqpError`] when the broker will not hear of it: it delivers it again.
-    pub async fn ack(&self) -> Result<(), AmqpError> {
+    /// Acknowledges it. If this fails, the broker redelivers it.
+    pub(crate) async fn ack(&self) -> Result<(), AmqpError> {
         self.incoming.ack().await
     }
 }

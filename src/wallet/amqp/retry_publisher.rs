@@ -1,72 +1,70 @@
-//! Publishes a copy of a delivery that failed: into a retry tier, or to the dead letters. Confirmed, so that the
-//! original may be acked.
+//! Publishes copies of failed deliveries to a retry tier or to the dead letters, with confirms, so that the originals
+//! may be acknowledged.
 
 use crate::contracts::{
     ATTEMPT_HEADER, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, ERROR_HEADER, REQUEST_ID_HEADER, SIGNATURE_HEADER,
     TRACEPARENT_HEADER,
 };
-use crate::infra::amqp::{AmqpError, Broker, ConfirmedPublisher, Frames, HeaderValue, Outgoing, PublishResult};
+use crate::infra::amqp::{
+    AmqpError, Broker, BrokerConnection, ConfirmedPublisher, FrameSize, HeaderValue, Outgoing, PublishResult,
+};
 use crate::wallet::amqp::provision_delivery::ProvisionDelivery;
 use crate::wallet::amqp::topology::topology;
-use crate::wallet::application::retry_ladder::{Attempt, RetryLadder, Step};
+use crate::wallet::application::retry_ladder::{Attempt, LadderStep, RetryLadder};
 
-/// Name of the publishing connection in the broker's listings.
+/// Name of the connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse wallet: retries";
-/// Longest reason that travels with a message, in characters.
+/// Longest error text in the header of a copy, in characters.
 const ERROR_CHARS_MAX: usize = 500;
-
-/// Longest signature that travels on, in bytes; ours have some 400. Headers must fit into one frame.
+/// Longest signature that is copied, in bytes; valid ones have about 400. Headers must fit into one frame.
 const SIGNATURE_BYTES_MAX: usize = 4096;
 
 /// Where a failed delivery goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Into this retry tier.
+pub(crate) enum Route {
     Tier {
-        /// The tier's queue.
         queue: String,
-        /// The tier's number, from 1, for logs.
+        /// From 1, for logs and metrics.
         number: usize,
-        /// The count to send along.
+        /// Failed attempts, with the one that led here.
         attempt: Attempt,
     },
-    /// To the dead letters.
     DeadLetter,
 }
 
 impl Route {
-    /// The next step of the ladder, with what publishing it needs.
-    pub fn after(ladder: &RetryLadder, attempt: Attempt) -> Self {
+    /// The next step of the ladder after `attempt` failed.
+    pub(crate) fn after(ladder: &RetryLadder, attempt: Attempt) -> Self {
         match ladder.next(attempt) {
-            Step::Tier { tier, number, attempt } => Self::Tier { queue: tier.queue(), number, attempt },
-            Step::DeadLetter => Self::DeadLetter,
+            LadderStep::Tier { tier, number, attempt } => Self::Tier { queue: tier.queue(), number, attempt },
+            LadderStep::DeadLetter => Self::DeadLetter,
         }
     }
 }
 
-/// A copy of a delivery, on its way elsewhere.
+/// A copy of a failed delivery, addressed to its route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedDelivery(Outgoing);
+pub(crate) struct DeliveryCopy(Outgoing);
 
-impl FailedDelivery {
-    /// Copies what has to travel on: body, type, id, request, trace, signature; and adds the count and the reason.
-    /// `fallback_id` names a message that has no id of its own.
-    pub fn copy(delivery: &ProvisionDelivery, route: &Route, reason: &str, fallback_id: uuid::Uuid) -> Self {
+impl DeliveryCopy {
+    /// Copies body, type, id, request id, trace and signature, and adds the attempt and the error. `fallback_id` is for
+    /// a message without an id.
+    pub(crate) fn new(delivery: &ProvisionDelivery, route: &Route, error: &str, fallback_id: uuid::Uuid) -> Self {
         let (exchange, routing_key, attempt) = match route {
             Route::Tier { queue, attempt, .. } => ("", queue.as_str(), *attempt),
             Route::DeadLetter => (DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, delivery.attempt),
         };
-        let reason: String = reason.chars().take(ERROR_CHARS_MAX).collect();
+        let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
         let mut headers =
-            vec![(ATTEMPT_HEADER, HeaderValue::Int(attempt.count())), (ERROR_HEADER, HeaderValue::Text(reason))];
-        let carried = [
+            vec![(ATTEMPT_HEADER, HeaderValue::Int(attempt.count())), (ERROR_HEADER, HeaderValue::Text(error))];
+        let copied = [
             (REQUEST_ID_HEADER, delivery.request_id.as_ref().map(ToString::to_string)),
             (TRACEPARENT_HEADER, delivery.traceparent.as_ref().map(|t| t.as_str().to_owned())),
             (SIGNATURE_HEADER, delivery.signature().filter(|s| s.len() <= SIGNATURE_BYTES_MAX)),
         ];
-        headers.extend(carried.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::Text(text?)))));
+        headers.extend(copied.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::Text(text?)))));
         Self(Outgoing {
-            exchange: exchange.to_owned(),
+            exchange,
             routing_key: routing_key.to_owned(),
             message_id: delivery.event_id.clone().unwrap_or_else(|| fallback_id.to_string()),
             kind: delivery.kind(),
@@ -76,79 +74,58 @@ impl FailedDelivery {
     }
 }
 
-/// Why a copy did not arrive. The original stays unsettled.
+/// Why a copy is not known to have arrived. The original stays unacknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// The queue is missing or refuses; declaring it again may help.
-    #[error("the broker did not take the copy: {0}")]
+pub(crate) enum RouteError {
+    /// The queue is missing or full; declaring it again may help.
+    #[error("broker refused the copy: {0}")]
     Refused(String),
-    /// No answer.
-    #[error("the broker did not answer")]
-    Unanswered,
+    #[error("broker did not confirm the copy")]
+    Unconfirmed,
 }
 
-/// Publishes copies on a connection of its own, so that a blocked one never keeps acks from being sent.
-pub struct RetryPublisher {
+/// Publishes on its own connection, so that blocked publishing never delays acks.
+pub(crate) struct RetryPublisher {
     publisher: ConfirmedPublisher,
 }
 
 impl RetryPublisher {
-    /// Connects, and declares what it publishes to.
-    ///
-    /// # Errors
-    /// [`AmqpError`].
-    pub async fn connect(broker: &Broker, ladder: &RetryLadder) -> Result<Self, AmqpError> {
-        let connection = broker.connect(CONNECTION_NAME, Frames::Small).await?;
+    /// Connects and declares the topology.
+    pub(crate) async fn connect(broker: &Broker, ladder: &RetryLadder) -> Result<Self, AmqpError> {
+        let connection = broker.connect(CONNECTION_NAME, FrameSize::Small).await?;
         connection.declare(&topology(ladder)).await?;
         Ok(Self { publisher: ConfirmedPublisher::open(connection).await? })
     }
 
-    /// Publishes all of them and waits for all answers, in the order of `copies`. Two copies with one id do not go
-    /// into one batch: the broker's answers are told apart by it.
-    pub async fn publish(&self, copies: Vec<FailedDelivery>) -> Vec<Result<(), RouteError>> {
+    pub(crate) const fn connection(&self) -> &BrokerConnection {
+        self.publisher.connection()
+    }
+
+    /// Publishes all of them and waits for all confirms; the results are in the order of `copies`.
+    pub(crate) async fn publish(&self, copies: Vec<DeliveryCopy>) -> Vec<Result<(), RouteError>> {
         let mut results = Vec::with_capacity(copies.len());
-        for batch in without_twins(copies) {
+        for batch in batches_of_unique_ids(copies) {
             results.extend(self.publisher.publish(&batch).await.into_iter().map(|result| match result {
                 PublishResult::Confirmed => Ok(()),
-                PublishResult::Unroutable(words) => Err(RouteError::Refused(words)),
-                PublishResult::Nacked => Err(RouteError::Refused("the queue refused it".to_owned())),
-                PublishResult::Unanswered => Err(RouteError::Unanswered),
+                PublishResult::Unroutable(reason) => Err(RouteError::Refused(reason)),
+                PublishResult::Nacked => Err(RouteError::Refused("rejected by the queue".to_owned())),
+                PublishResult::Unconfirmed => Err(RouteError::Unconfirmed),
             }));
         }
         results
     }
 
-    /// Declares everything again, so that what somebody has deleted is there again, and tells how many dead letters
-    /// there are.
-    ///
-    /// # Errors
-    /// [`AmqpError`].
-    pub async fn declare(&self, ladder: &RetryLadder) -> Result<u32, AmqpError> {
-        let connection = self.publisher.connection();
-        connection.declare(&topology(ladder)).await?;
-        connection.messages(DEAD_LETTER_QUEUE).await
-    }
-
-    /// Whether the broker takes nothing at the moment.
-    pub fn is_blocked(&self) -> bool {
-        self.publisher.connection().is_blocked()
-    }
-
-    /// Whether its connection is open, as far as this side knows.
-    pub fn is_open(&self) -> bool {
-        self.publisher.connection().is_open()
-    }
-
-    /// Closes the connection.
-    pub async fn close(self) {
-        self.publisher.into_connection().close().await;
+    /// Declares the topology again, which restores what was deleted, and returns the number of dead letters.
+    pub(crate) async fn declare(&self, ladder: &RetryLadder) -> Result<u32, AmqpError> {
+        self.connection().declare(&topology(ladder)).await?;
+        self.connection().depth(DEAD_LETTER_QUEUE).await
     }
 }
 
-/// Cuts the sequence wherever an id comes again.
-fn without_twins(copies: Vec<FailedDelivery>) -> Vec<Vec<Outgoing>> {
+/// Splits the sequence wherever an id repeats, because the publisher recognises returned messages by their id.
+fn batches_of_unique_ids(copies: Vec<DeliveryCopy>) -> Vec<Vec<Outgoing>> {
     let mut batches: Vec<Vec<Outgoing>> = Vec::new();
-    for FailedDelivery(copy) in copies {
+    for DeliveryCopy(copy) in copies {
         match batches.last_mut() {
             Some(batch) if batch.iter().all(|earlier| earlier.message_id != copy.message_id) => batch.push(copy),
             _ => batches.push(vec![copy]),

@@ -1,4 +1,4 @@
-//! Look for one's wallet, and wait for it if it is still being made.
+//! Find a user's wallet, and wait for it while it is being provisioned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,35 +6,33 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::kernel::{DependencyError, Timestamp, UserId};
-use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::ports::WalletStore;
 
-/// How often a waiting request looks by itself, for a wallet that another process makes.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a waiting request asks the store, for wallets that another process creates.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The use case and its ports.
 pub struct AwaitWallet {
-    /// Where wallets are kept.
     pub wallets: Arc<dyn WalletStore>,
-    /// What this process makes.
-    pub arrivals: Arrivals,
+    /// Of the wallets that this process creates.
+    pub announcements: WalletAnnouncements,
 }
 
 impl AwaitWallet {
-    /// When the user's wallet was made; waits up to `patience` for it, `None` if it is not there by then.
+    /// When the user's wallet was created. Waits for it up to `wait_max`; `None` if it does not exist by then.
     ///
     /// # Errors
-    /// [`DependencyError`] when the store cannot be asked.
-    pub async fn execute(&self, user: UserId, patience: Duration) -> Result<Option<Timestamp>, DependencyError> {
+    /// [`DependencyError`] of the store.
+    pub async fn execute(&self, user: UserId, wait_max: Duration) -> Result<Option<Timestamp>, DependencyError> {
         if let Some(created_at) = self.wallets.created_at(user).await? {
             return Ok(Some(created_at));
         }
-        if patience.is_zero() {
+        if wait_max.is_zero() {
             return Ok(None);
         }
-        let give_up = Instant::now() + patience;
-        // Listening begins before the next look, so that nothing falls between the two.
-        let mut listener = self.arrivals.listen();
+        let give_up = Instant::now() + wait_max;
+        // Listening begins before the store is asked again, so that no wallet is missed in between.
+        let mut listener = self.announcements.listen();
         loop {
             if let Some(created_at) = self.wallets.created_at(user).await? {
                 return Ok(Some(created_at));
@@ -43,9 +41,9 @@ impl AwaitWallet {
             if now >= give_up {
                 return Ok(None);
             }
-            let look_again = (now + LOOK_EVERY).min(give_up);
-            // Whether heard or timed out: the store decides.
-            let _ = tokio::time::timeout_at(look_again, listener.heard_of(user)).await;
+            let look_again = (now + POLL_INTERVAL).min(give_up);
+            // Announced or timed out: the store decides.
+            let _ = tokio::time::timeout_at(look_again, listener.until_announced(user)).await;
         }
     }
 }
@@ -60,15 +58,19 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use uuid::Uuid;
 
-    /// Wallets in memory, and how often they were looked for.
+    /// Wallets in memory, with the number of reads.
     #[derive(Default)]
-    struct Drawer(Mutex<BTreeSet<UserId>>, AtomicUsize);
+    struct FakeWallets(Mutex<BTreeSet<UserId>>, AtomicUsize);
 
     #[async_trait]
-    impl WalletStore for Drawer {
+    impl WalletStore for FakeWallets {
         async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
             let mut wallets = self.0.lock().expect("wallets");
             Ok(users.into_iter().filter(|user| wallets.insert(*user)).collect())
+        }
+
+        async fn ping(&self) -> Result<(), DependencyError> {
+            Ok(())
         }
 
         async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
@@ -81,50 +83,50 @@ mod tests {
         UserId::from_uuid(Uuid::from_u128(7))
     }
 
-    fn house() -> (Arc<AwaitWallet>, ProvisionWallets) {
-        let (wallets, arrivals) = (Arc::new(Drawer::default()), Arrivals::default());
-        let awaiting = AwaitWallet { wallets: wallets.clone(), arrivals: arrivals.clone() };
-        (Arc::new(awaiting), ProvisionWallets { wallets, arrivals })
+    fn use_cases() -> (Arc<AwaitWallet>, ProvisionWallets) {
+        let (wallets, announcements) = (Arc::new(FakeWallets::default()), WalletAnnouncements::default());
+        let awaiting = AwaitWallet { wallets: wallets.clone(), announcements: announcements.clone() };
+        (Arc::new(awaiting), ProvisionWallets { wallets, announcements })
     }
 
     #[tokio::test]
-    async fn a_wallet_is_made_once_and_found_at_once() {
-        let (awaiting, provision) = house();
-        assert_eq!(provision.execute(vec![user()]).await.expect("made"), [user()]);
-        assert_eq!(provision.execute(vec![user()]).await.expect("made"), []);
-        assert_eq!(awaiting.execute(user(), Duration::ZERO).await.expect("asked"), Some(Timestamp::UNIX_EPOCH));
+    async fn a_wallet_is_created_once_and_found_at_once() {
+        let (awaiting, provision) = use_cases();
+        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned"), [user()]);
+        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned"), []);
+        assert_eq!(awaiting.execute(user(), Duration::ZERO).await.expect("read"), Some(Timestamp::UNIX_EPOCH));
     }
 
     #[tokio::test]
-    async fn without_patience_and_after_it_there_is_no_wallet() {
-        let (awaiting, _) = house();
-        for patience in [Duration::ZERO, Duration::from_millis(20)] {
+    async fn after_the_wait_there_is_no_wallet() {
+        let (awaiting, _) = use_cases();
+        for wait_max in [Duration::ZERO, Duration::from_millis(20)] {
             let began = Instant::now();
-            assert_eq!(awaiting.execute(user(), patience).await.expect("asked"), None);
-            assert!(began.elapsed() >= patience);
+            assert_eq!(awaiting.execute(user(), wait_max).await.expect("read"), None);
+            assert!(began.elapsed() >= wait_max);
         }
     }
 
     #[tokio::test]
-    async fn who_waits_leaves_the_store_alone_in_between() {
-        let (wallets, arrivals) = (Arc::new(Drawer::default()), Arrivals::default());
-        let awaiting = AwaitWallet { wallets: wallets.clone(), arrivals };
-        assert_eq!(awaiting.execute(user(), Duration::from_millis(20)).await.expect("asked"), None);
-        // Before it waits, once it listens, and when its patience has ended.
+    async fn a_waiting_request_does_not_read_in_between() {
+        let (wallets, announcements) = (Arc::new(FakeWallets::default()), WalletAnnouncements::default());
+        let awaiting = AwaitWallet { wallets: wallets.clone(), announcements };
+        assert_eq!(awaiting.execute(user(), Duration::from_millis(20)).await.expect("read"), None);
+        // Before it listens, after that, and when the wait is over.
         assert_eq!(wallets.1.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_when_the_wallet_comes() {
-        let (awaiting, provision) = house();
-        let mut listener = awaiting.arrivals.listen();
+    async fn a_waiting_request_returns_when_the_wallet_is_created() {
+        let (awaiting, provision) = use_cases();
+        let mut listener = awaiting.announcements.listen();
         let waiting = tokio::spawn({
             let awaiting = Arc::clone(&awaiting);
-            async move { awaiting.execute(user(), Duration::from_mins(10)).await.expect("asked") }
+            async move { awaiting.execute(user(), Duration::from_mins(10)).await.expect("read") }
         });
         tokio::task::yield_now().await;
-        provision.execute(vec![user()]).await.expect("made");
-        listener.heard_of(user()).await;
+        provision.execute(vec![user()]).await.expect("provisioned");
+        listener.until_announced(user()).await;
         assert_eq!(waiting.await.expect("waited"), Some(Timestamp::UNIX_EPOCH));
     }
 }

@@ -1,15 +1,15 @@
-//! The use cases of wallets and their ledger, one file each, and the ports that they need.
+//! Use cases of wallets and their ledger, one per file; the ports that they need; and the queries of this context.
 //!
-//! No HTTP, SQL or AMQP word stands here: what a store or a broker is, the adapters know.
+//! Nothing here knows HTTP, SQL or AMQP: that is the adapters' part.
 
-pub mod arrivals;
-pub mod await_wallet;
-pub mod get_balance;
-pub mod get_entry;
-pub mod list_entries;
+pub(crate) mod announcements;
+pub(crate) mod await_wallet;
+pub(crate) mod history;
 pub mod ports;
 pub mod post_batch;
-pub mod post_entry;
-pub mod posting_queue;
-pub mod provision_wallets;
-pub mod retry_ladder;
+pub(crate) mod posting_queue;
+pub(crate) mod provision_wallets;
+pub(crate) mod queries;
+pub(crate) mod retry_ladder;
+
+pub use history::HistoryCursor;

@@ -1,127 +1,98 @@
-//! What the use cases of this context need of the outside.
+//! Ports: what the use cases of this context need from adapters.
 
 use async_trait::async_trait;
 
-use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
-use crate::wallet::application::list_entries::HistoryPage;
-use crate::wallet::domain::{Balance, Direction, Draft, Entry, EntryRefused};
+use crate::kernel::{DependencyError, Timestamp, UserId};
+use crate::wallet::domain::{Draft, Entry, EntryRefused};
 
-/// Where wallets are kept: one a user, found by the user.
+/// Stores wallets: one per user.
 #[async_trait]
 pub trait WalletStore: Send + Sync {
-    /// Makes a wallet for each user who has none; returns those who had none. Any number of calls for one user make
-    /// one wallet.
+    /// Creates a wallet for each user who has none and returns those users. Idempotent: a user never gets a second one.
     async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError>;
-    /// When the user's wallet was made, `None` while there is none.
+    /// Fails if [`provision`](Self::provision) cannot succeed at the moment, whatever the users.
+    async fn ping(&self) -> Result<(), DependencyError>;
+    /// `None` if the user has no wallet.
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
 }
 
-/// Which entries of a wallet a page shows, newest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    /// Whose.
-    pub user_id: UserId,
-    /// Only places below this one.
-    pub before_seq: Option<i64>,
-    /// Only this direction.
-    pub direction: Option<Direction>,
-    /// Only entries at or after this moment.
-    pub from: Option<Timestamp>,
-    /// Only entries before this moment.
-    pub to: Option<Timestamp>,
-    /// Most entries of the page.
-    pub limit: u16,
-}
-
-/// Reads the ledger.
-#[async_trait]
-pub trait LedgerReader: Send + Sync {
-    /// What the wallet holds.
-    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError>;
-    /// What it held at the end of that moment.
-    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
-    /// One page of its history.
-    async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
-    /// One entry, if this user has it.
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
-}
-
-/// An answered post.
+/// The result of a post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
     /// The entry is new.
     New(Entry),
-    /// The same request had made it before.
+    /// An earlier request with the same idempotency key created the entry.
     Replayed(Entry),
 }
 
-/// Why a post has no entry to show.
+/// Why a post failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
-    /// The ledger says no; nothing was written.
+    /// A rule of the ledger; nothing was written.
     #[error(transparent)]
     Refused(#[from] EntryRefused),
-    /// The user's wallet is gone or was never there; nothing was written.
+    /// The user has no wallet; nothing was written.
     #[error("user has no wallet")]
     NoWallet,
     /// The queue is full; nothing was written.
     #[error("too many posts are waiting")]
     Overloaded,
-    /// The store is away, or somebody holds the wallet too long; nothing was written.
+    /// The store is unavailable, or the wallet was locked for too long; nothing was written.
     #[error("ledger could not be written")]
     NotDone,
-    /// The store broke off at the commit and could not be asked since: the entry may or may not be there.
+    /// The connection was lost during the commit, and the store cannot be reached since: the entry may exist or not.
     #[error("outcome of the post is unknown")]
     OutcomeUnknown,
-    /// Our own fault; nothing was written.
-    #[error("post broke down")]
+    /// Nothing was written.
+    #[error("post failed with an internal error")]
     Bug,
 }
 
-/// Writes the ledger: one post in, one answer out. How posts are put together is the writer's own affair.
+/// Posts entries; how posts are batched is the writer's concern. A port, because the writer is an actor, which this layer
+/// and the API above it may not import.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Posts `draft`, in the order in which calls for one wallet arrive.
+    /// Posts for one wallet are decided in the order of the calls.
     async fn post(&self, draft: Draft) -> Result<Posted, PostError>;
 }
 
-/// Whether a batch may wait for a wallet that another process holds.
+/// Whether a batch waits for a wallet that another process has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Leave held wallets out, and say so: a batch of many wallets must not wait for one.
-    SkipHeld,
-    /// Wait until the store's lock limit: a batch of one wallet may.
+pub enum LockWait {
+    /// Posts for a locked wallet stay undecided: one wallet must not delay a batch of many.
+    SkipLocked,
+    /// Up to the lock timeout of the store; for a batch of one wallet.
     Wait,
 }
 
-/// How one draft of a committed batch ended.
+/// What a committed batch did with one draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DraftOutcome {
-    /// A new entry.
+    /// It became this entry.
     Posted(Entry),
-    /// The entry of the same request before.
+    /// An earlier request with the same key created this entry.
     Replayed(Entry),
-    /// The ledger says no.
+    /// A rule of the ledger; nothing was written for it.
     Refused(EntryRefused),
-    /// No lock, and hence no decision: under [`Patience::SkipHeld`] somebody holds the wallet, or there is none.
+    /// Undecided: the user has no wallet or, with [`LockWait::SkipLocked`], another process has locked it.
     NotLocked,
 }
 
-/// Why a batch has no outcomes.
+/// Why a batch failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Nothing of it was written.
+    /// Nothing was written.
     #[error("batch was not written")]
     NotDone(#[source] DependencyError),
-    /// The store broke off at the commit, and asking again was in vain.
+    /// The connection was lost during the commit, and the store cannot be reached since.
     #[error("outcome of the batch is unknown")]
     Unknown(#[source] DependencyError),
 }
 
-/// The store under the ledger's writer.
+/// Writes batches to the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Writes a batch as one database transaction; the outcomes stand in the order of `drafts`. Where the commit's
-    /// outcome is in doubt it is found out before this returns, or [`JournalError::Unknown`].
-    async fn commit(&self, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, JournalError>;
+    /// Writes a batch in one database transaction. The outcomes are in the order of `drafts`. If the connection is lost
+    /// during the commit, this looks up whether it succeeded before it returns.
+    async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError>;
 }

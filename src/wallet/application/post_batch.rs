@@ -1,43 +1,43 @@
-//! Write a batch of posts, and let one that breaks it fail alone.
+//! Write a batch of posts; one that makes it fail must fail alone.
 
 use std::sync::Arc;
 
 use crate::kernel::{Classified, DependencyError, FailureClass};
-use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience, PostError, Posted};
+use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError, Posted};
 use crate::wallet::domain::Draft;
 
-/// The use case and its port.
+/// The use case with its port.
 #[derive(Clone)]
 pub struct PostBatch {
-    /// The store under it.
+    /// Where the batch is written.
     pub journal: Arc<dyn Journal>,
 }
 
-/// What one draft of a batch comes to.
+/// The result of one draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DraftResult {
-    /// To be answered.
+    /// The reply to the request.
     Answer(Result<Posted, PostError>),
-    /// Another process holds the wallet: to be tried again alone, in its order.
+    /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
     Held,
 }
 
-/// The results of a batch, in the order of its drafts, and what went wrong on the way, for the log.
+/// The result of a batch.
 #[derive(Debug)]
 pub struct BatchResult {
-    /// One a draft.
+    /// One per draft, in their order.
     pub results: Vec<DraftResult>,
-    /// The failures that the answers do not tell.
+    /// The causes of failures, for the log.
     pub failures: Vec<JournalError>,
 }
 
 impl PostBatch {
-    /// Writes `drafts` together. If the batch as a whole fails by its content, each draft is tried alone.
-    pub async fn execute(&self, drafts: &[Draft], patience: Patience) -> BatchResult {
-        match self.journal.commit(drafts, patience).await {
-            Ok(outcomes) => BatchResult { results: read(outcomes, patience), failures: Vec::new() },
+    /// Writes `drafts` together. If one of them may be the reason for a failure, each is tried alone.
+    pub async fn execute(&self, drafts: &[Draft], lock_wait: LockWait) -> BatchResult {
+        match self.journal.commit(drafts, lock_wait).await {
+            Ok(outcomes) => BatchResult { results: read(outcomes, lock_wait), failures: Vec::new() },
             Err(JournalError::NotDone(e)) if drafts.len() > 1 && may_pass_alone(&e) => {
-                self.one_by_one(drafts, patience, JournalError::NotDone(e)).await
+                self.one_by_one(drafts, lock_wait, JournalError::NotDone(e)).await
             }
             Err(e) => {
                 BatchResult { results: vec![DraftResult::Answer(Err(answer(&e))); drafts.len()], failures: vec![e] }
@@ -45,11 +45,11 @@ impl PostBatch {
         }
     }
 
-    async fn one_by_one(&self, drafts: &[Draft], patience: Patience, first: JournalError) -> BatchResult {
+    async fn one_by_one(&self, drafts: &[Draft], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(drafts.len()), failures: vec![first] };
         for draft in drafts {
-            match self.journal.commit(std::slice::from_ref(draft), patience).await {
-                Ok(outcomes) => batch.results.extend(read(outcomes, patience)),
+            match self.journal.commit(std::slice::from_ref(draft), lock_wait).await {
+                Ok(outcomes) => batch.results.extend(read(outcomes, lock_wait)),
                 Err(e) => {
                     batch.results.push(DraftResult::Answer(Err(answer(&e))));
                     batch.failures.push(e);
@@ -60,8 +60,7 @@ impl PostBatch {
     }
 }
 
-/// Whether the failure may lie in one of the drafts rather than in the store or a lock, which would fail each of them
-/// again, one after the other.
+/// Whether one draft may be the reason for the failure. A failed store or a lock would fail each of them again.
 fn may_pass_alone(error: &DependencyError) -> bool {
     match error.class() {
         FailureClass::Unavailable | FailureClass::Transient => false,
@@ -69,15 +68,15 @@ fn may_pass_alone(error: &DependencyError) -> bool {
     }
 }
 
-fn read(outcomes: Vec<DraftOutcome>, patience: Patience) -> Vec<DraftResult> {
+fn read(outcomes: Vec<DraftOutcome>, lock_wait: LockWait) -> Vec<DraftResult> {
     outcomes
         .into_iter()
         .map(|outcome| match outcome {
             DraftOutcome::Posted(entry) => DraftResult::Answer(Ok(Posted::New(entry))),
             DraftOutcome::Replayed(entry) => DraftResult::Answer(Ok(Posted::Replayed(entry))),
             DraftOutcome::Refused(refused) => DraftResult::Answer(Err(PostError::Refused(refused))),
-            DraftOutcome::NotLocked if patience == Patience::SkipHeld => DraftResult::Held,
-            // Having waited for the lock, its absence means that there is nothing to lock.
+            DraftOutcome::NotLocked if lock_wait == LockWait::SkipLocked => DraftResult::Held,
+            // Nothing was locked although the batch waited: there is nothing to lock.
             DraftOutcome::NotLocked => DraftResult::Answer(Err(PostError::NoWallet)),
         })
         .collect()
@@ -97,12 +96,12 @@ fn answer(error: &JournalError) -> PostError {
 mod tests {
     use super::*;
     use crate::kernel::{EntryId, Timestamp, UserId};
-    use crate::wallet::domain::{AmountMinor, Direction, EntryRefused, Head};
+    use crate::wallet::domain::{AmountMinor, Direction, EntryRefused, LedgerHead};
     use async_trait::async_trait;
     use uuid::Uuid;
 
-    /// A journal that fails on purpose: for a whole batch, and for the drafts of one amount.
-    struct Failing {
+    /// A journal that fails for whole batches, for drafts of one amount, or during the commit.
+    struct FailingJournal {
         whole: Option<FailureClass>,
         cents: Option<(i64, FailureClass)>,
         unknown: bool,
@@ -113,8 +112,8 @@ mod tests {
     }
 
     #[async_trait]
-    impl Journal for Failing {
-        async fn commit(&self, drafts: &[Draft], _: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+    impl Journal for FailingJournal {
+        async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
@@ -129,8 +128,8 @@ mod tests {
                 .map(|draft| match draft.amount.cents() {
                     1 => DraftOutcome::NotLocked,
                     2 => DraftOutcome::Refused(EntryRefused::InsufficientFunds),
-                    3 => DraftOutcome::Replayed(Head::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
-                    _ => DraftOutcome::Posted(Head::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
+                    3 => DraftOutcome::Replayed(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
+                    _ => DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
                 })
                 .collect())
         }
@@ -147,9 +146,9 @@ mod tests {
         }
     }
 
-    async fn results(journal: Failing, cents: &[i64], patience: Patience) -> (Vec<String>, usize) {
+    async fn results(journal: FailingJournal, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
         let drafts: Vec<_> = cents.iter().map(|c| draft(*c)).collect();
-        let batch = PostBatch { journal: Arc::new(journal) }.execute(&drafts, patience).await;
+        let batch = PostBatch { journal: Arc::new(journal) }.execute(&drafts, lock_wait).await;
         let word = |result: DraftResult| match result {
             DraftResult::Held => "held".to_owned(),
             DraftResult::Answer(Ok(Posted::New(_))) => "new".to_owned(),
@@ -159,46 +158,50 @@ mod tests {
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
     }
 
-    const SOUND: Failing = Failing { whole: None, cents: None, unknown: false };
+    const WORKING: FailingJournal = FailingJournal { whole: None, cents: None, unknown: false };
 
     #[tokio::test]
-    async fn each_outcome_becomes_its_answer_and_a_held_wallet_is_tried_again() {
-        let (told, failures) = results(SOUND, &[1, 2, 3, 4], Patience::SkipHeld).await;
-        assert_eq!(told, ["held", "debit exceeds the balance", "replayed", "new"]);
+    async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
+        let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
+        assert_eq!(results, ["held", "debit exceeds the balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
     #[tokio::test]
-    async fn a_wallet_that_was_waited_for_and_is_not_there_does_not_exist() {
-        assert_eq!(results(SOUND, &[1], Patience::Wait).await.0, ["user has no wallet"]);
+    async fn a_wallet_that_cannot_be_locked_after_waiting_does_not_exist() {
+        assert_eq!(results(WORKING, &[1], LockWait::Wait).await.0, ["user has no wallet"]);
     }
 
     #[tokio::test]
-    async fn a_draft_that_breaks_a_batch_fails_alone() {
-        let broken = Failing { whole: Some(FailureClass::Bug), cents: Some((7, FailureClass::Bug)), unknown: false };
-        let (told, failures) = results(broken, &[5, 7, 6], Patience::SkipHeld).await;
-        assert_eq!(told, ["new", "post broke down", "new"]);
+    async fn a_draft_that_fails_its_batch_fails_alone() {
+        let broken =
+            FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, FailureClass::Bug)), unknown: false };
+        let (results, failures) = results(broken, &[5, 7, 6], LockWait::SkipLocked).await;
+        assert_eq!(results, ["new", "post failed with an internal error", "new"]);
         assert_eq!(failures, 2, "the batch's and the draft's own");
     }
 
     #[tokio::test]
     async fn a_draft_that_was_alone_is_not_tried_twice() {
-        let broken = Failing { whole: None, cents: Some((7, FailureClass::Bug)), unknown: false };
-        assert_eq!(results(broken, &[7], Patience::SkipHeld).await, (vec!["post broke down".to_owned()], 1));
+        let broken = FailingJournal { whole: None, cents: Some((7, FailureClass::Bug)), unknown: false };
+        assert_eq!(
+            results(broken, &[7], LockWait::SkipLocked).await,
+            (vec!["post failed with an internal error".to_owned()], 1)
+        );
     }
 
     #[tokio::test]
-    async fn what_fails_the_store_or_a_lock_is_not_tried_draft_by_draft() {
+    async fn after_a_failure_of_the_store_or_a_lock_drafts_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
-            let away = Failing { whole: Some(class), cents: None, unknown: false };
-            let (told, failures) = results(away, &[5, 6], Patience::Wait).await;
-            assert_eq!((told, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
+            let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
+            let (results, failures) = results(journal, &[5, 6], LockWait::Wait).await;
+            assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
         }
     }
 
     #[tokio::test]
-    async fn an_outcome_that_cannot_be_found_out_is_told_as_unknown() {
-        let unknown = Failing { whole: None, cents: None, unknown: true };
-        assert_eq!(results(unknown, &[5], Patience::Wait).await.0, ["outcome of the post is unknown"]);
+    async fn an_outcome_that_cannot_be_looked_up_is_unknown() {
+        let unknown = FailingJournal { whole: None, cents: None, unknown: true };
+        assert_eq!(results(unknown, &[5], LockWait::Wait).await.0, ["outcome of the post is unknown"]);
     }
 }

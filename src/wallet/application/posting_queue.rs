@@ -1,19 +1,19 @@
 //! The order in which posts are taken into batches. Pure.
 //!
-//! Posts of free wallets go into the common batch. A wallet that another process holds is set aside with all of its
-//! posts, and served alone until none is left; meanwhile nothing of it may enter the common batch, so posts of one
-//! wallet never overtake each other.
+//! The posts of most wallets go into a common batch. A wallet that another process has locked is set aside with all of
+//! its posts, and these are written in batches of their own until none is left. Until then none of them may enter a
+//! common batch, so posts of one wallet never overtake each other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::kernel::UserId;
 
-/// Posts that wait, in the order of their arrival.
+/// Waiting posts, in the order of their arrival.
 #[derive(Debug)]
 pub struct PostingQueue<T> {
     common: VecDeque<(UserId, T)>,
     set_aside: HashMap<UserId, VecDeque<T>>,
-    /// Set-aside wallets that nobody serves at the moment, oldest first.
+    /// Set-aside wallets without a batch at the moment, oldest first.
     unserved: VecDeque<UserId>,
 }
 
@@ -24,7 +24,6 @@ impl<T> Default for PostingQueue<T> {
 }
 
 impl<T> PostingQueue<T> {
-    /// Appends a post.
     pub fn push(&mut self, user: UserId, post: T) {
         match self.set_aside.get_mut(&user) {
             Some(posts) => posts.push_back(post),
@@ -32,14 +31,13 @@ impl<T> PostingQueue<T> {
         }
     }
 
-    /// Takes the next posts of free wallets, at most `most`.
+    /// Takes up to `most` posts for a common batch.
     pub fn take_common(&mut self, most: usize) -> Vec<T> {
         let count = self.common.len().min(most);
         self.common.drain(..count).map(|(_, post)| post).collect()
     }
 
-    /// Sets wallets aside whose posts came back undecided from a common batch, in their order. Later posts of these
-    /// wallets that wait already follow them.
+    /// Sets wallets aside whose posts a common batch left undecided. Waiting posts of these wallets follow.
     pub fn set_aside(&mut self, undecided: Vec<(UserId, T)>) {
         let users: HashSet<UserId> = undecided.iter().map(|(user, _)| *user).collect();
         let waiting = std::mem::take(&mut self.common);
@@ -53,8 +51,8 @@ impl<T> PostingQueue<T> {
         }
     }
 
-    /// Takes up to `most` posts of the set-aside wallet that has waited longest. It counts as served until
-    /// [`served`](Self::served) is called for it.
+    /// Takes up to `most` posts of the set-aside wallet that has waited longest. The wallet has no further batch until
+    /// [`served`](Self::served).
     pub fn take_set_aside(&mut self, most: usize) -> Option<(UserId, Vec<T>)> {
         let user = self.unserved.pop_front()?;
         let posts = self.set_aside.get_mut(&user)?;
@@ -62,7 +60,8 @@ impl<T> PostingQueue<T> {
         Some((user, posts.drain(..count).collect()))
     }
 
-    /// Ends the service of a set-aside wallet: with posts left it waits for its next turn, without any it is free.
+    /// The batch of a set-aside wallet is done: with posts left the wallet waits for its next turn, else it is no longer
+    /// set aside.
     pub fn served(&mut self, user: UserId) {
         match self.set_aside.get(&user) {
             Some(posts) if posts.is_empty() => {
@@ -73,7 +72,7 @@ impl<T> PostingQueue<T> {
         }
     }
 
-    /// Whether nothing waits. Posts that were taken do not count.
+    /// Posts that were taken do not count.
     pub fn is_empty(&self) -> bool {
         self.common.is_empty() && self.set_aside.values().all(VecDeque::is_empty)
     }
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn posts_of_a_held_wallet_never_overtake_each_other() {
+    fn posts_of_a_locked_wallet_never_overtake_each_other() {
         let mut queue = PostingQueue::default();
         queue.push(user(1), 10);
         queue.push(user(2), 20);
@@ -107,16 +106,16 @@ mod tests {
         queue.push(user(2), 21);
         queue.set_aside(vec![(user(1), 10)]);
         queue.push(user(1), 12);
-        assert_eq!(queue.take_common(9), [21], "the free wallet goes on");
+        assert_eq!(queue.take_common(9), [21], "the other wallet continues");
         assert_eq!(queue.take_set_aside(2), Some((user(1), vec![10, 11])));
         queue.push(user(1), 13);
-        assert_eq!(queue.take_common(9), Vec::<i32>::new(), "while it is served nothing of it enters a common batch");
-        assert_eq!(queue.take_set_aside(2), None, "and it is not served twice at once");
+        assert_eq!(queue.take_common(9), Vec::<i32>::new(), "none of its posts enters a common batch meanwhile");
+        assert_eq!(queue.take_set_aside(2), None, "and it has no second batch at the same time");
         queue.served(user(1));
         assert_eq!(queue.take_set_aside(9), Some((user(1), vec![12, 13])));
         queue.served(user(1));
         queue.push(user(1), 14);
-        assert_eq!(queue.take_common(9), [14], "then it is free again");
+        assert_eq!(queue.take_common(9), [14], "then it is no longer set aside");
         assert!(queue.is_empty());
     }
 
@@ -125,16 +124,16 @@ mod tests {
         let mut queue = PostingQueue::default();
         assert!(queue.is_empty());
         queue.push(user(1), 10);
-        assert!(!queue.is_empty(), "one of a free wallet waits");
-        let taken = queue.take_common(1);
-        queue.set_aside(taken.into_iter().map(|post| (user(1), post)).collect());
-        assert!(!queue.is_empty(), "one of a held wallet waits");
+        assert!(!queue.is_empty(), "a post for a common batch waits");
+        let batch = queue.take_common(1);
+        queue.set_aside(batch.into_iter().map(|post| (user(1), post)).collect());
+        assert!(!queue.is_empty(), "a post of a set-aside wallet waits");
         queue.take_set_aside(1);
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn held_wallets_take_turns() {
+    fn set_aside_wallets_take_turns() {
         let mut queue = PostingQueue::default();
         queue.set_aside(vec![(user(1), 10), (user(2), 20), (user(1), 11)]);
         assert_eq!(queue.take_set_aside(1), Some((user(1), vec![10])));

@@ -1,27 +1,25 @@
-//! Give registered people their wallets: one each, however often it is asked.
+//! Create the wallets of registered users. Idempotent: events may be delivered more than once.
 
 use std::sync::Arc;
 
 use crate::kernel::{DependencyError, UserId};
-use crate::wallet::application::arrivals::Arrivals;
+use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::ports::WalletStore;
 
-/// The use case and its ports.
 pub struct ProvisionWallets {
-    /// Where wallets are kept.
     pub wallets: Arc<dyn WalletStore>,
-    /// Who waits for one.
-    pub arrivals: Arrivals,
+    /// Wakes the requests that wait for a wallet.
+    pub announcements: WalletAnnouncements,
 }
 
 impl ProvisionWallets {
-    /// Makes the wallets that are missing, and returns whose they are.
+    /// Creates missing wallets and returns their users.
     ///
     /// # Errors
-    /// [`DependencyError`]; all wallets are made or none.
+    /// [`DependencyError`]; either all wallets are created or none.
     pub async fn execute(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
-        let made = self.wallets.provision(users).await?;
-        self.arrivals.announce(&made);
-        Ok(made)
+        let created = self.wallets.provision(users).await?;
+        self.announcements.announce(&created);
+        Ok(created)
     }
 }

@@ -1,56 +1,54 @@
-//! Money: whole US cents in a type, with checked arithmetic.
+//! Money: whole US cents, with checked arithmetic.
 
 use crate::wallet::domain::{Direction, EntryRefused};
 
-/// The largest amount and the largest balance, in cents: 2⁵³−1, the last integer that every JSON reader keeps exact.
+/// The largest amount and the largest balance, in cents: 2⁵³−1, the largest integer that every JSON parser reads exactly.
 ///
 /// # Source
 /// RFC 8259 §6 (interoperable range of numbers).
 pub const MINOR_MAX: i64 = 9_007_199_254_740_991;
 
-/// What a post moves, in cents: 1 to [`MINOR_MAX`].
+/// The amount of a post, in cents: 1 to [`MINOR_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AmountMinor(i64);
 
-/// A number that is no [`AmountMinor`].
+/// The number is not an [`AmountMinor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an integer from 1 to 9007199254740991")]
 pub struct AmountRefused;
 
 impl AmountMinor {
-    /// Checks the range.
-    ///
     /// # Errors
     /// [`AmountRefused`] below 1 and above [`MINOR_MAX`].
     pub const fn try_new(cents: i64) -> Result<Self, AmountRefused> {
         if cents >= 1 && cents <= MINOR_MAX { Ok(Self(cents)) } else { Err(AmountRefused) }
     }
 
-    /// The number of cents.
+    /// In cents.
     pub const fn cents(self) -> i64 {
         self.0
     }
 }
 
-/// What a wallet holds, in cents: 0 to [`MINOR_MAX`], never below.
+/// The balance of a wallet, in cents: 0 to [`MINOR_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Balance(i64);
 
 impl Balance {
-    /// A wallet without entries.
+    /// The balance of a wallet without entries.
     pub const ZERO: Self = Self(0);
 
-    /// Takes a stored balance; `None` if the store holds what the ledger forbids.
+    /// `None` if the stored value breaks the rules of the ledger.
     pub const fn from_stored(cents: i64) -> Option<Self> {
         if cents >= 0 && cents <= MINOR_MAX { Some(Self(cents)) } else { None }
     }
 
-    /// The number of cents.
+    /// In cents.
     pub const fn cents(self) -> i64 {
         self.0
     }
 
-    /// The balance after `amount` has moved in `direction`.
+    /// The balance after a credit or debit of `amount`.
     ///
     /// # Errors
     /// [`EntryRefused::InsufficientFunds`] below zero, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
@@ -76,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_lies_between_one_cent_and_the_last_exact_integer() {
+    fn an_amount_is_from_one_cent_to_the_largest_exact_integer() {
         for cents in [i64::MIN, -1, 0, MINOR_MAX + 1, i64::MAX] {
             assert_eq!(AmountMinor::try_new(cents), Err(AmountRefused), "{cents}");
         }
@@ -95,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_balance_never_passes_the_last_exact_integer() {
+    fn a_balance_never_exceeds_the_largest_exact_integer() {
         assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1)), Ok(Balance(MINOR_MAX)));
         assert_eq!(Balance(MINOR_MAX).after(Direction::Credit, amount(1)), Err(EntryRefused::BalanceLimit));
     }
 
     #[test]
-    fn a_stored_balance_outside_the_law_is_not_taken() {
+    fn a_stored_balance_out_of_range_is_refused() {
         assert_eq!(Balance::from_stored(-1), None);
         assert_eq!(Balance::from_stored(MINOR_MAX + 1), None);
         assert_eq!(Balance::from_stored(MINOR_MAX), Some(Balance(MINOR_MAX)));

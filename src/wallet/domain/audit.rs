@@ -1,76 +1,76 @@
-//! The laws of a ledger, held against what is stored: what a recount of one wallet has found, and what that breaks.
+//! The audit of a wallet: its stored entries are added up again and compared with the rules of the ledger.
 
 use std::fmt;
 
 use crate::kernel::UserId;
 
-/// Two numbers of one entry that should be the same.
+/// Two numbers of one entry that should be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Place of the entry, as it is stored.
+    /// The stored sequence number of the entry.
     pub seq: i64,
-    /// What is stored there.
+    /// The stored number.
     pub stored: i64,
-    /// What the entries up to there make.
-    pub recounted: i64,
+    /// The number computed from the entries up to this one.
+    pub computed: i64,
 }
 
-/// A recount of one wallet: its entries in their order, added up.
+/// The result of the audit of one wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalletAudit {
-    /// Whose wallet.
+    /// The owner of the wallet.
     pub user_id: UserId,
-    /// How many entries there are.
+    /// The number of entries.
     pub entries: i64,
-    /// Whether there is a wallet that they belong to.
+    /// Whether the wallet of the entries exists.
     pub has_wallet: bool,
-    /// What the last entry says that the wallet holds: the balance that everybody is shown.
+    /// The balance in cents on the last entry, which the API shows.
     pub stored_balance: i64,
-    /// What all entries together make.
-    pub recounted_balance: i64,
-    /// The first entry whose place is not the one that it is counted to.
-    pub place: Option<Difference>,
-    /// The first entry whose balance is not the sum up to it.
+    /// The sum of all entries, in cents.
+    pub computed_balance: i64,
+    /// The first entry with a wrong sequence number.
+    pub sequence: Option<Difference>,
+    /// The first entry whose balance is not the sum of the entries up to it.
     pub balance: Option<Difference>,
-    /// The first entry that leaves less than nothing.
+    /// The sequence number of the first entry with a negative balance.
     pub negative: Option<i64>,
-    /// The first entry that is older than the one before it.
+    /// The sequence number of the first entry that is older than the previous one.
     pub time: Option<i64>,
 }
 
-/// A law that a wallet breaks.
+/// A rule of the ledger that a wallet breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Places do not count 1, 2, 3, …
+pub enum LedgerViolation {
+    /// Sequence numbers are not 1, 2, 3, …
     Sequence(Difference),
-    /// A balance is not the sum of the entries up to it.
+    /// The balance of this entry is not the sum of the entries up to it.
     Balance(Difference),
-    /// A balance is below zero from this entry on.
+    /// The balance of this entry is negative.
     Negative(i64),
-    /// This entry is older than the one before it.
+    /// This entry is older than the previous one.
     Time(i64),
-    /// Entries without a wallet.
+    /// The entries belong to no wallet.
     NoWallet,
 }
 
 impl WalletAudit {
-    /// All laws that it breaks; none for a sound wallet.
-    pub fn faults(&self) -> Vec<Fault> {
-        let no_wallet = (!self.has_wallet).then_some(Fault::NoWallet);
+    /// Empty for a valid wallet.
+    pub fn violations(&self) -> Vec<LedgerViolation> {
+        let no_wallet = (!self.has_wallet).then_some(LedgerViolation::NoWallet);
         let found = [
-            self.place.map(Fault::Sequence),
-            self.balance.map(Fault::Balance),
-            self.negative.map(Fault::Negative),
-            self.time.map(Fault::Time),
+            self.sequence.map(LedgerViolation::Sequence),
+            self.balance.map(LedgerViolation::Balance),
+            self.negative.map(LedgerViolation::Negative),
+            self.time.map(LedgerViolation::Time),
             no_wallet,
         ];
         found.into_iter().flatten().collect()
     }
 }
 
-impl Fault {
-    /// The law, in a word.
-    pub const fn law(&self) -> &'static str {
+impl LedgerViolation {
+    /// The name of the rule in the output of `purse ledger verify`.
+    pub const fn rule(&self) -> &'static str {
         match self {
             Self::Sequence(_) => "sequence",
             Self::Balance(_) => "balance",
@@ -80,7 +80,7 @@ impl Fault {
         }
     }
 
-    /// Place of the first entry that breaks it.
+    /// The sequence number of the first entry that breaks the rule.
     pub const fn seq(&self) -> Option<i64> {
         match self {
             Self::Sequence(at) | Self::Balance(at) => Some(at.seq),
@@ -90,16 +90,18 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for LedgerViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sequence(Difference { seq, recounted, .. }) => write!(f, "entry {seq} stands at place {recounted}"),
-            Self::Balance(Difference { seq, stored, recounted }) => {
-                write!(f, "entry {seq} says {stored}, and the entries up to it make {recounted}")
+            Self::Sequence(Difference { seq, computed, .. }) => {
+                write!(f, "entry {seq} should have sequence number {computed}")
             }
-            Self::Negative(seq) => write!(f, "entry {seq} leaves less than nothing"),
-            Self::Time(seq) => write!(f, "entry {seq} is older than the one before it"),
-            Self::NoWallet => f.write_str("there are entries and no wallet"),
+            Self::Balance(Difference { seq, stored, computed }) => {
+                write!(f, "entry {seq} has balance {stored}, but the entries up to it add up to {computed}")
+            }
+            Self::Negative(seq) => write!(f, "entry {seq} has a negative balance"),
+            Self::Time(seq) => write!(f, "entry {seq} is older than the previous entry"),
+            Self::NoWallet => f.write_str("the wallet of these entries does not exist"),
         }
     }
 }
@@ -109,14 +111,14 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    fn sound() -> WalletAudit {
+    fn valid() -> WalletAudit {
         WalletAudit {
             user_id: UserId::from_uuid(Uuid::nil()),
             entries: 3,
             has_wallet: true,
             stored_balance: 7,
-            recounted_balance: 7,
-            place: None,
+            computed_balance: 7,
+            sequence: None,
             balance: None,
             negative: None,
             time: None,
@@ -124,29 +126,29 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_wallet_has_no_fault() {
-        assert_eq!(sound().faults(), []);
+    fn a_valid_wallet_has_no_violation() {
+        assert_eq!(valid().violations(), []);
     }
 
     #[test]
-    fn every_law_that_is_broken_is_told_with_the_entry_where_it_begins() {
-        let at = Difference { seq: 2, stored: 50, recounted: 40 };
+    fn every_broken_rule_is_reported_with_the_first_entry_that_breaks_it() {
+        let at = Difference { seq: 2, stored: 50, computed: 40 };
         let broken = WalletAudit {
             has_wallet: false,
-            place: Some(Difference { seq: 4, stored: 4, recounted: 3 }),
+            sequence: Some(Difference { seq: 4, stored: 4, computed: 3 }),
             balance: Some(at),
             negative: Some(5),
             time: Some(6),
-            ..sound()
+            ..valid()
         };
-        let told: Vec<_> = broken.faults().iter().map(|f| (f.law(), f.seq(), f.to_string())).collect();
+        let reported: Vec<_> = broken.violations().iter().map(|f| (f.rule(), f.seq(), f.to_string())).collect();
         let expected = [
-            ("sequence", Some(4), "entry 4 stands at place 3"),
-            ("balance", Some(2), "entry 2 says 50, and the entries up to it make 40"),
-            ("negative", Some(5), "entry 5 leaves less than nothing"),
-            ("time", Some(6), "entry 6 is older than the one before it"),
-            ("wallet", None, "there are entries and no wallet"),
+            ("sequence", Some(4), "entry 4 should have sequence number 3"),
+            ("balance", Some(2), "entry 2 has balance 50, but the entries up to it add up to 40"),
+            ("negative", Some(5), "entry 5 has a negative balance"),
+            ("time", Some(6), "entry 6 is older than the previous entry"),
+            ("wallet", None, "the wallet of these entries does not exist"),
         ];
-        assert_eq!(told, expected.map(|(law, seq, text)| (law, seq, text.to_owned())));
+        assert_eq!(reported, expected.map(|(law, seq, text)| (law, seq, text.to_owned())));
     }
 }

@@ -1,44 +1,44 @@
-//! Decides many posts at once, as if each had come alone, in the order of their arrival.
+//! Decides a batch of posts with the same result as one at a time, in their order.
 
 use std::collections::HashMap;
 
 use crate::kernel::{Timestamp, UserId, fault};
-use crate::wallet::domain::{Draft, Entry, EntryRefused, Head, IdempotencyKey};
+use crate::wallet::domain::{Draft, Entry, EntryRefused, IdempotencyKey, LedgerHead};
 
-/// What is known of one wallet while its lock is held.
+/// The state of a locked wallet.
 #[derive(Clone, Debug)]
 pub struct WalletState {
-    /// The last entry.
-    pub head: Head,
-    /// The entries behind those keys of the batch that are used already.
+    /// The last entry of the wallet.
+    pub head: LedgerHead,
+    /// The existing entries with an idempotency key of this batch.
     pub used_keys: HashMap<IdempotencyKey, Entry>,
 }
 
 impl WalletState {
-    /// A wallet with this last entry, none of whose keys matter.
-    pub fn new(head: Head) -> Self {
+    /// No key of the batch has been used.
+    pub fn new(head: LedgerHead) -> Self {
         Self { head, used_keys: HashMap::new() }
     }
 }
 
-/// The locked wallets of a batch, by their users.
+/// The locked wallets of a batch.
 pub type WalletStates = HashMap<UserId, WalletState>;
 
-/// What one post comes to.
+/// The decision on one post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// A new entry, to be written.
+    /// Write this entry.
     Post(Entry),
-    /// The entry that the same request made before; nothing is written.
+    /// An earlier request with the same key created this entry; write nothing.
     Replay(Entry),
-    /// No.
+    /// A rule of the ledger; write nothing.
     Refuse(EntryRefused),
-    /// The user has no wallet, or its lock is not ours.
+    /// The user has no wallet, or it is not locked by this batch.
     NoWallet,
 }
 
-/// Decides `drafts` in order. `wallets` is carried forward, so a later post sees what an earlier one of the same
-/// batch did: its balance, its place and its key.
+/// Decides `drafts` in order. `wallets` is updated, so a later post sees the balance, the sequence number and the key of
+/// an earlier one.
 pub fn decide_batch(wallets: &mut WalletStates, drafts: &[Draft], now: Timestamp) -> Vec<Decision> {
     drafts
         .iter()
@@ -46,10 +46,9 @@ pub fn decide_batch(wallets: &mut WalletStates, drafts: &[Draft], now: Timestamp
         .collect()
 }
 
-/// Decides one post on its locked wallet.
 fn decide(wallet: &mut WalletState, draft: &Draft, now: Timestamp) -> Decision {
     if let Some(earlier) = draft.idempotency_key.as_ref().and_then(|key| wallet.used_keys.get(key)) {
-        return if earlier.answers(draft) || fault::left_out("ledger.payload") {
+        return if earlier.is_requested_by(draft) || fault::disabled("ledger.payload") {
             Decision::Replay(earlier.clone())
         } else {
             Decision::Refuse(EntryRefused::IdempotencyKeyReused)
@@ -57,7 +56,7 @@ fn decide(wallet: &mut WalletState, draft: &Draft, now: Timestamp) -> Decision {
     }
     match wallet.head.append(draft, now) {
         Ok(entry) => {
-            wallet.head = Head::from(&entry);
+            wallet.head = LedgerHead::from(&entry);
             if let Some(key) = &draft.idempotency_key {
                 wallet.used_keys.insert(key.clone(), entry.clone());
             }
@@ -91,7 +90,7 @@ mod tests {
     }
 
     fn empty(owners: &[u128]) -> HashMap<UserId, WalletState> {
-        owners.iter().map(|o| (user(*o), WalletState::new(Head::EMPTY))).collect()
+        owners.iter().map(|o| (user(*o), WalletState::new(LedgerHead::EMPTY))).collect()
     }
 
     fn at(second: i64) -> Timestamp {
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_a_refusal_and_a_post_stand_in_one_batch_for_one_wallet() {
+    fn one_batch_may_hold_a_replay_a_refusal_and_a_post_of_one_wallet() {
         let drafts = [
             draft(1, 7, 100, Some("a")),
             draft(2, 7, -200, Some("b")),
@@ -120,13 +119,13 @@ mod tests {
         assert_eq!(
             (debit.seq, debit.balance_after),
             (2, Balance::ZERO),
-            "a refused post consumed neither key nor place"
+            "a refused post consumes neither a key nor a sequence number"
         );
         assert_eq!(elsewhere, &Decision::NoWallet);
     }
 
     #[test]
-    fn times_never_go_backwards_along_the_places() {
+    fn times_never_decrease_along_the_sequence() {
         let mut wallets = empty(&[7]);
         let later = decide_batch(&mut wallets, &[draft(1, 7, 1, None)], at(100));
         let earlier = decide_batch(&mut wallets, &[draft(2, 7, 1, None)], at(50));
@@ -139,9 +138,9 @@ mod tests {
     }
 
     proptest! {
-        /// The reference: one wallet, one plain loop over amounts.
+        /// The reference: a plain loop over the amounts of one wallet.
         #[test]
-        fn a_batch_decides_what_one_at_a_time_would(
+        fn a_batch_decides_as_one_post_at_a_time_would(
             posts in proptest::collection::vec((0_u128..3, -50_i64..50, proptest::option::of(0_u8..6)), 0..80),
             cut in 0_usize..80,
         ) {

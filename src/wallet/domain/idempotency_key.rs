@@ -1,28 +1,25 @@
-//! The client's name for one attempt to post.
+//! The key that makes a post safe to retry.
 
-/// Most characters of a key.
 const CHARS_MAX: usize = 128;
 
-/// 1 to 128 visible ASCII characters. Its scope is one user: two users may use the same key.
+/// 1 to 128 visible ASCII characters. The scope is one user: two users may use the same key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey(String);
 
-/// A text that is no [`IdempotencyKey`].
+/// The text is not an [`IdempotencyKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 128 visible ASCII characters")]
 pub struct KeyRefused;
 
 impl IdempotencyKey {
-    /// Takes a key exactly as sent.
-    ///
     /// # Errors
-    /// [`KeyRefused`] when empty, too long, or holding a blank, a control character or anything beyond ASCII.
+    /// [`KeyRefused`] if it is empty, too long, or has whitespace, control or non-ASCII characters.
     pub fn parse(text: &str) -> Result<Self, KeyRefused> {
         let fits = (1..=CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         if fits { Ok(Self(text.to_owned())) } else { Err(KeyRefused) }
     }
 
-    /// The key itself.
+    /// Exactly as sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -34,8 +31,8 @@ mod tests {
 
     #[test]
     fn a_key_is_one_to_128_visible_ascii_characters() {
-        for taken in ["!~", &"k".repeat(128)] {
-            assert_eq!(IdempotencyKey::parse(taken).map(|key| key.as_str().to_owned()), Ok(taken.to_owned()));
+        for valid in ["!~", &"k".repeat(128)] {
+            assert_eq!(IdempotencyKey::parse(valid).map(|key| key.as_str().to_owned()), Ok(valid.to_owned()));
         }
         for refused in ["", " ", "a b", "a\tb", "ü", "a\u{7f}", &"k".repeat(129)] {
             assert_eq!(IdempotencyKey::parse(refused), Err(KeyRefused), "{refused:?}");

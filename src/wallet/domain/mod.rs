@@ -1,16 +1,20 @@
-//! The ledger's words and laws: amounts, balances, entries, and how a batch of posts is decided, and
-//! what a recount may find. Pure values.
+//! The rules of the ledger: amounts, balances, entries, how a batch of posts is decided, and what an audit checks. Pure
+//! values.
 
 mod amount;
 mod audit;
 mod batch;
 mod description;
+mod direction;
 mod entry;
+mod entry_refused;
 mod idempotency_key;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
-pub use audit::{Difference, Fault, WalletAudit};
+pub use audit::{Difference, LedgerViolation, WalletAudit};
 pub use batch::{Decision, WalletState, WalletStates, decide_batch};
 pub use description::{Description, DescriptionRefused};
-pub use entry::{Direction, Draft, Entry, EntryRefused, Head};
+pub use direction::Direction;
+pub use entry::{Draft, Entry, LedgerHead};
+pub use entry_refused::EntryRefused;
 pub use idempotency_key::{IdempotencyKey, KeyRefused};

@@ -4,15 +4,16 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::path::ParameterIn;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, QueryFields};
-use crate::wallet::application::get_balance::GetBalance;
+use crate::infra::http::{ApiError, Fields};
+use crate::kernel::Timestamp;
+use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
 
-/// The one currency (plan §2).
+/// The only currency of this service.
 const CURRENCY: &str = "USD";
 
 #[derive(Serialize, ToSchema)]
@@ -26,32 +27,38 @@ struct Body {
     currency: &'static str,
 }
 
-/// 200 with the balance, now or as it stood at the end of the moment `at`.
-///
 /// # Errors
-/// 400, 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+/// 400, 503; after 401 and the gate.
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
-    get_balance: web::Data<GetBalance>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut fields = QueryFields::of(&request)?;
-    let at = fields.optional("at", time::parse);
-    fields.finish()?;
-    let balance = get_balance.execute(wallet.user_id, at).await.map_err(|e| ApiError::from_failure(&e))?;
+    let BalanceQuery { at } = Fields::query(request.query_string())?.read(balance_query)?;
+    let balance = match at {
+        None => queries.balance(wallet.user_id),
+        Some(at) => queries.balance_at(wallet.user_id, at),
+    };
+    let balance = balance.await.map_err(|e| ApiError::from_failure(&e))?;
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
 }
 
-pub(super) fn endpoint() -> Endpoint {
-    Endpoint::get("/v1/balance", "getBalance", "The balance")
+struct BalanceQuery {
+    at: Option<Timestamp>,
+}
+
+fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
+    let at = query.optional_text("at", time::parse, |at| {
+        time::schema(at).description(Some("Return the balance as of this time (inclusive) instead of now."))
+    });
+    Some(BalanceQuery { at: at? })
+}
+
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
+    Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
-        .parameter(
-            ParameterIn::Query,
-            "at",
-            "The balance as it stood at the end of this moment, instead of now.",
-            time::schema(),
-        )
-        .answers(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
-        .refuses([ApiError::invalid("at", time::REFUSAL), provisioning(), ApiError::dependency_unavailable()])
+        .query(balance_query, "at=yesterday")
+        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
+        .errors([provisioning(), ApiError::dependency_unavailable()])
 }

@@ -3,41 +3,37 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::openapi::Endpoint;
-use crate::wallet::application::get_entry::{GetEntry, GetEntryError};
+use crate::infra::http::openapi::{Endpoint, format};
+use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::wire::EntryBody;
 
-/// 200 with the entry.
-///
 /// # Errors
-/// 404 `TRANSACTION_NOT_FOUND`, also for another user's and for what is no id; 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+/// 404, also for another user's entry and for an id that is not a UUID; 503; after 401 and the gate.
+async fn handle(
     wallet: ReadyWallet,
     id: web::Path<String>,
-    get_entry: web::Data<GetEntry>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id.parse().map_err(|_| not_found())?;
-    let entry = get_entry.execute(wallet.user_id, id).await.map_err(|e| match e {
-        GetEntryError::NotFound => not_found(),
-        GetEntryError::Store(e) => ApiError::from_failure(&e),
-    })?;
-    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
+    let entry = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
+    Ok(HttpResponse::Ok().json(EntryBody::from(&entry.ok_or_else(not_found)?)))
 }
 
 fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "There is no such transaction in your wallet.")
+    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in your wallet.")
 }
 
-pub(super) fn endpoint() -> Endpoint {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom("uuid".to_owned())));
-    Endpoint::get("/v1/transactions/{id}", "getTransaction", "One transaction")
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
+    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
+    Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "The transaction's id.", id.build())
-        .answers(StatusCode::OK, "The transaction.", &EntryBody::example())
-        .refuses([not_found(), provisioning(), ApiError::dependency_unavailable()])
+        .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
+        .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
+        .errors([not_found(), provisioning(), ApiError::dependency_unavailable()])
 }

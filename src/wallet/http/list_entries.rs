@@ -4,22 +4,19 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
+use utoipa::openapi::Type;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, QueryFields};
-use crate::kernel::UserId;
-use crate::wallet::application::list_entries::{HistoryCursor, ListEntries};
-use crate::wallet::application::ports::HistoryQuery;
-use crate::wallet::domain::Direction;
+use crate::infra::http::{ApiError, Fields};
+use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
+use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
 use crate::wallet::http::time;
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::wire::{EntryBody, direction_of};
 
-/// Entries of a page where the client does not say.
+/// Entries per page.
 const LIMIT_DEFAULT: u16 = 20;
-/// Most entries of a page.
 const LIMIT_MAX: u16 = 100;
 
 #[derive(Serialize, ToSchema)]
@@ -28,69 +25,73 @@ const LIMIT_MAX: u16 = 100;
 struct Body {
     /// Newest first.
     items: Vec<EntryBody>,
-    /// For the next page; null on the last one.
+    /// Pass it as `cursor` to get the next page; null on the last page.
     #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
-/// 200 with a page, newest first.
-///
 /// # Errors
-/// 400, 503; 401 and the gate stand before it.
-pub(super) async fn handle(
+/// 400, 503; after 401 and the gate.
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
-    list_entries: web::Data<ListEntries>,
+    queries: web::Data<dyn WalletQueries>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = parse(wallet.user_id, QueryFields::of(&request)?)?;
-    let page = list_entries.execute(query).await.map_err(|e| ApiError::from_failure(&e))?;
+    let query = Fields::query(request.query_string())?.read(history)?;
+    let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
         next_cursor: page.next.map(HistoryCursor::encode),
     }))
 }
 
-fn parse(user_id: UserId, mut fields: QueryFields) -> Result<HistoryQuery, ApiError> {
-    let limit = fields.optional("limit", |text| {
-        let limit = text.parse::<u16>().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
-        limit.ok_or("must be a whole number from 1 to 100")
+fn history(query: &mut Fields) -> Option<HistoryQuery> {
+    let limit = query.optional_text(
+        "limit",
+        |text| {
+            let limit = text.parse::<u16>().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+            limit.ok_or("must be a whole number from 1 to 100")
+        },
+        |limit| {
+            limit
+                .description(Some("Maximum number of transactions per page."))
+                .schema_type(Type::Integer)
+                .minimum(Some(1))
+                .maximum(Some(LIMIT_MAX))
+                .default(Some(LIMIT_DEFAULT.into()))
+        },
+    );
+    let cursor = query.optional_text("cursor", HistoryCursor::decode, |cursor| {
+        cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1))
     });
-    let cursor = fields.optional("cursor", HistoryCursor::decode);
-    let direction = fields.optional("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\""));
-    let from = fields.optional("from", time::parse);
-    let to = fields.optional("to", time::parse);
-    if from.zip(to).is_some_and(|(from, to)| from > to) {
-        fields.refuse("to", "must not be before from");
+    let direction = query.optional_text("type", direction_of, |kind| {
+        kind.description(Some("Return only transactions of this type.")).enum_values(Some(["credit", "debit"]))
+    });
+    let from = query.optional_text("from", time::parse, |from| {
+        time::schema(from).description(Some("Return only transactions at or after this time."))
+    });
+    let to = query.optional_text("to", time::parse, |to| {
+        time::schema(to).description(Some("Return only transactions before this time."))
+    });
+    if from.flatten().zip(to.flatten()).is_some_and(|(from, to)| from > to) {
+        query.refuse("to", "must not be before from");
     }
-    fields.finish()?;
-    Ok(HistoryQuery {
-        user_id,
-        before_seq: cursor.map(|cursor| cursor.before_seq),
-        direction,
-        from,
-        to,
-        limit: limit.unwrap_or(LIMIT_DEFAULT),
+    Some(HistoryQuery {
+        before_seq: cursor?.map(|cursor| cursor.before_seq),
+        direction: direction?,
+        from: from?,
+        to: to?,
+        limit: limit?.unwrap_or(LIMIT_DEFAULT),
     })
 }
 
-pub(super) fn endpoint() -> Endpoint {
-    let limit = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .minimum(Some(1))
-        .maximum(Some(LIMIT_MAX))
-        .default(Some(LIMIT_DEFAULT.into()));
-    let text = || ObjectBuilder::new().schema_type(Type::String);
+pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
-    let bad = ApiError::invalid("limit", "must be a whole number from 1 to 100");
-    Endpoint::get("/v1/transactions", "listTransactions", "The history, newest first")
+    Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
-        .about("What is posted meanwhile neither shifts a page nor repeats on it. Keep the filters while you follow a cursor.")
+        .about("New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.")
         .bearer()
-        .parameter(ParameterIn::Query, "limit", "Most transactions of a page.", limit.build())
-        .parameter(ParameterIn::Query, "cursor", "The `nextCursor` of the page before.", text().min_length(Some(1)).build())
-        .parameter(ParameterIn::Query, "type", "Only these.", text().enum_values(Some(["credit", "debit"])).build())
-        .parameter(ParameterIn::Query, "from", "Only from this moment on.", time::schema())
-        .parameter(ParameterIn::Query, "to", "Only before this moment.", time::schema())
-        .answers(StatusCode::OK, "A page.", &page)
-        .refuses([bad, provisioning(), ApiError::dependency_unavailable()])
+        .query(history, "limit=0")
+        .returns(StatusCode::OK, "A page of transactions.", &page)
+        .errors([provisioning(), ApiError::dependency_unavailable()])
 }

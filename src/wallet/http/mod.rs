@@ -1,6 +1,5 @@
-//! The wallet role's routes.
+//! The HTTP API of the wallet role.
 
-mod document;
 mod get_balance;
 mod get_entry;
 mod list_entries;
@@ -10,70 +9,68 @@ mod time;
 mod wallet_status;
 mod wire;
 
-pub use document::document;
-
 use std::sync::Arc;
 
-use actix_web::middleware::from_fn;
-use actix_web::{Route, web};
+use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{BySubject, DocsPage, Limiter, authenticate, live, ready};
+use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
+use crate::infra::http::{BySubject, DocsPage, Limiter, live_endpoint, metrics_endpoint, ready_endpoint};
 use crate::infra::security::access_token::TokenVerifier;
+use crate::kernel::Role;
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::application::get_balance::GetBalance;
-use crate::wallet::application::get_entry::GetEntry;
-use crate::wallet::application::list_entries::ListEntries;
-use crate::wallet::application::post_entry::PostEntry;
+use crate::wallet::application::ports::Ledger;
+use crate::wallet::application::queries::WalletQueries;
 
-/// What the routes need, built once and shared by all threads.
+const ABOUT: About = About {
+    role: Role::Wallet,
+    text: include_str!("document.md"),
+    tags: &[
+        ("wallet", "The wallet and its balance."),
+        ("transactions", "Credits, debits and the transaction history."),
+        ("health", "For operators."),
+        ("documentation", "API documentation."),
+    ],
+};
+
+/// What the handlers need, built once and shared by all threads.
 #[derive(Clone)]
 pub struct WalletApi {
-    /// `POST /v1/transactions…`.
-    pub post_entry: Arc<PostEntry>,
-    /// `GET /v1/transactions`.
-    pub list_entries: Arc<ListEntries>,
-    /// `GET /v1/transactions/{id}`.
-    pub get_entry: Arc<GetEntry>,
-    /// `GET /v1/balance`.
-    pub get_balance: Arc<GetBalance>,
-    /// The gate, and `GET /v1/wallet/status`.
+    pub ledger: Arc<dyn Ledger>,
+    pub queries: Arc<dyn WalletQueries>,
+    /// Also the gate.
     pub await_wallet: Arc<AwaitWallet>,
-    /// Checks tokens.
     pub tokens: Arc<TokenVerifier>,
-    /// Of posts.
     pub post_limit: Limiter<BySubject>,
-    /// What the probes show.
     pub health: HealthBoard,
-    /// `GET /openapi.json` and `GET /docs`.
     pub docs: DocsPage,
 }
 
+/// Every endpoint of the role: what is served and what is documented. A fixed path comes before a pattern that it matches.
+fn endpoints() -> Vec<Endpoint<WalletApi>> {
+    let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
+    endpoints.extend(post_entry::endpoints());
+    endpoints.extend([get_entry::endpoint(), live_endpoint(), ready_endpoint("wallet-db")]);
+    endpoints.extend(DocsPage::endpoints());
+    endpoints
+}
+
+/// The OpenAPI document of the role.
+pub fn document() -> OpenApi {
+    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+}
+
 impl WalletApi {
-    /// The route table. What wraps a route runs from the last to the first: the token, then the limit, then the
-    /// handler with its gate; a wrong method is told before all of them.
     pub fn routes(&self, app: &mut web::ServiceConfig) {
-        let limited = |route: Route| self.post_limit.around(route).wrap(from_fn(authenticate));
-        let known = |route: Route| route.wrap(from_fn(authenticate));
-        app.app_data(web::Data::from(Arc::clone(&self.post_entry)))
-            .app_data(web::Data::from(Arc::clone(&self.list_entries)))
-            .app_data(web::Data::from(Arc::clone(&self.get_entry)))
-            .app_data(web::Data::from(Arc::clone(&self.get_balance)))
+        app.app_data(web::Data::from(Arc::clone(&self.ledger)))
+            .app_data(web::Data::from(Arc::clone(&self.queries)))
             .app_data(web::Data::from(Arc::clone(&self.await_wallet)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::new(self.health.clone()))
-            .service(
-                web::resource("/v1/transactions")
-                    .route(limited(web::post().to(post_entry::either)))
-                    .route(known(web::get().to(list_entries::handle))),
-            )
-            .service(web::resource("/v1/transactions/credit").route(limited(web::post().to(post_entry::credit))))
-            .service(web::resource("/v1/transactions/debit").route(limited(web::post().to(post_entry::debit))))
-            .service(web::resource("/v1/transactions/{id}").route(known(web::get().to(get_entry::handle))))
-            .service(web::resource("/v1/balance").route(known(web::get().to(get_balance::handle))))
-            .service(web::resource("/v1/wallet/status").route(known(web::get().to(wallet_status::handle))))
-            .service(web::resource("/health/live").route(web::get().to(live)))
-            .service(web::resource("/health/ready").route(web::get().to(ready)))
+            .configure(|app| serve(self, endpoints(), app))
             .configure(|app| self.docs.routes(app));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,71 +3,41 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
+use serde_json::json;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, JsonFields, read_json};
-use crate::wallet::application::ports::{PostError, Posted};
-use crate::wallet::application::post_entry::{PostEntry, PostRequest};
-use crate::wallet::domain::{AmountMinor, AmountRefused, Description, Direction, EntryRefused, IdempotencyKey};
+use crate::infra::http::{ApiError, Fields, read_json};
+use crate::infra::system::System;
+use crate::kernel::{EntryId, IdSource as _};
+use crate::wallet::application::ports::{Ledger, PostError, Posted};
+use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
+use crate::wallet::http::WalletApi;
 use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::wire::{EntryBody, direction_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// 201 with the new credit, 200 with an earlier one under the same key.
+/// 201 with the new entry, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; 401, 429 and the gate stand before it.
-pub(super) async fn credit(
+/// 400, 409, 422, 503; after 401, 429 and the gate.
+async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, Some(Direction::Credit)).await
-}
-
-/// As [`credit`], the other way.
-///
-/// # Errors
-/// As [`credit`].
-pub(super) async fn debit(
-    wallet: ReadyWallet,
-    request: HttpRequest,
-    payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, Some(Direction::Debit)).await
-}
-
-/// As [`credit`], with the direction in the body.
-///
-/// # Errors
-/// As [`credit`].
-pub(super) async fn either(
-    wallet: ReadyWallet,
-    request: HttpRequest,
-    payload: web::Payload,
-    post_entry: web::Data<PostEntry>,
-) -> Result<HttpResponse, ApiError> {
-    post(wallet, &request, payload, &post_entry, None).await
-}
-
-async fn post(
-    wallet: ReadyWallet,
-    request: &HttpRequest,
-    payload: web::Payload,
-    post_entry: &PostEntry,
+    ledger: web::Data<dyn Ledger>,
     direction: Option<Direction>,
 ) -> Result<HttpResponse, ApiError> {
-    let fields = read_json(request, payload).await?;
-    let parsed = parse(fields, idempotency_key(request)?, direction)?;
-    match post_entry.execute(wallet.user_id, parsed).await.map_err(|e| refusal(&e))? {
+    let fields = read_json(&request, payload).await?;
+    let idempotency_key = idempotency_key(&request)?;
+    let Posting { direction, amount, description } = fields.read(|body| posting(body, direction))?;
+    // Chosen before anything is written, so that an unknown outcome can be looked up by it.
+    let id = EntryId::from_uuid(System.next_id());
+    let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
+    match ledger.post(draft).await.map_err(|e| api_error(&e))? {
         Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
         Posted::Replayed(entry) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
@@ -75,27 +45,38 @@ async fn post(
     }
 }
 
-fn parse(
-    mut fields: JsonFields,
-    idempotency_key: Option<IdempotencyKey>,
-    direction: Option<Direction>,
-) -> Result<PostRequest, ApiError> {
-    let direction = direction
-        .or_else(|| fields.text("type", |text| Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")));
-    let amount = fields.integer("amountMinor", |cents| AmountMinor::try_new(cents).map_err(|e: AmountRefused| e));
-    let description = fields.optional_text("description", Description::parse);
-    let request =
-        || Some(PostRequest { direction: direction?, amount: amount?, description: description?, idempotency_key });
-    fields.finish(request())
+struct Posting {
+    direction: Direction,
+    amount: AmountMinor,
+    description: Option<Description>,
 }
 
-/// The one `Idempotency-Key` header, if it was sent.
+/// `direction` is that of the path, if the path has one; else the body has it.
+fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
+    let direction = direction.or_else(|| {
+        body.text("type", direction_of, |kind| {
+            kind.description(Some("`credit` or `debit`.")).pattern(Some("^(credit|debit)$"))
+        })
+    });
+    let amount = body.integer("amountMinor", AmountMinor::try_new, |amount| {
+        amount
+            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are refused."))
+            .minimum(Some(1))
+            .maximum(Some(MINOR_MAX))
+    });
+    let description = body.optional_text("description", Description::parse, |text| {
+        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
+    });
+    Some(Posting { direction: direction?, amount: amount?, description: description? })
+}
+
+/// The `Idempotency-Key` header, which may be absent but not repeated.
 fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
     let refused = |message: &str| ApiError::invalid("Idempotency-Key", message);
     let mut sent = request.headers().get_all(IDEMPOTENCY_KEY);
     let (Some(key), more) = (sent.next(), sent.next()) else { return Ok(None) };
     if more.is_some() {
-        return Err(refused("stands twice"));
+        return Err(refused("must not be repeated"));
     }
     let text = key.to_str().map_err(|_| refused("must be 1 to 128 visible ASCII characters"))?;
     IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
@@ -104,93 +85,68 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiE
 fn refused(error: EntryRefused) -> ApiError {
     let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
     match error {
-        EntryRefused::InsufficientFunds => conflict("INSUFFICIENT_FUNDS", "The balance is smaller than the debit."),
+        EntryRefused::InsufficientFunds => {
+            conflict("INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
+        }
         EntryRefused::BalanceLimit => {
-            conflict("BALANCE_LIMIT", "The credit would lift the balance over 9007199254740991.")
+            conflict("BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
         }
         EntryRefused::IdempotencyKeyReused => {
-            let message = "This Idempotency-Key was used for another request. Choose a new one.";
+            let message = "This Idempotency-Key was already used for a different request. Use a new key.";
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
         }
     }
 }
 
 fn outcome_unknown() -> ApiError {
-    let message = "The transaction may or may not have been made. Retry with the same Idempotency-Key to find out.";
+    let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
 }
 
-fn refusal(error: &PostError) -> ApiError {
+fn api_error(error: &PostError) -> ApiError {
     match error {
         PostError::Refused(error) => refused(*error),
         PostError::NoWallet => provisioning(),
         PostError::Overloaded => ApiError::overloaded(),
-        // The writer has logged the cause, once for the whole batch.
+        // The writer logs the cause, once per batch.
         PostError::NotDone => ApiError::dependency_unavailable(),
         PostError::OutcomeUnknown => outcome_unknown(),
         PostError::Bug => ApiError::internal(),
     }
 }
 
-/// The body where the path has the type, for the document: it is read by [`parse`].
-#[derive(ToSchema)]
-#[schema(as = Posting, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct Request {
-    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
-    amount_minor: i64,
-    /// For people.
-    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
-    description: Option<String>,
-}
-
-/// The body where it has the type itself.
-#[derive(ToSchema)]
-#[schema(as = TypedPosting, rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used")]
-struct TypedRequest {
-    /// `credit` or `debit`.
-    #[schema(pattern = "^(credit|debit)$")]
-    r#type: String,
-    /// US cents, as an integer literal: `5.0`, `1e2` and `"5"` are refused.
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
-    amount_minor: i64,
-    /// For people.
-    #[schema(max_length = 255, pattern = r"^[^\x00]*$")]
-    description: Option<String>,
-}
-
-pub(super) fn endpoints() -> [Endpoint; 3] {
-    let own = json!({"amountMinor": 1500, "description": "first deposit"});
-    let typed = json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"});
+pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     [
-        described::<Request>("/v1/transactions/credit", "credit", "Credit", own.clone()),
-        described::<Request>("/v1/transactions/debit", "debit", "Debit", own),
-        described::<TypedRequest>("/v1/transactions", "post", "Credit or debit", typed),
+        endpoint("/v1/transactions/credit", Some(Direction::Credit), "credit", "Credit the wallet"),
+        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debit", "Debit the wallet"),
+        endpoint("/v1/transactions", None, "post", "Credit or debit the wallet"),
     ]
 }
 
-fn described<T: ToSchema>(path: &'static str, id: &str, summary: &str, example: Value) -> Endpoint {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
     let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
-    let about = "Your name for this request: 1 to 128 visible ASCII characters. Sent again with the same key and the same \
-                 body it moves no money and gets the first answer again, with `Idempotent-Replayed: true`.";
-    let bad = JsonFields::parse(br#"{"amountMinor":4.5,"colour":"red"}"#);
-    let bad = bad.and_then(|fields| parse(fields, None, Some(Direction::Credit)));
+    let about_key = "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same \
+                     body returns the original response with `Idempotent-Replayed: true` and does not move money again.";
+    let (schema, example) = match direction {
+        Some(_) => ("Posting", json!({"amountMinor": 1500, "description": "first deposit"})),
+        None => ("TypedPosting", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"})),
+    };
+    let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
-    Endpoint::post(path, id, summary)
+    let handler = move |wallet, request, payload, ledger| handle(wallet, request, payload, ledger, direction);
+    Endpoint::post(path, handler, id, summary)
         .tag("transactions")
-        .about("Send an `Idempotency-Key`: without one, a request whose answer was lost cannot be sent again safely.")
+        .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
-        .limited()
-        .parameter(ParameterIn::Header, "Idempotency-Key", about, key)
-        .body::<T>(example, bad.err())
-        .answers(StatusCode::CREATED, "Done.", &first)
-        .answers(StatusCode::OK, "It was done before, by a request with the same key.", &first)
+        .limited(|api: &WalletApi| &api.post_limit)
+        .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
+        .body(schema, |body| posting(body, direction), example, &bad)
+        .returns(StatusCode::CREATED, "Recorded.", &first)
+        .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
-        .refuses(
+        .errors(
             [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
                 .map(refused),
         )
-        .refuses([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
+        .errors([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

@@ -1,4 +1,4 @@
-//! The gate: a handler that takes [`ReadyWallet`] cannot run for a user without a wallet.
+//! The gate: a handler with a [`ReadyWallet`] argument does not run for a user without a wallet.
 
 use std::time::Duration;
 
@@ -12,19 +12,14 @@ use crate::infra::http::{ApiError, Authenticated};
 use crate::kernel::UserId;
 use crate::wallet::application::await_wallet::AwaitWallet;
 
-/// Seconds after which a client should look again.
-///
-/// # Source
-/// Plan D003.
 const RETRY_AFTER_S: u64 = 2;
 
-/// A user who has a wallet.
+/// Proof that the user of the token has a wallet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadyWallet {
     pub(super) user_id: UserId,
 }
 
-/// 503 `WALLET_PROVISIONING`.
 pub(super) fn provisioning() -> ApiError {
     let message = "Wallet is being provisioned. Retry shortly.";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "WALLET_PROVISIONING", message).retry_after_s(RETRY_AFTER_S)
@@ -43,7 +38,6 @@ impl FromRequest for ReadyWallet {
             match wallets.execute(user_id, Duration::ZERO).await {
                 Ok(Some(_)) => Ok(Self { user_id }),
                 Ok(None) => Err(provisioning()),
-                // An absent database is not a wallet in the making.
                 Err(e) => Err(ApiError::from_failure(&e)),
             }
         }

@@ -1,15 +1,14 @@
-//! Reads times from queries.
+//! Times in queries.
 
-use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat};
 
 use crate::kernel::Timestamp;
 
-/// What is told about a text that is none.
-pub(super) const REFUSAL: &str = "must be an RFC 3339 time like 2026-01-31T12:00:00Z";
+const EXPECTED: &str = "must be an RFC 3339 time like 2026-01-31T12:00:00Z";
 
-/// 0001-01-01T00:00:00Z: a database keeps no earlier year by that name.
+/// 0001-01-01T00:00:00Z: PostgreSQL has no year 0.
 const EARLIEST_S: i64 = -62_135_596_800;
-/// Longest text that is looked at, in bytes.
+/// Longer than any time that is accepted.
 const BYTES_MAX: usize = 40;
 
 /// An RFC 3339 time, with an offset or `Z`, of the years 1 to 9999.
@@ -21,18 +20,15 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, &'static str> {
         .filter(|text| text.len() <= BYTES_MAX && has_the_form(text))
         .and_then(|text| text.parse::<Timestamp>().ok().or_else(|| end_of_time(text)))
         .filter(|at| at.as_second() >= EARLIEST_S)
-        .ok_or(REFUSAL)
+        .ok_or(EXPECTED)
 }
 
-/// The same for the document.
-pub(super) fn schema() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-        .build()
+/// The schema of what [`parse`] takes.
+pub(super) fn schema(text: ObjectBuilder) -> ObjectBuilder {
+    text.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 }
 
-/// `2026-01-31T12:00:00`, perhaps a fraction, then `Z` or `+02:00`: the parser takes more forms, which are not RFC 3339.
+/// `2026-01-31T12:00:00`, an optional fraction, then `Z` or `+02:00`. The parser also takes forms that RFC 3339 does not.
 fn has_the_form(text: &str) -> bool {
     let fits = |part: &str, form: &str| {
         part.len() == form.len()
@@ -52,7 +48,7 @@ fn has_the_form(text: &str) -> bool {
     fits(seconds, "0000-00-00T00:00:00") && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
 }
 
-/// The type ends a day before the year 9999 does, and the rest of that year means "for ever" to whoever writes it.
+/// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "for ever".
 fn end_of_time(text: &str) -> Option<Timestamp> {
     let local = text.get(.."9999-12-31T23:59:59".len())?.parse::<jiff::civil::DateTime>().ok()?;
     (local.year() == 9999 && local.day_of_year() >= 364).then_some(Timestamp::MAX)
@@ -77,7 +73,7 @@ mod tests {
             "-004713-01-01T00:00:00Z",
             "1",
             "2026-01-31 12:00:00Z",
-            // What ISO 8601 and the parser know beside.
+            // Forms of ISO 8601 that the parser takes.
             "2026-01-31T12:00Z",
             "2026-01-31T12Z",
             "2026-01-31T120000Z",
@@ -105,13 +101,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_that_we_write_is_read_back(second in EARLIEST_S..=Timestamp::MAX.as_second(), nanos in 0..1_000_000_000) {
+        fn every_time_that_we_write_can_be_read(second in EARLIEST_S..=Timestamp::MAX.as_second(), nanos in 0..1_000_000_000) {
             let at = Timestamp::new(second, nanos).expect("in range");
             prop_assert_eq!(parse(&at.to_string()), Ok(at));
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>()) {
+        fn the_parser_never_panics(text in any::<String>()) {
             let _ = parse(&text);
         }
     }

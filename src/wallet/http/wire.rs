@@ -1,11 +1,15 @@
-//! The bodies that more than one endpoint answers with.
+//! What more than one endpoint of this role reads or returns.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::wallet::domain::{Description, Entry};
+use crate::wallet::domain::{Description, Direction, Entry};
 
-/// An entry, as the API shows one.
+pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
+    Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")
+}
+
+/// A credit or debit.
 #[derive(Clone, Serialize, ToSchema)]
 #[schema(as = Transaction)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +33,6 @@ pub(super) struct EntryBody {
 }
 
 impl EntryBody {
-    /// The entry of the document's examples.
     pub(super) fn example() -> Self {
         Self {
             id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e".to_owned(),

@@ -1,9 +1,9 @@
-//! Writes batches of posts: one database transaction each, two round trips whatever its size.
+//! Writes batches of posts: each in one database transaction, in two round trips whatever its size.
 //!
-//! The order of the statements is the law here. The wallets are locked by a statement of their own; only the next
-//! statement, with a snapshot taken after the locks were had (READ COMMITTED), reads the last entries and the keys
-//! already used. A lock in the same statement, or a snapshot from before it, loses money. That the statements of a round
-//! trip are sent without waiting for each other's answers changes nothing: the server runs them one after the other.
+//! The order of the statements is critical. One statement locks the wallets; only the next one, whose snapshot is taken
+//! after the locks (READ COMMITTED), reads the last entries and the used keys. A lock in the same statement, or a
+//! snapshot from before it, loses money. Statements of one round trip are pipelined, and the server still executes them
+//! one after the other.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -18,37 +18,37 @@ use uuid::Uuid;
 
 use crate::infra::postgres::{Client, Database, DbError};
 use crate::kernel::{EntryId, Timestamp, UserId, fault};
-use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, Patience};
-use crate::wallet::domain::{Decision, Draft, Entry, Head, IdempotencyKey, WalletState, decide_batch};
+use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
+use crate::wallet::domain::{Decision, Draft, Entry, IdempotencyKey, LedgerHead, WalletState, decide_batch};
 use crate::wallet::postgres::rows;
 
-/// How long an outcome in doubt is looked up before it is given up as unknown, and the pause between two tries.
+/// How long the outcome of an interrupted commit is looked up before it is reported as unknown, and the pause between
+/// two attempts.
 const LOOK_UP_MAX: Duration = Duration::from_secs(2);
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
 
 const STEP: &str = "wallet.ledger.post";
 
-/// [`Journal`] over the wallet database.
 pub struct PgJournal {
     database: Database,
 }
 
-/// What a batch will have come to if its commit succeeds; set just before the commit is sent.
-type Pending = Arc<OnceLock<Vec<DraftOutcome>>>;
+/// The outcomes of a batch if its commit succeeds, set just before the commit is sent.
+type SentOutcomes = Arc<OnceLock<Vec<DraftOutcome>>>;
 
 impl PgJournal {
-    /// Over a pool of its own, so that requests that read never keep the writer waiting.
+    /// `database` is a pool of its own, so that reads never delay the writer.
     pub const fn new(database: Database) -> Self {
         Self { database }
     }
 
-    /// Finds out whether a commit whose answer was lost has happened.
+    /// Whether a commit succeeded whose response was lost.
     async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
         let posted = outcomes.iter().zip(drafts).find_map(|(outcome, draft)| match outcome {
             DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
             _ => None,
         });
-        // Nothing was to be written: it makes no difference.
+        // Nothing was to be written, so it does not matter.
         let Some((user, id)) = posted else { return Ok(true) };
         let give_up = Instant::now() + LOOK_UP_MAX;
         loop {
@@ -59,8 +59,8 @@ impl PgJournal {
         }
     }
 
-    /// Looks for one entry of the batch, on another connection, under the wallet's lock: a server process that is
-    /// still committing holds that lock and is waited for, so absence is proof.
+    /// Looks for one entry of the batch on another connection, under the lock of the wallet. A backend that is still
+    /// committing holds that lock, so an absent entry proves that the commit failed.
     async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
         let there = self.database.run(move |client| {
             Box::pin(async move {
@@ -88,23 +88,23 @@ impl PgJournal {
 
 #[async_trait]
 impl Journal for PgJournal {
-    async fn commit(&self, drafts: &[Draft], patience: Patience) -> Result<Vec<DraftOutcome>, JournalError> {
+    async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
         let batch = drafts.to_vec();
-        let pending = Pending::default();
-        let sent = Arc::clone(&pending);
+        let sent = SentOutcomes::default();
+        let sent_by_run = Arc::clone(&sent);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
-                let written = write(client, &batch, patience, &sent).await;
+                let written = write(client, &batch, lock_wait, &sent_by_run).await;
                 if written.is_err() {
-                    // For the next borrower. Where the connection is broken there is none.
+                    // For the next user of the connection, if it still works.
                     let _ = client.batch_execute("ROLLBACK").await;
                 }
                 written
             })
         });
-        match (committed.await, pending.get()) {
+        match (committed.await, sent.get()) {
             (Ok(()), Some(outcomes)) => Ok(outcomes.clone()),
-            // Before the commit is sent nothing can be written; and a server that answers with an error has not.
+            // Nothing is written before the commit is sent, nor when the server responds to it with an error.
             (Err(e), None) => Err(JournalError::NotDone(e.at(STEP))),
             (Err(e), Some(_)) if e.is_definite() => Err(JournalError::NotDone(e.at(STEP))),
             (Err(e), Some(outcomes)) => match self.find_out(outcomes, drafts).await {
@@ -117,9 +117,9 @@ impl Journal for PgJournal {
     }
 }
 
-/// Begins, locks, reads; decides; inserts, commits. `pending` is set before anything is sent that could be committed.
-async fn write(client: &Client, drafts: &[Draft], patience: Patience, pending: &Pending) -> Result<(), DbError> {
-    let statements = Statements::of(client, patience).await?;
+/// Begins, locks, reads; decides; inserts, commits. `sent` is set before the commit is sent.
+async fn write(client: &Client, drafts: &[Draft], lock_wait: LockWait, sent: &SentOutcomes) -> Result<(), DbError> {
+    let statements = Statements::of(client, lock_wait).await?;
     fault::point("ledger.begun");
     let (mut wallets, now) = read_locked(client, &statements, drafts).await?;
     fault::point("ledger.locked");
@@ -130,14 +130,14 @@ async fn write(client: &Client, drafts: &[Draft], patience: Patience, pending: &
         Decision::Refuse(refused) => DraftOutcome::Refused(refused),
         Decision::NoWallet => DraftOutcome::NotLocked,
     });
-    let outcomes = pending.get_or_init(|| outcomes.collect());
+    let outcomes = sent.get_or_init(|| outcomes.collect());
     fault::point("ledger.decided");
     insert_and_commit(client, &statements, drafts, outcomes).await?;
     fault::point("ledger.committed");
     Ok(())
 }
 
-/// The statements of a batch, prepared once a connection.
+/// The statements of a batch, prepared once per connection.
 struct Statements {
     lock: Statement,
     heads: Statement,
@@ -146,14 +146,14 @@ struct Statements {
 }
 
 impl Statements {
-    async fn of(client: &Client, patience: Patience) -> Result<Self, DbError> {
-        let lock = match patience {
-            _ if fault::left_out("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-            Patience::SkipHeld => {
+    async fn of(client: &Client, lock_wait: LockWait) -> Result<Self, DbError> {
+        let lock = match lock_wait {
+            _ if fault::disabled("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+            LockWait::SkipLocked => {
                 "-- wallet.ledger.lock_free ($1 users)
                  SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
             }
-            Patience::Wait => {
+            LockWait::Wait => {
                 "-- wallet.ledger.lock ($1 users)
                  SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
             }
@@ -174,12 +174,12 @@ impl Statements {
             used_keys: client
                 .prepare_cached(
                     "-- wallet.ledger.used_keys ($1 users, $2 keys)
-                     SELECT asked.user_id, asked.key, entry.*
-                     FROM unnest($1::uuid[], $2::text[]) AS asked (user_id, key)
+                     SELECT requested.user_id, requested.key, entry.*
+                     FROM unnest($1::uuid[], $2::text[]) AS requested (user_id, key)
                      CROSS JOIN LATERAL (
                          SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
                          FROM transactions
-                         WHERE transactions.user_id = asked.user_id AND transactions.idempotency_key = asked.key
+                         WHERE transactions.user_id = requested.user_id AND transactions.idempotency_key = requested.key
                      ) AS entry",
                 )
                 .await?,
@@ -196,8 +196,8 @@ impl Statements {
     }
 }
 
-/// Locks the wallets of the batch in the order of their keys, and reads, in the same round trip, the last entry of each
-/// whose lock is ours, the entries behind the batch's keys, and the database's time.
+/// Locks the wallets of the batch in the order of their keys and reads, in the same round trip, their last entries, the
+/// entries with an idempotency key of the batch, and the time of the database.
 async fn read_locked(
     client: &Client,
     statements: &Statements,
@@ -208,16 +208,16 @@ async fn read_locked(
     users.dedup();
     let with_key = || drafts.iter().filter_map(|d| Some((d.user_id.as_uuid(), d.idempotency_key.as_ref()?.as_str())));
     let (key_users, keys): (Vec<Uuid>, Vec<&str>) = with_key().unzip();
-    let asked: [&(dyn ToSql + Sync); 1] = [&users];
+    let parameters: [&(dyn ToSql + Sync); 1] = [&users];
     let used = async {
         if keys.is_empty() { Ok(Vec::new()) } else { client.query(&statements.used_keys, &[&key_users, &keys]).await }
     };
-    // The driver sends each when it is first polled, so they reach the server in this order.
+    // The driver sends each statement when it is first polled, so they reach the server in this order.
     let (begun, locked, heads, used) = join!(
         biased;
         client.batch_execute("BEGIN"),
-        client.query(&statements.lock, &asked),
-        client.query(&statements.heads, &asked),
+        client.query(&statements.lock, &parameters),
+        client.query(&statements.heads, &parameters),
         used,
     );
     begun?;
@@ -225,7 +225,7 @@ async fn read_locked(
     states(&locked, &heads?, &used?)
 }
 
-/// The states of the wallets in `locked`. The rows of others were read without a lock, and are worth nothing.
+/// The states of the wallets in `locked`. Rows of others were read without a lock and are ignored.
 fn states(
     locked: &HashSet<Uuid>,
     heads: &[Row],
@@ -239,8 +239,8 @@ fn states(
             continue;
         }
         let head = match row.try_get::<_, Option<i64>>("seq")? {
-            None => Head::EMPTY,
-            Some(seq) => Head {
+            None => LedgerHead::EMPTY,
+            Some(seq) => LedgerHead {
                 seq,
                 balance: rows::balance(row, "balance_after_minor")?,
                 created_at: Some(row.try_get("created_at")?),
@@ -258,7 +258,7 @@ fn states(
     Ok((wallets, now))
 }
 
-/// The new entries as columns, for one statement whatever their number.
+/// New entries as columns, for one statement whatever their number.
 #[derive(Default)]
 struct Columns<'a> {
     user_id: Vec<Uuid>,
@@ -286,7 +286,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Both in one round trip. Where the insert fails, the commit behind it ends the transaction without a trace.
+/// One round trip. If the insert fails, the commit after it rolls the transaction back.
 async fn insert_and_commit(
     client: &Client,
     statements: &Statements,

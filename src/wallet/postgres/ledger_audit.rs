@@ -1,4 +1,4 @@
-//! Recounts the ledger: the database adds up, wallet after wallet, and only sums travel.
+//! Audits the ledger: PostgreSQL adds up the entries of each wallet, and only the results are fetched.
 
 use tokio_postgres::{Portal, Row, Transaction};
 use uuid::Uuid;
@@ -9,25 +9,24 @@ use crate::wallet::domain::{Difference, WalletAudit};
 
 /// Shown in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "purse ledger verify";
-/// Wallets that are fetched at once; what keeps the memory of this process bounded.
-const WALLETS_A_FETCH: i32 = 1_000;
+/// Bounds the memory of this process.
+const WALLETS_PER_FETCH: i32 = 1_000;
 
-/// The ledger as it was at one moment, open for a recount.
 pub struct PgLedgerAudit {
     session: Session,
 }
 
-/// What there is to recount.
+/// The size of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerSize {
-    /// Wallets, also those without an entry.
+    /// Includes wallets without entries.
     pub wallets: i64,
-    /// Entries, as the database estimates them; 0 where it has not counted yet.
+    /// By the statistics of PostgreSQL; 0 before it has collected any.
     pub entries_estimate: i64,
 }
 
 impl PgLedgerAudit {
-    /// Connects as the runtime user, who may read both tables.
+    /// The runtime user may read both tables.
     ///
     /// # Errors
     /// [`DbError`].
@@ -35,12 +34,11 @@ impl PgLedgerAudit {
         Ok(Self { session: Session::open(connector, APPLICATION_NAME).await? })
     }
 
-    /// Begins to recount every wallet with an entry, or that of `user` alone. All of it is of one moment, whatever is
-    /// posted meanwhile.
+    /// Audits every wallet with an entry, or only that of `user`, in one snapshot.
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn begin(&mut self, user: Option<UserId>) -> Result<Recount<'_>, DbError> {
+    pub async fn begin(&mut self, user: Option<UserId>) -> Result<AuditCursor<'_>, DbError> {
         let user = user.map(UserId::as_uuid);
         let tx = self.session.snapshot().await?;
         let size = tx
@@ -52,9 +50,9 @@ impl PgLedgerAudit {
             )
             .await?;
         let size = LedgerSize { wallets: size.try_get("wallets")?, entries_estimate: size.try_get("entries")? };
-        // One window for all, so that the entries are sorted once, by the primary key. `min` of an array finds the
-        // first by its first element and brings the rest along. Sums are numeric: nothing in them can overflow, and
-        // what leaves the range of a bigint is cut off there.
+        // One window for all, so that the entries are sorted once, by the primary key. `min` of an array compares the
+        // first elements and returns the others along with them. Sums are numeric, which cannot overflow, and are
+        // clamped to the range of a bigint.
         let recount = tx
             .prepare(
                 "-- wallet.audit.recount ($1 user or null)
@@ -80,29 +78,28 @@ impl PgLedgerAudit {
             )
             .await?;
         let portal = tx.bind(&recount, &[&user]).await?;
-        Ok(Recount { tx, portal, size })
+        Ok(AuditCursor { tx, portal, size })
     }
 }
 
-/// A recount under way. The database computes as much as is asked for, so neither side ever holds all of it.
-pub struct Recount<'session> {
+/// A running audit. PostgreSQL computes only what is fetched, so neither side ever holds all of it.
+pub struct AuditCursor<'session> {
     tx: Transaction<'session>,
     portal: Portal,
     size: LedgerSize,
 }
 
-impl Recount<'_> {
-    /// How much there is to recount.
+impl AuditCursor<'_> {
     pub const fn size(&self) -> LedgerSize {
         self.size
     }
 
-    /// The next wallets; none after the last.
+    /// The next wallets; empty after the last.
     ///
     /// # Errors
     /// [`DbError`].
     pub async fn next(&self) -> Result<Vec<WalletAudit>, DbError> {
-        let wallets = self.tx.query_portal(&self.portal, WALLETS_A_FETCH).await?;
+        let wallets = self.tx.query_portal(&self.portal, WALLETS_PER_FETCH).await?;
         wallets.iter().map(read).collect()
     }
 }
@@ -114,8 +111,8 @@ fn read(row: &Row) -> Result<WalletAudit, DbError> {
         entries: row.try_get("entries")?,
         has_wallet: row.try_get("has_wallet")?,
         stored_balance: row.try_get("stored")?,
-        recounted_balance: row.try_get("recounted")?,
-        place: difference(row, "place")?,
+        computed_balance: row.try_get("recounted")?,
+        sequence: difference(row, "place")?,
         balance: difference(row, "balance")?,
         negative: row.try_get("negative")?,
         time: row.try_get("time")?,
@@ -126,7 +123,7 @@ fn difference(row: &Row, column: &str) -> Result<Option<Difference>, DbError> {
     let found: Option<Vec<i64>> = row.try_get(column)?;
     match found.as_deref() {
         None => Ok(None),
-        Some(&[seq, stored, recounted]) => Ok(Some(Difference { seq, stored, recounted })),
+        Some(&[seq, stored, computed]) => Ok(Some(Difference { seq, stored, computed })),
         Some(_) => Err(DbError::Corrupt("wallet.audit.recount")),
     }
 }

@@ -1,14 +1,14 @@
-//! The wallet database: its schema, and the stores over it.
+//! The wallet database: its schema, stores and queries.
 
 mod journal;
 mod ledger_audit;
-mod ledger_reader;
+mod queries;
 mod rows;
 mod wallet_store;
 
 pub use journal::PgJournal;
-pub use ledger_audit::{LedgerSize, PgLedgerAudit, Recount};
-pub use ledger_reader::PgLedgerReader;
+pub use ledger_audit::{AuditCursor, PgLedgerAudit};
+pub use queries::PgWalletQueries;
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::Migrations;
@@ -17,16 +17,16 @@ mod scripts {
     refinery::embed_migrations!("migrations/wallet");
 }
 
-/// What this role's database needs.
+/// The schema, and the rights of the runtime user.
 pub const MIGRATIONS: Migrations = Migrations {
     runner: scripts::migrations::runner,
     grants: &[
         "GRANT SELECT, INSERT ON wallets",
-        // Nothing is ever written there: SELECT … FOR UPDATE asks for the right to update some column.
+        // Never written: SELECT … FOR UPDATE requires the right to update some column.
         "GRANT UPDATE (lock_anchor) ON wallets",
         "GRANT SELECT, INSERT ON transactions",
         "GRANT SELECT, INSERT, DELETE, UPDATE (spent_until) ON rate_limits",
-        // What has been applied: a process without the owner's password sees that nothing is missing.
+        // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
     ],
 };

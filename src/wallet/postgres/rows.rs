@@ -1,4 +1,4 @@
-//! Reads rows of the ledger, checked on the way back in.
+//! Reads rows of the ledger. Stored values are checked as strictly as new ones.
 
 use tokio_postgres::Row;
 
@@ -6,12 +6,11 @@ use crate::infra::postgres::DbError;
 use crate::kernel::EntryId;
 use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, Entry};
 
-/// The balance in column `name`.
 pub(super) fn balance(row: &Row, name: &str) -> Result<Balance, DbError> {
     Balance::from_stored(row.try_get(name)?).ok_or(DbError::Corrupt("transactions.balance_after_minor"))
 }
 
-/// An entry out of the columns `id, seq, type, amount_minor, balance_after_minor, description, created_at`.
+/// Needs the columns `id, seq, type, amount_minor, balance_after_minor, description, created_at`.
 pub(super) fn entry(row: &Row) -> Result<Entry, DbError> {
     let description: Option<&str> = row.try_get("description")?;
     Ok(Entry {

@@ -1,21 +1,21 @@
-//! What must hold after any fault: in both databases, at the broker, and between what clients were told and what is
-//! there. The names are those of docs/reliability.md.
+//! Invariants that hold after any fault: in both databases, at the broker, and between the clients' history and the
+//! stored state. docs/reliability.md lists them by these ids.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
 
-use super::history::{History, Told};
-use crate::support::{Client, PASSWORD, World};
+use super::history::{History, Outcome};
+use crate::support::{Client, PASSWORD, PATIENCE, World};
 
 const DEAD: &str = "wallet.provision.dlq";
 
-/// Each prints one word a breach.
+/// Each query returns one row per violation.
 const USERS: &[(&str, &str)] = &[
-    ("U1 one account an address", "SELECT lower(email) FROM users GROUP BY 1 HAVING count(*) > 1"),
+    ("U1 one account per address", "SELECT lower(email) FROM users GROUP BY 1 HAVING count(*) > 1"),
     (
-        "U2 one event a user",
+        "U2 one event per user",
         "SELECT u.id FROM users u LEFT JOIN outbox o ON o.type = 'UserRegistered' AND o.payload_json->>'userId' = u.id::text
          GROUP BY u.id HAVING count(o.id) <> 1",
     ),
@@ -24,12 +24,12 @@ const USERS: &[(&str, &str)] = &[
         "SELECT id FROM outbox WHERE NOT EXISTS (SELECT FROM users u WHERE u.id::text = payload_json->>'userId')",
     ),
     ("U4 nothing pending", "SELECT id FROM outbox WHERE status <> 'published'"),
-    ("U5 published has its time", "SELECT id FROM outbox WHERE (status = 'published') <> (published_at IS NOT NULL)"),
-    ("U6 argon2id alone", "SELECT id FROM users WHERE password_hash NOT LIKE '$argon2id$v=19$m=%'"),
+    ("U5 published events have their time", "SELECT id FROM outbox WHERE (status = 'published') <> (published_at IS NOT NULL)"),
+    ("U6 argon2id only", "SELECT id FROM users WHERE password_hash NOT LIKE '$argon2id$v=19$m=%'"),
 ];
 
 const WALLET: &[(&str, &str)] = &[
-    ("W1 one wallet a user", "SELECT user_id FROM wallets GROUP BY 1 HAVING count(*) > 1"),
+    ("W1 one wallet per user", "SELECT user_id FROM wallets GROUP BY 1 HAVING count(*) > 1"),
     (
         "W3 no entry without its wallet",
         "SELECT DISTINCT user_id FROM transactions t WHERE NOT EXISTS (SELECT FROM wallets w WHERE w.user_id = t.user_id)",
@@ -37,57 +37,57 @@ const WALLET: &[(&str, &str)] = &[
     (
         "W4, W5, W8 the ledger adds up",
         "SELECT user_id FROM (
-             SELECT user_id, seq, balance_after_minor, created_at, row_number() OVER w AS place,
+             SELECT user_id, seq, balance_after_minor, created_at, row_number() OVER w AS expected_seq,
                     sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER w AS balance,
                     lag(created_at) OVER w AS before
              FROM transactions WINDOW w AS (PARTITION BY user_id ORDER BY seq)
          ) AS entry
-         WHERE seq <> place OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
+         WHERE seq <> expected_seq OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
     ),
     (
-        "W6 one entry a key",
+        "W6 one entry per key",
         "SELECT idempotency_key FROM transactions WHERE idempotency_key IS NOT NULL
          GROUP BY user_id, idempotency_key HAVING count(*) > 1",
     ),
     (
-        "W7 amounts and types",
+        "W7 amounts and types in range",
         "SELECT id FROM transactions WHERE amount_minor NOT BETWEEN 1 AND 9007199254740991 OR type NOT IN ('credit', 'debit')",
     ),
 ];
 
-/// Both databases.
+/// For both databases.
 const EITHER: &[(&str, &str)] = &[
     (
-        "P4 no transaction that nobody goes on with",
+        "P4 no abandoned transaction",
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'
          AND state_change < clock_timestamp() - interval '5 s'",
     ),
     ("P5 no deadlock", "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0"),
 ];
 
-/// Waits until nothing is on its way any more, and says how long that took.
-pub async fn quiet(world: &World, within: Duration) -> Duration {
+/// Waits until nothing is in flight, and returns how long that took.
+async fn wait_until_quiet(world: &World, within: Duration) -> Duration {
     let began = Instant::now();
     loop {
         let pending = world.sql(Role::Users, "SELECT count(*) FROM outbox WHERE status <> 'published'").await;
         let queues = world.broker.queues().await;
-        // Queues of a test's own are its own affair.
-        let ours = |name: &str| name.starts_with("wallet.provision") && name != DEAD;
-        let waiting: u64 = queues.iter().filter(|(name, _)| ours(name)).map(|(_, messages)| messages).sum();
-        let (people, wallets) = both_sides(world).await;
-        if pending == "0" && waiting == 0 && people.is_subset(&wallets) {
+        // Ignores queues that a test declared for itself.
+        let is_ours = |name: &str| name.starts_with("wallet.provision") && name != DEAD;
+        let waiting: u64 = queues.iter().filter(|(name, _)| is_ours(name)).map(|(_, messages)| messages).sum();
+        let (users, owners) = users_and_wallet_owners(world).await;
+        if pending == "0" && waiting == 0 && users.is_subset(&owners) {
             return began.elapsed();
         }
         assert!(
             began.elapsed() < within,
-            "not quiet within {within:?}: {pending} events pending, queues {queues:?}, {} people without a wallet",
-            people.difference(&wallets).count()
+            "not quiet within {within:?}: {pending} events pending, queues {queues:?}, {} users without a wallet",
+            users.difference(&owners).count()
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-async fn both_sides(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
+async fn users_and_wallet_owners(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     let ids = |printed: String| printed.lines().map(str::to_owned).collect();
     (
         ids(world.sql(Role::Users, "SELECT id FROM users").await),
@@ -95,35 +95,37 @@ async fn both_sides(world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
     )
 }
 
-/// Everything that is broken now, in words. `poison` names the dead letters that belong there.
-pub async fn breaches(world: &World, history: &History, client: &Client, poison: &[&str]) -> Vec<String> {
-    let mut broken = Vec::new();
-    for (role, laws) in [(Role::Users, USERS), (Role::Wallet, WALLET), (Role::Users, EITHER), (Role::Wallet, EITHER)] {
-        for (law, query) in laws {
-            let found = world.sql(role, query).await;
-            if !found.is_empty() {
-                broken.push(format!("{law} ({role}): {}", found.replace('\n', " ")));
+/// All current violations. `poison` has the ids of the expected dead letters.
+async fn violations(world: &World, history: &History, client: &Client, poison: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (role, invariants) in
+        [(Role::Users, USERS), (Role::Wallet, WALLET), (Role::Users, EITHER), (Role::Wallet, EITHER)]
+    {
+        for (invariant, query) in invariants {
+            let rows = world.sql(role, query).await;
+            if !rows.is_empty() {
+                found.push(format!("{invariant} ({role}): {}", rows.replace('\n', " ")));
             }
         }
     }
-    let (people, wallets) = both_sides(world).await;
-    let missing: Vec<_> = people.difference(&wallets).collect();
+    let (users, owners) = users_and_wallet_owners(world).await;
+    let missing: Vec<_> = users.difference(&owners).collect();
     if !missing.is_empty() {
-        broken.push(format!("W2 every user has a wallet: not {missing:?}"));
+        found.push(format!("W2 every user has a wallet: not {missing:?}"));
     }
-    broken.extend(posts_against_ledger(world, history).await);
-    broken.extend(registrations_against_store(world, history, client).await);
+    found.extend(post_violations(world, history).await);
+    found.extend(registration_violations(world, history, client).await);
     let dead = world.broker.ids_in(DEAD).await;
     let expected: BTreeSet<String> = poison.iter().map(|id| (*id).to_owned()).collect();
     if dead != expected {
-        broken.push(format!("B2 the dead letters are the poison: {dead:?} instead of {expected:?}"));
+        found.push(format!("B2 the dead letters are the poison: {dead:?} instead of {expected:?}"));
     }
-    broken
+    found
 }
 
 /// H1 to H4 and H6.
-async fn posts_against_ledger(world: &World, history: &History) -> Vec<String> {
-    let mut broken = Vec::new();
+async fn post_violations(world: &World, history: &History) -> Vec<String> {
+    let mut found = Vec::new();
     let rows = world
         .sql(Role::Wallet, "SELECT user_id, idempotency_key, id, type, amount_minor FROM transactions WHERE idempotency_key IS NOT NULL")
         .await;
@@ -135,76 +137,82 @@ async fn posts_against_ledger(world: &World, history: &History) -> Vec<String> {
             Some(((user, key), (id, kind, cents)))
         })
         .collect();
-    let mut asked_for = HashSet::new();
+    let mut requested = HashSet::new();
     for post in history.posts() {
         let name = (post.user.clone(), post.key.clone());
         let row = rows.get(&name);
-        asked_for.insert(name);
-        let ids: HashSet<_> =
-            post.told.iter().filter_map(|told| if let Told::Done(id) = told { Some(id) } else { None }).collect();
+        requested.insert(name);
+        let ids: HashSet<_> = post.outcomes.iter().filter_map(Outcome::id).collect();
         if ids.len() > 1 {
-            broken.push(format!("H3 all answers under one key carry one id: {post:?}"));
+            found.push(format!("H3 one id per key: {post:?}"));
         }
         match (post.id(), row) {
             (Some(id), Some((stored, kind, cents)))
                 if id == stored && kind == post.kind && *cents == post.cents.to_string() => {}
-            (Some(_), row) => broken.push(format!("H1 what was answered is there: {post:?}, but {row:?}")),
+            (Some(_), row) => found.push(format!("H1 every returned id exists as requested: {post:?}, but {row:?}")),
             (None, Some(row)) if !post.in_doubt() => {
-                broken.push(format!("H4 what was refused is not there: {post:?}, but {row:?}"));
+                found.push(format!("H4 a rejected post wrote nothing: {post:?}, but {row:?}"));
             }
             (None, _) => {}
         }
     }
-    let unasked: Vec<_> = rows.keys().filter(|name| !asked_for.contains(name)).collect();
-    if !unasked.is_empty() {
-        broken.push(format!("H2 nothing is there that nobody asked for: {unasked:?}"));
+    let unrequested: Vec<_> = rows.keys().filter(|name| !requested.contains(name)).collect();
+    if !unrequested.is_empty() {
+        found.push(format!("H2 nothing exists that was not requested: {unrequested:?}"));
     }
-    broken
+    found
 }
 
-/// H5, and that an address which was not registered is free.
-async fn registrations_against_store(world: &World, history: &History, client: &Client) -> Vec<String> {
-    let mut broken = Vec::new();
+/// H4 and H5 for registrations.
+async fn registration_violations(world: &World, history: &History, client: &Client) -> Vec<String> {
+    let mut found = Vec::new();
     let rows = world.sql(Role::Users, "SELECT email, id FROM users").await;
     let rows: HashMap<&str, &str> = rows.lines().filter_map(|line| line.split_once('|')).collect();
     let registrations = history.registrations();
     for registration in &registrations {
-        match (&registration.told, rows.get(registration.email.as_str())) {
-            (Told::Done(id), Some(stored)) if id == stored => {}
-            (Told::Done(_), stored) => {
-                broken.push(format!("H5 who was registered is there: {registration:?}, but {stored:?}"));
+        match (&registration.outcome, rows.get(registration.email.as_str())) {
+            (Outcome::Done(id), Some(stored)) if id == stored => {}
+            (Outcome::Done(_), stored) => {
+                found.push(format!("H5 a registered user exists: {registration:?}, but {stored:?}"));
             }
-            (Told::NotDone(_), Some(stored)) => {
-                broken.push(format!("H4 who was refused is not there: {registration:?}, but {stored}"));
+            (Outcome::NotDone(_), Some(stored)) => {
+                found.push(format!("H4 a rejected registration wrote nothing: {registration:?}, but {stored}"));
             }
-            (Told::NotDone(_) | Told::Unknown, _) => {}
+            (Outcome::NotDone(_) | Outcome::Unknown, _) => {}
         }
     }
-    // A hash a login: some of them stand for all.
-    for user in history.people().iter().rev().take(5) {
+    // Each login costs a hash, so this checks a sample.
+    for user in history.registered_users().iter().rev().take(5) {
         let login = client.log_in(&user.email, PASSWORD).await;
         if login.status != 200 {
-            broken.push(format!("H5 who was registered can log in: {login:?}"));
+            found.push(format!("H5 a registered user can log in: {login:?}"));
         }
     }
-    broken
+    found
 }
 
-/// Waits for quiet, and fails with every breach that there is then. Returns how long it took to become quiet.
-pub async fn hold(world: &World, history: &History, client: &Client, within: Duration) -> Duration {
-    hold_but_for(world, history, client, within, &[]).await
+/// Waits until nothing is in flight and fails if an invariant is violated then. Returns how long it took.
+pub async fn assert_invariants(world: &World, history: &History, client: &Client) -> Duration {
+    assert_invariants_within(PATIENCE, world, history, client).await
 }
 
-/// The same, where these ids belong among the dead letters.
-pub async fn hold_but_for(
+pub async fn assert_invariants_within(within: Duration, world: &World, history: &History, client: &Client) -> Duration {
+    check(within, world, history, client, &[]).await
+}
+
+/// The same, with these ids as the only dead letters.
+pub async fn assert_invariants_with_poison(
     world: &World,
     history: &History,
     client: &Client,
-    within: Duration,
     poison: &[&str],
 ) -> Duration {
-    let took = quiet(world, within).await;
-    let broken = breaches(world, history, client, poison).await;
-    assert!(broken.is_empty(), "{} laws are broken:\n{}", broken.len(), broken.join("\n"));
+    check(PATIENCE, world, history, client, poison).await
+}
+
+async fn check(within: Duration, world: &World, history: &History, client: &Client, poison: &[&str]) -> Duration {
+    let took = wait_until_quiet(world, within).await;
+    let found = violations(world, history, client, poison).await;
+    assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
     took
 }

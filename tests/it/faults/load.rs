@@ -1,4 +1,4 @@
-//! Clients that register and post without a pause, each with random numbers of its own.
+//! Clients that register and post continuously, each with its own random numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,25 +7,25 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::task::JoinHandle;
 
-use super::history::{History, Told};
+use super::history::{History, Outcome};
 use crate::support::{Client, User};
 
-/// The seed of a run: `SEED`, to see the same choices again, or a new one. Printed, so that a failure tells it.
+/// `SEED`, to repeat the choices of an earlier run, or a new seed. Printed for the case that the run fails.
 pub fn seed() -> u64 {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     seed
 }
 
-/// Clients at work.
 pub struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// One client that registers and `posters` that post to the wallets of `users`, through any of `clients`.
-    pub fn begin(history: &History, clients: &[Client], users: &[User], posters: u64, seed: u64) -> Self {
+    /// Starts one task that registers users and `posters` tasks that post to the wallets of `users`, each request through
+    /// a random one of `clients`.
+    pub fn start(history: &History, clients: &[Client], users: &[User], posters: u64, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = vec![tokio::spawn(register(history.clone(), clients.to_vec(), Arc::clone(&stop), seed))];
         tasks.extend((0..posters).map(|poster| {
@@ -36,8 +36,8 @@ impl Load {
         Self { stop, tasks }
     }
 
-    /// Ends it when each client has heard what became of its last request.
-    pub async fn end(self) {
+    /// Stops once every request has an outcome.
+    pub async fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
         for task in self.tasks {
             task.await.expect("a client");
@@ -66,8 +66,8 @@ async fn post(
         number += 1;
         let (key, user) = (format!("{name}-{number}"), &users[rng.usize(..users.len())]);
         let (kind, cents) = if rng.u8(..3) == 0 { ("debit", rng.i64(1..50)) } else { ("credit", rng.i64(1..50)) };
-        // Half of those who do not know ask again under the key.
-        while history.post(&clients[rng.usize(..clients.len())], user, kind, cents, &key).await == Told::Unknown
+        // Half of the posts with an unknown outcome are retried with the same key.
+        while history.post(&clients[rng.usize(..clients.len())], user, kind, cents, &key).await == Outcome::Unknown
             && rng.bool()
         {
             tokio::time::sleep(Duration::from_millis(100)).await;

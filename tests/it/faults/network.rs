@@ -1,18 +1,16 @@
-//! The network between a role and its servers: silent, one-way, slow, chopped, torn (FP-06 to FP-10).
+//! Faults of the network between a role and its servers: silent, one-way, slow, fragmented, reset (FP-06 to FP-10).
 
 use std::time::Duration;
 
 use purse::kernel::Role;
 
-use super::history::{History, Told};
-use super::invariants::hold;
+use super::history::{History, Outcome};
+use super::invariants::assert_invariants;
 use super::proxy::{Flow, Proxy};
 use crate::support::{Client, PATIENCE, RoleProcess, World, eventually};
 
-const HEALED: Duration = Duration::from_mins(1);
-
-/// Both roles, each with a network of its own to PostgreSQL and to RabbitMQ.
-pub struct Networks {
+/// Both roles, connected to PostgreSQL and RabbitMQ through proxies.
+pub struct Proxied {
     pub world: World,
     pub postgres: Proxy,
     pub rabbitmq: Proxy,
@@ -21,9 +19,9 @@ pub struct Networks {
     pub client: Client,
 }
 
-pub async fn networks(world: World, changed: &[(&str, &str)]) -> Networks {
-    let postgres = Proxy::before(world.addresses.postgres_port).await;
-    let rabbitmq = Proxy::before(world.addresses.amqp_port).await;
+pub async fn start_proxied(world: World, changed: &[(&str, &str)]) -> Proxied {
+    let postgres = Proxy::start(world.addresses.postgres_port).await;
+    let rabbitmq = Proxy::start(world.addresses.amqp_port).await;
     let broker = rabbitmq.url(&world.broker.url());
     let start = async |role: Role, variable: &str, url: &str| {
         let url = postgres.url(url);
@@ -35,45 +33,46 @@ pub async fn networks(world: World, changed: &[(&str, &str)]) -> Networks {
         start(Role::Wallet, "WALLET_DATABASE_URL", &world.databases.wallet.runtime_url),
     );
     let client = Client::new(&users.url(), &wallet.url());
-    Networks { world, postgres, rabbitmq, users, wallet, client }
+    Proxied { world, postgres, rabbitmq, users, wallet, client }
 }
 
 #[tokio::test]
-async fn fp_06_a_silent_database_is_a_503_in_time_and_its_return_is_noticed() {
+async fn fp_06_a_silent_database_is_a_503_in_time_and_its_recovery_is_noticed() {
     let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "300")];
-    let Networks { world, postgres, client, rabbitmq: _rabbitmq, users: _users, wallet: _wallet } =
-        networks(World::new().await, &quick).await;
+    let Proxied { world, postgres, client, rabbitmq: _rabbitmq, users: _users, wallet: _wallet } =
+        start_proxied(World::new().await, &quick).await;
     let history = History::default();
     let user = client.ready_user().await;
     for round in 0..2 {
         postgres.both(Flow::SILENT);
-        let told = history.post(&client, &user, "credit", 1, &format!("k{round}")).await;
+        let outcome = history.post(&client, &user, "credit", 1, &format!("k{round}")).await;
         assert!(
-            matches!(&told, Told::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE") || told == Told::Unknown,
-            "{told:?}"
+            matches!(&outcome, Outcome::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE")
+                || outcome == Outcome::Unknown,
+            "{outcome:?}"
         );
         assert_eq!(client.get(&user, "/v1/balance").await.code(), "DEPENDENCY_UNAVAILABLE");
         assert_eq!(client.me(&user.token).await.code(), "DEPENDENCY_UNAVAILABLE");
         postgres.both(Flow::default());
         history.post_until_known(&client, &user, "credit", 1, &format!("k{round}")).await;
     }
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_back() {
-    let Networks { world, rabbitmq, client, users, postgres: _postgres, wallet: _wallet } =
-        networks(World::new().await, &[]).await;
+async fn fp_07_events_stay_in_the_outbox_while_the_broker_is_silent_and_drain_afterwards() {
+    let Proxied { world, rabbitmq, client, users, postgres: _postgres, wallet: _wallet } =
+        start_proxied(World::new().await, &[]).await;
     let history = History::default();
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     rabbitmq.both(Flow::SILENT);
     for _ in 0..5 {
         let registration = history.register(&client).await;
-        assert!(matches!(registration.told, Told::Done(_)), "{registration:?}");
+        assert!(matches!(registration.outcome, Outcome::Done(_)), "{registration:?}");
     }
-    eventually(PATIENCE, "it is noticed", || async {
-        users.everything().contains("events were not confirmed and stay pending").then_some(())
+    eventually(PATIENCE, "the silence is noticed", || async {
+        users.output().contains("events were not confirmed and stay pending").then_some(())
     })
     .await;
     assert_eq!(
@@ -81,71 +80,72 @@ async fn fp_07_a_silent_broker_keeps_events_in_the_outbox_and_drains_when_it_is_
         "5|0"
     );
     rabbitmq.both(Flow::default());
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fp_08_a_broker_that_hears_and_is_not_heard_makes_duplicates_and_one_wallet_each() {
-    let Networks { world, rabbitmq, client, users, wallet, postgres: _postgres } =
-        networks(World::new().await, &[]).await;
+async fn fp_08_lost_broker_replies_cause_duplicate_events_but_one_wallet_per_user() {
+    let Proxied { world, rabbitmq, client, users, wallet, postgres: _postgres } =
+        start_proxied(World::new().await, &[]).await;
     let history = History::default();
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     rabbitmq.down(Flow::SILENT);
     for _ in 0..3 {
         history.register(&client).await;
     }
-    eventually(PATIENCE, "no confirm comes", || async {
-        users.everything().contains("events were not confirmed and stay pending").then_some(())
+    eventually(PATIENCE, "the confirms time out", || async {
+        users.output().contains("events were not confirmed and stay pending").then_some(())
     })
     .await;
     rabbitmq.both(Flow::default());
-    hold(&world, &history, &client, HEALED).await;
-    let made = || async { (wallet.said("wallet provisioned").len() == 4).then_some(()) };
-    eventually(PATIENCE, "each was made once", made).await;
+    assert_invariants(&world, &history, &client).await;
+    let created = || async { (wallet.logged("wallet provisioned").len() == 4).then_some(()) };
+    eventually(PATIENCE, "each wallet is created once", created).await;
 }
 
 #[tokio::test]
-async fn fp_09_slow_and_chopped_networks_are_only_slow() {
+async fn fp_09_slow_and_fragmented_networks_cause_no_error() {
     let patient = [("DB_STATEMENT_TIMEOUT_MS", "60000"), ("DB_ACQUIRE_TIMEOUT_MS", "30000")];
-    let Networks { world, postgres, rabbitmq, client, users, wallet } = networks(World::new().await, &patient).await;
+    let Proxied { world, postgres, rabbitmq, client, users, wallet } =
+        start_proxied(World::new().await, &patient).await;
     let history = History::default();
-    for flow in [Flow::pieces(1), Flow::latency(Duration::from_millis(100))] {
+    for flow in [Flow::chunks(1), Flow::latency(Duration::from_millis(100))] {
         postgres.both(flow);
         rabbitmq.both(flow);
         let registration = history.register(&client).await;
         let user = registration.user.expect("registered");
-        let ready = eventually(PATIENCE, "the wallet is there", || async {
+        let ready = eventually(PATIENCE, "the wallet exists", || async {
             (client.get(&user, "/v1/wallet/status?wait=30").await.status == 200).then_some(())
         });
         ready.await;
-        assert!(matches!(history.post(&client, &user, "credit", 7, "k").await, Told::Done(_)));
+        assert!(matches!(history.post(&client, &user, "credit", 7, "k").await, Outcome::Done(_)));
         assert_eq!(client.balance(&user).await, 7);
     }
     postgres.both(Flow::default());
     rabbitmq.both(Flow::default());
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     for role in [&users, &wallet] {
-        assert!(role.log().iter().all(|line| line["level"] != "error"), "{}", role.everything());
+        assert!(role.log().iter().all(|line| line["level"] != "error"), "{}", role.output());
     }
 }
 
 #[tokio::test]
-async fn fp_10_torn_connections_leak_nothing_and_lose_nobody() {
-    let Networks { world, postgres, rabbitmq, client, users, wallet } = networks(World::new().await, &[]).await;
+async fn fp_10_connection_resets_leak_nothing_and_lose_nothing() {
+    let Proxied { world, postgres, rabbitmq, client, users, wallet } = start_proxied(World::new().await, &[]).await;
     let history = History::default();
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     let before = [&users, &wallet].map(|role| (role.descriptors(), role.threads()));
     for round in 0..8 {
         history.register(&client).await;
-        rabbitmq.tear();
+        rabbitmq.reset_connections();
         if round % 2 == 0 {
-            postgres.tear();
+            postgres.reset_connections();
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     for (role, (descriptors, threads)) in [&users, &wallet].into_iter().zip(before) {
         role.ready().await;
         eventually(PATIENCE, "descriptors and threads are as before", || async {
@@ -153,7 +153,7 @@ async fn fp_10_torn_connections_leak_nothing_and_lose_nobody() {
         })
         .await;
     }
-    eventually(PATIENCE, "the broker has three connections of ours", || async {
+    eventually(PATIENCE, "the broker has three connections", || async {
         (world.broker.connections().await == 3).then_some(())
     })
     .await;

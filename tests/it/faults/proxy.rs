@@ -1,4 +1,5 @@
-//! A network of a test's own between a role and a server: slow, silent, one-way, chopped, torn.
+//! A TCP proxy between a role and a server that makes the network slow, silent, one-way or fragmented, resets
+//! connections, and loses commits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,58 +15,56 @@ use tokio::sync::watch;
 /// How one direction of every connection behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
-    /// Nothing passes; what was sent meanwhile passes when it ends.
+    /// Nothing passes. Bytes are delivered when the silence ends.
     silent: bool,
-    /// Each piece waits this long.
+    /// Delay of each chunk.
     latency: Duration,
-    /// Bytes of a piece at most; 0 for as they come.
-    piece: usize,
+    /// Maximum bytes per chunk; 0 for no limit.
+    chunk: usize,
 }
 
 impl Flow {
-    pub const SILENT: Self = Self { silent: true, latency: Duration::ZERO, piece: 0 };
+    pub const SILENT: Self = Self { silent: true, latency: Duration::ZERO, chunk: 0 };
 
     pub fn latency(latency: Duration) -> Self {
         Self { latency, ..Self::default() }
     }
 
-    pub fn pieces(piece: usize) -> Self {
-        Self { piece, ..Self::default() }
+    pub fn chunks(chunk: usize) -> Self {
+        Self { chunk, ..Self::default() }
     }
 }
 
-/// What becomes of a `COMMIT` that a client sends.
+/// What happens to a `COMMIT` that a role sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Commit {
-    /// It is carried out and answered.
+pub enum CommitFault {
     #[default]
-    Passes,
-    /// It never reaches the server, and the connection breaks.
-    IsLost,
-    /// The server carries it out; the connection breaks when the answer is on its way.
-    LosesItsAnswer,
-    /// The server carries it out; from then on the connection is silent.
-    IsNotAnswered,
+    None,
+    /// It never reaches the server, and the connection is reset.
+    RequestLost,
+    /// The server executes it; the connection is reset when the response arrives.
+    ResponseLost,
+    /// The server executes it; from then on the connection is silent.
+    ResponseWithheld,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Weather {
+struct Conditions {
     up: Flow,
     down: Flow,
-    /// For the next one alone.
-    commit: Commit,
-    /// Raised to tear all connections that are open.
-    torn: usize,
+    /// Applies to the next `COMMIT` only.
+    commit: CommitFault,
+    /// Incremented to reset all open connections.
+    resets: usize,
 }
 
 #[derive(Clone)]
 struct Network {
-    weather: Arc<watch::Sender<Weather>>,
-    commits_hit: Arc<AtomicUsize>,
+    conditions: Arc<watch::Sender<Conditions>>,
+    commits_intercepted: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
 }
 
-/// The network, on a port of its own.
 pub struct Proxy {
     port: u16,
     network: Network,
@@ -75,28 +74,28 @@ pub struct Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.tear();
+        self.reset_connections();
     }
 }
 
 impl Proxy {
-    /// In front of a server of this machine; everything passes.
-    pub async fn before(server: u16) -> Self {
+    /// Forwards everything to a port of this machine.
+    pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("address").port();
-        let weather = Arc::new(watch::Sender::new(Weather::default()));
-        let network = Network { weather, commits_hit: Arc::default(), connections: Arc::default() };
-        let carrier = network.clone();
+        let conditions = Arc::new(watch::Sender::new(Conditions::default()));
+        let network = Network { conditions, commits_intercepted: Arc::default(), connections: Arc::default() };
+        let forwarder = network.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                carrier.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(carry(client, server, carrier.clone()));
+                forwarder.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(forward(client, server, forwarder.clone()));
             }
         });
         Self { port, network, task }
     }
 
-    /// The URL through this network instead of straight to the server.
+    /// The same URL through this proxy.
     pub fn url(&self, direct: &str) -> String {
         let (before, after) = direct.split_once("@127.0.0.1:").expect("a URL of this machine");
         let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -104,46 +103,45 @@ impl Proxy {
     }
 
     pub fn both(&self, flow: Flow) {
-        self.network.weather.send_modify(|weather| (weather.up, weather.down) = (flow, flow));
+        self.network.conditions.send_modify(|conditions| (conditions.up, conditions.down) = (flow, flow));
     }
 
-    /// From the server to the role.
+    /// Server to role.
     pub fn down(&self, flow: Flow) {
-        self.network.weather.send_modify(|weather| weather.down = flow);
+        self.network.conditions.send_modify(|conditions| conditions.down = flow);
     }
 
-    pub fn next_commit(&self, commit: Commit) {
-        self.network.weather.send_modify(|weather| weather.commit = commit);
+    pub fn fail_next_commit(&self, commit: CommitFault) {
+        self.network.conditions.send_modify(|conditions| conditions.commit = commit);
     }
 
-    /// How many commits something was done to.
-    pub fn commits_hit(&self) -> usize {
-        self.network.commits_hit.load(Ordering::SeqCst)
+    /// Commits that a fault was applied to.
+    pub fn commits_intercepted(&self) -> usize {
+        self.network.commits_intercepted.load(Ordering::SeqCst)
     }
 
-    /// How many connections were asked for so far.
+    /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.network.connections.load(Ordering::SeqCst)
     }
 
-    /// Resets every connection.
-    pub fn tear(&self) {
-        self.network.weather.send_modify(|weather| weather.torn += 1);
+    pub fn reset_connections(&self) {
+        self.network.conditions.send_modify(|conditions| conditions.resets += 1);
     }
 }
 
 impl Network {
     fn flow(&self, direction: Direction) -> Flow {
-        let weather = self.weather.borrow();
-        if direction == Direction::Up { weather.up } else { weather.down }
+        let conditions = self.conditions.borrow();
+        if direction == Direction::Up { conditions.up } else { conditions.down }
     }
 
-    /// What becomes of the bytes, if they hold a commit that something is to be done to.
-    fn take_commit(&self, bytes: &[u8]) -> Commit {
-        let mut taken = Commit::Passes;
-        if self.weather.borrow().commit != taken && bytes.windows(6).any(|word| word == b"COMMIT") {
-            self.weather.send_modify(|weather| taken = std::mem::take(&mut weather.commit));
-            self.commits_hit.fetch_add(usize::from(taken != Commit::Passes), Ordering::SeqCst);
+    /// The fault for these bytes, if they contain a `COMMIT` that one is due for.
+    fn take_commit_fault(&self, bytes: &[u8]) -> CommitFault {
+        let mut taken = CommitFault::None;
+        if self.conditions.borrow().commit != taken && bytes.windows(6).any(|word| word == b"COMMIT") {
+            self.conditions.send_modify(|conditions| taken = std::mem::take(&mut conditions.commit));
+            self.commits_intercepted.fetch_add(usize::from(taken != CommitFault::None), Ordering::SeqCst);
         }
         taken
     }
@@ -155,72 +153,72 @@ enum Direction {
     Down,
 }
 
-/// What the two directions of one connection tell each other.
+/// State shared by the two directions of one connection.
 #[derive(Default)]
-struct Line {
-    mute: AtomicBool,
-    break_at_answer: AtomicBool,
+struct Link {
+    withhold_response: AtomicBool,
+    reset_at_response: AtomicBool,
 }
 
-/// One connection, until either side ends it or it is torn.
-async fn carry(client: TcpStream, server: u16, network: Network) {
-    let mut weather = network.weather.subscribe();
-    let torn = weather.borrow().torn;
+/// Forwards one connection until either side closes it or it is reset.
+async fn forward(client: TcpStream, server: u16, network: Network) {
+    let mut conditions = network.conditions.subscribe();
+    let resets = conditions.borrow().resets;
     let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], server))).await else { return };
     for stream in [&client, &server] {
         let _ = stream.set_nodelay(true);
     }
-    let line = Line::default();
+    let link = Link::default();
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let broken = tokio::select! {
-        broken = pump((from_client, &to_server), Direction::Up, &network, &line) => broken,
-        broken = pump((from_server, &to_client), Direction::Down, &network, &line) => broken,
-        _ = weather.wait_for(|weather| weather.torn > torn) => true,
+    let reset = tokio::select! {
+        reset = pump((from_client, &to_server), Direction::Up, &network, &link) => reset,
+        reset = pump((from_server, &to_client), Direction::Down, &network, &link) => reset,
+        _ = conditions.wait_for(|conditions| conditions.resets > resets) => true,
     };
-    if broken {
+    if reset {
         for half in [&to_client, &to_server] {
-            // A reset instead of an orderly end.
+            // Closing sends a reset.
             let _ = SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-/// Carries one direction; `true` where it ends by a break, `false` where a side has ended it.
+/// Forwards one direction; `true` if the connection is to be reset, `false` if a side closed it.
 async fn pump(
     (mut from, to): (OwnedReadHalf, &OwnedWriteHalf),
     direction: Direction,
     network: &Network,
-    line: &Line,
+    link: &Link,
 ) -> bool {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return false };
-        if direction == Direction::Down && line.break_at_answer.load(Ordering::SeqCst) {
+        if direction == Direction::Down && link.reset_at_response.load(Ordering::SeqCst) {
             return true;
         }
         if direction == Direction::Up {
-            match network.take_commit(&buffer[..count]) {
-                Commit::Passes => {}
-                Commit::IsLost => return true,
-                Commit::LosesItsAnswer => line.break_at_answer.store(true, Ordering::SeqCst),
-                Commit::IsNotAnswered => line.mute.store(true, Ordering::SeqCst),
+            match network.take_commit_fault(&buffer[..count]) {
+                CommitFault::None => {}
+                CommitFault::RequestLost => return true,
+                CommitFault::ResponseLost => link.reset_at_response.store(true, Ordering::SeqCst),
+                CommitFault::ResponseWithheld => link.withhold_response.store(true, Ordering::SeqCst),
             }
         }
         let mut rest = &buffer[..count];
         while !rest.is_empty() {
             let flow = network.flow(direction);
-            if flow.silent || (direction == Direction::Down && line.mute.load(Ordering::SeqCst)) {
+            if flow.silent || (direction == Direction::Down && link.withhold_response.load(Ordering::SeqCst)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
             if !flow.latency.is_zero() {
                 tokio::time::sleep(flow.latency).await;
             }
-            let piece = if flow.piece == 0 { rest.len() } else { flow.piece.min(rest.len()) };
-            if write_all(to, &rest[..piece]).await.is_err() {
+            let chunk = if flow.chunk == 0 { rest.len() } else { flow.chunk.min(rest.len()) };
+            if write_all(to, &rest[..chunk]).await.is_err() {
                 return false;
             }
-            rest = &rest[piece..];
+            rest = &rest[chunk..];
         }
     }
 }

@@ -1,197 +1,200 @@
-//! From a registration to its wallet, broken off between any two steps (FR-01 to FR-15). The steps are those of
-//! docs/reliability.md: S1 person, S2 event, S3 commit, S4 answer, S5 claim, S6 publish, S7 confirm, S8 mark,
-//! S10 delivery, S11 and S12 wallet, S13 ack, R1 copy, R2 copy confirmed.
-
-use std::time::Duration;
+//! From registration to wallet, interrupted between any two steps (FR-01 to FR-15). docs/reliability.md lists the steps,
+//! S1 to S13, R1 and R2.
 
 use purse::kernel::Role;
 use uuid::Uuid;
 
-use super::history::{History, Told};
-use super::invariants::{hold, hold_but_for};
-use super::proxy::{Commit, Proxy};
-use super::{FAST_LADDER, with_fragile};
-use crate::support::{Client, Obstacle, PASSWORD, PATIENCE, RoleProcess, World, eventually};
+use super::history::{History, Outcome};
+use super::invariants::{assert_invariants, assert_invariants_with_poison};
+use super::proxy::{CommitFault, Proxy};
+use super::{FAST_LADDER, start_with_failpoints};
+use crate::support::{Client, PASSWORD, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
-/// The shortest lease that there is: what a dead process has claimed is free after it.
+/// The shortest allowed lease: what a crashed process has claimed is free after it.
 const SHORT_LEASE: &[(&str, &str)] = &[("OUTBOX_LEASE_MS", "6000")];
-const HEALED: Duration = Duration::from_mins(1);
 
-/// Lets a users process register somebody and end at `point`, and starts another in its place.
-async fn users_broken_off_at(point: &str) -> (World, History, RoleProcess, RoleProcess, Client) {
+/// Crashes a users process at `point` of a registration, and starts another one.
+async fn crash_users_at(point: &str) -> (World, History, RoleProcess, RoleProcess, Client) {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, &format!("{point}=return"), SHORT_LEASE).await;
+    let (crashing, wallet, client) =
+        start_with_failpoints(&world, Role::Users, &format!("{point}=return"), SHORT_LEASE).await;
     history.register(&client).await;
-    broken.broken_off().await;
+    crashing.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
     (world, history, users, wallet, client)
 }
 
 #[tokio::test]
-async fn fr_01_and_02_a_registration_that_was_not_committed_leaves_its_address_free() {
+async fn fr_01_and_02_an_uncommitted_registration_leaves_its_address_free() {
     for point in ["users.S1", "users.S2"] {
-        let (world, history, _users, _wallet, client) = users_broken_off_at(point).await;
+        let (world, history, _users, _wallet, client) = crash_users_at(point).await;
         let lost = &history.registrations()[0];
-        assert_eq!(lost.told, Told::Unknown, "{point}");
+        assert_eq!(lost.outcome, Outcome::Unknown, "{point}");
         let rows = world.sql(Role::Users, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM outbox)").await;
         assert_eq!(rows, "0|0", "{point}");
         assert_eq!(client.register(&lost.email).await.status, 201, "{point}");
-        hold(&world, &history, &client, HEALED).await;
+        assert_invariants(&world, &history, &client).await;
     }
 }
 
 #[tokio::test]
-async fn fr_03_a_commit_without_an_answer_is_whole_or_nothing() {
-    for (commit, there) in [(Commit::IsNotAnswered, true), (Commit::IsLost, false)] {
+async fn fr_03_a_commit_without_a_response_is_all_or_nothing() {
+    for (commit, committed) in [(CommitFault::ResponseWithheld, true), (CommitFault::RequestLost, false)] {
         let (world, history) = (World::new().await, History::default());
-        let network = Proxy::before(world.addresses.postgres_port).await;
+        let proxy = Proxy::start(world.addresses.postgres_port).await;
         let wallet = world.start(Role::Wallet).await;
-        let slow = network.url(&world.databases.users.runtime_url);
+        let slow = proxy.url(&world.databases.users.runtime_url);
         let users = world.spawn(Role::Users, &[("USERS_DATABASE_URL", &slow)]).await;
         let client = Client::new(&users.url(), &wallet.url());
-        network.next_commit(commit);
-        let (asking, asker) = (history.clone(), client.clone());
-        let asked = tokio::spawn(async move { asking.register(&asker).await });
-        eventually(PATIENCE, "the commit is under way", || async { (network.commits_hit() == 1).then_some(()) }).await;
+        proxy.fail_next_commit(commit);
+        let (recorder, registrant) = (history.clone(), client.clone());
+        let pending = tokio::spawn(async move { recorder.register(&registrant).await });
+        eventually(PATIENCE, "the commit is under way", || async { (proxy.commits_intercepted() == 1).then_some(()) })
+            .await;
         users.kill().await;
-        assert_eq!(asked.await.expect("asked").told, Told::Unknown);
+        assert_eq!(pending.await.expect("task").outcome, Outcome::Unknown);
         let users = world.start(Role::Users).await;
         let client = Client::new(&users.url(), &wallet.url());
         let email = &history.registrations()[0].email;
         let again = client.register(email).await;
-        assert_eq!(again.status.as_u16(), if there { 409 } else { 201 }, "{commit:?}");
+        assert_eq!(again.status.as_u16(), if committed { 409 } else { 201 }, "{commit:?}");
         assert_eq!(client.log_in(email, PASSWORD).await.status, 200, "{commit:?}");
-        hold(&world, &history, &client, HEALED).await;
+        assert_invariants(&world, &history, &client).await;
         assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await, "1");
     }
 }
 
 #[tokio::test]
-async fn fr_04_a_registration_whose_answer_was_lost_is_there_with_its_wallet() {
-    let (world, history, _users, _wallet, client) = users_broken_off_at("users.S4").await;
+async fn fr_04_a_registration_whose_response_was_lost_exists_and_gets_its_wallet() {
+    let (world, history, _users, _wallet, client) = crash_users_at("users.S4").await;
     let lost = &history.registrations()[0];
-    assert_eq!(lost.told, Told::Unknown);
+    assert_eq!(lost.outcome, Outcome::Unknown);
     assert_eq!(client.register(&lost.email).await.code(), "EMAIL_EXISTS");
     assert_eq!(client.log_in(&lost.email, PASSWORD).await.status, 200);
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await, "1");
 }
 
 #[tokio::test]
-async fn fr_05_a_claim_whose_owner_died_is_free_after_its_lease() {
-    let (world, history, _users, _wallet, client) = users_broken_off_at("users.S5").await;
-    hold(&world, &history, &client, HEALED).await;
+async fn fr_05_the_claim_of_a_crashed_process_expires_with_its_lease() {
+    let (world, history, _users, _wallet, client) = crash_users_at("users.S5").await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fr_06_an_event_that_was_written_and_not_confirmed_is_published_again() {
-    let (world, history, _users, _wallet, client) = users_broken_off_at("amqp.written").await;
-    hold(&world, &history, &client, HEALED).await;
+async fn fr_06_an_unconfirmed_event_is_published_again() {
+    let (world, history, _users, _wallet, client) = crash_users_at("amqp.written").await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fr_07_an_event_that_was_confirmed_and_not_marked_comes_twice_under_one_id() {
+async fn fr_07_a_confirmed_but_unmarked_event_is_published_twice_with_one_id() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, "amqp.confirmed=1*off->return", SHORT_LEASE).await;
+    let (crashing, wallet, client) =
+        start_with_failpoints(&world, Role::Users, "amqp.confirmed=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
-    broken.broken_off().await;
+    crashing.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     assert_eq!((world.broker.depth("spy").await, world.broker.ids_in("spy").await.len()), (Some(2), 1));
 }
 
 #[tokio::test]
-async fn fr_08_an_event_that_was_marked_is_not_published_again() {
+async fn fr_08_a_marked_event_is_not_published_again() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, wallet, client) = with_fragile(&world, Role::Users, "users.S8=1*off->return", SHORT_LEASE).await;
+    let (crashing, wallet, client) =
+        start_with_failpoints(&world, Role::Users, "users.S8=1*off->return", SHORT_LEASE).await;
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     world.broker.tap("spy", "domain.events", "user.registered").await;
     history.register(&client).await;
-    broken.broken_off().await;
+    crashing.aborted().await;
     let users = world.start_with(Role::Users, SHORT_LEASE).await;
     let client = Client::new(&users.url(), &wallet.url());
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
     assert_eq!(world.broker.depth("spy").await, Some(1));
 }
 
 #[tokio::test]
-async fn fr_09_11_and_12_a_delivery_that_a_process_died_over_comes_again_and_climbs_no_ladder() {
+async fn fr_09_11_and_12_a_delivery_interrupted_by_a_crash_is_redelivered_without_a_retry_tier() {
     for point in ["wallet.S10", "wallet.S12", "wallet.S13"] {
         let (world, history) = (World::new().await, History::default());
-        let (broken, users, client) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
+        let (crashing, users, client) =
+            start_with_failpoints(&world, Role::Wallet, &format!("{point}=return"), &[]).await;
         history.register(&client).await;
-        broken.broken_off().await;
+        crashing.aborted().await;
         let wallet = world.start(Role::Wallet).await;
         let client = Client::new(&users.url(), &wallet.url());
-        hold(&world, &history, &client, HEALED).await;
+        assert_invariants(&world, &history, &client).await;
         let log = wallet.log();
         assert!(log.iter().all(|line| line["tier"].is_null() && line["level"] != "error"), "{point}: {log:?}");
     }
 }
 
 #[tokio::test]
-async fn fr_10_a_wallet_that_was_not_committed_is_made_by_the_next_delivery() {
+async fn fr_10_an_uncommitted_wallet_is_created_by_the_redelivery() {
     let (world, history) = (World::new().await, History::default());
     let (users, wallet, client) = world.both().await;
     history.register(&client).await;
-    hold(&world, &history, &client, HEALED).await;
-    // The insert of a second wallet waits in the database, uncommitted, when the process is killed.
+    assert_invariants(&world, &history, &client).await;
+    // The insert of a second wallet is waiting in the database when the process is killed.
     let user = Uuid::now_v7();
-    let obstacle = Obstacle::before(&world, user).await;
+    let uncommitted = UncommittedWallet::insert(&world, user).await;
     world.publish_event(user, "held").await;
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     eventually(PATIENCE, "the insert waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) })
         .await;
     wallet.kill().await;
-    obstacle.vanish().await;
+    uncommitted.roll_back().await;
     let wallet = world.start(Role::Wallet).await;
     let client = Client::new(&users.url(), &wallet.url());
-    wallet_of(&world, user).await;
-    hold(&world, &history, &client, HEALED).await;
+    wait_for_wallet(&world, user).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fr_13_and_14_a_copy_that_is_under_way_when_the_process_dies_loses_nothing() {
+async fn fr_13_and_14_a_crash_while_copying_to_a_retry_tier_loses_nothing() {
     for point in ["amqp.written", "amqp.confirmed"] {
         let (world, history) = (World::new().await, History::default());
-        let (broken, users, _) = with_fragile(&world, Role::Wallet, &format!("{point}=return"), FAST_LADDER).await;
+        let (crashing, users, _) =
+            start_with_failpoints(&world, Role::Wallet, &format!("{point}=return"), FAST_LADDER).await;
         let user = Uuid::now_v7();
-        let obstacle = Obstacle::before(&world, user).await;
+        let uncommitted = UncommittedWallet::insert(&world, user).await;
         world.publish_event(user, "copied").await;
-        broken.broken_off().await;
-        obstacle.vanish().await;
+        crashing.aborted().await;
+        uncommitted.roll_back().await;
         let wallet = world.start_with(Role::Wallet, FAST_LADDER).await;
-        wallet_of(&world, user).await;
+        wait_for_wallet(&world, user).await;
         let client = Client::new(&users.url(), &wallet.url());
-        hold(&world, &history, &client, HEALED).await;
+        assert_invariants(&world, &history, &client).await;
     }
 }
 
 #[tokio::test]
-async fn fr_15_a_dead_letter_whose_original_was_not_acked_may_lie_there_twice_and_is_not_lost() {
+async fn fr_15_a_crash_before_the_ack_may_duplicate_a_dead_letter_but_never_loses_it() {
     let (world, history) = (World::new().await, History::default());
-    let (broken, users, _client) = with_fragile(&world, Role::Wallet, "amqp.confirmed=return", FAST_LADDER).await;
+    let (crashing, users, _client) =
+        start_with_failpoints(&world, Role::Wallet, "amqp.confirmed=return", FAST_LADDER).await;
     world.broker.publish("domain.events", "user.registered", b"poison", Some("poison"), &[]).await;
-    broken.broken_off().await;
+    crashing.aborted().await;
     let wallet = world.start_with(Role::Wallet, FAST_LADDER).await;
     let client = Client::new(&users.url(), &wallet.url());
     eventually(PATIENCE, "the main queue is empty", || async {
         (world.broker.depth("wallet.provision").await == Some(0)).then_some(())
     })
     .await;
-    hold_but_for(&world, &history, &client, HEALED, &["poison"]).await;
+    assert_invariants_with_poison(&world, &history, &client, &["poison"]).await;
     assert!(matches!(world.broker.depth("wallet.provision.dlq").await, Some(1 | 2)));
 }
 
-async fn wallet_of(world: &World, user: Uuid) {
+async fn wait_for_wallet(world: &World, user: Uuid) {
     let count = format!("SELECT count(*) FROM wallets WHERE user_id = '{user}'");
-    eventually(PATIENCE, "the wallet is there", || async {
+    eventually(PATIENCE, "the wallet exists", || async {
         (world.sql(Role::Wallet, &count).await == "1").then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Too few of something: connections, descriptors, memory, disk (FP-11, FP-13, FP-14, FP-29, FP-30).
+//! Scarce resources: connections, file descriptors, memory (FP-13, FP-14, FP-29, FP-30).
 
 use std::time::Duration;
 
@@ -7,17 +7,15 @@ use purse::kernel::Role;
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::history::History;
-use super::invariants::hold;
+use super::invariants::assert_invariants;
 use crate::support::{Client, PATIENCE, World, eventually};
 
-const HEALED: Duration = Duration::from_mins(1);
-
 async fn live(url: &str) -> u16 {
-    reqwest::get(format!("{url}/health/live")).await.expect("answer").status().as_u16()
+    reqwest::get(format!("{url}/health/live")).await.expect("a response").status().as_u16()
 }
 
 #[tokio::test]
-async fn fp_13_an_exhausted_pool_is_a_503_with_retry_after_and_heals_at_once() {
+async fn fp_13_an_exhausted_pool_is_a_503_with_retry_after_and_recovers_at_once() {
     let (world, history) = (World::new().await, History::default());
     let few = [("DB_POOL_MAX", "2"), ("DB_ACQUIRE_TIMEOUT_MS", "200"), ("DB_LOCK_TIMEOUT_MS", "20000")];
     let users = world.start(Role::Users).await;
@@ -25,10 +23,10 @@ async fn fp_13_an_exhausted_pool_is_a_503_with_retry_after_and_heals_at_once() {
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
-    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    let (session, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
-    // Reads wait for this lock, with a connection of the pool in hand each.
-    holder.batch_execute("BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    // Each read waits for this lock and keeps its connection of the pool.
+    session.batch_execute("BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").await.expect("locked");
     let stuck: Vec<_> = (0..2)
         .map(|_| {
             let (client, user) = (client.clone(), user.clone());
@@ -36,27 +34,28 @@ async fn fp_13_an_exhausted_pool_is_a_503_with_retry_after_and_heals_at_once() {
         })
         .collect();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    eventually(PATIENCE, "both wait", || async { (world.sql(Role::Wallet, waits).await == "2").then_some(()) }).await;
-    let refused = eventually(PATIENCE, "no connection is left", || async {
-        let answer = client.get(&user, "/v1/transactions").await;
-        (answer.status == 503).then_some(answer)
+    eventually(PATIENCE, "both reads wait", || async { (world.sql(Role::Wallet, waits).await == "2").then_some(()) })
+        .await;
+    let rejected = eventually(PATIENCE, "no connection is left", || async {
+        let response = client.get(&user, "/v1/transactions").await;
+        (response.status == 503).then_some(response)
     });
-    let refused = refused.await;
-    assert_eq!((refused.code(), refused.header("retry-after").is_empty()), ("DEPENDENCY_UNAVAILABLE", false));
+    let rejected = rejected.await;
+    assert_eq!((rejected.code(), rejected.header("retry-after").is_empty()), ("DEPENDENCY_UNAVAILABLE", false));
     assert_eq!(live(&wallet.url()).await, 200);
-    holder.batch_execute("ROLLBACK").await.expect("let go");
-    for answered in stuck {
-        assert_eq!(answered.await.expect("asked"), 200);
+    session.batch_execute("ROLLBACK").await.expect("released");
+    for read in stuck {
+        assert_eq!(read.await.expect("task"), 200);
     }
     assert_eq!(client.get(&user, "/v1/transactions").await.status, 200);
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fp_14_a_server_without_a_free_place_is_a_503_and_is_not_stormed() {
+async fn fp_14_a_server_without_a_free_connection_slot_is_a_503_and_gets_few_attempts() {
     let (world, history) = (World::new().await, History::default());
-    let network = super::proxy::Proxy::before(world.addresses.postgres_port).await;
-    let url = network.url(&world.databases.wallet.runtime_url);
+    let proxy = super::proxy::Proxy::start(world.addresses.postgres_port).await;
+    let url = proxy.url(&world.databases.wallet.runtime_url);
     let users = world.start(Role::Users).await;
     let wallet = world.start_with(Role::Wallet, &[("WALLET_DATABASE_URL", &url)]).await;
     let client = Client::new(&users.url(), &wallet.url());
@@ -67,54 +66,51 @@ async fn fp_14_a_server_without_a_free_place_is_a_503_and_is_not_stormed() {
     let end_all = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{role}'");
     world.sql(Role::Wallet, &format!("ALTER ROLE {role} CONNECTION LIMIT 0")).await;
     world.sql(Role::Wallet, &end_all).await;
-    eventually(PATIENCE, "it is noticed", || async {
+    eventually(PATIENCE, "the limit takes effect", || async {
         (client.get(&user, "/v1/balance").await.code() == "DEPENDENCY_UNAVAILABLE").then_some(())
     })
     .await;
-    let (began, before) = (std::time::Instant::now(), network.connections());
+    let (began, before) = (std::time::Instant::now(), proxy.connections());
     while began.elapsed() < Duration::from_secs(3) {
-        let answers = join_all((0..20).map(|_| client.get(&user, "/v1/balance"))).await;
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.code() == "DEPENDENCY_UNAVAILABLE" && answer.header("retry-after") == "2")
-        );
+        for response in join_all((0..20).map(|_| client.get(&user, "/v1/balance"))).await {
+            assert_eq!((response.code(), response.header("retry-after")), ("DEPENDENCY_UNAVAILABLE", "2"));
+        }
     }
-    let tries = network.connections() - before;
-    let a_second =
-        u32::try_from(tries).expect("count") / u32::try_from(began.elapsed().as_secs().max(1)).expect("seconds");
-    // The pool of requests, the probe, the ledger and the provisioning have a gate each.
-    assert!(a_second <= 20, "{tries} tries in {:?}", began.elapsed());
+    let attempts = proxy.connections() - before;
+    let per_second =
+        u32::try_from(attempts).expect("count") / u32::try_from(began.elapsed().as_secs().max(1)).expect("seconds");
+    // The request pool, the probe, the ledger and provisioning limit their attempts independently.
+    assert!(per_second <= 20, "{attempts} attempts in {:?}", began.elapsed());
     assert_eq!(live(&wallet.url()).await, 200);
     world.sql(Role::Wallet, &format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
-    eventually(PATIENCE, "it is served again", || async {
+    eventually(PATIENCE, "requests succeed again", || async {
         (client.get(&user, "/v1/balance").await.status == 200).then_some(())
     })
     .await;
-    hold(&world, &history, &client, HEALED).await;
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]
-async fn fp_29_a_process_without_descriptors_does_not_spin_and_recovers() {
+async fn fp_29_a_process_out_of_file_descriptors_does_not_busy_loop_and_recovers() {
     let world = World::new().await;
     let (users, _wallet, client) = world.both().await;
     let user = client.user().await;
     let used = u64::try_from(users.descriptors()).expect("count");
     let limit = |most: u64| Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) };
     rustix::process::prlimit(Some(users.pid()), Resource::Nofile, limit(used + 8)).expect("limited");
-    // More than may be open: some of them are accepted, none is answered wrongly.
-    let mut kept = Vec::new();
+    // More connections than the limit allows: some are accepted, the others stay in the backlog.
+    let mut open = Vec::new();
     for _ in 0..64 {
-        kept.push(std::net::TcpStream::connect(users.url().trim_start_matches("http://")).expect("in the backlog"));
+        open.push(std::net::TcpStream::connect(users.url().trim_start_matches("http://")).expect("in the backlog"));
     }
     let before = users.cpu_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let spent = users.cpu_time().saturating_sub(before);
-    assert!(spent < Duration::from_secs(1), "{spent:?} of processor time in two idle seconds");
-    drop(kept);
+    assert!(spent < Duration::from_secs(1), "{spent:?} of CPU time in two idle seconds");
+    drop(open);
     rustix::process::prlimit(Some(users.pid()), Resource::Nofile, limit(used + 1024)).expect("limited");
     let fresh = Client::new(&client.users, &client.wallet);
-    eventually(PATIENCE, "it is served again", || async {
+    eventually(PATIENCE, "requests succeed again", || async {
         let me = fresh.request(reqwest::Method::GET, &format!("{}/v1/users/me", fresh.users)).bearer_auth(&user.token);
         (fresh.try_send(me).await?.status == 200).then_some(())
     })
@@ -122,20 +118,23 @@ async fn fp_29_a_process_without_descriptors_does_not_spin_and_recovers() {
 }
 
 #[tokio::test]
-async fn fp_30_a_flood_of_logins_is_shed_within_the_memory_of_a_small_machine() {
+async fn fp_30_a_flood_of_logins_is_shed_within_bounded_memory() {
     let world = World::new().await;
     let (users, _wallet, client) = world.both().await;
     let user = client.user().await;
-    let answers = join_all((0..200).map(|_| client.log_in(&user.email, "a wrong password"))).await;
-    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
-    assert_eq!(count(401) + count(503), 200, "{answers:?}");
-    assert!(count(401) >= 64 && count(503) > 0, "{} compared, {} shed", count(401), count(503));
+    let responses = join_all((0..200).map(|_| client.log_in(&user.email, "a wrong password"))).await;
+    let count = |status: u16| responses.iter().filter(|response| response.status == status).count();
+    assert_eq!(count(401) + count(503), 200, "{responses:?}");
+    assert!(count(401) >= 64 && count(503) > 0, "{} hashed, {} shed", count(401), count(503));
     assert!(
-        answers.iter().filter(|a| a.status == 503).all(|a| a.code() == "OVERLOADED" && a.header("retry-after") == "1")
+        responses
+            .iter()
+            .filter(|r| r.status == 503)
+            .all(|r| r.code() == "OVERLOADED" && r.header("retry-after") == "1")
     );
     let peak_mib = users.peak_memory_kib() / 1024;
-    // A hash takes 19 MiB, and each core makes one at a time: 104 MiB on two cores.
+    // A hash takes 19 MiB and each core computes one at a time: 104 MiB on two cores.
     let cores = u64::try_from(std::thread::available_parallelism().expect("cores").get()).expect("count");
-    assert!(peak_mib <= 64 + 20 * cores, "{peak_mib} MiB at the most on {cores} cores");
+    assert!(peak_mib <= 64 + 20 * cores, "peak memory {peak_mib} MiB on {cores} cores");
     assert_eq!(live(&users.url()).await, 200);
 }

@@ -1,4 +1,4 @@
-//! The broker as a test sees it: a virtual host of its own, queues looked at and written to by hand.
+//! A test's own virtual host, with direct access to its queues.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use purse::dev_stack::ServerAddresses;
+use purse_dev::ServerAddresses;
 use serde_json::json;
 
 pub struct Broker {
@@ -16,7 +16,6 @@ pub struct Broker {
     virtual_host: String,
 }
 
-/// A message as it lies in a queue.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub body: Vec<u8>,
@@ -27,7 +26,7 @@ pub struct Message {
 impl Broker {
     pub async fn with_virtual_host(addresses: &ServerAddresses, name: &str) -> Self {
         let broker = Self { addresses: addresses.clone(), virtual_host: name.to_owned() };
-        let user = &addresses.amqp_user;
+        let user = addresses.amqp_user;
         broker.put(&format!("vhosts/{name}"), &json!({})).await;
         broker
             .put(&format!("permissions/{name}/{user}"), &json!({"configure": ".*", "write": ".*", "read": ".*"}))
@@ -39,14 +38,14 @@ impl Broker {
         let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
         let put = reqwest::Client::new()
             .put(&url)
-            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password))
             .json(body);
-        let answer = put.send().await.expect("management API");
-        assert!(answer.status().is_success(), "{url}: {}", answer.status());
+        let response = put.send().await.expect("management API");
+        assert!(response.status().is_success(), "{url}: {}", response.status());
     }
 
-    /// Lets a queue hold no more than so many messages.
-    pub async fn limit(&self, queue: &str, messages_max: u32) {
+    /// Further publishes are rejected.
+    pub async fn limit_length(&self, queue: &str, messages_max: u32) {
         let definition = json!({"max-length": messages_max, "overflow": "reject-publish"});
         let policy = json!({"pattern": format!("^{queue}$"), "definition": definition, "apply-to": "queues"});
         self.put(&format!("policies/{}/limit", self.virtual_host), &policy).await;
@@ -56,19 +55,19 @@ impl Broker {
         &self.virtual_host
     }
 
-    /// Imports accounts and permissions, as the server does at its start.
-    pub async fn import(&self, definitions: &serde_json::Value) {
+    /// Imports accounts and permissions, as the server does at start-up.
+    pub async fn import_definitions(&self, definitions: &serde_json::Value) {
         let url = format!("{}/api/definitions", self.addresses.management_url().trim_end_matches('/'));
         let post = reqwest::Client::new()
             .post(&url)
-            .basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password))
+            .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password))
             .json(definitions);
-        let answer = post.send().await.expect("management API");
-        assert!(answer.status().is_success(), "{url}: {}", answer.status());
+        let response = post.send().await.expect("management API");
+        assert!(response.status().is_success(), "{url}: {}", response.status());
     }
 
     /// The URL of this virtual host for another account.
-    pub fn url_of(&self, user: &str, password: &str) -> String {
+    pub fn url_for(&self, user: &str, password: &str) -> String {
         let ServerAddresses { host, amqp_port, .. } = &self.addresses;
         format!("amqp://{user}:{password}@{host}:{amqp_port}/{}", self.virtual_host)
     }
@@ -83,7 +82,7 @@ impl Broker {
         (connection, channel)
     }
 
-    /// Messages that lie in a queue, not counting those in somebody's hand; `None` if there is no such queue.
+    /// Ready messages, without unacknowledged ones; `None` if the queue does not exist.
     pub async fn depth(&self, queue: &str) -> Option<u32> {
         let (_connection, channel) = self.channel().await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
@@ -91,9 +90,8 @@ impl Broker {
         Some(declared.message_count())
     }
 
-    /// Waits until nobody consumes from a queue.
-    pub async fn abandoned(&self, queue: &str) {
-        super::eventually(super::PATIENCE, &format!("nobody consumes from {queue}"), || async {
+    pub async fn wait_until_unconsumed(&self, queue: &str) {
+        super::eventually(super::PATIENCE, &format!("no consumer on {queue}"), || async {
             let (_connection, channel) = self.channel().await;
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
             let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
@@ -102,16 +100,16 @@ impl Broker {
         .await;
     }
 
-    /// How many deliveries of a queue were acked so far. The broker renews this count every few seconds.
+    /// Deliveries acked so far. The broker updates this count every few seconds.
     pub async fn acked(&self, queue: &str) -> u64 {
-        let answer = self.ask(&format!("queues/{}/{queue}", self.virtual_host)).await;
-        answer["message_stats"]["ack"].as_u64().unwrap_or_default()
+        let stats = self.get(&format!("queues/{}/{queue}", self.virtual_host)).await;
+        stats["message_stats"]["ack"].as_u64().unwrap_or_default()
     }
 
-    /// Takes the next message out of a queue.
+    /// Removes the next message and returns it.
     pub async fn take(&self, queue: &str) -> Option<Message> {
         let (_connection, channel) = self.channel().await;
-        let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("asked")?;
+        let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("fetched")?;
         let text = |value: &AMQPValue| match value {
             AMQPValue::LongString(s) => String::from_utf8_lossy(s.as_bytes()).into_owned(),
             AMQPValue::LongInt(n) => n.to_string(),
@@ -125,35 +123,35 @@ impl Broker {
         })
     }
 
-    /// How many messages wait in each queue, not counting those in somebody's hand.
+    /// Ready messages in each queue, without unacknowledged ones.
     pub async fn queues(&self) -> BTreeMap<String, u64> {
         let mut depths = BTreeMap::new();
-        for queue in self.ask(&format!("queues/{}?columns=name", self.virtual_host)).await.as_array().expect("a list") {
+        for queue in self.get(&format!("queues/{}?columns=name", self.virtual_host)).await.as_array().expect("a list") {
             let name = queue["name"].as_str().expect("a name");
             depths.insert(name.to_owned(), u64::from(self.depth(name).await.unwrap_or_default()));
         }
         depths
     }
 
-    /// How many connections there are to this virtual host, as the broker counts them every few seconds.
+    /// Connections to this virtual host. The broker updates this count every few seconds.
     pub async fn connections(&self) -> usize {
-        self.ask(&format!("vhosts/{}/connections", self.virtual_host)).await.as_array().map_or(0, Vec::len)
+        self.get(&format!("vhosts/{}/connections", self.virtual_host)).await.as_array().map_or(0, Vec::len)
     }
 
-    /// Messages in somebody's hand, as the broker counts them every few seconds.
-    pub async fn in_hand(&self) -> u64 {
-        let queues = self.ask(&format!("queues/{}", self.virtual_host)).await;
+    /// Unacknowledged messages. The broker updates this count every few seconds.
+    pub async fn unacked(&self) -> u64 {
+        let queues = self.get(&format!("queues/{}", self.virtual_host)).await;
         queues.as_array().into_iter().flatten().filter_map(|queue| queue["messages_unacknowledged"].as_u64()).sum()
     }
 
-    async fn ask(&self, path: &str) -> serde_json::Value {
+    async fn get(&self, path: &str) -> serde_json::Value {
         let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
-        let asked =
-            reqwest::Client::new().get(&url).basic_auth(&self.addresses.amqp_user, Some(&self.addresses.amqp_password));
-        asked.send().await.expect("management API").json().await.expect("JSON")
+        let request =
+            reqwest::Client::new().get(&url).basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password));
+        request.send().await.expect("management API").json().await.expect("JSON")
     }
 
-    /// The ids of all messages of a queue, which stay there.
+    /// The ids of all messages in a queue. The messages stay there.
     pub async fn ids_in(&self, queue: &str) -> std::collections::BTreeSet<String> {
         let (connection, channel) = self.channel().await;
         let mut ids = std::collections::BTreeSet::new();
@@ -164,7 +162,7 @@ impl Broker {
         ids
     }
 
-    /// Publishes by hand, confirmed.
+    /// Publishes, and waits for the confirm.
     pub async fn publish(
         &self,
         exchange: &str,
@@ -195,17 +193,17 @@ impl Broker {
         channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
     }
 
-    /// Deletes it unless something lies in it, which would be lost with it.
+    /// Does nothing if the queue has messages, which would be lost with it.
     pub async fn delete_queue_if_empty(&self, queue: &str) {
         let (_connection, channel) = self.channel().await;
         let options = QueueDeleteOptions { if_empty: true, ..QueueDeleteOptions::default() };
-        // Refused if something lies in it.
+        // An error if it has messages.
         let _ = channel.queue_delete(queue.into(), options).await;
     }
 
-    /// How often somebody tried to log in and was refused, over this time.
-    pub async fn refused_logins_while(&self, span: std::time::Duration) -> u64 {
-        let attempts = async || self.ask("auth/attempts/purse@localhost").await;
+    /// Failed login attempts during `span`.
+    pub async fn failed_logins_during(&self, span: std::time::Duration) -> u64 {
+        let attempts = async || self.get("auth/attempts/purse@localhost").await;
         let failed = |counts: serde_json::Value| {
             counts
                 .as_array()
@@ -230,7 +228,7 @@ impl Broker {
         unbound.await.expect("unbound");
     }
 
-    /// Makes a queue that gets a copy of what `exchange` routes by `routing_key`.
+    /// Declares a queue that receives a copy of what `exchange` routes by `routing_key`.
     pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
         self.declare_plain(queue).await;
         let (_connection, channel) = self.channel().await;
@@ -239,7 +237,7 @@ impl Broker {
         bound.await.expect("bound");
     }
 
-    /// Declares a plain durable queue of this name, before a role does.
+    /// Declares a durable classic queue, before a role declares it.
     pub async fn declare_plain(&self, queue: &str) {
         let (_connection, channel) = self.channel().await;
         let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default());

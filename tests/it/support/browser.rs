@@ -1,8 +1,7 @@
-//! A real browser without a window, driven over the WebDriver protocol.
+//! A real headless browser, driven over the WebDriver protocol.
 //!
-//! A handful of its commands over the HTTP client that the tests have anyway. The libraries for it were looked at: one
-//! switches `serde_json`'s `preserve_order` on for the whole build and so changes what is tested, the other brings a
-//! second HTTP stack.
+//! The few commands needed go through the tests' HTTP client. Of the WebDriver libraries, one enables `serde_json`'s
+//! `preserve_order` for the whole build and so changes what is tested; the other adds a second HTTP stack.
 //!
 //! # Source
 //! W3C WebDriver §8 to §17.
@@ -21,13 +20,13 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, eventually};
 
-/// Where the protocol keeps the name of an element.
+/// The key of an element's id in the protocol's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// Where a browser may be; a whole path stands for itself.
+/// Program names, and one absolute path.
 const CHROME: [&str; 3] = ["chromium", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A browser with one window; it ends with this value.
+/// A browser with one window; dropping it closes the browser.
 pub struct Browser {
     driver: Child,
     port: u16,
@@ -36,7 +35,7 @@ pub struct Browser {
     http: reqwest::Client,
 }
 
-/// The first of these programs that is there: a path from the environment, or a name to be looked for.
+/// The path that the environment variable names, or the first of these programs on the `PATH`.
 fn program(variable: &str, names: &[&str]) -> PathBuf {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -45,8 +44,8 @@ fn program(variable: &str, names: &[&str]) -> PathBuf {
     let found = named.into_iter().chain(searched).find(|candidate| candidate.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "the page is tried in a real browser, and there is no {}. Type `just test-tools`, which installs Chromium \
-             and its driver (Debian: apt-get install chromium chromium-driver), or name it with {variable}.",
+            "this test needs a real browser, and {} is missing. Run `just test-tools` to install Chromium and its driver \
+             (Debian: apt-get install chromium chromium-driver), or set {variable}.",
             names[0]
         )
     })
@@ -61,11 +60,12 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver");
-        let mut said = BufReader::new(driver.stdout.take().expect("stdout")).lines().map_while(Result::ok);
-        let port = said.find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
+        let mut lines = BufReader::new(driver.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        let port =
+            lines.find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let profile = std::env::temp_dir().join(format!("purse-browser-{}-{number}", std::process::id()));
-        let port = port.expect("chromedriver says its port");
+        let port = port.expect("chromedriver prints its port");
         let mut browser = Self { driver, port, session: String::new(), profile, http: reqwest::Client::new() };
         let mut arguments = vec![
             "--headless".to_owned(),
@@ -84,32 +84,32 @@ impl Browser {
         arguments.push(format!("--user-data-dir={}", browser.profile.display()));
         let options = json!({"args": arguments, "binary": program("CHROME", &CHROME)});
         let capabilities = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
-        let begun =
-            browser.ask(Method::POST, "/session", &json!({"capabilities": {"alwaysMatch": capabilities}})).await;
-        begun["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
+        let created =
+            browser.call(Method::POST, "/session", &json!({"capabilities": {"alwaysMatch": capabilities}})).await;
+        created["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
         browser
     }
 
-    async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
-        self.try_ask(method, path, body).await.unwrap_or_else(|e| panic!("{path} {body}: {e}"))
+    async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        self.try_call(method, path, body).await.unwrap_or_else(|e| panic!("{path} {body}: {e}"))
     }
 
-    async fn try_ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+    async fn try_call(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
         let request = self.http.request(method.clone(), format!("http://127.0.0.1:{}{path}", self.port));
         let request = if method == Method::POST { request.json(body) } else { request };
-        let response = request.send().await.expect("the driver answers");
+        let response = request.send().await.expect("a response from the driver");
         let succeeded = response.status().is_success();
-        let mut answer: Value = response.json().await.expect("JSON");
-        let value = answer["value"].take();
+        let mut body: Value = response.json().await.expect("JSON");
+        let value = body["value"].take();
         if succeeded { Ok(value) } else { Err(value["message"].as_str().unwrap_or_default().to_owned()) }
     }
 
     async fn command(&self, path: &str, body: &Value) -> Value {
-        self.ask(Method::POST, &format!("/session/{}{path}", self.session), body).await
+        self.call(Method::POST, &format!("/session/{}{path}", self.session), body).await
     }
 
     async fn read(&self, path: &str) -> Value {
-        self.ask(Method::GET, &format!("/session/{}{path}", self.session), &Value::Null).await
+        self.call(Method::GET, &format!("/session/{}{path}", self.session), &Value::Null).await
     }
 
     pub async fn open(&self, url: &str) {
@@ -120,29 +120,29 @@ impl Browser {
         self.read("/url").await.as_str().expect("a URL").to_owned()
     }
 
-    /// Waits until a person could see an element of this CSS selector; its name.
+    /// Waits until an element matching the selector is visible, and returns its id.
     async fn element(&self, css: &str) -> String {
         let find = format!("/session/{}/element", self.session);
         eventually(PATIENCE, &format!("the page shows {css}"), || async {
             let found =
-                self.try_ask(Method::POST, &find, &json!({"using": "css selector", "value": css})).await.ok()?;
-            let name = found[ELEMENT].as_str()?.to_owned();
-            let shown = format!("/session/{}/element/{name}/displayed", self.session);
-            let shown = self.try_ask(Method::GET, &shown, &Value::Null).await.ok()?;
-            (shown == true).then_some(name)
+                self.try_call(Method::POST, &find, &json!({"using": "css selector", "value": css})).await.ok()?;
+            let id = found[ELEMENT].as_str()?.to_owned();
+            let shown = format!("/session/{}/element/{id}/displayed", self.session);
+            let shown = self.try_call(Method::GET, &shown, &Value::Null).await.ok()?;
+            (shown == true).then_some(id)
         })
         .await
     }
 
-    /// Scrolls to it and clicks, once nothing lies over it.
+    /// Scrolls to the element and clicks it, as soon as nothing covers it.
     pub async fn click(&self, css: &str) {
         eventually(PATIENCE, &format!("{css} can be clicked"), || async {
             let element = self.element(css).await;
             let script = "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})";
             let scroll = json!({"script": script, "args": [{ELEMENT: element}]});
             let session = format!("/session/{}", self.session);
-            self.try_ask(Method::POST, &format!("{session}/execute/sync"), &scroll).await.ok()?;
-            self.try_ask(Method::POST, &format!("{session}/element/{element}/click"), &json!({})).await.ok()
+            self.try_call(Method::POST, &format!("{session}/execute/sync"), &scroll).await.ok()?;
+            self.try_call(Method::POST, &format!("{session}/element/{element}/click"), &json!({})).await.ok()
         })
         .await;
     }
@@ -152,34 +152,32 @@ impl Browser {
         self.command(&path, &json!({"text": text})).await;
     }
 
-    /// What an element says.
     pub async fn text(&self, css: &str) -> String {
         let path = format!("/element/{}/text", self.element(css).await);
         self.read(&path).await.as_str().expect("a text").to_owned()
     }
 
-    /// What a script returns.
+    /// Returns the script's result.
     pub async fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({"script": script, "args": []})).await
     }
 
-    /// What the browser had to say about the page since it was last asked.
-    pub async fn complaints(&self) -> Vec<String> {
-        let said = self.command("/se/log", &json!({"type": "browser"})).await;
-        said.as_array().into_iter().flatten().map(|entry| entry["message"].to_string()).collect()
+    /// Console messages since the last call.
+    pub async fn console(&self) -> Vec<String> {
+        let log = self.command("/se/log", &json!({"type": "browser"})).await;
+        log.as_array().into_iter().flatten().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// A picture of the window.
-    pub async fn picture(&self, file: &Path) {
-        let picture = self.read("/screenshot").await;
-        let bytes = STANDARD.decode(picture.as_str().expect("a picture")).expect("base64");
+    pub async fn screenshot(&self, file: &Path) {
+        let png = self.read("/screenshot").await;
+        let bytes = STANDARD.decode(png.as_str().expect("a screenshot")).expect("base64");
         fs::create_dir_all(file.parent().expect("a folder")).expect("the folder");
-        fs::write(file, bytes).expect("the picture");
+        fs::write(file, bytes).expect("written");
     }
 }
 
 impl Drop for Browser {
-    /// The browser is ended by its driver, so the driver is asked before it ends itself.
+    /// Only the driver can close the browser, so it is asked to before it is killed.
     fn drop(&mut self) {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
             let _ = stream.set_read_timeout(Some(PATIENCE));

@@ -1,5 +1,3 @@
-//! A client of both roles.
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
@@ -9,7 +7,7 @@ use super::leaks;
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// The password of every user that a test registers without saying one.
+/// The password of every user that a test registers without choosing one.
 pub const PASSWORD: &str = "correct horse battery";
 
 #[derive(Clone)]
@@ -19,7 +17,6 @@ pub struct Client {
     http: reqwest::Client,
 }
 
-/// A registered person, with a token.
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: String,
@@ -27,15 +24,15 @@ pub struct User {
     pub token: String,
 }
 
-/// A whole answer.
+/// A response whose body was received completely.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Value,
 }
 
-impl Answer {
+impl Response {
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
@@ -44,7 +41,7 @@ impl Answer {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 
-    /// The fields that a 400 complains of.
+    /// The invalid fields that a 400 lists.
     pub fn fields(&self) -> Vec<&str> {
         let details = self.body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
         details.iter().filter_map(|d| d["field"].as_str()).collect()
@@ -60,55 +57,56 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// Sends it; the answer must be JSON, or say that it is plain text.
-    pub async fn send(&self, request: RequestBuilder) -> Answer {
-        self.try_send(request).await.expect("an answer")
+    /// The response must be JSON, or declare that it is plain text.
+    pub async fn send(&self, request: RequestBuilder) -> Response {
+        self.try_send(request).await.expect("a response")
     }
 
-    /// Sends it; `None` where the connection broke.
-    pub async fn try_send(&self, request: RequestBuilder) -> Option<Answer> {
+    /// `None` if the connection broke.
+    pub async fn try_send(&self, request: RequestBuilder) -> Option<Response> {
         let response = request.send().await.ok()?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.ok()?;
+        assert!(text.is_empty() || text.ends_with('\n'), "{status} without a line end: {text:?}");
         let is_text = headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
         let body = if is_text {
             Value::String(text)
         } else {
             serde_json::from_str(&text).unwrap_or_else(|e| panic!("{status} without JSON ({e}): {text}"))
         };
-        Some(Answer { status, headers, body })
+        Some(Response { status, headers, body })
     }
 
     pub fn fresh_email() -> String {
         format!("u{}-{}@example.com", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub async fn register(&self, email: &str) -> Answer {
-        self.try_register(email).await.expect("an answer")
+    pub async fn register(&self, email: &str) -> Response {
+        self.try_register(email).await.expect("a response")
     }
 
-    /// Registers; `None` where the connection broke.
-    pub async fn try_register(&self, email: &str) -> Option<Answer> {
+    /// `None` if the connection broke.
+    pub async fn try_register(&self, email: &str) -> Option<Response> {
         let body = json!({"firstName": "Ada", "lastName": "Lovelace", "email": email, "password": PASSWORD});
         self.try_send(self.request(Method::POST, &format!("{}/v1/auth/register", self.users)).json(&body)).await
     }
 
-    /// Who was registered by this answer, if somebody was.
-    pub fn registered(answer: &Answer) -> Option<User> {
+    /// The user that a 201 describes.
+    pub fn registered_user(response: &Response) -> Option<User> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let (user, token) = (&answer.body["user"], &answer.body["accessToken"]);
-        (answer.status == 201)
+        let (user, token) = (&response.body["user"], &response.body["accessToken"]);
+        (response.status == 201)
             .then(|| Some(User { id: text(&user["id"])?, email: text(&user["email"])?, token: text(token)? }))
             .flatten()
     }
 
-    /// A new person.
+    /// Registers a new user.
     pub async fn user(&self) -> User {
-        let answer = self.register(&Self::fresh_email()).await;
-        Self::registered(&answer).unwrap_or_else(|| panic!("{answer:?}"))
+        let response = self.register(&Self::fresh_email()).await;
+        Self::registered_user(&response).unwrap_or_else(|| panic!("{response:?}"))
     }
 
-    /// A new person whose wallet is there.
+    /// Registers a new user and waits for the wallet.
     pub async fn ready_user(&self) -> User {
         let user = self.user().await;
         let status = self.get(&user, "/v1/wallet/status?wait=30").await;
@@ -116,18 +114,18 @@ impl Client {
         user
     }
 
-    pub async fn log_in(&self, email: &str, password: &str) -> Answer {
-        leaks::sent(password);
+    pub async fn log_in(&self, email: &str, password: &str) -> Response {
+        leaks::note_password(password);
         let body = json!({"email": email, "password": password});
         self.send(self.request(Method::POST, &format!("{}/v1/auth/login", self.users)).json(&body)).await
     }
 
-    pub async fn me(&self, token: &str) -> Answer {
+    pub async fn me(&self, token: &str) -> Response {
         self.send(self.request(Method::GET, &format!("{}/v1/users/me", self.users)).bearer_auth(token)).await
     }
 
-    /// A GET of the wallet role.
-    pub async fn get(&self, user: &User, path: &str) -> Answer {
+    /// A GET from the wallet role.
+    pub async fn get(&self, user: &User, path: &str) -> Response {
         self.send(self.request(Method::GET, &format!("{}{path}", self.wallet)).bearer_auth(&user.token)).await
     }
 
@@ -140,13 +138,12 @@ impl Client {
         )
     }
 
-    /// A credit or a debit.
-    pub async fn post(&self, user: &User, kind: &str, cents: i64, key: Option<&str>) -> Answer {
+    pub async fn post(&self, user: &User, kind: &str, cents: i64, key: Option<&str>) -> Response {
         self.send(self.post_request(user, kind, &json!({"amountMinor": cents}), key)).await
     }
 
     pub async fn balance(&self, user: &User) -> i64 {
-        let answer = self.get(user, "/v1/balance").await;
-        answer.body["balanceMinor"].as_i64().unwrap_or_else(|| panic!("{answer:?}"))
+        let response = self.get(user, "/v1/balance").await;
+        response.body["balanceMinor"].as_i64().unwrap_or_else(|| panic!("{response:?}"))
     }
 }

@@ -1,4 +1,4 @@
-//! A role's OpenAPI document, and whether an answer is one that it promises.
+//! A role's OpenAPI document, and checks of responses against it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -7,31 +7,30 @@ use jsonschema::Validator;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use super::{Answer, Client};
+use super::{Client, Response};
 
-/// Headers of answers that a limiter has counted: documented where a limit may be on, sent where it is.
+/// Rate-limit headers: documented wherever a limit can be enabled, sent only where one is.
 const COUNTED: [&str; 2] = ["ratelimit-limit", "ratelimit-remaining"];
 
 #[derive(Clone)]
 pub struct Document {
     pub value: Value,
-    /// Every code that an answer has had, after it was checked.
-    seen: Arc<Mutex<BTreeSet<String>>>,
+    /// The error codes of all checked responses; `""` for a success.
+    checked_codes: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Document {
-    /// As the role serves it.
     pub async fn of(client: &Client, url: &str) -> Self {
-        let answer = client.send(client.request(reqwest::Method::GET, &format!("{url}/openapi.json"))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        Self::new(answer.body)
+        let response = client.send(client.request(reqwest::Method::GET, &format!("{url}/openapi.json"))).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        Self::new(response.body)
     }
 
     pub fn new(value: Value) -> Self {
-        Self { value, seen: Arc::default() }
+        Self { value, checked_codes: Arc::default() }
     }
 
-    /// A reader of a schema of this document, which may name the others. `strict` refuses fields that it does not have.
+    /// A validator for a schema that may reference others of this document. `strict` rejects undocumented fields.
     pub fn validator(&self, schema: &Value, strict: bool) -> Validator {
         let mut components = self.value["components"].clone();
         if strict {
@@ -49,7 +48,7 @@ impl Document {
         jsonschema::draft202012::options().should_validate_formats(true).build(&whole).expect("a schema")
     }
 
-    /// What a reference leads to, or the value itself.
+    /// The target of a `$ref`, or the value itself.
     pub fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(place) => self.value.pointer(place.trim_start_matches('#')).unwrap_or_else(|| panic!("{place}")),
@@ -57,7 +56,7 @@ impl Document {
         }
     }
 
-    /// Every operation: method, path and what the document says of it.
+    /// Every operation: method, path and operation object.
     pub fn operations(&self) -> Vec<(String, String, &Value)> {
         let paths = self.value["paths"].as_object().expect("paths");
         let of = |(path, item): (&String, &'_ Value)| {
@@ -68,7 +67,7 @@ impl Document {
         named.map(|(m, p)| (m.clone(), p.clone(), &self.value["paths"][&p][m.to_lowercase()])).collect()
     }
 
-    /// The operation that a request is for; templates match after what is spelt out.
+    /// The operation that handles a request; literal paths take precedence over templates.
     fn operation(&self, method: &str, path: &str) -> Option<&Value> {
         let fits = |template: &str| {
             let (these, those) = (template.split('/'), path.split('/'));
@@ -81,11 +80,11 @@ impl Document {
         found.first().map(|(.., operation)| *operation)
     }
 
-    /// Fails unless the document promises this answer: its status, its headers, its body.
-    pub fn check(&self, method: &str, path: &str, answer: &Answer) {
-        let about = format!("{method} {path}: {answer:?}");
-        let status = answer.status.as_u16();
-        let response = match (status, answer.code()) {
+    /// Fails unless status, headers and body of this response are documented.
+    pub fn check(&self, method: &str, path: &str, response: &Response) {
+        let about = format!("{method} {path}: {response:?}");
+        let status = response.status.as_u16();
+        let documented = match (status, response.code()) {
             (404, "NOT_FOUND") => &self.value["components"]["responses"]["NotFound"],
             (405, _) => &self.value["components"]["responses"]["MethodNotAllowed"],
             _ => {
@@ -93,51 +92,46 @@ impl Document {
                 &operation["responses"][status.to_string()]
             }
         };
-        assert!(response.is_object(), "the document does not know this status: {about}");
-        let promised: BTreeSet<_> =
-            response["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
+        assert!(documented.is_object(), "undocumented status: {about}");
+        let headers: BTreeSet<_> =
+            documented["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
         for name in self.value["components"]["headers"].as_object().expect("headers").keys() {
-            let (sent, promised) = (answer.headers.contains_key(name), promised.contains(name.as_str()));
+            let (sent, listed) = (response.headers.contains_key(name), headers.contains(name.as_str()));
             let may_be_absent = COUNTED.contains(&name.as_str());
-            assert!(
-                sent == promised || (promised && may_be_absent),
-                "{name}: sent {sent}, promised {promised}: {about}"
-            );
+            assert!(sent == listed || (listed && may_be_absent), "{name}: sent {sent}, documented {listed}: {about}");
             if let (true, Some("integer")) =
                 (sent, self.value["components"]["headers"][name]["schema"]["type"].as_str())
             {
-                assert!(answer.header(name).parse::<u64>().is_ok(), "{name}: {about}");
+                assert!(response.header(name).parse::<u64>().is_ok(), "{name}: {about}");
             }
         }
-        let schema = &response["content"]["application/json"]["schema"];
-        let broken: Vec<_> = self
+        let schema = &documented["content"]["application/json"]["schema"];
+        let violations: Vec<_> = self
             .validator(schema, true)
-            .iter_errors(&answer.body)
+            .iter_errors(&response.body)
             .map(|e| format!("{e} at {}", e.instance_path()))
             .collect();
-        assert!(broken.is_empty(), "{about}\n{}", broken.join("\n"));
-        self.seen.lock().expect("codes").insert(answer.code().to_owned());
+        assert!(violations.is_empty(), "{about}\n{}", violations.join("\n"));
+        self.checked_codes.lock().expect("codes").insert(response.code().to_owned());
     }
 
-    /// Sends a request and checks the answer.
-    pub async fn record(&self, client: &Client, request: RequestBuilder) -> Answer {
-        let shown = request.try_clone().and_then(|request| request.build().ok()).expect("a request");
-        let answer = client.send(request).await;
-        self.check(shown.method().as_str(), shown.url().path(), &answer);
-        answer
+    pub async fn send_and_check(&self, client: &Client, request: RequestBuilder) -> Response {
+        let sent = request.try_clone().and_then(|request| request.build().ok()).expect("a request");
+        let response = client.send(request).await;
+        self.check(sent.method().as_str(), sent.url().path(), &response);
+        response
     }
 
-    /// The codes of the answers that were checked; `""` stands for an answer that is no refusal.
-    pub fn seen(&self) -> BTreeSet<String> {
-        self.seen.lock().expect("codes").clone()
+    pub fn checked_codes(&self) -> BTreeSet<String> {
+        self.checked_codes.lock().expect("codes").clone()
     }
 
-    /// The codes that the document knows.
+    /// Every error code in the document.
     pub fn codes(&self) -> BTreeSet<String> {
         self.codes_by_status().into_iter().map(|(_, code)| code).collect()
     }
 
-    /// The same, with the status that each comes under.
+    /// The same, each with its status.
     pub fn codes_by_status(&self) -> BTreeSet<(String, String)> {
         let shared = &self.value["components"]["responses"];
         let shared = [("404", &shared["NotFound"]), ("405", &shared["MethodNotAllowed"])];

@@ -1,5 +1,5 @@
-//! What must not stand in a log. Every process of the whole suite is looked through when its test is done with it, and
-//! logs at `trace` unless the test says otherwise.
+//! Secrets that must never be logged. The whole output of every process of the suite is scanned when its test drops it;
+//! processes log at `trace` unless a test sets another level.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, Mutex};
@@ -8,7 +8,7 @@ use purse::infra::config::setting;
 
 use super::{ACCESS_KEY, PASSWORD};
 
-/// What is secret in whatever log it stands.
+/// Secret in any log.
 const NEVER: &[(&str, &str)] = &[
     ("a token or a signature", "eyJ"),
     ("the hash of a password", "$argon2"),
@@ -18,20 +18,20 @@ const NEVER: &[(&str, &str)] = &[
     ("a password for HTTP", "Basic "),
 ];
 
-/// Shortest password that is looked for: a shorter one may be part of a number or a common word.
+/// Shorter passwords are not searched for: they may be part of a number or a common word.
 const PASSWORD_BYTES_MIN: usize = 12;
 
-/// Every password that any test has sent so far.
+/// Every password that a test has sent so far.
 static PASSWORDS: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
 
-/// Notes a password that somebody sends; the usual one is known already.
-pub fn sent(password: &str) {
+/// Adds a password to search for.
+pub fn note_password(password: &str) {
     if password.len() >= PASSWORD_BYTES_MIN && password != PASSWORD {
         PASSWORDS.lock().expect("passwords").insert(password.to_owned());
     }
 }
 
-/// Which secrets stand in what a process has printed, given the settings that it ran with.
+/// Which secrets a process has printed, given its settings.
 pub fn leaks(printed: &str, settings: &BTreeMap<String, String>) -> Vec<String> {
     let mut found: Vec<String> =
         NEVER.iter().filter(|(_, text)| printed.contains(text)).map(|(what, _)| (*what).to_owned()).collect();
@@ -48,7 +48,7 @@ pub fn leaks(printed: &str, settings: &BTreeMap<String, String>) -> Vec<String> 
     found
 }
 
-/// `user:password@` of a URL: the password alone may be a common word.
+/// `user:password@` of a URL; the password alone may be a common word.
 fn credentials(url: &str) -> Option<&str> {
     let authority = url.split_once("://")?.1;
     authority.find('@').map(|at| &authority[..=at])

@@ -1,47 +1,50 @@
-//! What tests stand on: the servers, a world of their own, the roles as processes, a client.
+//! Test support: shared servers, isolated databases and virtual hosts, roles as processes, clients.
 #![cfg_attr(
     not(feature = "failpoints"),
-    allow(dead_code, unused_imports, reason = "the tests of faults use all of it, the others do not")
+    allow(dead_code, unused_imports, reason = "only the fault tests use all of it")
 )]
 
+mod assertions;
 mod broker;
 mod browser;
 mod client;
 mod command;
 mod document;
-mod holder;
 pub mod leaks;
-mod lossy;
-mod obstacle;
+mod lossy_proxy;
 mod panels;
 mod process;
 mod raw;
-mod refusal;
+pub mod repository;
 mod scrape;
 pub mod source;
 mod token;
-mod world;
+mod uncommitted_wallet;
+mod walk;
+mod wallet_lock;
+pub mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use assertions::{assert_common_headers, assert_error, assert_invalid, assert_json_response};
 pub use broker::{Broker, Message};
 pub use browser::Browser;
-pub use client::{Answer, Client, PASSWORD, User};
-pub use command::{Ran, command, on_a_terminal, purse};
+pub use client::{Client, PASSWORD, Response, User};
+pub use command::{CommandOutput, command, purse, run_on_terminal};
 pub use document::Document;
-pub use holder::Holder;
-pub use lossy::LossyLine;
-pub use obstacle::Obstacle;
+pub use lossy_proxy::LossyProxy;
 pub use panels::{Panel, draw as draw_panels};
 pub use process::RoleProcess;
 pub use raw::Raw;
-pub use refusal::{assert_dressed, assert_dressed_without_body, assert_invalid, assert_refused};
 pub use scrape::{Family, Scrape};
-pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, stranger, token_of};
-pub use world::{Outages, PURSE, World, free_port};
+pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, token_of, unknown_user_id};
+pub use uncommitted_wallet::UncommittedWallet;
+pub use walk::{ELLIPSIS, WalkStep, blocks, walk_steps};
+pub use wallet_lock::WalletLock;
+pub use world::{Outages, World, free_port};
 
-/// Waits until `probe` has something to show, and fails with `what` after `deadline`.
+/// Repeats `probe` until it returns a value; panics with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     deadline: Duration,
     what: &str,
@@ -49,13 +52,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
 ) -> T {
     let until = Instant::now() + deadline;
     loop {
-        if let Some(shown) = probe().await {
-            return shown;
+        if let Some(value) = probe().await {
+            return value;
         }
         assert!(Instant::now() < until, "not within {deadline:?}: {what}");
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
-/// Long enough for a loaded machine; a test that passes never waits this long.
+/// Enough for a loaded machine; a passing test never waits this long.
 pub const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,17 +1,17 @@
-//! Draws what a dashboard shows, for the handbook.
-#![expect(clippy::float_arithmetic, reason = "a picture has coordinates")]
+//! Draws dashboard panels for the documentation.
+#![expect(clippy::float_arithmetic, reason = "coordinates")]
 
 use std::path::Path;
 
 use plotters::prelude::*;
 
-/// One panel: its title, and a line of (seconds, value) for each series.
+/// Title, and a line of (seconds, value) per series.
 pub type Panel = (String, Vec<Vec<(f64, f64)>>);
 
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 230);
 
-/// Draws the panels as one sheet, three in a row.
+/// Draws the panels into one SVG, three per row.
 pub fn draw(path: &Path, panels: &[Panel]) {
     let rows = panels.len().div_ceil(COLUMNS);
     let size = (PANEL.0 * u32::try_from(COLUMNS).expect("columns"), PANEL.1 * u32::try_from(rows).expect("rows"));

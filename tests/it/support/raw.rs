@@ -1,5 +1,3 @@
-//! HTTP by hand, for what no proper client sends.
-
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -9,9 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Answer, PATIENCE};
+use super::{PATIENCE, Response};
 
-/// One connection.
+/// A connection for requests that no HTTP client would send.
 pub struct Raw {
     stream: TcpStream,
     received: Vec<u8>,
@@ -23,21 +21,21 @@ impl Raw {
         Self { stream: TcpStream::connect(address).await.expect("connected"), received: Vec::new() }
     }
 
-    /// Sends all of it; `false` where the other side no longer takes it.
+    /// `false` if the server no longer accepts data.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let sent = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
-        sent.expect("the other side reads").is_ok()
+        sent.expect("the server reads").is_ok()
     }
 
-    /// Says that nothing more will be sent; the other side may have ended already.
+    /// Closes the sending direction; the server may have closed the connection already.
     pub async fn finish(&mut self) {
         drop(self.stream.shutdown().await);
     }
 
-    /// More bytes; `false` at the end, in whatever way it ended.
-    async fn more(&mut self) -> bool {
+    /// Reads more bytes; `false` if the connection was closed or reset.
+    async fn read_more(&mut self) -> bool {
         let mut chunk = [0; 4096];
-        match timeout(PATIENCE, self.stream.read(&mut chunk)).await.expect("an answer or an end") {
+        match timeout(PATIENCE, self.stream.read(&mut chunk)).await.expect("data or the end of the connection") {
             Ok(0) | Err(_) => false,
             Ok(count) => {
                 self.received.extend_from_slice(&chunk[..count]);
@@ -46,13 +44,13 @@ impl Raw {
         }
     }
 
-    /// The next answer, with `Null` for an empty body; `None` where the connection ended instead.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    /// The next response, with `Null` for an empty body; `None` if the connection ended instead.
+    pub async fn response(&mut self) -> Option<Response> {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            if !self.more().await {
+            if !self.read_more().await {
                 return None;
             }
         };
@@ -67,23 +65,26 @@ impl Raw {
             .collect();
         let length = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0_usize);
         while self.received.len() < end + length {
-            assert!(self.more().await, "the body is cut short:\n{head}");
+            assert!(self.read_more().await, "truncated body:\n{head}");
         }
         let text = &self.received[end..end + length];
         let is_json = headers.get("content-type").is_some_and(|kind| kind == "application/json");
         let body = match text {
             [] => Value::Null,
-            json if is_json => serde_json::from_slice(json).expect("JSON"),
+            json if is_json => {
+                assert!(json.ends_with(b"\n"), "no line end after the body:\n{head}");
+                serde_json::from_slice(json).expect("JSON")
+            }
             // The page /docs and its files.
             other => Value::String(String::from_utf8_lossy(other).into_owned()),
         };
         self.received.drain(..end + length);
-        Some(Answer { status: status.parse::<StatusCode>().expect("a status"), headers, body })
+        Some(Response { status: status.parse::<StatusCode>().expect("a status"), headers, body })
     }
 
-    /// Waits for the end of the connection; `true` if nothing came before it.
+    /// Waits for the end of the connection; `true` if no bytes came before it.
     pub async fn ends(&mut self) -> bool {
-        while self.more().await {}
+        while self.read_more().await {}
         self.received.is_empty()
     }
 

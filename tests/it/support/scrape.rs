@@ -1,40 +1,35 @@
-//! What a role tells Prometheus.
-
 use std::collections::BTreeSet;
 
 /// The text of `/metrics`.
 pub struct Scrape(pub String);
 
-/// One name in it.
+/// One metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
     pub name: String,
     pub kind: String,
     pub help: String,
-    /// Without `le`.
+    /// Label names, without `le`.
     pub labels: BTreeSet<String>,
 }
 
 impl Scrape {
-    /// Of the process at this address.
     pub async fn of(url: &str) -> Self {
-        let response = reqwest::get(format!("{url}/metrics")).await.expect("an answer");
+        let response = reqwest::get(format!("{url}/metrics")).await.expect("a response");
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
         Self(response.text().await.expect("text"))
     }
 
-    /// The value of a series, as it is written.
+    /// The value of a series, as text.
     pub fn value(&self, series: &str) -> Option<String> {
         self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).map(str::to_owned)
     }
 
-    /// The same as a number.
     pub fn number(&self, series: &str) -> Option<f64> {
         self.value(series).map(|value| value.parse().unwrap_or_else(|e| panic!("{series} {value}: {e}")))
     }
 
-    /// All names.
     pub fn families(&self) -> Vec<Family> {
         let split = |line: &str| line.split_once(' ').map(|(name, rest)| (name.to_owned(), rest.to_owned()));
         let helps = self.0.lines().filter_map(|line| split(line.strip_prefix("# HELP ")?));
@@ -42,14 +37,14 @@ impl Scrape {
         helps
             .map(|(name, help)| {
                 let kind = kinds.iter().find(|(of, _)| *of == name).expect("a type").1.clone();
-                let ours = |line: &&str| {
+                let is_sample = |line: &&str| {
                     let after = line.strip_prefix(name.as_str()).unwrap_or_default();
                     let after =
                         ["_bucket", "_sum", "_count"].iter().find_map(|s| after.strip_prefix(s)).unwrap_or(after);
                     after.starts_with('{')
                 };
-                let sets = self.0.lines().filter(ours).filter_map(|line| line.split_once('{')?.1.rsplit_once('}'));
-                // A value is in quotes, and ours have none inside.
+                let sets = self.0.lines().filter(is_sample).filter_map(|line| line.split_once('{')?.1.rsplit_once('}'));
+                // No label value contains a quote.
                 let labels = sets.flat_map(|(set, _)| set.split('"').step_by(2).map(str::to_owned).collect::<Vec<_>>());
                 let labels = labels.map(|label| label.trim_matches([',', '=']).to_owned());
                 let labels = labels.filter(|label| !label.is_empty() && label != "le").collect();

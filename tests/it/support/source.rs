@@ -1,13 +1,13 @@
-//! Reads Rust source just far enough to see which paths its code names.
+//! A minimal reader of Rust source that finds the paths in its code.
 
-/// A word or a mark of the code, and its line.
+/// A word or punctuation mark, and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub text: String,
     pub line: usize,
 }
 
-/// The code of a source text, without comments, texts and characters.
+/// The tokens of a source file, without comments and literals.
 pub fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let (mut tokens, mut begin, mut line) = (Vec::new(), 0, 1);
@@ -28,13 +28,13 @@ const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
-/// How long the first part of `rest` is, and whether it is code.
+/// The length of the first token of `rest`, and whether it is code.
 fn next(rest: &[char]) -> (usize, bool) {
     match rest {
         ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), false),
         ['/', '*', ..] => (block_comment(rest), false),
         ['"', ..] => (quoted(rest, '"'), false),
-        // A character, unless it is a lifetime: 'a' or '\n' against 'a.
+        // A character literal ('a', '\n'), not a lifetime ('a).
         ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), false),
         [':', ':', ..] => (2, true),
         [first, ..] if is_word(*first) => {
@@ -68,7 +68,7 @@ fn quoted(rest: &[char], mark: char) -> usize {
     index + 1
 }
 
-/// The length of `r"…"` or `r#"…"#`, if the word that `rest` begins with opens one.
+/// The length of `r"…"` or `r#"…"#`, if `rest` begins with one.
 fn raw_text(rest: &[char], word: usize) -> Option<usize> {
     let prefix: String = rest[..word].iter().collect();
     let hashes = rest[word..].iter().take_while(|c| **c == '#').count();
@@ -81,8 +81,8 @@ fn raw_text(rest: &[char], word: usize) -> Option<usize> {
     })
 }
 
-/// Every path of the package that the code names, from the root on, with its line: `crate::…`, `purse::…`, and
-/// `super::…` resolved; groups are taken apart.
+/// Every path of this crate in the code, as an absolute path with its line: `crate::…`, `purse::…` and resolved
+/// `super::…`. Groups are expanded.
 pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
     let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
     let (mut paths, mut inline, mut depth, mut index) = (Vec::new(), Vec::new(), 0_usize, 0);
@@ -116,7 +116,19 @@ pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> 
     paths
 }
 
-/// Reads the path that begins at `index`, under `base`; returns where it ends.
+/// What a `mod.rs` re-exports from its child modules, as absolute paths.
+pub fn reexports(module: &[String], tokens: &[Token]) -> Vec<String> {
+    let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
+    let children: Vec<&str> =
+        (0..tokens.len()).filter(|i| text(*i) == "mod" && text(i + 2) == ";").map(|i| text(i + 1)).collect();
+    let mut paths = Vec::new();
+    for index in (0..tokens.len()).filter(|i| text(*i) == "use" && children.contains(&text(i + 1))) {
+        expand(tokens, index + 1, module, &mut paths);
+    }
+    paths.into_iter().map(|(path, _)| path).collect()
+}
+
+/// Adds the path that begins at `index`, relative to `base`; returns the index after it.
 fn expand(tokens: &[Token], mut index: usize, base: &[String], paths: &mut Vec<(String, usize)>) -> usize {
     let mut path = base.to_vec();
     while let Some(token) = tokens.get(index) {

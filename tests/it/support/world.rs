@@ -1,77 +1,77 @@
-//! A world of a test's own: two databases and a virtual host on the servers that all tests share.
+//! The isolated environment of one test: two databases and a virtual host on servers that all tests share.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use purse::dev_stack::{LentServers, RoleDatabases, Server, ServerAddresses};
 use purse::kernel::Role;
+use purse_dev::{Action, Durability, RoleDatabases, Server, ServerAddresses, TestServers};
 use uuid::Uuid;
 
 use super::process::RoleProcess;
 use super::{Broker, Client};
 
-/// The binary under test.
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
-/// Whether this is a test; a benchmark, which uses this support too, measures what is deployed.
+/// False in a benchmark, which uses this module too and runs with the deployed log level.
 pub const TEST: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"it");
 const LOG_LEVEL: &str = if TEST { "trace" } else { "info" };
 
-/// The servers of this run. They end when this process does, however it does.
-static SHARED: OnceLock<LentServers> = OnceLock::new();
+/// The servers of this run. They stop when this process ends, however it ends.
+static SHARED: OnceLock<TestServers> = OnceLock::new();
 /// Servers for the tests that stop them, one such test at a time. Durable: a commit must survive a kill.
-static OUTAGES: OnceLock<LentServers> = OnceLock::new();
+static OUTAGES: OnceLock<TestServers> = OnceLock::new();
 static OUTAGE_TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-fn lend(servers: &'static OnceLock<LentServers>, durable: bool) -> &'static LentServers {
-    servers.get_or_init(|| match LentServers::start(Path::new(PURSE), durable) {
-        Ok(lent) => lent,
-        // The message holds the command to install what is missing.
-        Err(e) => panic!("the tests need PostgreSQL and RabbitMQ: {}", e.chain()),
+fn started(servers: &'static OnceLock<TestServers>, durability: Durability) -> &'static TestServers {
+    servers.get_or_init(|| {
+        // The message includes the command that installs what is missing.
+        TestServers::start(durability).unwrap_or_else(|e| panic!("the tests need PostgreSQL and RabbitMQ: {e}"))
     })
 }
 
-/// The turn of a test that stops servers; while it is held no other such test runs.
+/// Kills a role too when this process is killed.
+pub fn kill_with_us(pid: u32) {
+    if let Some(servers) = SHARED.get().or_else(|| OUTAGES.get()) {
+        servers.kill_with_us(pid, PURSE).expect("recorded");
+    }
+}
+
+/// Servers that a test may stop. While one test has them, no other test that stops servers runs.
 pub struct Outages {
-    pub servers: &'static LentServers,
+    pub servers: &'static TestServers,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Outages {
-    /// Waits for the turn, with both servers running.
+    /// Waits until no other test has the servers, and starts them if necessary.
     pub async fn begin() -> Self {
         let turn = OUTAGE_TURN.lock().await;
-        let servers = tokio::task::spawn_blocking(|| lend(&OUTAGES, true)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| started(&OUTAGES, Durability::Stock)).await.expect("servers");
         Self { servers, _turn: turn }
     }
 
-    /// Runs RabbitMQ's own tool.
     pub async fn rabbitmqctl(&self, arguments: &'static [&'static str]) {
         let servers = self.servers;
         let done = tokio::task::spawn_blocking(move || servers.rabbitmqctl(arguments)).await.expect("thread");
-        done.unwrap_or_else(|e| panic!("{arguments:?}: {}", e.chain()));
+        done.unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
     }
 
-    /// Does something to a server.
-    pub async fn act(&self, server: Server, action: purse::dev_stack::Action) {
+    pub async fn act(&self, server: Server, action: Action) {
         let servers = self.servers;
         let done = tokio::task::spawn_blocking(move || servers.command(server, action)).await.expect("thread");
-        done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {}", e.chain()));
+        done.unwrap_or_else(|e| panic!("{server:?} {action:?}: {e}"));
     }
 }
 
-/// A port that nobody listens on, and that stays free for a role that comes back to it: below those that the systems give
-/// to connections that go out.
+/// A free port below the ephemeral range, so that no outgoing connection takes it while a role restarts on it.
 pub fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(20_000..32_000)).find(free).expect("endless")
 }
 
-/// What one test has for itself.
 pub struct World {
     pub addresses: ServerAddresses,
     pub databases: RoleDatabases,
@@ -79,25 +79,24 @@ pub struct World {
 }
 
 impl World {
-    /// On the servers that all tests share.
     pub async fn new() -> Self {
-        let servers = tokio::task::spawn_blocking(|| lend(&SHARED, false)).await.expect("servers");
+        let servers = tokio::task::spawn_blocking(|| started(&SHARED, Durability::Off)).await.expect("servers");
         Self::on(servers).await
     }
 
     /// On servers that the test may stop.
-    pub async fn on(servers: &'static LentServers) -> Self {
+    pub async fn on(servers: &TestServers) -> Self {
         let name = format!("t{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let addresses = servers.addresses().clone();
         let (for_databases, prefix) = (addresses.clone(), name.clone());
         let databases = tokio::task::spawn_blocking(move || for_databases.create_role_databases(&prefix));
-        let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {}", e.chain()));
+        let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
         let broker = Broker::with_virtual_host(&addresses, &name).await;
         Self { addresses, databases, broker }
     }
 
-    /// The settings under which a role runs here. Limits are off: they have tests of their own. All is logged, because
-    /// every log is looked through for secrets.
+    /// The role's settings. Rate limits are disabled because they have tests of their own; everything is logged because
+    /// every log is scanned for secrets.
     pub fn settings(&self, role: Role) -> BTreeMap<String, String> {
         let database = match role {
             Role::Users => &self.databases.users,
@@ -140,31 +139,31 @@ impl World {
         process
     }
 
-    /// Starts a role on a port of the test's choice, which another process of the role may take over later.
+    /// Starts a role on this port, so that a later process can take it over.
     pub async fn start_on(&self, role: Role, port: u16, changed: &[(&str, &str)]) -> RoleProcess {
         let variable = format!("{}_PORT", role.as_str().to_uppercase());
         self.spawn(role, &[changed, &[(variable.as_str(), port.to_string().as_str())]].concat()).await
     }
 
-    /// Starts a role that a test breaks at these fault points, and waits until it listens.
-    pub async fn spawn_fragile(&self, role: Role, points: &str, changed: &[(&str, &str)]) -> RoleProcess {
+    /// Starts a role with these fault points, and waits until it listens.
+    pub async fn spawn_with_failpoints(&self, role: Role, points: &str, changed: &[(&str, &str)]) -> RoleProcess {
         self.spawn(role, &[changed, &[("FAILPOINTS", points)]].concat()).await
     }
 
-    /// Starts both roles, and a client of them.
+    /// Starts both roles and returns them with a client.
     pub async fn both(&self) -> (RoleProcess, RoleProcess, Client) {
         let (users, wallet) = tokio::join!(self.start(Role::Users), self.start(Role::Wallet));
         let client = Client::new(&users.url(), &wallet.url());
         (users, wallet, client)
     }
 
-    /// Publishes by hand the event that `user` has registered, unsigned, under the id of the message that is given.
+    /// Publishes an unsigned `UserRegistered` event for `user`.
     pub async fn publish_event(&self, user: Uuid, message_id: &str) {
         let body = format!(r#"{{"userId":"{user}"}}"#);
         self.broker.publish("domain.events", "user.registered", body.as_bytes(), Some(message_id), &[]).await;
     }
 
-    /// Runs SQL on a role's database as the superuser, and returns what it prints, without decoration.
+    /// Runs SQL on a role's database as the superuser. Columns are separated by `|`, rows by line breaks.
     pub async fn sql(&self, role: Role, script: &str) -> String {
         let database = match role {
             Role::Users => self.databases.users.database.clone(),
@@ -172,6 +171,6 @@ impl World {
         };
         let (addresses, script) = (self.addresses.clone(), script.to_owned());
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
-        printed.unwrap_or_else(|e| panic!("psql: {}", e.chain())).trim().to_owned()
+        printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
     }
 }

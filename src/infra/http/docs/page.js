@@ -1,8 +1,8 @@
-// The page around Swagger UI: the way to the other role's page, and the token that this one hands out.
+// The page around Swagger UI: the link to the other role's page, and the access token of the last response.
 "use strict";
 
 const { otherUrl, otherPort } = document.body.dataset;
-// Where the settings do not name the other role's address, it is looked for on this host.
+// Without a configured address, the other role is assumed to be on this host.
 const otherOrigin = otherUrl || `${location.protocol}//${location.hostname}:${otherPort}`;
 for (const id of ["other", "next"]) {
   document.getElementById(id).href = `${otherOrigin}/docs`;
@@ -12,15 +12,15 @@ const token = document.getElementById("token");
 token.addEventListener("focus", () => token.select());
 document.getElementById("copy").addEventListener("click", async () => {
   token.select();
-  // Only a secure context has the clipboard; elsewhere the token is selected, to be copied by hand.
+  // The clipboard needs a secure context; elsewhere the selected token can be copied by hand.
   await navigator.clipboard?.writeText(token.value);
 });
 
-/** Shows a token that an answer holds, so that nobody has to pick it out of the JSON. */
+/** Shows the access token of a response, so that users need not find it in the JSON. */
 function showToken(response) {
-  const handedOut = response.body?.accessToken ?? response.obj?.accessToken;
-  if (handedOut) {
-    token.value = handedOut;
+  const accessToken = response.body?.accessToken ?? response.obj?.accessToken;
+  if (accessToken) {
+    token.value = accessToken;
     document.getElementById("handed-out").hidden = false;
   }
   return response;
@@ -34,5 +34,5 @@ window.ui = SwaggerUIBundle({
   displayRequestDuration: true,
   responseInterceptor: showToken,
   tryItOutEnabled: true,
-  validatorUrl: null, // or it would send the document's address to somebody else's server
+  validatorUrl: null, // otherwise the page would send the document's address to a third party
 });

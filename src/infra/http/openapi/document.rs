@@ -1,4 +1,4 @@
-//! The whole document: what all endpoints share, and the endpoints.
+//! The whole document: its endpoints and what they share.
 
 use actix_web::http::header;
 use serde_json::json;
@@ -12,65 +12,58 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use super::answer::{Answer, ERROR};
 use super::endpoint::Endpoint;
+use super::response::{ERROR, ResponseDoc};
 use crate::infra::http::ApiError;
 use crate::infra::http::api_error::Body;
 use crate::kernel::Role;
 
-/// What the document says of a role before its endpoints.
+/// The introduction to a role's document.
 pub struct About {
-    /// Whose document it is.
     pub role: Role,
-    /// What the role is for and how to begin, as Markdown.
+    /// Markdown.
     pub text: &'static str,
-    /// The groups of its endpoints, with a sentence each.
+    /// Names of groups of endpoints, with their descriptions.
     pub tags: &'static [(&'static str, &'static str)],
 }
 
-/// Headers of answers: the name, whether it is a whole number, an example, and what it says.
+/// Response headers: the name, whether the value is an integer, an example, and the description.
 const HEADERS: [(&str, bool, &str, &str); 10] = [
     (
         "x-request-id",
         false,
         "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e",
-        "The id of this request in every log line: the one that was sent, if it has 1 to 64 of `A-Z a-z 0-9 . _ -`, \
-         else a new one.",
+        "The id of this request in the logs: the one that was sent, if it is 1 to 64 characters of \
+         `A-Z a-z 0-9 . _ -`, else a new one.",
     ),
     (
         "traceparent",
         false,
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "The trace of this request (W3C Trace Context): the one that was sent, if it is well formed, else a new one.",
+        "The trace of this request (W3C Trace Context): the one that was sent, if it is valid, else a new one.",
     ),
-    ("retry-after", true, "2", "Seconds after which the same request should be sent again."),
+    ("retry-after", true, "2", "Seconds to wait before a retry."),
     ("www-authenticate", false, "Bearer", "How to authenticate."),
-    ("allow", false, "GET, HEAD, POST", "The methods that the resource has."),
-    ("ratelimit-limit", true, "30", "Requests that may be made at once."),
-    ("ratelimit-remaining", true, "29", "Requests that may still be made now."),
-    ("ratelimit-reset", true, "2", "Seconds until a request may be made again."),
-    ("ratelimit-policy", false, "30;w=60", "The limit: so many requests in a window of so many seconds."),
-    (
-        "idempotent-replayed",
-        false,
-        "true",
-        "Present where the answer is the one that an earlier request with the same key got.",
-    ),
+    ("allow", false, "GET, HEAD, POST", "The methods of the resource."),
+    ("ratelimit-limit", true, "30", "Requests allowed per window."),
+    ("ratelimit-remaining", true, "29", "Requests left in the current window."),
+    ("ratelimit-reset", true, "2", "Seconds until the next request is allowed."),
+    ("ratelimit-policy", false, "30;w=60", "The limit, as requests and window in seconds."),
+    ("idempotent-replayed", false, "true", "Present if this is the response of an earlier request with the same key."),
 ];
 
-/// The document of a role.
-pub fn document(about: &About, endpoints: impl IntoIterator<Item = Endpoint>) -> OpenApi {
+pub fn document<Api: 'static>(about: &About, endpoints: impl IntoIterator<Item = Endpoint<Api>>) -> OpenApi {
     let mut paths = PathsBuilder::new();
     let mut components = shared();
     for endpoint in endpoints {
         for (name, schema) in &endpoint.schemas {
             components = components.schema(name, schema.clone());
         }
-        paths = paths.path(endpoint.path, endpoint.build());
+        paths = paths.path(endpoint.path, endpoint.describe());
     }
     let info = InfoBuilder::new()
         .title(format!("purse: {}", about.role))
-        // The API's, not the binary's: what is running is nobody's business.
+        // The version of the API: that of the binary is not public.
         .version("v1")
         .description(Some(format!("{}\n\n{}", about.text, include_str!("conventions.md"))))
         .license(Some(LicenseBuilder::new().name("GPL-3.0-or-later").identifier(Some("GPL-3.0-or-later")).build()));
@@ -84,16 +77,16 @@ pub fn document(about: &About, endpoints: impl IntoIterator<Item = Endpoint>) ->
         .build()
 }
 
-/// What every endpoint may refer to.
+/// The components that every endpoint may refer to.
 fn shared() -> ComponentsBuilder {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("An `accessToken`: the users role hands one out to whoever registers or logs in."));
-    let mut nowhere = Answer::default();
-    nowhere.refusal(&ApiError::no_route());
-    let mut no_method = Answer::default();
-    no_method.refusal(&ApiError::no_method());
+        .description(Some("An `accessToken`, as returned by the users role on registration and login."));
+    let mut nowhere = ResponseDoc::default();
+    nowhere.error(&ApiError::no_route());
+    let mut no_method = ResponseDoc::default();
+    no_method.error(&ApiError::no_method());
     no_method.header(header::ALLOW.as_str());
     let mut components = ComponentsBuilder::new()
         .security_scheme("bearer", SecurityScheme::Http(token.build()))
@@ -103,8 +96,8 @@ fn shared() -> ComponentsBuilder {
     for (name, schema) in nested {
         components = components.schema(name, schema);
     }
-    for (name, answer) in [("NotFound", nowhere), ("MethodNotAllowed", no_method)] {
-        components = components.response(name, answer.build());
+    for (name, response) in [("NotFound", nowhere), ("MethodNotAllowed", no_method)] {
+        components = components.response(name, response.build());
     }
     for (name, is_integer, example, text) in HEADERS {
         let kind = if is_integer { Type::Integer } else { Type::String };
@@ -116,12 +109,13 @@ fn shared() -> ComponentsBuilder {
         components = components.header(name, header.build());
     }
     for (name, text) in [
-        // Any text is taken, so the schema says no more; what is of another form is replaced.
+        // No value is refused: an invalid one is replaced.
         (
             "x-request-id",
-            "Your name for this request, 1 to 64 of `A-Z a-z 0-9 . _ -`; it comes back, and stands in our logs.",
+            "Your id for this request: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It is returned with the response and \
+             written to the logs.",
         ),
-        ("traceparent", "Your trace (W3C Trace Context, version 00)."),
+        ("traceparent", "Your trace context (W3C, version 00)."),
     ] {
         let parameter = ParameterBuilder::new()
             .name(name)

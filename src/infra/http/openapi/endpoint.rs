@@ -1,53 +1,110 @@
-//! One route as the document shows it.
+//! An endpoint: its route and what the document says about it, declared together.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
-use actix_web::ResponseError as _;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::HeaderName;
+use actix_web::middleware::from_fn;
+use actix_web::{FromRequest, Handler, Resource, Responder, ResponseError as _, Route, web};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::AdditionalProperties;
-use utoipa::openapi::{ContentBuilder, Object, PathItem, Ref, RefOr, Required, Schema, SecurityRequirement};
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
+use utoipa::openapi::{
+    ContentBuilder, Object, ObjectBuilder, PathItem, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement,
+    Type,
+};
 
-use super::answer::{ALWAYS, Answer, COUNTED};
-use crate::infra::http::ApiError;
+use super::response::{ALWAYS, COUNTED, ResponseDoc};
+use crate::infra::config::RateLimit;
+use crate::infra::http::fields::FieldSchema;
 use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
+
+/// A format by its name in JSON Schema.
+pub fn format(name: &str) -> SchemaFormat {
+    SchemaFormat::Custom(name.to_owned())
+}
 
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// What a handler's file says of its route.
-pub struct Endpoint {
+/// A route and its documentation. `Api` is the struct of what a role's routes need.
+pub struct Endpoint<Api> {
     pub(super) path: &'static str,
     method: HttpMethod,
+    route: Route,
+    needs_token: bool,
+    limit: Option<Limit<Api>>,
     operation: OperationBuilder,
-    answers: BTreeMap<u16, Answer>,
-    counted: bool,
+    responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
 }
 
-impl Endpoint {
-    /// A route that is read. `id` names it in generated clients.
-    pub fn get(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Get, path, id, summary)
+type Limit<Api> = Box<dyn FnOnce(&Api, Route) -> Route>;
+
+/// Adds the endpoints to an application, in their order: where two paths match a request, the first one gets it.
+pub fn serve<Api: 'static>(
+    api: &Api,
+    endpoints: impl IntoIterator<Item = Endpoint<Api>>,
+    app: &mut web::ServiceConfig,
+) {
+    // One resource per path, so that a 405 lists all of its methods.
+    let mut paths: Vec<(&str, Vec<Route>)> = Vec::new();
+    for endpoint in endpoints {
+        let (path, route) = (endpoint.path, endpoint.route(api));
+        match paths.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, routes)) => routes.push(route),
+            None => paths.push((path, vec![route])),
+        }
+    }
+    for (path, routes) in paths {
+        app.service(routes.into_iter().fold(web::resource(path), Resource::route));
+    }
+}
+
+impl<Api: 'static> Endpoint<Api> {
+    /// `id` is the name of the operation in generated clients.
+    pub fn get<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
+    where
+        F: Handler<Args>,
+        F::Output: Responder + 'static,
+        Args: FromRequest + 'static,
+    {
+        Self::new(HttpMethod::Get, path, web::get().to(handler), id, summary)
     }
 
-    /// A route that is written to.
-    pub fn post(path: &'static str, id: &str, summary: &str) -> Self {
-        Self::new(HttpMethod::Post, path, id, summary)
+    /// `id` is the name of the operation in generated clients.
+    pub fn post<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
+    where
+        F: Handler<Args>,
+        F::Output: Responder + 'static,
+        Args: FromRequest + 'static,
+    {
+        Self::new(HttpMethod::Post, path, web::post().to(handler), id, summary)
     }
 
-    fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
+    fn new(method: HttpMethod, path: &'static str, route: Route, id: &str, summary: &str) -> Self {
         let mut operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
         for name in ALWAYS {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
-        let new = Self { path, method, operation, answers: BTreeMap::new(), counted: false, schemas: Vec::new() };
-        new.refuses([ApiError::internal()])
+        let (responses, schemas) = (BTreeMap::new(), Vec::new());
+        let new = Self { path, method, route, needs_token: false, limit: None, operation, responses, schemas };
+        new.errors([ApiError::internal()])
+    }
+
+    /// The route with what wraps it: the token is checked first, then the limit; a wrong method is refused before both.
+    fn route(self, api: &Api) -> Route {
+        let route = match self.limit {
+            Some(limit) => limit(api, self.route),
+            None => self.route,
+        };
+        if self.needs_token { route.wrap(from_fn(authenticate)) } else { route }
     }
 
     fn changed(mut self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
@@ -55,53 +112,57 @@ impl Endpoint {
         self
     }
 
-    fn at(&mut self, status: StatusCode) -> &mut Answer {
-        self.answers.entry(status.as_u16()).or_default()
+    fn at(&mut self, status: StatusCode) -> &mut ResponseDoc {
+        self.responses.entry(status.as_u16()).or_default()
     }
 
-    /// The group it is listed under.
     #[must_use]
     pub fn tag(self, tag: &str) -> Self {
         self.changed(|operation| operation.tag(tag))
     }
 
-    /// What a client should know beside the summary, as Markdown.
+    /// Markdown, shown below the summary.
     #[must_use]
     pub fn about(self, description: &str) -> Self {
         self.changed(|operation| operation.description(Some(description)))
     }
 
-    /// It needs an access token.
+    /// Requires an access token.
     #[must_use]
-    pub fn bearer(self) -> Self {
+    pub fn bearer(mut self) -> Self {
+        self.needs_token = true;
         self.changed(|operation| operation.security(SecurityRequirement::new("bearer", Vec::<String>::new())))
-            .refuses([ApiError::unauthorized()])
+            .errors([ApiError::unauthorized()])
     }
 
-    /// A limiter counts it: 429, and what is left on every answer that was counted.
+    /// A rate limit counts its requests: 429 over the limit, and what is left of it on every counted response.
     #[must_use]
-    pub fn limited(mut self) -> Self {
-        self.counted = true;
-        let example = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests. Retry in 2 s.");
-        let told = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"];
-        let example = told
-            .into_iter()
-            .map(HeaderName::from_static)
-            .fold(example.retry_after_s(2), |example, name| example.with_header(name, HeaderValue::from_static("")));
-        self.refuses([example])
+    pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
+        self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
+        let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
+        self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
     }
 
-    /// It takes a JSON body of this form. `bad` is the answer to a body with mistakes.
+    /// Documents a JSON body with the fields of `form`, as the schema `name`. The example of a 400 is the response to
+    /// `bad`.
     #[must_use]
-    pub fn body<T: ToSchema>(mut self, example: Value, bad: Option<ApiError>) -> Self {
-        let schema = self.schema::<T>();
-        if let Some((_, RefOr::T(Schema::Object(object)))) = self.schemas.last_mut() {
-            // No body may have a field that is not its own.
-            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    pub fn body<T>(mut self, name: &str, form: impl Fn(&mut Fields) -> Option<T>, example: Value, bad: &Value) -> Self {
+        let mut object = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+        for FieldSchema { name, is_required, mut schema } in Fields::describe(&form) {
+            if is_required {
+                object = object.required(name);
+            } else {
+                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+            }
+            object = object.property(name, schema);
         }
-        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        self.schemas.push((name.to_owned(), object.build().into()));
+        let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
-        self.changed(|operation| operation.request_body(Some(body.build()))).refuses(bad).refuses([
+        self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
             slow_body(),
             too_large(),
             wrong_media_type(),
@@ -110,11 +171,22 @@ impl Endpoint {
         ])
     }
 
-    /// It takes a parameter that may be absent.
+    /// Documents the query parameters of `form`. The example of a 400 is the response to `bad`.
+    #[must_use]
+    pub fn query<T>(self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
+        let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
+        let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
+            let about = field.schema.description.take().unwrap_or_default();
+            endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
+        });
+        described.errors(refused.err())
+    }
+
+    /// Documents a parameter, which is required only in the path.
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
         let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
-        // Pages fill a form with the parameter's example and do not look into its schema for one.
+        // Swagger UI fills its form with the example of the parameter, not with that of the schema.
         let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
@@ -127,54 +199,52 @@ impl Endpoint {
         self.changed(|operation| operation.parameter(parameter))
     }
 
-    /// It answers this JSON body.
+    /// Documents a JSON response.
     #[must_use]
-    pub fn answers<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
+    pub fn returns<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
         let schema = self.schema::<T>();
         let example = serde_json::to_value(example).unwrap_or(Value::Null);
         self.at(status).body("application/json", schema, about, Some(("example", example)));
         self
     }
 
-    /// It answers a body of another media type.
+    /// Documents a 200 of another media type.
     #[must_use]
-    pub fn answers_with(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
+    pub fn returns_as(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
         self.at(StatusCode::OK).body(media_type, schema.into(), about, None);
         self
     }
 
-    /// An answer with this status has this header.
     #[must_use]
     pub fn with_header(mut self, status: StatusCode, name: &HeaderName) -> Self {
         self.at(status).header(name.as_str());
         self
     }
 
-    /// It may refuse in these ways.
+    /// Documents error responses.
     #[must_use]
-    pub fn refuses<E: std::borrow::Borrow<ApiError>>(mut self, errors: impl IntoIterator<Item = E>) -> Self {
+    pub fn errors<E: std::borrow::Borrow<ApiError>>(mut self, errors: impl IntoIterator<Item = E>) -> Self {
         for error in errors {
-            self.at(error.borrow().status_code()).refusal(error.borrow());
+            self.at(error.borrow().status_code()).error(error.borrow());
         }
         self
     }
 
-    /// The schema's place in the document, where it will stand with all that it names.
+    /// Adds a schema, and those that it refers to, to the components, and returns a reference to it.
     fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
         Ref::from_schema_name(T::name()).into()
     }
 
-    /// The route as the document has it.
-    pub(super) fn build(self) -> PathItem {
-        let counted = self.counted;
-        let operation = self.answers.into_iter().fold(self.operation, |operation, (status, mut answer)| {
-            // The token stands before the limiter: a request without one was not counted.
+    pub(super) fn describe(self) -> PathItem {
+        let counted = self.limit.is_some();
+        let operation = self.responses.into_iter().fold(self.operation, |operation, (status, mut response)| {
+            // The token is checked before the limit: a request without one is not counted.
             for name in COUNTED.into_iter().filter(|_| counted && status != 401) {
-                answer.header(name);
+                response.header(name);
             }
-            operation.response(status.to_string(), answer.build())
+            operation.response(status.to_string(), response.build())
         });
         PathItem::new(self.method, operation)
     }

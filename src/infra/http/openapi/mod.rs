@@ -1,14 +1,14 @@
-//! The OpenAPI 3.1 document of a role, made of what each handler's file says of its endpoint.
+//! Endpoints, and the OpenAPI 3.1 document of a role, which is made of them.
 //!
-//! A refusal is shown by the very [`ApiError`](crate::infra::http::ApiError) that the handler answers with: status, code,
-//! sentence and headers cannot drift. An answer's schema is derived from the type that is serialized. Only requests have
-//! types for the document alone, because bodies are read field by field; the integration tests hold those, and the list
-//! of routes, to what the servers really do.
+//! Each handler's file declares one [`Endpoint`]: the route that is served and what the document says about it. An error
+//! is documented by the [`ApiError`](crate::infra::http::ApiError) that the handler returns, a response body by the type
+//! that is serialized, a request by the form that reads it. The integration tests compare all of them with what the
+//! servers do.
 
-mod answer;
 mod document;
 mod endpoint;
+mod response;
 
 pub use document::{About, document};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, format, serve};
 pub use utoipa::openapi::OpenApi;

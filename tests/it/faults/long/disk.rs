@@ -1,24 +1,20 @@
-//! A disk that is full under PostgreSQL (FP-11). Linux, as root: it mounts a small file system of its own.
+//! PostgreSQL on a full disk (FP-11). Linux only, as root: it mounts a small file system.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::Arc;
 
-use purse::dev_stack::{Action, LentServers, Server};
+use purse_dev::{Action, Durability, Server, TestServers};
 
-use super::super::history::{History, Told};
-use super::super::invariants::hold;
-use super::measured;
-use crate::support::{PATIENCE, PURSE, World, eventually};
+use super::super::history::{History, Outcome};
+use super::super::invariants::assert_invariants;
+use super::print_measurement;
+use crate::support::{PATIENCE, World, eventually};
 
-const HEALED: Duration = Duration::from_mins(1);
-/// A new cluster and a new broker need some 150 MiB of it.
+/// A new cluster and a new broker need about 150 MiB of it.
 const SIZE_MIB: u64 = 320;
 
-static SERVERS: OnceLock<LentServers> = OnceLock::new();
-
-/// A file system in memory, unmounted when it is dropped.
+/// An in-memory file system, unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -29,7 +25,7 @@ impl SmallDisk {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).status();
         assert!(
             mounted.is_ok_and(|status| status.success()),
-            "this test mounts a tmpfs and needs root: sudo -E just test-faults, or leave it out with: just test-faults -- --skip fp_11"
+            "this test mounts a tmpfs and needs root: sudo -E just test-faults, or skip it: just test-faults -- --skip fp_11"
         );
         Self(folder)
     }
@@ -38,7 +34,6 @@ impl SmallDisk {
         self.0.join("ballast")
     }
 
-    /// Leaves nothing free.
     fn fill(&self) {
         let zeros = vec![0; 1 << 20];
         let mut file = std::fs::File::create(self.ballast()).expect("a file");
@@ -58,42 +53,39 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn fp_11_a_full_disk_refuses_posts_whole_and_heals_when_there_is_room() {
+async fn fp_11_a_full_disk_rejects_posts_whole_and_recovers_when_there_is_space() {
     let disk = SmallDisk::mount();
     let folder = disk.0.join("purse");
-    let servers = tokio::task::spawn_blocking(move || {
-        SERVERS.get_or_init(|| {
-            LentServers::start_in(Path::new(PURSE), true, &folder).unwrap_or_else(|e| panic!("{}", e.chain()))
-        })
-    })
-    .await
-    .expect("servers");
-    let (world, history) = (World::on(servers).await, History::default());
+    let servers = tokio::task::spawn_blocking(move || TestServers::start_in(Durability::Stock, &folder));
+    // Dropped before the disk is unmounted: the servers stop while their folder is there.
+    let servers = Arc::new(servers.await.expect("thread").unwrap_or_else(|e| panic!("{e}")));
+    let (world, history) = (World::on(&servers).await, History::default());
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     disk.fill();
-    // Some posts still fit into what PostgreSQL has reserved.
+    // Some posts still fit into space that PostgreSQL has reserved.
     let mut number = 0;
-    let refused = eventually(PATIENCE, "the disk is full", || {
+    let rejected = eventually(PATIENCE, "the disk is full", || {
         number += 1;
         let (history, client, user) = (history.clone(), client.clone(), user.clone());
         async move {
-            let told = history.post(&client, &user, "credit", 1, &format!("k{number}")).await;
-            (!matches!(told, Told::Done(_))).then_some(told)
+            let outcome = history.post(&client, &user, "credit", 1, &format!("k{number}")).await;
+            (!matches!(outcome, Outcome::Done(_))).then_some(outcome)
         }
     });
-    let refused = refused.await;
+    let rejected = rejected.await;
     assert!(
-        matches!(&refused, Told::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE") || refused == Told::Unknown,
-        "{refused:?}"
+        matches!(&rejected, Outcome::NotDone(code) if code == "DEPENDENCY_UNAVAILABLE") || rejected == Outcome::Unknown,
+        "{rejected:?}"
     );
     disk.free();
-    // The server may have stopped over it, as PostgreSQL does when it cannot write its log.
-    tokio::task::spawn_blocking(|| servers.command(Server::Postgres, Action::Start))
+    // PostgreSQL stops when it cannot write its WAL.
+    let running = Arc::clone(&servers);
+    tokio::task::spawn_blocking(move || running.command(Server::Postgres, Action::Start))
         .await
         .expect("thread")
         .expect("started");
     history.post_until_known(&client, &user, "credit", 1, "after").await;
-    let healed = hold(&world, &history, &client, HEALED).await;
-    measured("FP-11 full disk", &history, healed);
+    let quiet = assert_invariants(&world, &history, &client).await;
+    print_measurement("FP-11 full disk", &history, quiet);
 }

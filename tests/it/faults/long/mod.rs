@@ -1,22 +1,22 @@
-//! What takes minutes, or stops a whole server: `just test-faults` and `just soak`.
+//! Faults that take minutes or stop a whole server: `just test-faults` and `just soak`.
 
 mod clock;
 mod disk;
+mod kills;
 mod postgres;
 mod rabbitmq;
 mod soak;
-mod storms;
 
 use std::time::Duration;
 
 use super::history::History;
 
-/// One line of what a test has seen, for docs/reliability.md.
-fn measured(test: &str, history: &History, healed: Duration) {
+/// Prints a line for the table in docs/reliability.md.
+fn print_measurement(test: &str, history: &History, quiet: Duration) {
     let (done, doubt) = history.counts();
     println!(
-        "measured: {test}: longest silence {:.1} s, quiet {:.1} s after healing, {done} answered, {doubt} in doubt, 0 lost, 0 doubled",
+        "measured: {test}: longest silence {:.1} s, quiet {:.1} s after recovery, {done} done, {doubt} in doubt, 0 lost, 0 duplicated",
         history.longest_silence().as_secs_f64(),
-        healed.as_secs_f64()
+        quiet.as_secs_f64()
     );
 }

@@ -1,47 +1,46 @@
-//! RabbitMQ is killed, hangs, is short of memory, gives up on a consumer (FR-20 to FR-23, FP-02 to FP-04, FP-12, FP-24).
+//! RabbitMQ is killed, hangs, runs out of memory or disk, times out a consumer (FR-20 to FR-23, FP-02 to FP-04, FP-12,
+//! FP-24).
 
 use std::time::{Duration, Instant};
 
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::super::FAST_LADDER;
-use super::super::history::{History, Told};
-use super::super::invariants::hold;
-use super::measured;
-use crate::support::{Client, Obstacle, Outages, PATIENCE, RoleProcess, World, eventually};
-
-const HEALED: Duration = Duration::from_mins(1);
+use super::super::history::{History, Outcome};
+use super::super::invariants::{assert_invariants, assert_invariants_within};
+use super::print_measurement;
+use crate::support::{Client, Outages, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
 async fn ready(process: &RoleProcess) -> serde_json::Value {
-    let answer = reqwest::get(format!("{}/health/ready", process.url())).await.expect("answer");
-    let status = answer.status().as_u16();
-    let mut body: serde_json::Value = answer.json().await.expect("JSON");
+    let response = reqwest::get(format!("{}/health/ready", process.url())).await.expect("a response");
+    let status = response.status().as_u16();
+    let mut body: serde_json::Value = response.json().await.expect("JSON");
     body["http"] = json!(status);
     body
 }
 
 #[tokio::test]
-async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_kill_of_the_broker() {
+async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_broker_kill() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let users = world.start(Role::Users).await;
     let slow = [("RETRY_TTL_1_MS", "9000"), ("RETRY_TTL_2_MS", "10000"), ("DB_LOCK_TIMEOUT_MS", "50")];
     let wallet = world.start_with(Role::Wallet, &slow).await;
-    // One waits in the first tier, one lies in the queue because nobody consumes.
+    // One event waits in the first tier, the other in the queue because nothing consumes it.
     let (in_tier, in_queue) = (Uuid::now_v7(), Uuid::now_v7());
-    let obstacle = Obstacle::before(&world, in_tier).await;
+    let uncommitted = UncommittedWallet::insert(&world, in_tier).await;
     world.publish_event(in_tier, "in the tier").await;
     let tier = "wallet.provision.retry.9s";
-    eventually(PATIENCE, "it waits in the tier", || async {
+    eventually(PATIENCE, "the event is in the tier", || async {
         (world.broker.depth(tier).await == Some(1)).then_some(())
     })
     .await;
     wallet.kill().await;
-    obstacle.vanish().await;
+    uncommitted.roll_back().await;
     world.publish_event(in_queue, "in the queue").await;
     outages.act(Server::RabbitMq, Action::Kill).await;
     outages.act(Server::RabbitMq, Action::Start).await;
@@ -49,44 +48,46 @@ async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_kill_of_the_b
     let wallet = world.start_with(Role::Wallet, &slow).await;
     for user in [in_queue, in_tier] {
         let count = format!("SELECT count(*) FROM wallets WHERE user_id = '{user}'");
-        eventually(PATIENCE, "the wallet is there", || async {
+        eventually(PATIENCE, "the wallet exists", || async {
             (world.sql(Role::Wallet, &count).await == "1").then_some(())
         })
         .await;
     }
-    measured("FR-20 to FR-22 broker killed with messages in it", &history, began.elapsed());
-    hold(&world, &history, &Client::new(&users.url(), &wallet.url()), HEALED).await;
+    print_measurement("FR-20 to FR-22 broker killed with messages in it", &history, began.elapsed());
+    assert_invariants(&world, &history, &Client::new(&users.url(), &wallet.url())).await;
 }
 
-/// People register one after the other for so long; how long each waited, shortest first.
+/// Registers users one after the other for `span`. Returns the response times, shortest first.
 async fn registrations(history: &History, client: &Client, span: Duration) -> Vec<Duration> {
     let (began, mut times) = (Instant::now(), Vec::new());
     while began.elapsed() < span {
-        let asked = Instant::now();
-        assert!(matches!(history.register(client).await.told, Told::Done(_)));
-        times.push(asked.elapsed());
+        let requested = Instant::now();
+        assert!(matches!(history.register(client).await.outcome, Outcome::Done(_)));
+        times.push(requested.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     times.sort_unstable();
     times
 }
 
-/// The broker is away for a minute, or for `AWAY_S` seconds; before that it is there for half as long.
+/// The broker is down for a minute, or for `AWAY_S` seconds, after half as long without a fault.
 #[tokio::test]
-async fn fr_23_people_register_while_the_broker_is_away_and_get_their_wallets_after() {
-    let away = std::env::var("AWAY_S").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(60);
-    let away = Duration::from_secs(away);
+async fn fr_23_users_register_during_a_broker_outage_and_get_their_wallets_afterwards() {
+    let outage = std::env::var("AWAY_S").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(60);
+    let outage = Duration::from_secs(outage);
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let (users, _wallet, client) = world.both().await;
     client.ready_user().await;
-    let before = registrations(&history, &client, away / 2).await;
+    let before = registrations(&history, &client, outage / 2).await;
     let relayed = "SELECT count(*) FROM outbox WHERE status = 'pending'";
-    eventually(PATIENCE, "all is relayed", || async { (world.sql(Role::Users, relayed).await == "0").then_some(()) })
-        .await;
+    eventually(PATIENCE, "the outbox is empty", || async {
+        (world.sql(Role::Users, relayed).await == "0").then_some(())
+    })
+    .await;
     let memory = users.memory_kib();
     outages.act(Server::RabbitMq, Action::Kill).await;
-    let during = registrations(&history, &client, away).await;
+    let during = registrations(&history, &client, outage).await;
     let waiting = world.sql(Role::Users, "SELECT count(*), max(attempts) FROM outbox WHERE status = 'pending'").await;
     assert_eq!(waiting, format!("{}|0", during.len()));
     assert_eq!(
@@ -95,23 +96,23 @@ async fn fr_23_people_register_while_the_broker_is_away_and_get_their_wallets_af
     );
     let grown = users.memory_kib().saturating_sub(memory) / 1024;
     outages.act(Server::RabbitMq, Action::Start).await;
-    let healed = hold(&world, &history, &client, HEALED).await;
+    let quiet = assert_invariants(&world, &history, &client).await;
     let p99 = |times: &[Duration]| times[times.len() * 99 / 100].as_secs_f64() * 1000.0;
     println!(
-        "measured: FR-23: {} registrations in {away:?} without the broker, p50 {:.2} times and p99 {:.2} times ({:.0} to {:.0} ms) those of the {} before, memory grew by {grown} MiB, quiet {:.1} s after it was back",
+        "measured: FR-23: {} registrations in {outage:?} without the broker, p50 {:.2} times and p99 {:.2} times ({:.0} to {:.0} ms) those of the {} before, memory grew by {grown} MiB, quiet {:.1} s after it was back",
         during.len(),
         during[during.len() / 2].as_secs_f64() / before[before.len() / 2].as_secs_f64(),
         p99(&during) / p99(&before),
         p99(&before),
         p99(&during),
         before.len(),
-        healed.as_secs_f64()
+        quiet.as_secs_f64()
     );
     assert!(grown < 50, "{grown} MiB");
 }
 
 #[tokio::test]
-async fn fp_02_and_03_a_broker_that_hangs_is_given_up_and_taken_up_again_without_a_leak() {
+async fn fp_02_and_03_a_hanging_broker_is_dropped_and_reconnected_without_a_leak() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let (users, wallet, client) = world.both().await;
@@ -121,13 +122,13 @@ async fn fp_02_and_03_a_broker_that_hangs_is_given_up_and_taken_up_again_without
         outages.act(Server::RabbitMq, Action::Pause).await;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(pause) {
-            assert!(matches!(history.register(&client).await.told, Told::Done(_)));
+            assert!(matches!(history.register(&client).await.outcome, Outcome::Done(_)));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(ready(&users).await["status"], "degraded");
         outages.act(Server::RabbitMq, Action::Resume).await;
-        let healed = hold(&world, &history, &client, HEALED).await;
-        measured(&format!("FP-02, FP-03 broker hangs {pause} s"), &history, healed);
+        let quiet = assert_invariants(&world, &history, &client).await;
+        print_measurement(&format!("FP-02, FP-03 broker hangs {pause} s"), &history, quiet);
     }
     for (role, (descriptors, threads)) in [&users, &wallet].into_iter().zip(before) {
         eventually(PATIENCE, "descriptors and threads are as before", || async {
@@ -138,7 +139,7 @@ async fn fp_02_and_03_a_broker_that_hangs_is_given_up_and_taken_up_again_without
 }
 
 #[tokio::test]
-async fn fp_04_a_wallet_process_that_was_frozen_for_a_minute_consumes_again() {
+async fn fp_04_a_wallet_process_frozen_for_a_minute_resumes_consuming() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let (_users, wallet, client) = world.both().await;
@@ -149,47 +150,46 @@ async fn fp_04_a_wallet_process_that_was_frozen_for_a_minute_consumes_again() {
     }
     tokio::time::sleep(Duration::from_mins(1)).await;
     wallet.signal(Signal::CONT);
-    let healed = hold(&world, &history, &client, HEALED).await;
-    measured("FP-04 wallet frozen 60 s", &history, healed);
-    assert!(wallet.said("actor ended too often and is given up").is_empty());
+    let quiet = assert_invariants(&world, &history, &client).await;
+    print_measurement("FP-04 wallet frozen 60 s", &history, quiet);
+    assert!(wallet.logged("actor exceeded its restart budget; giving up").is_empty());
 }
 
 #[tokio::test]
-async fn fp_12_an_alarm_blocks_publishing_alone_and_neither_acks_nor_a_stop() {
+async fn fp_12_a_memory_alarm_blocks_publishing_but_neither_registration_nor_shutdown() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let (users, wallet) = (world.start(Role::Users).await, world.start_with(Role::Wallet, FAST_LADDER).await);
     let client = Client::new(&users.url(), &wallet.url());
     client.ready_user().await;
-    // Something lies in the queue whose wallet cannot be made for now: it has to be copied while publishing is blocked.
-    let stuck = Uuid::now_v7();
     outages.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1000000"]).await;
     for _ in 0..10 {
-        assert!(matches!(history.register(&client).await.told, Told::Done(_)));
+        assert!(matches!(history.register(&client).await.outcome, Outcome::Done(_)));
     }
-    eventually(PATIENCE, "it is told", || async {
-        (!users.said("the broker takes no messages; they wait in the outbox until it does").is_empty()).then_some(())
+    eventually(PATIENCE, "the alarm is logged", || async {
+        (!users
+            .logged("broker blocks publishing because of a memory or disk alarm; messages wait until it ends")
+            .is_empty())
+        .then_some(())
     })
     .await;
     let body = ready(&users).await;
     assert_eq!((body["http"].clone(), body["status"].clone()), (json!(200), json!("degraded")), "{body}");
-    // Neither a reconnect nor an attempt, however long it lasts.
+    // No reconnect and no attempt, however long the alarm lasts.
     tokio::time::sleep(Duration::from_secs(15)).await;
-    assert_eq!(users.said("connected to the broker").len(), 1, "{}", users.everything());
+    assert_eq!(users.logged("connected to the broker").len(), 1, "{}", users.output());
     assert_eq!(world.sql(Role::Users, "SELECT max(attempts) FROM outbox").await, "0");
-    // A stop of either role is not held up.
-    for role in [users, wallet] {
-        let mut role = role;
+    // Neither role is delayed in its shutdown.
+    for mut role in [users, wallet] {
         role.signal(Signal::TERM);
         let began = Instant::now();
-        assert_eq!(role.ended().await.code(), Some(0), "{}", role.everything());
+        assert_eq!(role.exited().await.code(), Some(0), "{}", role.output());
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
     outages.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "512MB"]).await;
     let (_users, _wallet, client) = world.both().await;
-    let healed = hold(&world, &history, &client, HEALED).await;
-    measured("FP-12 memory alarm", &history, healed);
-    assert_eq!(world.sql(Role::Wallet, &format!("SELECT count(*) FROM wallets WHERE user_id = '{stuck}'")).await, "0");
+    let quiet = assert_invariants(&world, &history, &client).await;
+    print_measurement("FP-12 memory alarm", &history, quiet);
 }
 
 #[tokio::test]
@@ -199,13 +199,13 @@ async fn fp_12_deliveries_are_acked_while_publishing_is_blocked() {
     let (users, wallet) = (world.start(Role::Users).await, world.start_with(Role::Wallet, FAST_LADDER).await);
     let client = Client::new(&users.url(), &wallet.url());
     client.ready_user().await;
-    // A backlog that nobody consumes yet, and then the alarm.
+    // First a backlog that nothing consumes, then the alarm.
     wallet.kill().await;
     for _ in 0..20 {
         history.register(&client).await;
     }
-    eventually(PATIENCE, "they lie in the queue", || async {
-        // The one before them may have died with the process before its ack was out.
+    eventually(PATIENCE, "they are in the queue", || async {
+        // The event before them may have lost its ack with the process.
         (world.broker.depth("wallet.provision").await >= Some(20)).then_some(())
     })
     .await;
@@ -214,28 +214,28 @@ async fn fp_12_deliveries_are_acked_while_publishing_is_blocked() {
     eventually(PATIENCE, "all of them are acked", || async {
         (world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await == "21"
             && world.broker.depth("wallet.provision").await == Some(0)
-            && world.broker.in_hand().await == 0)
+            && world.broker.unacked().await == 0)
             .then_some(())
     })
     .await;
     outages.rabbitmqctl(&["set_disk_free_limit", "50MB"]).await;
-    hold(&world, &history, &Client::new(&users.url(), &wallet.url()), HEALED).await;
+    assert_invariants(&world, &history, &Client::new(&users.url(), &wallet.url())).await;
 }
 
 #[tokio::test]
-async fn fp_24_a_delivery_that_the_broker_takes_back_is_handled_once_by_a_new_subscription() {
+async fn fp_24_a_delivery_past_the_consumer_timeout_is_processed_once_by_a_new_subscription() {
     let outages = Outages::begin().await;
     let (world, history) = (World::on(outages.servers).await, History::default());
     let users = world.start(Role::Users).await;
-    // The broker looks once a minute, so the handler sleeps for longer than two.
+    // The broker checks once per minute, so the handler sleeps for more than two.
     outages.rabbitmqctl(&["eval", "application:set_env(rabbit,consumer_timeout,30000)."]).await;
-    let wallet = world.spawn_fragile(Role::Wallet, "wallet.S10=1*sleep(130000)->off", &[]).await;
+    let wallet = world.spawn_with_failpoints(Role::Wallet, "wallet.S10=1*sleep(130000)->off", &[]).await;
     let client = Client::new(&users.url(), &wallet.url());
     history.register(&client).await;
-    let healed = hold(&world, &history, &client, Duration::from_mins(4)).await;
+    let quiet = assert_invariants_within(Duration::from_mins(4), &world, &history, &client).await;
     outages.rabbitmqctl(&["eval", "application:set_env(rabbit,consumer_timeout,1800000)."]).await;
-    measured("FP-24 consumer timeout of 30 s", &history, healed);
-    assert!(wallet.said("connected to the broker and consuming").len() >= 2, "{}", wallet.everything());
-    let made = || async { (wallet.said("wallet provisioned").len() == 1).then_some(()) };
-    eventually(PATIENCE, "it was made once", made).await;
+    print_measurement("FP-24 consumer timeout of 30 s", &history, quiet);
+    assert!(wallet.logged("connected to the broker and consuming").len() >= 2, "{}", wallet.output());
+    let created = || async { (wallet.logged("wallet provisioned").len() == 1).then_some(()) };
+    eventually(PATIENCE, "the wallet is created once", created).await;
 }

@@ -1,23 +1,22 @@
-//! Random faults for minutes, under load, with two processes of each role: one that is killed and one that is not, whose
-//! memory, descriptors and threads must be what they were.
+//! Minutes of random faults under load, with two processes per role. One of them is killed and restarted; the other one
+//! must end with the memory, descriptors and threads that it had.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use purse::dev_stack::{Action, Server};
 use purse::kernel::Role;
+use purse_dev::{Action, Server};
 use rustix::process::Signal;
 
 use super::super::history::History;
-use super::super::invariants::hold;
+use super::super::invariants::assert_invariants;
 use super::super::load::{Load, seed};
 use super::super::proxy::{Flow, Proxy};
-use super::measured;
+use super::print_measurement;
 use crate::support::{Client, Outages, PATIENCE, RoleProcess, User, World, eventually, free_port};
 
-const HEALED: Duration = Duration::from_mins(1);
-/// What a process may hold more at the end than after its warm-up.
-const MEMORY_MIB_MORE: u64 = 24;
+/// Permitted growth between warm-up and end.
+const MEMORY_GROWTH_MIB_MAX: u64 = 24;
 
 fn length() -> Duration {
     let seconds = std::env::var("SOAK_S").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
@@ -36,8 +35,8 @@ enum Fault {
     HangRabbitMq,
     SilentPostgres,
     SilentRabbitMq,
-    TornPostgres,
-    TornRabbitMq,
+    ResetPostgres,
+    ResetRabbitMq,
     SlowNetworks,
     DeletedQueue,
     DeletedExchange,
@@ -55,20 +54,20 @@ const FAULTS: [Fault; 16] = [
     Fault::HangRabbitMq,
     Fault::SilentPostgres,
     Fault::SilentRabbitMq,
-    Fault::TornPostgres,
-    Fault::TornRabbitMq,
+    Fault::ResetPostgres,
+    Fault::ResetRabbitMq,
     Fault::SlowNetworks,
     Fault::DeletedQueue,
     Fault::DeletedExchange,
     Fault::DeletedBinding,
 ];
 
-/// The processes that are broken, the ones that are not, and the networks between these and the servers.
+/// The processes that are killed, the ones that are not, and the proxies between these and the servers.
 struct Soak {
     outages: Outages,
     world: World,
-    fragile_users: RoleProcess,
-    fragile_wallet: RoleProcess,
+    killed_users: RoleProcess,
+    killed_wallet: RoleProcess,
     users: RoleProcess,
     wallet: RoleProcess,
     ports: (u16, u16),
@@ -81,10 +80,10 @@ impl Soak {
         let outages = Outages::begin().await;
         let world = World::on(outages.servers).await;
         let (postgres, rabbitmq) =
-            (Proxy::before(world.addresses.postgres_port).await, Proxy::before(world.addresses.amqp_port).await);
+            (Proxy::start(world.addresses.postgres_port).await, Proxy::start(world.addresses.amqp_port).await);
         let ports = (free_port(), free_port());
-        let fragile_users = world.start_on(Role::Users, ports.0, &[]).await;
-        let fragile_wallet = world.start_on(Role::Wallet, ports.1, &[]).await;
+        let killed_users = world.start_on(Role::Users, ports.0, &[]).await;
+        let killed_wallet = world.start_on(Role::Wallet, ports.1, &[]).await;
         let broker = rabbitmq.url(&world.broker.url());
         let database = postgres.url(&world.databases.users.runtime_url);
         let users =
@@ -92,29 +91,29 @@ impl Soak {
         let database = postgres.url(&world.databases.wallet.runtime_url);
         let wallet =
             world.start_with(Role::Wallet, &[("RABBITMQ_URL", &broker), ("WALLET_DATABASE_URL", &database)]).await;
-        Self { outages, world, fragile_users, fragile_wallet, users, wallet, ports, postgres, rabbitmq }
+        Self { outages, world, killed_users, killed_wallet, users, wallet, ports, postgres, rabbitmq }
     }
 
     fn clients(&self) -> [Client; 2] {
-        [(&self.fragile_users, &self.fragile_wallet), (&self.users, &self.wallet)]
+        [(&self.killed_users, &self.killed_wallet), (&self.users, &self.wallet)]
             .map(|(users, wallet)| Client::new(&users.url(), &wallet.url()))
     }
 
-    /// A process that is killed is started again; a server that stops goes on; what is deleted stays deleted.
-    async fn strike(&mut self, fault: Fault, rng: &mut Rng) {
+    /// Restarts what it kills and resumes what it pauses; what it deletes stays deleted.
+    async fn inject(&mut self, fault: Fault, rng: &mut Rng) {
         let span = Duration::from_millis(rng.u64(500..4000));
         match fault {
             Fault::KillUsers => {
-                self.fragile_users.signal(Signal::KILL);
-                // Its port is free when it has gone, not when it has been told to go.
-                self.fragile_users.ended().await;
-                self.fragile_users = self.world.start_on(Role::Users, self.ports.0, &[]).await;
+                self.killed_users.signal(Signal::KILL);
+                // Its port is free only after its exit.
+                self.killed_users.exited().await;
+                self.killed_users = self.world.start_on(Role::Users, self.ports.0, &[]).await;
             }
             Fault::KillWallet => {
-                self.fragile_wallet.signal(Signal::KILL);
-                // Its port is free when it has gone, not when it has been told to go.
-                self.fragile_wallet.ended().await;
-                self.fragile_wallet = self.world.start_on(Role::Wallet, self.ports.1, &[]).await;
+                self.killed_wallet.signal(Signal::KILL);
+                // Its port is free only after its exit.
+                self.killed_wallet.exited().await;
+                self.killed_wallet = self.world.start_on(Role::Wallet, self.ports.1, &[]).await;
             }
             Fault::FreezeUsers => freeze(&self.users, span).await,
             Fault::FreezeWallet => freeze(&self.wallet, span).await,
@@ -122,13 +121,13 @@ impl Soak {
             Fault::KillRabbitMq => self.outage(Server::RabbitMq, Action::Kill, Action::Start, span).await,
             Fault::HangPostgres => self.outage(Server::Postgres, Action::Pause, Action::Resume, span).await,
             Fault::HangRabbitMq => self.outage(Server::RabbitMq, Action::Pause, Action::Resume, span).await,
-            Fault::SilentPostgres => weather(&self.postgres, Flow::SILENT, span).await,
-            Fault::SilentRabbitMq => weather(&self.rabbitmq, Flow::SILENT, span).await,
-            Fault::TornPostgres => self.postgres.tear(),
-            Fault::TornRabbitMq => self.rabbitmq.tear(),
+            Fault::SilentPostgres => degrade(&self.postgres, Flow::SILENT, span).await,
+            Fault::SilentRabbitMq => degrade(&self.rabbitmq, Flow::SILENT, span).await,
+            Fault::ResetPostgres => self.postgres.reset_connections(),
+            Fault::ResetRabbitMq => self.rabbitmq.reset_connections(),
             Fault::SlowNetworks => {
                 let slow = Flow::latency(Duration::from_millis(rng.u64(1..50)));
-                tokio::join!(weather(&self.postgres, slow, span), weather(&self.rabbitmq, Flow::pieces(7), span));
+                tokio::join!(degrade(&self.postgres, slow, span), degrade(&self.rabbitmq, Flow::chunks(7), span));
             }
             Fault::DeletedQueue => self.world.broker.delete_queue_if_empty("wallet.provision").await,
             Fault::DeletedExchange => self.world.broker.delete_exchange("domain.events").await,
@@ -151,10 +150,10 @@ async fn freeze(process: &RoleProcess, span: Duration) {
     process.signal(Signal::CONT);
 }
 
-async fn weather(network: &Proxy, flow: Flow, span: Duration) {
-    network.both(flow);
+async fn degrade(proxy: &Proxy, flow: Flow, span: Duration) {
+    proxy.both(flow);
     tokio::time::sleep(span).await;
-    network.both(Flow::default());
+    proxy.both(Flow::default());
 }
 
 #[tokio::test]
@@ -162,26 +161,26 @@ async fn soak() {
     let (mut soak, history, seed) = (Soak::begin().await, History::default(), seed());
     let mut rng = Rng::with_seed(seed);
     let clients = soak.clients();
-    let mut people: Vec<User> = Vec::new();
+    let mut owners: Vec<User> = Vec::new();
     for _ in 0..20 {
-        people.push(clients[0].ready_user().await);
+        owners.push(clients[0].ready_user().await);
     }
-    let load = Load::begin(&history, &clients, &people, 8, seed);
-    // Warm: every buffer and cache has been used.
+    let load = Load::start(&history, &clients, &owners, 8, seed);
+    // Warm-up: fills buffers and caches.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let before = [&soak.users, &soak.wallet].map(|role| (role.memory_kib(), role.descriptors(), role.threads()));
-    let (began, mut struck) = (Instant::now(), 0);
+    let (began, mut faults) = (Instant::now(), 0);
     while began.elapsed() < length() {
         let fault = FAULTS[rng.usize(..FAULTS.len())];
         println!("{:>6.1} s {fault:?}", began.elapsed().as_secs_f64());
-        soak.strike(fault, &mut rng).await;
-        struck += 1;
+        soak.inject(fault, &mut rng).await;
+        faults += 1;
         tokio::time::sleep(Duration::from_millis(rng.u64(500..5000))).await;
     }
-    load.end().await;
+    load.stop().await;
     let client = Client::new(&soak.users.url(), &soak.wallet.url());
-    let healed = hold(&soak.world, &history, &client, HEALED).await;
-    measured(&format!("soak of {} s, {struck} faults", length().as_secs()), &history, healed);
+    let quiet = assert_invariants(&soak.world, &history, &client).await;
+    print_measurement(&format!("soak of {} s, {faults} faults", length().as_secs()), &history, quiet);
     for (role, (memory, descriptors, threads)) in [&soak.users, &soak.wallet].into_iter().zip(before) {
         role.ready().await;
         eventually(PATIENCE, "descriptors and threads are as before", || async {
@@ -190,14 +189,14 @@ async fn soak() {
         .await;
         let grown = role.memory_kib().saturating_sub(memory) / 1024;
         println!("measured: memory {} MiB, {grown} MiB more than after the warm-up", role.memory_kib() / 1024);
-        assert!(grown <= MEMORY_MIB_MORE, "{grown} MiB more than after the warm-up");
-        assert_eq!(role.said("panicked").len(), 0, "{}", role.everything());
+        assert!(grown <= MEMORY_GROWTH_MIB_MAX, "{grown} MiB more than after the warm-up");
+        assert_eq!(role.logged("panicked").len(), 0, "{}", role.output());
     }
-    eventually(PATIENCE, "nothing is in anybody's hand", || async {
-        (soak.world.broker.in_hand().await == 0).then_some(())
+    eventually(PATIENCE, "nothing is unacknowledged", || async {
+        (soak.world.broker.unacked().await == 0).then_some(())
     })
     .await;
-    eventually(PATIENCE, "each process has its connections and no more", || async {
+    eventually(PATIENCE, "the processes have their six connections and no more", || async {
         (soak.world.broker.connections().await == 6).then_some(())
     })
     .await;

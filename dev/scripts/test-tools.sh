@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs what the tests need beside the servers, where it is missing: Python, Node, curl, Chromium with its driver.
+set -eu
+install=$(dirname -- "$0")/install.sh
+
+has() {
+  for program; do
+    [ ! -x "$program" ] && ! command -v "$program" >/dev/null || return 0
+  done
+  return 1
+}
+
+missing=
+has python3 || missing="$missing python3=python"
+has node || missing="$missing nodejs=node"
+has curl || missing="$missing curl"
+# shellcheck disable=SC2086  # Several words on purpose.
+[ -z "$missing" ] || "$install" $missing
+
+missing=
+has "${CHROME:-chromium}" google-chrome '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome' ||
+  missing="$missing chromium=google-chrome"
+has "${CHROMEDRIVER:-chromedriver}" chromium.chromedriver || missing="$missing chromium-driver=chromedriver"
+# shellcheck disable=SC2086  # Several words on purpose.
+[ -z "$missing" ] || "$install" $missing || {
+  echo "test-tools: install Chromium by hand (Ubuntu: snap install chromium, which includes the driver), or set CHROME and CHROMEDRIVER." >&2
+  exit 69
+}

@@ -1,0 +1,100 @@
+//! `purse-dev down`, `status`, `reset` and `env`: what another terminal can do about a running `up`.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::console::{Console, show};
+use crate::error::DevError;
+use crate::folder::{StateFolder, holder, is_alive};
+use crate::ports::Ports;
+use crate::probe::{connect, http_status, is_broker};
+
+/// In the state folder while `up` is ready: the shell commands that `env` prints.
+pub(crate) const ENVIRONMENT_FILE: &str = "environment.sh";
+/// Longer than everything that `up` may take to stop.
+const DOWN_TIMEOUT: Duration = Duration::from_mins(3);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Stops a running `up`, or what a killed one left running.
+pub(crate) fn down() -> Result<(), DevError> {
+    let path = StateFolder::default_path();
+    let Some(running) = holder(&path)? else {
+        if path.exists() {
+            StateFolder::open(&path, &Console::listen()?)?;
+        }
+        show("nothing is running");
+        return Ok(());
+    };
+    show(&format!("stopping process {running}; this takes a few seconds"));
+    if let Some(pid) = running.parse().ok().and_then(Pid::from_raw) {
+        let _ended = kill_process(pid, Signal::TERM);
+    }
+    let begun = Instant::now();
+    while holder(&path)?.is_some() {
+        if begun.elapsed() >= DOWN_TIMEOUT {
+            return Err(DevError::Unavailable(format!("process {running} does not stop; kill it and try again")));
+        }
+        thread::sleep(POLL);
+    }
+    show(&format!("stopped after {:.1} s; the data is kept", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Shows what runs. Returns whether `up` and everything it started is ready.
+pub(crate) fn status() -> Result<bool, DevError> {
+    let path = StateFolder::default_path();
+    let Some(pid) = holder(&path)? else {
+        show(if path.join("processes").exists() {
+            "`purse-dev up` was killed and left servers running; stop them with: just down"
+        } else {
+            "nothing is running; start everything with: just up"
+        });
+        return Ok(false);
+    };
+    if !is_alive(&pid) {
+        show("`purse-dev up` was killed; what it started is being stopped");
+        return Ok(false);
+    }
+    show(&format!("`purse-dev up` is running as process {pid}, state in {}", path.display()));
+    let ports = Ports::remembered(&path);
+    let role = |port| http_status(port, "/health/ready") == Some(200);
+    let rows = [
+        ("users", ports.users, role(ports.users)),
+        ("wallet", ports.wallet, role(ports.wallet)),
+        ("PostgreSQL", ports.postgres, connect(ports.postgres).is_some()),
+        ("RabbitMQ", ports.amqp, is_broker(ports.amqp)),
+    ];
+    for (name, port, ready) in rows {
+        show(&format!("  {name:<10}  127.0.0.1:{port:<5}  {}", if ready { "ready" } else { "not ready" }));
+    }
+    Ok(rows.iter().all(|(_, _, ready)| *ready))
+}
+
+/// Removes the state folder with all data.
+pub(crate) fn reset() -> Result<(), DevError> {
+    let path = StateFolder::default_path();
+    if !path.exists() {
+        show("there is nothing to remove");
+        return Ok(());
+    }
+    StateFolder::open(&path, &Console::listen()?)?.remove()?;
+    show(&format!("{} is removed", path.display()));
+    Ok(())
+}
+
+/// Prints the `export` commands for a shell.
+pub(crate) fn env() -> Result<(), DevError> {
+    let path = StateFolder::default_path();
+    let environment = fs::read_to_string(path.join(ENVIRONMENT_FILE)).ok();
+    match (holder(&path)?.filter(|pid| is_alive(pid)), environment) {
+        (None, _) => Err(DevError::Unavailable("nothing is running; start everything with: just up".into())),
+        (_, None) => Err(DevError::Unavailable("`up` is not ready; wait until it shows the addresses".into())),
+        (_, Some(environment)) => {
+            show(environment.trim_end());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The binary of the development stack.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    purse_dev::main()
+}

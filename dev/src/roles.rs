@@ -1,0 +1,221 @@
+//! Both roles as child processes, with the settings that point them at the private servers.
+//!
+//! A setting of the person's own environment reaches the roles too; only the addresses of the private servers replace it.
+
+use std::env;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Seek};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::child::{ChildSpec, ManagedChild, tail};
+use crate::console::{Console, show};
+use crate::databases::RoleDatabases;
+use crate::error::{At, DevError};
+use crate::keys::Keys;
+use crate::ports::Ports;
+use crate::probe::http_status;
+use crate::servers::ServerAddresses;
+
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+/// A log file that has been shown up to here is emptied, because `up` may run for days.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+/// Where the environment does not set them: only this machine can connect, and a walk-through meets no rate limit.
+const DEFAULTS: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Users,
+    Wallet,
+}
+
+impl Role {
+    pub(crate) const BOTH: [Self; 2] = [Self::Users, Self::Wallet];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Wallet => "wallet",
+        }
+    }
+
+    pub(crate) fn port_variable(self) -> &'static str {
+        match self {
+            Self::Users => "USERS_PORT",
+            Self::Wallet => "WALLET_PORT",
+        }
+    }
+
+    /// The port that the environment sets, else the documented one.
+    pub(crate) fn port(self) -> Result<u16, DevError> {
+        let variable = self.port_variable();
+        parse_port(variable, Ports::default().of(self), &env::var(variable).unwrap_or_default())
+    }
+}
+
+fn parse_port(variable: &str, default: u16, value: &str) -> Result<u16, DevError> {
+    match value.trim().parse() {
+        _ if value.trim().is_empty() => Ok(default),
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(DevError::Setting(format!("{variable}={value} cannot be used: a port is a number from 1 to 65535"))),
+    }
+}
+
+/// How an operator's command reaches the same databases, broker and keys.
+pub(crate) fn connection_settings(
+    ports: &Ports,
+    addresses: &ServerAddresses,
+    databases: &RoleDatabases,
+    keys: &Keys,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("USERS_DATABASE_URL", databases.users.runtime_url.clone()),
+        ("USERS_MIGRATION_DATABASE_URL", databases.users.migration_url.clone()),
+        ("WALLET_DATABASE_URL", databases.wallet.runtime_url.clone()),
+        ("WALLET_MIGRATION_DATABASE_URL", databases.wallet.migration_url.clone()),
+        ("RABBITMQ_URL", addresses.amqp_url("/")),
+        ("JWT_PRIVATE_KEY", set_or("JWT_PRIVATE_KEY", &keys.access)),
+        ("INTERNAL_JWT_PRIVATE_KEY", set_or("INTERNAL_JWT_PRIVATE_KEY", &keys.events)),
+        ("USERS_PORT", ports.users.to_string()),
+        ("WALLET_PORT", ports.wallet.to_string()),
+    ]
+}
+
+/// The value in the environment, else ours.
+fn set_or(variable: &str, ours: &str) -> String {
+    env::var(variable).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| ours.to_owned())
+}
+
+/// The binary of the roles: the one that was named, else `purse` beside this binary.
+pub(crate) fn find_purse(named: Option<PathBuf>) -> Result<PathBuf, DevError> {
+    let beside = || Some(env::current_exe().ok()?.with_file_name("purse"));
+    let purse = named.or_else(beside).unwrap_or_default();
+    if purse.is_file() {
+        return std::path::absolute(&purse).at(&purse);
+    }
+    Err(DevError::Setting(format!(
+        "there is no purse binary at {}; build it with `cargo build --release`, or name it with --purse",
+        purse.display()
+    )))
+}
+
+#[derive(Debug)]
+struct RunningRole {
+    role: Role,
+    port: u16,
+    child: ManagedChild,
+    log_path: PathBuf,
+    log: BufReader<File>,
+    /// A line whose end is not written yet.
+    line: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Roles(Vec<RunningRole>);
+
+impl Roles {
+    /// Starts both; neither is ready yet.
+    pub(crate) fn start(
+        purse: &Path,
+        folder: &Path,
+        ports: &Ports,
+        settings: &[(&'static str, String)],
+    ) -> Result<Self, DevError> {
+        let mut roles = Vec::new();
+        for role in Role::BOTH {
+            let mut command = Command::new(purse);
+            command.args(["--role", role.name()]);
+            if env::var_os("PURSE_CONFIG_DIR").is_none() && Path::new("config").is_dir() {
+                command.args(["--config-dir", "config"]);
+            }
+            if std::io::stdout().is_terminal() {
+                // The role writes to a file, which `up` copies to the terminal.
+                command.args(["--log-format", "pretty"]).env("CLICOLOR_FORCE", "1");
+            }
+            command.envs(settings.iter().map(|(name, value)| (*name, value)));
+            command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));
+            let mark = format!("{} --role {}", purse.display(), role.name());
+            let spec = ChildSpec { name: role.name(), folder, mark, stop: Signal::TERM };
+            let child = ManagedChild::spawn(&mut command, &spec)?;
+            let log_path = folder.join(format!("{}.log", role.name()));
+            let log = BufReader::new(File::options().read(true).write(true).open(&log_path).at(&log_path)?);
+            roles.push(RunningRole { role, port: ports.of(role), child, log_path, log, line: Vec::new() });
+        }
+        Ok(Self(roles))
+    }
+
+    /// Waits until both return 200 on `/health/ready`.
+    pub(crate) fn wait_ready(&mut self, console: &Console) -> Result<(), DevError> {
+        for RunningRole { port, child, .. } in &mut self.0 {
+            let is_ready = || http_status(*port, "/health/ready") == Some(200);
+            child.wait(READY_TIMEOUT, console, |_| is_ready().then_some(())).map_err(|error| match error {
+                DevError::Unavailable(text) => DevError::Failed(text),
+                interrupted => interrupted,
+            })?;
+        }
+        // The response may be another program's, while ours could not take the port.
+        self.check_running()
+    }
+
+    /// An error as soon as one of them has ended.
+    pub(crate) fn check_running(&mut self) -> Result<(), DevError> {
+        for RunningRole { role, child, log_path, .. } in &mut self.0 {
+            if let Some(status) = child.ended() {
+                let (name, log) = (role.name(), tail(log_path));
+                return Err(DevError::Failed(format!("the {name} role ended ({status}); its last lines were:\n{log}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the lines that the roles have logged since the last call.
+    pub(crate) fn show_new_lines(&mut self) {
+        let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
+        for running in &mut self.0 {
+            while matches!(running.log.read_until(b'\n', &mut running.line), Ok(1..)) && running.line.ends_with(b"\n") {
+                show(&prefixed(running.role, String::from_utf8_lossy(&running.line).trim_end(), colour));
+                running.line.clear();
+            }
+            if running.log.stream_position().is_ok_and(|shown| shown > LOG_BYTES_MAX) {
+                // The role appends, so it goes on at the new end.
+                let _kept = running.log.get_ref().set_len(0).and_then(|()| running.log.rewind());
+            }
+        }
+    }
+}
+
+fn prefixed(role: Role, text: &str, colour: bool) -> String {
+    let name = role.name();
+    match (role, colour) {
+        (_, false) => format!("{name:<6} | {text}"),
+        (Role::Users, true) => format!("\u{1b}[36m{name:<6} |\u{1b}[0m {text}"),
+        (Role::Wallet, true) => format!("\u{1b}[35m{name:<6} |\u{1b}[0m {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_port_is_refused_with_the_name_of_its_variable() {
+        assert_eq!(parse_port("USERS_PORT", 3002, "").unwrap(), 3002);
+        assert_eq!(parse_port("USERS_PORT", 3002, " 4000 ").unwrap(), 4000);
+        for bad in ["0", "65536", "-1", "http"] {
+            let error = parse_port("USERS_PORT", 3002, bad).unwrap_err();
+            assert!(
+                matches!(&error, DevError::Setting(text) if text.starts_with(&format!("USERS_PORT={bad} "))),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_is_coloured_on_a_terminal_only() {
+        assert_eq!(prefixed(Role::Users, "x", false), "users  | x");
+        assert_eq!(prefixed(Role::Wallet, "x", true), "\u{1b}[35mwallet |\u{1b}[0m x");
+    }
+}

@@ -1,0 +1,297 @@
+//! The fields of a JSON body or of a query, declared once: what is read is what the OpenAPI document shows.
+//!
+//! A *form* is a function from [`Fields`] to a value. It asks for each field by name, with its parser and its schema.
+//! [`Fields::read`] runs the form on a request and reports every problem at once; [`Fields::describe`] runs it without
+//! a request and collects the schemas. A form must therefore ask for all of its fields before it looks at any of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use actix_web::web;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::error::Category;
+use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
+
+use crate::infra::http::{ApiError, Detail};
+
+/// The fields of one request, each taken out as it is read.
+pub struct Fields {
+    values: BTreeMap<String, Value>,
+    problems: Vec<Detail>,
+    /// What is said about a field that no form has asked for.
+    unknown: &'static str,
+    /// Where the schemas go when there is no request.
+    schemas: Option<Vec<FieldSchema>>,
+}
+
+/// What the OpenAPI document says about one field.
+pub(super) struct FieldSchema {
+    pub(super) name: &'static str,
+    pub(super) is_required: bool,
+    pub(super) schema: Object,
+}
+
+/// A JSON object without duplicate fields.
+struct UniqueFields(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = UniqueFields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueFields, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.insert(name, value).is_some() {
+                        return Err(A::Error::custom("duplicate field"));
+                    }
+                }
+                Ok(UniqueFields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A name that came with the request, short and harmless enough to be sent back.
+fn printable(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+impl Fields {
+    /// # Errors
+    /// 400 unless the body is one JSON object without duplicate fields.
+    pub fn json(body: &[u8]) -> Result<Self, ApiError> {
+        // The parser's message may quote the body, so it is not passed on.
+        let UniqueFields(values) = serde_json::from_slice(body).map_err(|e| {
+            let is_json = e.classify() == Category::Data;
+            let message = if is_json { "must be a JSON object without duplicate fields" } else { "must be valid JSON" };
+            ApiError::invalid("body", message)
+        })?;
+        Ok(Self { values, problems: Vec::new(), unknown: "unknown field", schemas: None })
+    }
+
+    /// # Errors
+    /// 400 when the query cannot be decoded.
+    pub fn query(query: &str) -> Result<Self, ApiError> {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
+            .map_err(|_| ApiError::invalid("query", "cannot be decoded"))?;
+        let mut fields =
+            Self { values: BTreeMap::new(), problems: Vec::new(), unknown: "unknown parameter", schemas: None };
+        for (name, value) in pairs.into_inner() {
+            if fields.values.insert(name.clone(), Value::String(value)).is_some() {
+                fields.refuse(&printable(&name), "must not be repeated");
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Reads the form. A field that it does not ask for is a problem too: a misspelt filter must not show unfiltered
+    /// money.
+    ///
+    /// # Errors
+    /// 400 with every problem.
+    pub fn read<T>(mut self, form: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, ApiError> {
+        let read = form(&mut self);
+        for name in std::mem::take(&mut self.values).into_keys() {
+            self.refuse(&printable(&name), self.unknown);
+        }
+        match read {
+            Some(read) if self.problems.is_empty() => Ok(read),
+            _ => Err(ApiError::validation(self.problems)),
+        }
+    }
+
+    pub(super) fn describe<T>(form: impl FnOnce(&mut Self) -> Option<T>) -> Vec<FieldSchema> {
+        let mut fields = Self { values: BTreeMap::new(), problems: Vec::new(), unknown: "", schemas: Some(Vec::new()) };
+        form(&mut fields);
+        fields.schemas.unwrap_or_default()
+    }
+
+    /// A required text.
+    pub fn text<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<T> {
+        let value = self.required(name, Type::String, schema)?;
+        self.parse_text(name, value, parse)
+    }
+
+    /// A text that may be absent, or null in a body. The outer `None` means that it is present and invalid.
+    pub fn optional_text<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        match self.take(name, false, Type::String, schema) {
+            None => Some(None),
+            Some(value) => self.parse_text(name, value, parse).map(Some),
+        }
+    }
+
+    /// A required integer literal: `5.0`, `1e2` and `"5"` are refused.
+    pub fn integer<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<T> {
+        let int64 = |integer: ObjectBuilder| integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+        let integer = match self.required(name, Type::Integer, |integer| schema(int64(integer)))? {
+            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
+            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            _ => None,
+        };
+        match integer.map(parse) {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(e)) => self.refuse(name, e),
+            None => self.refuse(name, "must be an integer"),
+        }
+        None
+    }
+
+    /// Adds a problem, for example one of two fields together.
+    pub fn refuse(&mut self, name: &str, message: impl fmt::Display) {
+        self.problems.push(Detail { field: name.to_owned(), message: message.to_string() });
+    }
+
+    fn take(
+        &mut self,
+        name: &'static str,
+        is_required: bool,
+        kind: Type,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Value> {
+        if let Some(schemas) = &mut self.schemas {
+            let schema = schema(ObjectBuilder::new().schema_type(kind)).build();
+            schemas.push(FieldSchema { name, is_required, schema });
+        }
+        self.values.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn required(
+        &mut self,
+        name: &'static str,
+        kind: Type,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Value> {
+        let value = self.take(name, true, kind, schema);
+        if value.is_none() {
+            self.refuse(name, "is required");
+        }
+        value
+    }
+
+    fn parse_text<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        value: Value,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let Value::String(text) = value else {
+            self.refuse(name, "must be a string");
+            return None;
+        };
+        parse(&text).map_err(|e| self.refuse(name, e)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+
+    fn problems<T: fmt::Debug>(read: Result<T, ApiError>) -> Vec<(String, String)> {
+        let details = read.expect_err("refused").details().to_vec();
+        details.into_iter().map(|detail| (detail.field, detail.message)).collect()
+    }
+
+    fn of(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(field, message)| ((*field).to_owned(), (*message).to_owned())).collect()
+    }
+
+    fn integer(body: &str) -> Result<i64, ApiError> {
+        Fields::json(body.as_bytes())?.read(|fields| fields.integer("n", Ok::<_, Infallible>, |n| n))
+    }
+
+    #[test]
+    fn only_an_integer_literal_is_an_integer() {
+        assert_eq!(integer(r#"{"n": 5}"#).ok(), Some(5));
+        assert_eq!(integer(r#"{"n": 18446744073709551615}"#).ok(), Some(i64::MAX), "too large for any parser");
+        let not_integers = [
+            r#"{"n":5.0}"#,
+            r#"{"n":1e2}"#,
+            r#"{"n":"5"}"#,
+            r#"{"n":true}"#,
+            r#"{"n":[5]}"#,
+            r#"{"n":-0}"#,
+            r#"{"n": 99999999999999999999}"#,
+        ];
+        for body in not_integers {
+            assert_eq!(problems(integer(body)), of(&[("n", "must be an integer")]), "{body}");
+        }
+        assert_eq!(problems(integer(r#"{"n":null}"#)), of(&[("n", "is required")]));
+    }
+
+    #[test]
+    fn a_body_that_is_not_an_object_or_has_duplicate_fields_is_refused() {
+        for body in ["null", "5", "[5]", r#"{"n":1,"n":2}"#, r#"{"n":1,"\u006e":2}"#] {
+            let expected = of(&[("body", "must be a JSON object without duplicate fields")]);
+            assert_eq!(problems(integer(body)), expected, "{body}");
+        }
+        for body in ["", r#"{"n":1}x"#, "{\"n\":1", "\u{feff}{}"] {
+            assert_eq!(problems(integer(body)), of(&[("body", "must be valid JSON")]), "{body}");
+        }
+    }
+
+    fn letters(fields: &mut Fields) -> Option<(String, String, String)> {
+        let a = fields.text("a", str::parse, |a| a.min_length(Some(1)));
+        let b = fields.text("b", |_| Err::<String, _>("must be y"), |b| b.description(Some("Always y.")));
+        let c = fields.optional_text("c", str::parse, |c| c);
+        Some((a?, b?, c??))
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let body = Fields::json(br#"{"b":"x","c":1,"d":true}"#).expect("an object");
+        let expected = [("a", "is required"), ("b", "must be y"), ("c", "must be a string"), ("d", "unknown field")];
+        assert_eq!(problems(body.read(letters)), of(&expected));
+        let query = Fields::query("b=x&d=1&d=2").expect("a query");
+        let expected =
+            [("d", "must not be repeated"), ("a", "is required"), ("b", "must be y"), ("d", "unknown parameter")];
+        assert_eq!(problems(query.read(letters)), of(&expected));
+    }
+
+    #[test]
+    fn a_form_describes_the_fields_that_it_reads() {
+        let described = Fields::describe(letters);
+        let names: Vec<_> = described.iter().map(|field| (field.name, field.is_required)).collect();
+        assert_eq!(names, [("a", true), ("b", true), ("c", false)]);
+        assert_eq!(described[0].schema.min_length, Some(1));
+        assert_eq!(described[1].schema.description.as_deref(), Some("Always y."));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Fields::json(&body).and_then(|fields| fields.read(letters));
+        }
+
+        #[test]
+        fn no_query_makes_the_reader_panic(query in any::<String>()) {
+            let _ = Fields::query(&query).and_then(|fields| fields.read(letters));
+        }
+    }
+}

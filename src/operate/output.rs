@@ -1,0 +1,229 @@
+//! Standard output, as a table or as one JSON document. Long lists are streamed.
+
+use std::io::{self, ErrorKind, Stdout, Write};
+
+use clap::ArgMatches;
+use serde_json::{Map, Value};
+
+/// Rows that are aligned with each other, which bounds the memory that a long list needs.
+const ROWS_ALIGNED: usize = 1_000;
+
+/// Output format of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+impl Format {
+    /// The value of `--format`.
+    pub(super) fn of(arguments: &ArgMatches) -> Self {
+        match arguments.get_one::<String>("format").map(String::as_str) {
+            Some("json") => Self::Json,
+            _ => Self::Table,
+        }
+    }
+}
+
+/// A document with one list, followed by totals.
+pub(super) struct List<W: Write = Stdout> {
+    format: Format,
+    key: &'static str,
+    columns: &'static [&'static str],
+    rows: Vec<Vec<String>>,
+    items: u64,
+    out: Out<W>,
+}
+
+/// A writer that keeps its first error. A reader that closes the pipe early (`| head`) is not an error.
+struct Out<W> {
+    to: W,
+    error: Option<io::Error>,
+}
+
+impl<W: Write> Out<W> {
+    fn write(&mut self, text: &str) {
+        if self.error.is_none() {
+            self.error = self.to.write_all(text.as_bytes()).err();
+        }
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        let flushed = if self.error.is_none() { self.to.flush().err() } else { None };
+        match self.error.or(flushed) {
+            Some(e) if e.kind() != ErrorKind::BrokenPipe => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl List {
+    /// `key` names the list in JSON; `columns` are the headers of the table.
+    pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
+        Self::on(io::stdout(), format, key, columns)
+    }
+}
+
+impl<W: Write> List<W> {
+    fn on(to: W, format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
+        Self { format, key, columns, rows: Vec::new(), items: 0, out: Out { to, error: None } }
+    }
+
+    /// Adds an item, which may be several rows of the table.
+    pub(super) fn item(&mut self, json: &Value, rows: impl IntoIterator<Item = Vec<String>>) {
+        match self.format {
+            Format::Json => {
+                let lead =
+                    if self.items == 0 { format!("{{\n  {}: [\n    ", quoted(self.key)) } else { ",\n    ".to_owned() };
+                self.out.write(&format!("{lead}{json}"));
+            }
+            Format::Table => {
+                self.rows.extend(rows);
+                if self.rows.len() >= ROWS_ALIGNED {
+                    self.write_rows();
+                }
+            }
+        }
+        self.items = self.items.saturating_add(1);
+    }
+
+    /// Ends the document with `totals` after the list in JSON, or with `sentence` below the table.
+    pub(super) fn end(mut self, totals: Value, sentence: &str) -> io::Result<()> {
+        match self.format {
+            Format::Json => {
+                let lead = if self.items == 0 { format!("{{\n  {}: [", quoted(self.key)) } else { "\n  ".to_owned() };
+                let totals: Map<String, Value> = if let Value::Object(totals) = totals { totals } else { Map::new() };
+                self.out.write(&format!("{lead}]"));
+                for (name, value) in totals {
+                    self.out.write(&format!(",\n  {}: {value}", quoted(&name)));
+                }
+                self.out.write("\n}\n");
+            }
+            Format::Table => {
+                let gap = if self.items == 0 { "" } else { "\n" };
+                self.write_rows();
+                self.out.write(&format!("{gap}{sentence}\n"));
+            }
+        }
+        self.out.end()
+    }
+
+    fn write_rows(&mut self) {
+        let header = (!self.columns.is_empty()).then(|| self.columns.iter().map(|c| (*c).to_owned()).collect());
+        let rows: Vec<Vec<String>> = header.into_iter().chain(self.rows.drain(..)).collect();
+        // No rows, no header.
+        if rows.len() > usize::from(!self.columns.is_empty()) {
+            self.out.write(&aligned(&rows));
+        }
+        self.columns = &[];
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Columns two spaces apart.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        for (index, cell) in row.iter().enumerate() {
+            let width = cell.chars().count();
+            match widths.get_mut(index) {
+                Some(widest) => *widest = width.max(*widest),
+                None => widths.push(width),
+            }
+        }
+    }
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Prints one record, as `rows` or as a JSON object.
+pub(super) fn print_record(format: Format, json: &Value, rows: &[Vec<String>]) -> io::Result<()> {
+    let mut out = Out { to: io::stdout(), error: None };
+    out.write(&match format {
+        Format::Json => format!("{json:#}\n"),
+        Format::Table => aligned(rows),
+    });
+    out.end()
+}
+
+/// Prints a sentence or a JSON object.
+pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io::Result<()> {
+    print_record(format, json, &[vec![sentence.to_owned()]])
+}
+
+pub(super) fn print_text(text: &str) -> io::Result<()> {
+    let mut out = Out { to: io::stdout(), error: None };
+    out.write(text);
+    out.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn listed(format: Format, names: &[&str]) -> String {
+        let mut written = Vec::new();
+        let mut list = List::on(&mut written, format, "things", &["NAME", "LETTERS"]);
+        for name in names {
+            list.item(&json!({"name": name}), [vec![(*name).to_owned(), name.len().to_string()]]);
+        }
+        list.end(json!({"total": names.len()}), "That is all.").expect("written");
+        String::from_utf8(written).expect("text")
+    }
+
+    #[test]
+    fn a_list_is_one_json_document_even_when_it_is_empty() {
+        for names in [&[][..], &["a"], &["a", "b\""]] {
+            let read: Value = serde_json::from_str(&listed(Format::Json, names)).expect("JSON");
+            let things: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+            assert_eq!(read, json!({"things": things, "total": names.len()}));
+        }
+    }
+
+    #[test]
+    fn a_table_aligns_its_cells_and_has_no_header_without_rows() {
+        assert_eq!(
+            listed(Format::Table, &["long name", "b"]),
+            "NAME       LETTERS\nlong name  9\nb          1\n\nThat is all.\n"
+        );
+        assert_eq!(listed(Format::Table, &[]), "That is all.\n");
+    }
+
+    #[test]
+    fn a_long_table_has_one_header() {
+        let names = vec!["x"; 2 * ROWS_ALIGNED + 1];
+        let table = listed(Format::Table, &names);
+        assert_eq!(table.matches("NAME").count(), 1);
+        assert_eq!(table.lines().count(), names.len() + 3);
+    }
+
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_not_an_error_and_a_full_disk_is() {
+        for (kind, reported) in [(ErrorKind::BrokenPipe, None), (ErrorKind::StorageFull, Some(ErrorKind::StorageFull))]
+        {
+            let mut list = List::on(Failing(kind), Format::Json, "things", &[]);
+            list.item(&json!(1), []);
+            list.item(&json!(2), []);
+            assert_eq!(list.end(json!({}), "").err().map(|e| e.kind()), reported);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What both roles are assembled from.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor as _;
+use anyhow::Context as _;
+use slog::{Logger, o};
+use tokio::runtime::Handle;
+
+use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
+use crate::infra::health::HealthBoard;
+use crate::infra::http::openapi::OpenApi;
+use crate::infra::http::{
+    CountBy, DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, metrics_routes,
+};
+use crate::infra::metrics::Metrics;
+use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
+use crate::infra::telemetry::Spans;
+use crate::kernel::Role;
+use crate::runtime::{
+    Application, ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps,
+};
+
+/// Time limit for a scrape in progress when a shutdown begins.
+const METRICS_DRAIN: Duration = Duration::from_secs(1);
+/// Connections for the shared rate limit counters. A request uses one for a single-row statement.
+const COUNTING_CONNECTIONS: usize = 2;
+
+/// What a process provides to the role that it runs.
+pub(super) struct RoleContext {
+    pub(super) logger: Logger,
+    pub(super) health: HealthBoard,
+    /// The runtime that drives database and broker connections.
+    pub(super) io: Handle,
+    pub(super) connector: Connector,
+    pub(super) listener: TcpListener,
+    /// Absent: `/metrics` is served on `listener`.
+    pub(super) metrics_listener: Option<TcpListener>,
+    pub(super) metrics: Metrics,
+    pub(super) spans: Spans,
+}
+
+impl RoleContext {
+    pub(super) fn actor_logger(&self, actor: &'static str) -> Logger {
+        self.logger.new(o!("actor" => actor))
+    }
+
+    /// A pool of database connections, in the metrics as `requests` or as what follows `: ` in its name.
+    pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
+        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
+        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
+        Ok(pool)
+    }
+}
+
+/// Builds the rate limits of a role, counted in this process or in its database.
+pub(super) struct Limits {
+    enabled: bool,
+    shared: Option<Arc<SharedCounts>>,
+    logger: Logger,
+}
+
+impl Limits {
+    pub(super) fn new(
+        context: &RoleContext,
+        process: &ProcessConfig,
+        application_name: &'static str,
+    ) -> Result<Self, DbError> {
+        let enabled = process.rate_limit_enabled;
+        let shared = if enabled && process.rate_limit_store != RateLimitStore::Local {
+            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+            let database = Database::new(&context.connector, options)?;
+            Some(Arc::new(SharedCounts::new(database, context.logger.clone())))
+        } else {
+            None
+        };
+        Ok(Self { enabled, shared, logger: context.actor_logger("housekeeper") })
+    }
+
+    /// A limit on requests to a route; `name` identifies it in the shared counters.
+    pub(super) fn of_requests<T: CountBy>(
+        &self,
+        throttle: T,
+        name: &'static str,
+        limit: RateLimit,
+    ) -> anyhow::Result<Limiter<T>> {
+        let limiter =
+            Limiter::new(throttle, limit, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
+        Ok(limiter.sharing(self.shared_limit(name, limit)))
+    }
+
+    /// A limit by a text in the request, such as the account.
+    pub(super) fn of_texts(&self, name: &'static str, limit: RateLimit) -> anyhow::Result<TextLimiter> {
+        let limiter = TextLimiter::new(limit, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
+        Ok(limiter.sharing(self.shared_limit(name, limit)))
+    }
+
+    fn shared_limit(&self, name: &'static str, limit: RateLimit) -> Option<SharedLimit> {
+        self.shared.clone().map(|counts| SharedLimit::new(counts, name, limit))
+    }
+
+    /// The removal of expired shared counters, if there are any.
+    pub(super) fn shared_sweep(self) -> Option<Arc<dyn Sweep>> {
+        self.shared.map(|counts| Arc::new(SharedSweep { counts, logger: self.logger }) as Arc<dyn Sweep>)
+    }
+}
+
+pub(super) fn database_probe(context: &RoleContext, database: Database, check: &'static str) -> ChildSpec {
+    let (health, logger) = (context.health.clone(), context.actor_logger("database_probe"));
+    let deps = Arc::new(DatabaseProbeDeps { database, check, health, logger });
+    ChildSpec::new("database_probe", move |lifeline| DatabaseProbeActor::new(Arc::clone(&deps), lifeline).start())
+}
+
+pub(super) fn housekeeper(context: &RoleContext, sweeps: Vec<Arc<dyn Sweep>>) -> ChildSpec {
+    let metrics = context.metrics.clone();
+    ChildSpec::new("housekeeper", move |lifeline| {
+        HousekeeperActor::new(sweeps.clone(), metrics.clone(), lifeline).start()
+    })
+}
+
+/// The page `/docs` of a role, which links to that of the other role.
+pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
+    let port = match other {
+        Role::Users => setting::USERS_PORT.default,
+        Role::Wallet => setting::WALLET_PORT.default,
+    };
+    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {other} role has no default") };
+    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port };
+    Ok(DocsPage::try_new(document, &other)?)
+}
+
+/// The API server. Started last and stopped first: the actors that serve its requests outlive it.
+pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: Application) -> ChildSpec {
+    let (logger, metrics) = (context.actor_logger("http"), context.metrics);
+    let application: Application = if context.metrics_listener.is_some() {
+        application
+    } else {
+        let metrics = metrics.clone();
+        Arc::new(move |app| {
+            application(app);
+            metrics_routes(&metrics, app);
+        })
+    };
+    http_server(
+        "http",
+        HttpDeps {
+            listener: context.listener,
+            worker_threads: process.http.workers,
+            drain_timeout: process.shutdown_grace / 2,
+            application,
+            logger,
+            cors_origins: process.http.cors_origins.clone(),
+            metrics,
+            spans: context.spans,
+        },
+    )
+}
+
+/// The server of `/metrics`, if it has its own port.
+pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<ChildSpec>> {
+    let Some(listener) = &context.metrics_listener else { return Ok(None) };
+    let metrics = context.metrics.clone();
+    let deps = HttpDeps {
+        listener: listener.try_clone()?,
+        worker_threads: 1,
+        drain_timeout: METRICS_DRAIN,
+        application: Arc::new(move |app| metrics_routes(&metrics, app)),
+        logger: context.actor_logger("metrics_http"),
+        cors_origins: Vec::new(),
+        metrics: context.metrics.clone(),
+        spans: Spans::default(),
+    };
+    Ok(Some(http_server("metrics_http", deps)))
+}
+
+fn http_server(name: &'static str, deps: HttpDeps) -> ChildSpec {
+    let deps = Arc::new(deps);
+    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start())
+}

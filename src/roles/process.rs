@@ -1,0 +1,242 @@
+//! The life of a serving process: log, listen, migrate, supervise, stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use slog::{Logger, crit, error, info, warn};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::infra::config::ProcessConfig;
+use crate::infra::health::HealthBoard;
+use crate::infra::metrics::Metrics;
+use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::system::random_fraction;
+use crate::infra::telemetry::Spans;
+use crate::infra::{security, telemetry};
+use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, chain};
+use crate::roles::parts::{RoleContext, metrics_http};
+use crate::roles::process_metrics;
+use crate::runtime::{ChildSpec, Escalation, Signals, Stop, SupervisorActor, bind};
+
+/// Threads that drive database and broker connections.
+const IO_THREADS: usize = 2;
+/// Delays between attempts to reach the database at start-up.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+
+/// Installs the cryptography that TLS uses, and checks that of the tokens.
+///
+/// # Errors
+/// The self-test fails, which is a bug.
+pub fn init_crypto() -> Result<(), ExitError> {
+    // An error means that a provider is already installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    security::self_test().map_err(ExitError::internal)
+}
+
+/// Applies the migrations, and does not retry.
+pub(super) fn migrate_once(config: &ProcessConfig, migrations: Migrations) -> Result<(), ExitError> {
+    with_logger(config, |logger, io| {
+        let migrated = io.block_on(migrate(&connector(config, io.handle())?, migrations));
+        migrated.map(|migrated| log_migrations(logger, &migrated)).map_err(|e| migration_failed(&e))
+    })
+}
+
+/// Serves the children that `assemble` returns until a signal stops the process.
+pub(super) fn serve(
+    config: &ProcessConfig,
+    migrations: Migrations,
+    assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
+) -> Result<(), ExitError> {
+    with_logger(config, |logger, io| {
+        actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle()))
+    })
+}
+
+/// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns.
+fn with_logger(
+    config: &ProcessConfig,
+    body: impl FnOnce(&Logger, &Runtime) -> Result<(), ExitError>,
+) -> Result<(), ExitError> {
+    init_crypto()?;
+    let (logger, _guard) = telemetry::init(&config.log, config.role).map_err(ExitError::internal)?;
+    let outcome = io_runtime().and_then(|io| {
+        let outcome = body(&logger, &io);
+        // Tasks that are still running have used up their grace period.
+        io.shutdown_background();
+        outcome
+    });
+    match &outcome {
+        Ok(()) => info!(logger, "stopped"),
+        Err(e) if e.status == ExitStatus::InternalError => {
+            crit!(logger, "stopped: internal error"; "error" => %e);
+        }
+        Err(e) => error!(logger, "stopped: manual intervention required"; "error" => %e),
+    }
+    outcome
+}
+
+fn io_runtime() -> Result<Runtime, ExitError> {
+    let runtime = Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("io").enable_all().build();
+    runtime.map_err(|e| ExitError::internal(format!("cannot start the IO threads: {e}")))
+}
+
+async fn live(
+    config: &ProcessConfig,
+    migrations: Migrations,
+    assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
+    logger: &Logger,
+    io: &Handle,
+) -> Result<(), ExitError> {
+    let mut signals = Signals::listen().map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?;
+    info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
+    for warning in &config.warnings {
+        warn!(logger, "unsafe setting"; "error" => warning);
+    }
+    let context = context(config, logger, io)?;
+    tokio::select! {
+        migrated = migrate_when_reachable(&context.connector, migrations, logger) => migrated?,
+        signal = signals.stop_requested() => {
+            info!(logger, "stopping before the database was reached"; "signal" => signal);
+            return Ok(());
+        }
+    }
+    let (address, metrics_address) = (address_of(&context.listener), context.metrics_listener.as_ref().map(address_of));
+    let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
+    let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
+    process_metrics::register(&metrics, config.role, &children, &health);
+    let (supervisor, escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
+    let supervisor = supervisor.start();
+    if let Some(address) = metrics_address {
+        info!(logger, "listening for metrics"; "address" => address);
+    }
+    info!(logger, "listening"; "address" => address);
+    let outcome = until_stopped(&mut signals, escalated, config.shutdown_grace, logger).await;
+    health.change(|health| health.stopping = true);
+    stop(&supervisor, &mut signals, config.shutdown_grace, logger).await;
+    spans.close();
+    outcome
+}
+
+/// Opens the ports, so that a taken one is reported before the database is touched.
+fn context(config: &ProcessConfig, logger: &Logger, io: &Handle) -> Result<RoleContext, ExitError> {
+    let listener = listen(config.http.listen, "--port")?;
+    let metrics_listener = config.http.metrics.map(|address| listen(address, "--metrics-port")).transpose()?;
+    Ok(RoleContext {
+        logger: logger.clone(),
+        health: HealthBoard::default(),
+        io: io.clone(),
+        connector: connector(config, io)?,
+        listener,
+        metrics_listener,
+        metrics: Metrics::try_new().map_err(|e| ExitError::internal(format!("cannot set up metrics: {e}")))?,
+        spans: Spans::try_new(config.otlp_url.as_deref(), config.role).map_err(ExitError::internal)?,
+    })
+}
+
+/// Binds an address; `flag` selects another one.
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, ExitError> {
+    bind(address).map_err(|e| {
+        ExitError::unavailable(format!(
+            "cannot listen on {address}: {e}. Stop the process that uses this port, or choose another port with {flag}"
+        ))
+    })
+}
+
+fn address_of(listener: &TcpListener) -> String {
+    listener.local_addr().map_or_else(|e| e.to_string(), |address| address.to_string())
+}
+
+fn children(
+    assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
+    context: RoleContext,
+) -> anyhow::Result<Vec<ChildSpec>> {
+    // Started first and stopped last, so that the whole shutdown can be scraped.
+    let metrics = metrics_http(&context)?;
+    Ok(metrics.into_iter().chain(assemble(context)?).collect())
+}
+
+/// Waits for a stop signal, or for a failure that the supervisor cannot handle.
+async fn until_stopped(
+    signals: &mut Signals,
+    escalated: oneshot::Receiver<Escalation>,
+    grace: Duration,
+    logger: &Logger,
+) -> Result<(), ExitError> {
+    tokio::select! {
+        signal = signals.stop_requested() => {
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            info!(logger, "stopping"; "signal" => signal, "grace_ms" => grace_ms);
+            Ok(())
+        }
+        escalation = escalated => Err(match escalation {
+            Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
+            Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
+            Err(_) => ExitError::internal("the supervisor ended"),
+        }),
+    }
+}
+
+/// Stops the children, within the grace period and unless a second signal ends the wait.
+async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: Duration, logger: &Logger) {
+    let deadline = Instant::now() + grace;
+    tokio::select! {
+        stopped = timeout_at(deadline, supervisor.send(Stop { grace })) => if stopped.is_err() {
+            warn!(logger, "the grace period is over; unfinished work is rolled back or redelivered");
+        },
+        signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
+    }
+}
+
+fn connector(config: &ProcessConfig, io: &Handle) -> Result<Connector, ExitError> {
+    let connector = Connector::new(&config.database, io.clone());
+    connector.map_err(|e| ExitError::internal(format!("cannot set up TLS: {e}")))
+}
+
+/// Retries until the database is available. Any other failure is final.
+async fn migrate_when_reachable(
+    connector: &Connector,
+    migrations: Migrations,
+    logger: &Logger,
+) -> Result<(), ExitError> {
+    let mut attempt = 0;
+    loop {
+        match migrate(connector, migrations).await {
+            Ok(migrated) => {
+                log_migrations(logger, &migrated);
+                return Ok(());
+            }
+            Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
+                let delay = BACKOFF.delay(attempt, random_fraction());
+                attempt = attempt.saturating_add(1);
+                let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                warn!(logger, "the database cannot be used yet; retrying"; "error" => chain(&e), "again_in_ms" => again_in_ms);
+                tokio::time::sleep(delay).await;
+            }
+            Err(e) => return Err(migration_failed(&e)),
+        }
+    }
+}
+
+fn migration_failed(e: &MigrateError) -> ExitError {
+    match e.class() {
+        FailureClass::Bug => ExitError::internal(chain(e)),
+        FailureClass::Refused | FailureClass::Unavailable | FailureClass::Transient | FailureClass::Permanent => {
+            ExitError::unavailable(format!("the database is not up to date: {}", chain(e)))
+        }
+    }
+}
+
+fn log_migrations(logger: &Logger, migrated: &Migrated) {
+    for setting in &migrated.not_durable {
+        warn!(logger, "unsafe setting of PostgreSQL: acknowledged commits may be lost in a crash"; "error" => format!("{setting} is off"));
+    }
+    for migration in &migrated.applied {
+        info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));
+    }
+    if migrated.applied.is_empty() {
+        info!(logger, "database is up to date");
+    }
+}

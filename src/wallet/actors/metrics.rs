@@ -1,0 +1,139 @@
+//! The wallet role's metrics beside those of its requests.
+
+use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, gauge_value};
+use crate::runtime::blocked_gauge;
+use crate::wallet::amqp::Route;
+use crate::wallet::application::ports::{PostError, Posted};
+use crate::wallet::application::retry_ladder::TIERS;
+
+const DELIVERIES: MetricName = MetricName {
+    name: "purse_provision_deliveries_total",
+    help: "Settled deliveries of registrations, by result: provisioned, duplicate (the wallet existed), retried (moved to a retry tier) or dead_lettered.",
+};
+const RETRIES: MetricName = MetricName {
+    name: "purse_provision_retries_total",
+    help: "Deliveries moved to a retry tier, by tier number. Their sum equals the `retried` deliveries.",
+};
+const DEAD_LETTERS: MetricName = MetricName {
+    name: "purse_dead_letters",
+    help: "Messages in wallet.provision.dlq. Read from the broker, so every process of the role reports the same value.",
+};
+const POSTS: MetricName =
+    MetricName { name: "purse_ledger_posts_total", help: "Credits and debits that reached the ledger, by result." };
+const QUEUE: MetricName =
+    MetricName { name: "purse_ledger_queue_posts", help: "Posts being written or waiting for it." };
+const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts per database transaction." };
+const COMMIT: MetricName = MetricName {
+    name: "purse_ledger_commit_duration_seconds",
+    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, or set_aside (one wallet that another process had locked).",
+};
+
+#[derive(Clone)]
+pub(crate) struct ProvisionMetrics {
+    pub(super) provisioned: Counter,
+    pub(super) duplicate: Counter,
+    retried: Counter,
+    tiers: [Counter; TIERS],
+    dead_lettered: Counter,
+}
+
+impl ProvisionMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let deliveries = |result| metrics.counter(DELIVERIES, &[("result", result)]);
+        Self {
+            provisioned: deliveries("provisioned"),
+            duplicate: deliveries("duplicate"),
+            retried: deliveries("retried"),
+            tiers: ["1", "2", "3"].map(|tier| metrics.counter(RETRIES, &[("tier", tier)])),
+            dead_lettered: deliveries("dead_lettered"),
+        }
+    }
+
+    /// Counts a delivery whose copy was confirmed.
+    pub(super) fn routed(&self, route: &Route) {
+        match route {
+            Route::Tier { number, .. } => {
+                self.retried.increment(1);
+                if let Some(tier) = self.tiers.get(number.saturating_sub(1)) {
+                    tier.increment(1);
+                }
+            }
+            Route::DeadLetter => self.dead_lettered.increment(1),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct RouterMetrics {
+    pub(super) dead_letters: Gauge,
+    pub(super) blocked: Gauge,
+}
+
+impl RouterMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self { dead_letters: metrics.gauge(DEAD_LETTERS, &[]), blocked: blocked_gauge(metrics, "retries") }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct LedgerMetrics {
+    pub(super) batch: Histogram,
+    pub(super) commit_common: Histogram,
+    pub(super) commit_set_aside: Histogram,
+}
+
+impl LedgerMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let commit = |batch| metrics.histogram(COMMIT, &[("batch", batch)]);
+        Self {
+            batch: metrics.histogram(BATCH, &[]),
+            commit_common: commit("common"),
+            commit_set_aside: commit("set_aside"),
+        }
+    }
+}
+
+/// One counter per result of a post.
+pub(super) struct PostMetrics {
+    posted: Counter,
+    replayed: Counter,
+    refused: Counter,
+    no_wallet: Counter,
+    overloaded: Counter,
+    not_done: Counter,
+    outcome_unknown: Counter,
+    broke_down: Counter,
+}
+
+impl PostMetrics {
+    /// Also exports the length of the queue, read from `queued` at each scrape.
+    pub(super) fn new(metrics: &Metrics, queued: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        let queue = metrics.gauge(QUEUE, &[]);
+        metrics.on_scrape(move || queue.set(gauge_value(queued())));
+        let counter = |result| metrics.counter(POSTS, &[("result", result)]);
+        Self {
+            posted: counter("posted"),
+            replayed: counter("replayed"),
+            refused: counter("refused"),
+            no_wallet: counter("no_wallet"),
+            overloaded: counter("overloaded"),
+            not_done: counter("not_done"),
+            outcome_unknown: counter("outcome_unknown"),
+            broke_down: counter("broke_down"),
+        }
+    }
+
+    pub(super) fn count(&self, result: &Result<Posted, PostError>) {
+        let counter = match result {
+            Ok(Posted::New(_)) => &self.posted,
+            Ok(Posted::Replayed(_)) => &self.replayed,
+            Err(PostError::Refused(_)) => &self.refused,
+            Err(PostError::NoWallet) => &self.no_wallet,
+            Err(PostError::Overloaded) => &self.overloaded,
+            Err(PostError::NotDone) => &self.not_done,
+            Err(PostError::OutcomeUnknown) => &self.outcome_unknown,
+            Err(PostError::Bug) => &self.broke_down,
+        };
+        counter.increment(1);
+    }
+}

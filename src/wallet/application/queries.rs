@@ -1,0 +1,18 @@
+//! What can be read of a wallet. A query has no rules of its own: the API calls the port directly, and PostgreSQL implements it.
+
+use async_trait::async_trait;
+
+use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
+use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::domain::{Balance, Entry};
+
+/// Reads one user's ledger. A user without entries has a zero balance and an empty history.
+#[async_trait]
+pub trait WalletQueries: Send + Sync {
+    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError>;
+    /// Includes every entry at or before `at`.
+    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
+    async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
+    /// `None` also for another user's entry.
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
+}

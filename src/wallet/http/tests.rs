@@ -1,0 +1,131 @@
+//! Responses to failures of a port that real servers do not produce on demand.
+
+use actix_web::App;
+use actix_web::test::{TestRequest, call_service, init_service};
+use async_trait::async_trait;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::infra::config::{RateLimit, TokenConfig};
+use crate::infra::http::OtherRole;
+use crate::infra::security::access_token::TokenSigner;
+use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
+use crate::wallet::application::announcements::WalletAnnouncements;
+use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::ports::{PostError, Posted, WalletStore};
+use crate::wallet::domain::{Balance, Draft, Entry, EntryRefused};
+
+/// Fails every post with the same error.
+struct FailingLedger(PostError);
+
+#[async_trait]
+impl Ledger for FailingLedger {
+    async fn post(&self, _: Draft) -> Result<Posted, PostError> {
+        Err(self.0.clone())
+    }
+}
+
+/// Fails every read with an error of the same class.
+#[derive(Clone, Copy)]
+struct FailingStore(FailureClass);
+
+impl FailingStore {
+    fn fail<T>(self) -> Result<T, DependencyError> {
+        Err(DependencyError::new("test", self.0, "on purpose"))
+    }
+}
+
+#[async_trait]
+impl WalletQueries for FailingStore {
+    async fn balance(&self, _: UserId) -> Result<Balance, DependencyError> {
+        self.fail()
+    }
+    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Balance, DependencyError> {
+        self.fail()
+    }
+    async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
+        self.fail()
+    }
+    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+        self.fail()
+    }
+}
+
+/// Every user has a wallet.
+struct ReadyWallets;
+
+#[async_trait]
+impl WalletStore for ReadyWallets {
+    async fn provision(&self, _: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+        Ok(Vec::new())
+    }
+    async fn ping(&self) -> Result<(), DependencyError> {
+        Ok(())
+    }
+    async fn created_at(&self, _: UserId) -> Result<Option<Timestamp>, DependencyError> {
+        Ok(Some(Timestamp::UNIX_EPOCH))
+    }
+}
+
+/// Status and body of the response to a request with a valid token.
+async fn respond(error: PostError, class: FailureClass, request: TestRequest) -> (u16, serde_json::Value) {
+    let secret = || Secret::new("a key of more than thirty-two bytes");
+    let tokens = TokenConfig { access_key: secret(), previous_access_key: None, internal_key: secret() };
+    let signer = TokenSigner::new(&tokens, std::time::Duration::from_mins(1));
+    let token = signer.sign(UserId::from_uuid(Uuid::from_u128(7)), Timestamp::now()).expect("a token");
+    let limit = RateLimit { max: std::num::NonZeroU32::MIN, window: std::time::Duration::from_secs(1) };
+    let other = OtherRole { role: Role::Users, url: None, port: "1" };
+    let api = WalletApi {
+        ledger: Arc::new(FailingLedger(error)),
+        queries: Arc::new(FailingStore(class)),
+        await_wallet: Arc::new(AwaitWallet {
+            wallets: Arc::new(ReadyWallets),
+            announcements: WalletAnnouncements::default(),
+        }),
+        tokens: Arc::new(TokenVerifier::new(&tokens)),
+        post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
+        health: HealthBoard::default(),
+        docs: DocsPage::try_new(&document(), &other).expect("a page"),
+    };
+    let app = init_service(App::new().configure(|app| api.routes(app))).await;
+    let request = request.insert_header(("authorization", format!("Bearer {}", token.expose())));
+    let response = call_service(&app, request.to_request()).await;
+    (response.status().as_u16(), actix_web::test::read_body_json(response).await)
+}
+
+#[actix_web::test]
+async fn every_failure_of_the_ledger_has_a_status_and_a_code() {
+    for (error, status, code) in [
+        (PostError::Refused(EntryRefused::InsufficientFunds), 409, "INSUFFICIENT_FUNDS"),
+        (PostError::Refused(EntryRefused::BalanceLimit), 409, "BALANCE_LIMIT"),
+        (PostError::Refused(EntryRefused::IdempotencyKeyReused), 422, "IDEMPOTENCY_KEY_REUSED"),
+        (PostError::NoWallet, 503, "WALLET_PROVISIONING"),
+        (PostError::Overloaded, 503, "OVERLOADED"),
+        (PostError::NotDone, 503, "DEPENDENCY_UNAVAILABLE"),
+        (PostError::OutcomeUnknown, 503, "OUTCOME_UNKNOWN"),
+        (PostError::Bug, 500, "INTERNAL_ERROR"),
+    ] {
+        let request = TestRequest::post().uri("/v1/transactions/credit").set_json(json!({"amountMinor": 5}));
+        let (got, body) = respond(error, FailureClass::Bug, request).await;
+        assert_eq!((got, body["code"].as_str()), (status, Some(code)));
+    }
+}
+
+#[actix_web::test]
+async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
+    let id = Uuid::nil();
+    for path in
+        ["/v1/balance", "/v1/balance?at=2026-01-31T12:00:00Z", "/v1/transactions", &format!("/v1/transactions/{id}")]
+    {
+        for (class, status, code) in [
+            (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),
+            (FailureClass::Transient, 503, "DEPENDENCY_UNAVAILABLE"),
+            (FailureClass::Permanent, 500, "INTERNAL_ERROR"),
+            (FailureClass::Bug, 500, "INTERNAL_ERROR"),
+        ] {
+            let (got, body) = respond(PostError::Bug, class, TestRequest::get().uri(path)).await;
+            assert_eq!((got, body["code"].as_str()), (status, Some(code)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Reads of the wallet database.
+//!
+//! The balance, now or at a time, and one entry cost one index look-up, however long the history is. A page of the
+//! history is read along the primary key until it is full: with a filter by type, or by times that match few entries,
+//! that reads every entry in between, in the worst case the whole history of the wallet.
+
+use async_trait::async_trait;
+
+use crate::infra::postgres::Database;
+use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
+use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::domain::{Balance, Direction, Entry};
+use crate::wallet::postgres::rows;
+
+pub struct PgWalletQueries {
+    database: Database,
+}
+
+impl PgWalletQueries {
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+#[async_trait]
+impl WalletQueries for PgWalletQueries {
+    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError> {
+        let balance = self.database.run(move |client| {
+            Box::pin(async move {
+                let last = client
+                    .prepare_cached(
+                        "-- wallet.ledger.balance
+                         SELECT balance_after_minor FROM transactions WHERE user_id = $1 ORDER BY seq DESC LIMIT 1",
+                    )
+                    .await?;
+                let row = client.query_opt(&last, &[&user.as_uuid()]).await?;
+                row.map_or(Ok(Balance::ZERO), |row| rows::balance(&row, "balance_after_minor"))
+            })
+        });
+        balance.await.map_err(|e| e.at("wallet.ledger.balance"))
+    }
+
+    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError> {
+        let balance = self.database.run(move |client| {
+            Box::pin(async move {
+                let last_then = client
+                    .prepare_cached(
+                        "-- wallet.ledger.balance_at
+                         SELECT balance_after_minor FROM transactions
+                         WHERE user_id = $1 AND created_at <= $2
+                         ORDER BY created_at DESC, seq DESC LIMIT 1",
+                    )
+                    .await?;
+                let row = client.query_opt(&last_then, &[&user.as_uuid(), &at]).await?;
+                row.map_or(Ok(Balance::ZERO), |row| rows::balance(&row, "balance_after_minor"))
+            })
+        });
+        balance.await.map_err(|e| e.at("wallet.ledger.balance_at"))
+    }
+
+    async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
+        let limit = query.limit;
+        let entries = self.database.run(move |client| {
+            Box::pin(async move {
+                // Times become sequence numbers first, by the index on created_at, so that the page is a range of the
+                // primary key.
+                let page = client
+                    .prepare_cached(
+                        "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
+                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
+                         FROM transactions
+                         WHERE user_id = $1
+                           AND seq < coalesce($2::bigint, 9223372036854775807)
+                           AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
+                               (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                                ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
+                           AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
+                               (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                                ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
+                           AND ($3::text IS NULL OR type = $3)
+                         ORDER BY seq DESC LIMIT $6",
+                    )
+                    .await?;
+                let found = client
+                    .query(
+                        &page,
+                        &[
+                            &user.as_uuid(),
+                            &query.before_seq,
+                            &query.direction.map(Direction::as_str),
+                            &query.from,
+                            &query.to,
+                            &(i64::from(query.limit).saturating_add(1)), // one more tells whether there is a next page
+                        ],
+                    )
+                    .await?;
+                found.iter().map(rows::entry).collect::<Result<Vec<_>, _>>()
+            })
+        });
+        entries.await.map(|entries| HistoryPage::cut(entries, limit)).map_err(|e| e.at("wallet.ledger.history"))
+    }
+
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_id = client
+                    .prepare_cached(
+                        "-- wallet.ledger.entry
+                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
+                         FROM transactions WHERE user_id = $1 AND id = $2",
+                    )
+                    .await?;
+                let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
+                row.as_ref().map(rows::entry).transpose()
+            })
+        });
+        found.await.map_err(|e| e.at("wallet.ledger.entry"))
+    }
+}

@@ -1,0 +1,191 @@
+//! Responses of both roles, successes and errors, checked against their OpenAPI documents: status, headers and body.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use purse::kernel::Role;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, token_of, unknown_user_id};
+
+/// A client of one role that checks every response.
+struct CheckedClient {
+    client: Client,
+    url: String,
+    document: Arc<Document>,
+}
+
+impl CheckedClient {
+    async fn of(client: &Client, process: &RoleProcess) -> Self {
+        let document = Arc::new(Document::of(client, &process.url()).await);
+        Self { client: client.clone(), url: process.url(), document }
+    }
+
+    /// The same document for another process of the role.
+    fn over(&self, process: &RoleProcess) -> Self {
+        Self { client: self.client.clone(), url: process.url(), document: Arc::clone(&self.document) }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, &format!("{}{path}", self.url))
+    }
+
+    async fn send(&self, status: u16, request: RequestBuilder) -> Value {
+        let response = self.document.send_and_check(&self.client, request).await;
+        assert_eq!(response.status, status, "{response:?}");
+        response.body
+    }
+
+    async fn get(&self, status: u16, path: &str, token: &str) -> Value {
+        self.send(status, self.request(Method::GET, path).bearer_auth(token)).await
+    }
+
+    async fn post(&self, status: u16, path: &str, token: &str, key: &str, body: Value) -> Value {
+        let request = self.request(Method::POST, path).bearer_auth(token).header("idempotency-key", key);
+        self.send(status, request.json(&body)).await
+    }
+
+    /// The errors that any route with a body can return.
+    async fn send_invalid_bodies(&self, path: &str, token: &str) {
+        let post = || self.request(Method::POST, path).bearer_auth(token);
+        self.send(415, post().body("x")).await;
+        self.send(413, post().header("content-type", "application/json").body("x".repeat(20_000))).await;
+        self.send(400, post().header("content-type", "application/json").body("[")).await;
+        self.send(400, post().json(&json!({"unknown": 1}))).await;
+        self.send(404, self.request(Method::GET, "/nothing")).await;
+        self.send(405, self.request(Method::DELETE, path)).await;
+        let mut raw = Raw::connect(&self.url).await;
+        let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 9";
+        raw.send(format!("POST {path} HTTP/1.1\r\n{head}\r\nauthorization: Bearer {token}\r\n\r\n{{")).await;
+        let slow = raw.response().await.expect("a response");
+        assert_eq!(slow.status, 408, "{slow:?}");
+        self.document.check("POST", path, &slow);
+    }
+
+    /// Every documented code was returned, except those that this test cannot cause.
+    fn assert_all_codes_seen_except(&self, exceptions: &[&str]) {
+        let exceptions: BTreeSet<String> = exceptions.iter().map(|code| (*code).to_owned()).collect();
+        let missing: BTreeSet<_> = self.document.codes().difference(&self.document.checked_codes()).cloned().collect();
+        assert_eq!(missing, exceptions, "documented codes that no response had");
+    }
+}
+
+fn registration(email: &str) -> Value {
+    json!({"firstName": "Ada", "lastName": "Lovelace", "email": email, "password": PASSWORD})
+}
+
+#[tokio::test]
+async fn every_response_of_the_users_role_is_documented() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    let role = CheckedClient::of(&client, &users).await;
+    let (register, login, me) = ("/v1/auth/register", "/v1/auth/login", "/v1/users/me");
+    let email = Client::fresh_email();
+    let registered = role.send(201, role.request(Method::POST, register).json(&registration(&email))).await;
+    let token = registered["accessToken"].as_str().expect("token");
+    role.send(409, role.request(Method::POST, register).json(&registration(&email))).await;
+    role.send(200, role.request(Method::POST, login).json(&json!({"email": email, "password": PASSWORD}))).await;
+    role.send(401, role.request(Method::POST, login).json(&json!({"email": email, "password": "wrong"}))).await;
+    role.get(200, me, token).await;
+    role.get(401, me, "nonsense").await;
+    role.get(404, me, &token_of(&unknown_user_id())).await;
+    role.send(200, role.request(Method::GET, "/health/live")).await;
+    role.send(200, role.request(Method::GET, "/health/ready")).await;
+    tokio::join!(role.send_invalid_bodies(register, token), role.send_invalid_bodies(login, token));
+
+    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_LOGIN_MAX", "1"), ("RL_REGISTER_MAX", "1")];
+    let limited = world.start_with(Role::Users, &limits).await;
+    for path in [register, login] {
+        let limited = role.over(&limited);
+        limited.send(415, limited.request(Method::POST, path)).await;
+        let refused = limited.document.send_and_check(&client, limited.request(Method::POST, path)).await;
+        assert_eq!((refused.status.as_u16(), refused.header("ratelimit-remaining")), (429, "0"), "{refused:?}");
+    }
+
+    let narrow = world.start_with(Role::Users, &[("HASH_QUEUE_MAX", "1")]).await;
+    let narrow = role.over(&narrow);
+    let flood =
+        (0..12).map(|_| narrow.request(Method::POST, login).json(&json!({"email": email, "password": PASSWORD})));
+    let responses = join_all(flood.map(|request| narrow.document.send_and_check(&client, request))).await;
+    assert!(responses.iter().any(|response| response.code() == "OVERLOADED"), "{responses:?}");
+
+    let url = world.addresses.superuser_url(&world.databases.users.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    holder.batch_execute("BEGIN; LOCK TABLE users").await.expect("locked");
+    role.get(503, me, token).await;
+    holder.batch_execute("ALTER TABLE users RENAME TO gone; COMMIT").await.expect("renamed");
+    role.get(500, me, token).await;
+    role.assert_all_codes_seen_except(&[]);
+}
+
+#[tokio::test]
+async fn every_response_of_the_wallet_role_is_documented() {
+    let world = World::new().await;
+    let (_users, wallet, client) = world.both().await;
+    let role = CheckedClient::of(&client, &wallet).await;
+    let user = client.user().await;
+    let token = user.token.as_str();
+    role.get(200, "/v1/wallet/status?wait=30", token).await;
+    role.get(400, "/v1/wallet/status?wait=31", token).await;
+    let (credit, debit, either) = ("/v1/transactions/credit", "/v1/transactions/debit", "/v1/transactions");
+    let created = role.post(201, credit, token, "a", json!({"amountMinor": 5, "description": "x"})).await;
+    role.post(200, credit, token, "a", json!({"amountMinor": 5, "description": "x"})).await;
+    role.post(422, credit, token, "a", json!({"amountMinor": 6})).await;
+    role.post(201, debit, token, "b", json!({"amountMinor": 1, "description": null})).await;
+    role.post(409, debit, token, "c", json!({"amountMinor": 100})).await;
+    role.post(201, either, token, "d", json!({"type": "debit", "amountMinor": 1})).await;
+    role.post(409, either, token, "e", json!({"type": "credit", "amountMinor": 9_007_199_254_740_991_i64})).await;
+    role.post(400, either, token, "f", json!({"type": "x", "amountMinor": 0, "description": 5, "more": 1})).await;
+    role.post(400, credit, token, "a b", json!({"amountMinor": 1})).await;
+    role.get(200, "/v1/transactions?limit=1", token).await;
+    role.get(200, "/v1/transactions?limit=100&type=credit&from=2026-01-01T00:00:00Z", token).await;
+    role.get(400, "/v1/transactions?limit=0&type=x&from=x&cursor=x&unknown=1", token).await;
+    role.get(200, &format!("/v1/transactions/{}", created["id"].as_str().expect("id")), token).await;
+    role.get(404, &format!("/v1/transactions/{}", unknown_user_id()), token).await;
+    role.get(200, "/v1/balance", token).await;
+    role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
+    role.get(400, "/v1/balance?at=yesterday", token).await;
+    role.send(200, role.request(Method::GET, "/health/live")).await;
+    role.send(200, role.request(Method::GET, "/health/ready")).await;
+    tokio::join!(
+        role.send_invalid_bodies(credit, token),
+        role.send_invalid_bodies(debit, token),
+        role.send_invalid_bodies(either, token)
+    );
+
+    let unknown = token_of(&unknown_user_id());
+    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/wallet/status"] {
+        role.get(503, path, &unknown).await;
+        role.get(401, path, "nonsense").await;
+    }
+    for path in [credit, debit, either] {
+        role.post(503, path, &unknown, "a", json!({})).await;
+        role.post(401, path, "nonsense", "a", json!({})).await;
+    }
+
+    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
+    let limited = world.start_with(Role::Wallet, &limits).await;
+    let limited = role.over(&limited);
+    limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
+    limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
+
+    let url = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    holder.batch_execute("BEGIN; LOCK TABLE transactions").await.expect("locked");
+    role.get(503, "/v1/balance", token).await;
+    // A queue for one post, which waits for the lock.
+    let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
+    let full = role.over(&full);
+    let posts = (0..4).map(|_| full.request(Method::POST, credit).bearer_auth(token).json(&json!({"amountMinor": 1})));
+    let responses = join_all(posts.map(|request| full.document.send_and_check(&client, request))).await;
+    assert!(responses.iter().any(|response| response.code() == "OVERLOADED"), "{responses:?}");
+    holder.batch_execute("ALTER TABLE transactions RENAME TO gone; COMMIT").await.expect("renamed");
+    role.get(500, "/v1/balance", token).await;
+    // Would require that PostgreSQL's reply to a commit is lost.
+    role.assert_all_codes_seen_except(&["OUTCOME_UNKNOWN"]);
+}

@@ -1,0 +1,26 @@
+use tokio_postgres::NoTls;
+
+use super::{User, World};
+
+/// A test's own transaction that holds the row lock of one wallet, so that posts to this wallet wait.
+pub struct WalletLock(tokio_postgres::Client);
+
+impl WalletLock {
+    pub async fn acquire(world: &World, user: &User) -> Self {
+        let url = world.addresses.superuser_url(&world.databases.wallet.database);
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
+        tokio::spawn(connection);
+        let lock = format!("BEGIN; SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE", user.id);
+        client.batch_execute(&lock).await.expect("locked");
+        Self(client)
+    }
+
+    pub async fn release(self) {
+        self.0.batch_execute("ROLLBACK").await.expect("released");
+    }
+
+    /// Runs the statement, commits and so releases the lock.
+    pub async fn write(self, statement: &str) {
+        self.0.batch_execute(&format!("{statement}; COMMIT")).await.expect("committed");
+    }
+}

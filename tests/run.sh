@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs all tests and the short faults, and prints a total.
+set -uo pipefail
+results=$(mktemp)
+trap 'rm -f "$results"' EXIT
+# First the build that is released, then the one with failpoints.
+{
+  cargo test --workspace --locked --no-fail-fast; product=$?
+  cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long; faults=$?
+  exit $((product ? product : faults))
+} | tee "$results"
+outcome=$?
+awk -v outcome="$outcome" '
+  /^test result:/ {
+    for (i = 2; i <= NF; i++) {
+      if ($i ~ /^passed/) passed += $(i - 1)
+      if ($i ~ /^failed/) failed += $(i - 1)
+      if ($i ~ /^ignored/) ignored += $(i - 1)
+    }
+  }
+  END {
+    printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored
+    if (outcome + 0 != 0) { print "cargo test ended with exit code " outcome; exit 1 }
+    if (failed > 0) exit 1
+    if (passed == 0) { print "no test ran, which counts as a failure"; exit 1 }
+  }' "$results"
