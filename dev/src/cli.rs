@@ -27,6 +27,7 @@ fn command() -> Command {
         .subcommand(Command::new("up").about("Start everything and show the logs; Ctrl-C stops it and keeps the data"))
         .subcommand(Command::new("down").about("Stop an `up` that runs in another terminal"))
         .subcommand(Command::new("status").about("Show what runs; exit code 1 unless everything is ready"))
+        .subcommand(Command::new("check-idle").about("Exit with 69 if `up` is running").hide(true))
         .subcommand(Command::new("reset").about("Remove the data"))
         .subcommand(Command::new("env").about("Print the settings of a running `up` for a shell: eval \"$(purse-dev env)\""))
 }
@@ -56,6 +57,7 @@ fn run(matches: &ArgMatches) -> Result<bool, DevError> {
         Some("status") => return control::status(),
         Some("reset") => control::reset(),
         Some("env") => control::env(),
+        Some("check-idle") => control::check_idle(),
         _ => up::run(matches.get_one::<PathBuf>("purse").cloned()),
     }
     .map(|()| true)

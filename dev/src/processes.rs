@@ -44,6 +44,17 @@ fn from_fields(line: &str) -> Option<Process> {
     Some(Process { pid, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
 }
 
+/// When a process started, in the system's own unit. With the process id it identifies a process for good.
+pub(crate) fn start_of(pid: &str) -> Option<String> {
+    if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // Field 22 of proc(5), counted from the third, which follows the name.
+        return Some(stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned());
+    }
+    let listed = Command::new("ps").args(["-o", "lstart=", "-p", pid]).env("LC_ALL", "C").output().ok()?;
+    let started = String::from_utf8_lossy(&listed.stdout).trim().to_owned();
+    Some(started).filter(|started| !started.is_empty())
+}
+
 /// Those of the process, its group and all their descendants that have not ended.
 pub(crate) fn family(root: Pid) -> Vec<Pid> {
     family_in(&table(), root.as_raw_nonzero().get()).into_iter().filter_map(Pid::from_raw).collect()
@@ -92,6 +103,14 @@ mod tests {
     fn this_test_is_in_the_table_with_its_parent() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(table().iter().any(|process| process.pid == own && process.parent > 0));
+    }
+
+    #[test]
+    fn only_a_process_that_exists_has_a_start() {
+        let own = std::process::id().to_string();
+        assert!(start_of(&own).is_some_and(|started| started == start_of(&own).unwrap()));
+        // Process ids end at 4194304 on Linux and at 99998 on macOS.
+        assert_eq!(start_of("2000000000"), None);
     }
 
     #[test]

@@ -104,6 +104,7 @@ mod tests {
     use super::*;
     use crate::console::show;
     use crate::folder::tests::fresh_path;
+    use crate::folder::{MARKER, created};
     use crate::probe::connect;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
@@ -145,6 +146,9 @@ mod tests {
         let [postgres, amqp, folder] = started.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{started}") };
         let ports: [u16; 2] = [postgres.parse().unwrap(), amqp.parse().unwrap()];
         assert!(ports.iter().all(|port| connect(*port).is_some()));
+        let unknown = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let unknown: Vec<_> = unknown.filter(|name| name != MARKER && !created().any(|known| known == *name)).collect();
+        assert_eq!(unknown, [""; 0], "`reset` would leave these");
         run.kill().unwrap();
         run.wait().unwrap();
         let begun = Instant::now();
