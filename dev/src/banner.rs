@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::databases::RoleDatabases;
 use crate::error::DevError;
+use crate::hints::another_command;
 use crate::ports::Ports;
 use crate::servers::ServerAddresses;
 
@@ -48,11 +49,12 @@ curl -s "$WALLET/v1/balance" -H "$AUTH"
 curl -s "$WALLET/v1/transactions?limit=10" -H "$AUTH"
 
   For purse and psql in another terminal:  eval "$({own} env)"
-  Ctrl-C stops everything and keeps the data; `just reset` removes it.
+  Ctrl-C stops everything and keeps the data; `{reset}` removes it.
 "#,
         users = ports.users,
         wallet = ports.wallet,
         own = own.as_deref().unwrap_or("purse-dev"),
+        reset = another_command("reset"),
     )
 }
 
