@@ -11,7 +11,8 @@ use crate::error::DevError;
 use crate::folder::{Holder, StateFolder, already_running, holder};
 use crate::hints::another_command;
 use crate::ports::Ports;
-use crate::probe::{connect, http_status, is_broker};
+use crate::probe::{connect, http_status, is_broker, local};
+use crate::roles::Role;
 
 /// In the state folder while `up` is ready: the shell commands that `env` prints.
 pub(crate) const ENVIRONMENT_FILE: &str = "environment.sh";
@@ -66,15 +67,17 @@ pub(crate) fn status() -> Result<bool, DevError> {
     }
     show(&format!("`up` is running as process {}, state in {}", running.pid, path.display()));
     let ports = Ports::remembered(&path);
-    let role = |port| http_status(port, "/health/ready") == Some(200);
+    let [users, wallet] = Role::BOTH.map(|role| ports.address(role));
+    let [postgres, broker] = [ports.postgres, ports.amqp].map(local);
+    let is_ready = |role| http_status(role, "/health/ready") == Some(200);
     let rows = [
-        ("users", ports.users, role(ports.users)),
-        ("wallet", ports.wallet, role(ports.wallet)),
-        ("PostgreSQL", ports.postgres, connect(ports.postgres).is_some()),
-        ("RabbitMQ", ports.amqp, is_broker(ports.amqp)),
+        ("users", users, is_ready(users)),
+        ("wallet", wallet, is_ready(wallet)),
+        ("PostgreSQL", postgres, connect(postgres).is_some()),
+        ("RabbitMQ", broker, is_broker(ports.amqp)),
     ];
-    for (name, port, ready) in rows {
-        show(&format!("  {name:<10}  127.0.0.1:{port:<5}  {}", if ready { "ready" } else { "not ready" }));
+    for (name, address, ready) in rows {
+        show(&format!("  {name:<10}  {address:<15}  {}", if ready { "ready" } else { "not ready" }));
     }
     Ok(rows.iter().all(|(_, _, ready)| *ready))
 }

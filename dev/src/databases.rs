@@ -40,14 +40,23 @@ impl ServerAddresses {
     /// `Setting` when the prefix is not a plain identifier, and those of [`Self::psql`].
     pub fn create_role_databases(&self, prefix: &str) -> Result<RoleDatabases, DevError> {
         check_prefix(prefix)?;
-        let names = ["users", "wallet"].map(|role| format!("{prefix}_{role}"));
-        self.psql("postgres", &names.each_ref().map(|name| creation_script(name)).concat())?;
-        let [users, wallet] = names.map(|database| RoleDatabase {
-            runtime_url: self.database_url(&format!("{database}_app"), &database),
-            migration_url: self.database_url(&format!("{database}_owner"), &database),
-            database,
+        let databases = self.role_databases(prefix);
+        let names = [&databases.users.database, &databases.wallet.database];
+        self.psql("postgres", &names.map(|name| creation_script(name)).concat())?;
+        Ok(databases)
+    }
+
+    /// What [`Self::create_role_databases`] returns, without creating anything.
+    pub(crate) fn role_databases(&self, prefix: &str) -> RoleDatabases {
+        let [users, wallet] = ["users", "wallet"].map(|role| {
+            let database = format!("{prefix}_{role}");
+            RoleDatabase {
+                runtime_url: self.database_url(&format!("{database}_app"), &database),
+                migration_url: self.database_url(&format!("{database}_owner"), &database),
+                database,
+            }
         });
-        Ok(RoleDatabases { users, wallet })
+        RoleDatabases { users, wallet }
     }
 
     /// Runs statements as the superuser and returns what they printed: one line per row, `|` between columns.

@@ -15,7 +15,7 @@ use crate::error::DevError;
 use crate::folder::Afterwards;
 use crate::locate::Programs;
 use crate::ports::Ports;
-use crate::probe::connect;
+use crate::probe::{connect, local};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSED_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,6 +146,12 @@ impl Servers {
         Ok(())
     }
 
+    /// Those that were started and have not been reported as ended.
+    pub(crate) fn started(&self) -> Vec<&'static str> {
+        let slots = [("PostgreSQL", &self.postgres), ("RabbitMQ", &self.rabbitmq)];
+        slots.into_iter().filter(|(_, slot)| slot.is_some()).map(|(name, _)| name).collect()
+    }
+
     pub(crate) fn addresses(&self) -> ServerAddresses {
         ServerAddresses {
             host: "127.0.0.1",
@@ -189,7 +195,7 @@ impl Servers {
     fn wait_until_closed(&self, server: Server) {
         let port = if server == Server::Postgres { self.ports.postgres } else { self.ports.amqp };
         let begun = Instant::now();
-        while connect(port).is_some() && begun.elapsed() < CLOSED_TIMEOUT {
+        while connect(local(port)).is_some() && begun.elapsed() < CLOSED_TIMEOUT {
             thread::sleep(CLOSED_POLL);
         }
     }
