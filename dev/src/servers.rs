@@ -135,6 +135,8 @@ impl Servers {
     /// Starts both and returns when both are ready.
     pub(crate) fn start(&mut self) -> Result<(), DevError> {
         let (begun, console) = (Instant::now(), self.console.clone());
+        // Before anything runs that would have to be stopped when this fails.
+        self.prepare_postgres()?;
         console.progress(&format!("RabbitMQ: starting on port {} (about 10 s)", self.ports.amqp));
         self.launch_rabbitmq()?;
         let (port, folder) = (self.ports.postgres, self.folder.display());
