@@ -4,6 +4,7 @@
 //! a second run over existing data changes nothing. The roles' own migrations create tables and grants.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::child::clear_environment;
@@ -76,6 +77,8 @@ impl ServerAddresses {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C does not reach it.
+            .process_group(0)
             .spawn()
             .at(&program)?;
         if let Some(mut input) = child.stdin.take() {

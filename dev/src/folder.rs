@@ -4,7 +4,6 @@
 //! process uses it at a time. The watchdog is a small shell script
 //! that stops what is recorded as soon as this process ends, however it ends; it shares the lock until it is done.
 
-use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -253,7 +252,7 @@ pub(crate) fn refuse_foreign(path: &Path) -> Result<(), DevError> {
 pub(crate) fn record(folder: &Path, pid: u32, stop: Signal, mark: &str) -> Result<(), DevError> {
     let path = folder.join("processes");
     let line = format!("{pid} {} {mark}\n", stop.as_raw());
-    let opened = OpenOptions::new().create(true).append(true).open(&path);
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     opened.and_then(|mut file| file.write_all(line.as_bytes())).at(&path)
 }
 
@@ -268,7 +267,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn fresh_path() -> PathBuf {
-        env::temp_dir().join(format!("purse-dev-{}-{:08x}", std::process::id(), fastrand::u32(..)))
+        std::env::temp_dir().join(format!("purse-dev-{}-{:08x}", std::process::id(), fastrand::u32(..)))
     }
 
     fn sleeper(name: &Path) -> Child {
