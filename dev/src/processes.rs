@@ -38,21 +38,28 @@ fn from_stat(stat: &str) -> Option<Process> {
 fn from_fields(line: &str) -> Option<Process> {
     let mut fields = line.split_whitespace();
     let pid = fields.next()?.parse().ok()?;
-    if fields.next()?.starts_with(['Z', 'X']) {
+    if has_ended(fields.next()?) {
         return None;
     }
     Some(Process { pid, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
 }
 
-/// When a process started, in the system's own unit. With the process id it identifies a process for good.
+/// When a process that has not ended started, in the system's own unit. With the process id it identifies a process.
 pub(crate) fn start_of(pid: &str) -> Option<String> {
     if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // Field 22 of proc(5), counted from the third, which follows the name.
-        return Some(stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned());
+        let (state, rest) = stat.rsplit_once(") ")?.1.split_once(' ')?;
+        // Field 22 of proc(5), counted from the fourth.
+        return rest.split(' ').nth(18).filter(|_| !has_ended(state)).map(str::to_owned);
     }
-    let listed = Command::new("ps").args(["-o", "lstart=", "-p", pid]).env("LC_ALL", "C").output().ok()?;
-    let started = String::from_utf8_lossy(&listed.stdout).trim().to_owned();
-    Some(started).filter(|started| !started.is_empty())
+    let listed = Command::new("ps").args(["-o", "stat=,lstart=", "-p", pid]).env("LC_ALL", "C").output().ok()?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let (state, started) = text.trim().split_once(' ')?;
+    (!has_ended(state)).then(|| started.trim().to_owned())
+}
+
+/// Of a process that its parent has not reaped yet.
+fn has_ended(state: &str) -> bool {
+    state.starts_with(['Z', 'X'])
 }
 
 /// Those of the process, its group and all their descendants that have not ended.
@@ -111,6 +118,12 @@ mod tests {
         assert!(start_of(&own).is_some_and(|started| started == start_of(&own).unwrap()));
         // Process ids end at 4194304 on Linux and at 99998 on macOS.
         assert_eq!(start_of("2000000000"), None);
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id().to_string();
+        while start_of(&pid).is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]
