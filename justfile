@@ -143,7 +143,7 @@ test-observability: _rust servers _prometheus
 coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
-# Run one fuzz target, or each of them, for 30 s or another time
+# Run one fuzz target or all of them; 30 seconds each, unless given
 [group('check')]
 [no-exit-message]
 [positional-arguments]
