@@ -57,6 +57,7 @@ mod provisioning;
 mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
+mod recipes;
 mod releases;
 mod schemathesis;
 mod settings;
