@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use crate::kernel::Timestamp;
+use crate::kernel::{Timestamp, is_invisible};
 
 /// Longest untrusted text in a table; JSON contains all of it.
 const CELL_CHARS_MAX: usize = 120;
@@ -40,13 +40,9 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 
 /// Escapes everything in untrusted text that could control a terminal.
 pub(super) fn harmless(text: &str) -> String {
-    let controls = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if controls(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+        if is_invisible(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
     }
     safe
 }
