@@ -177,7 +177,7 @@ pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, Flag>
         return Err(ExitError::usage(format!("{name}: folder {} does not exist", folder.display())));
     }
     let folder = given.map_or_else(|| PathBuf::from(CONFIG_FOLDER), |(_, folder)| folder);
-    Ok(Layers::new(role, &folder, std::env::vars_os(), flags))
+    Ok(Layers::new(setting::ALL, role, &folder, std::env::vars_os(), flags))
 }
 
 fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), ExitError> {

@@ -345,10 +345,13 @@ fn a_secret_can_come_from_a_file_and_a_wrong_file_is_64_with_its_variable_once()
     all(checks);
 }
 
+/// What is wrong with a file, and what puts it there.
+type Unreadable = (&'static str, fn(&Path));
+
 #[test]
 fn a_file_that_cannot_be_read_as_text_is_64_with_its_path_and_never_waited_for() {
     for name in ["base.toml", "users.toml"] {
-        let cases: [(&str, fn(&Path)); 6] = [
+        let cases: [Unreadable; 6] = [
             ("not UTF-8", |path| fs::write(path, b"log_level = \"\xff\"").expect("written")),
             ("not TOML", |path| fs::write(path, "log_level: debug").expect("written")),
             ("too long", |path| fs::write(path, "# ".repeat(600_000)).expect("written")),

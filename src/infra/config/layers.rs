@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
+use crate::infra::config::kind::{Fallback, Setting, Typed};
 use crate::infra::config::raw::{self, FILE_BYTES_MAX};
-use crate::infra::config::setting::{self, Fallback, Setting, Typed};
 use crate::kernel::Role;
 
 /// The values of a file by key. One of the wrong type is an error message: a problem only where no later layer has one.
@@ -65,9 +65,10 @@ impl ConfigError {
 type Found = Result<OsString, String>;
 
 impl Layers {
-    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
-    /// when a section is built.
+    /// Reads the files that exist in `folder`, which may contain the keys of `table`. An unreadable file or an unknown key
+    /// is reported with all other problems when a section is built.
     pub fn new(
+        table: &[Setting],
         role: Role,
         folder: &Path,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -77,7 +78,7 @@ impl Layers {
         let environment = environment.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let mut layers = Self { role, files: Vec::new(), environment, flags, problems: Vec::new() };
         for name in ["base.toml".to_owned(), format!("{role}.toml")] {
-            layers.read_file(&folder.join(&name));
+            layers.read_file(&folder.join(&name), table);
         }
         layers
     }
@@ -87,16 +88,16 @@ impl Layers {
         self.role
     }
 
-    fn read_file(&mut self, path: &Path) {
+    fn read_file(&mut self, path: &Path, table: &[Setting]) {
         let place = raw::shown(path.as_os_str());
-        let table = match parse_file(path) {
-            Ok(Some(table)) => table,
+        let content = match parse_file(path) {
+            Ok(Some(content)) => content,
             Ok(None) => return,
             Err(why) => return self.problem(None, place, why),
         };
         let mut values = BTreeMap::new();
-        for (key, value) in table {
-            match setting::ALL.iter().find(|s| s.key() == key) {
+        for (key, value) in content {
+            match table.iter().find(|s| s.key() == key) {
                 None => {
                     let key = raw::shown(OsStr::new(&key));
                     self.problem(

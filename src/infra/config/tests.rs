@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{ConfigError, Flag, Layers};
-use super::setting::{ALL, Accepts, RETRY_TTL_1_MS, UsersConfig, WalletConfig};
+use super::setting::{ALL, Accepts, RETRY_TTL_1_MS, Setting, UsersConfig, WalletConfig};
 use crate::kernel::Role;
 
 const VALID: &[(&str, &str)] = &[
@@ -26,7 +26,7 @@ fn layers(role: Role, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> L
     all.extend(variables(environment));
     let flag = |value: &str| Flag { name: "--flag".to_owned(), value: value.into() };
     let flags = flags.iter().map(|(setting, value)| ((*setting).to_owned(), flag(value))).collect();
-    Layers::new(role, Path::new("/nonexistent"), all, flags)
+    Layers::new(ALL, role, Path::new("/nonexistent"), all, flags)
 }
 
 /// Every problem of the role's whole configuration.
@@ -84,7 +84,7 @@ fn all_problems_are_reported_at_once_and_no_secret_is_shown() {
 
 #[test]
 fn a_missing_required_setting_is_reported() {
-    let missing = Layers::new(Role::Wallet, Path::new("/nonexistent"), [], BTreeMap::new());
+    let missing = Layers::new(ALL, Role::Wallet, Path::new("/nonexistent"), [], BTreeMap::new());
     let names: Vec<String> =
         problems(WalletConfig::build(missing)).iter().filter_map(|p| p.split(':').next().map(str::to_owned)).collect();
     assert_eq!(names, ["WALLET_DATABASE_URL", "RABBITMQ_URL", "JWT_PRIVATE_KEY", "INTERNAL_JWT_PRIVATE_KEY"]);
@@ -123,14 +123,15 @@ fn a_file_is_read_and_its_unknown_keys_and_secrets_are_refused() {
         .expect("role");
     let environment: Vec<_> = variables(VALID).collect();
     let reported =
-        problems(UsersConfig::build(Layers::new(Role::Users, &folder, environment.clone(), BTreeMap::new())));
+        problems(UsersConfig::build(Layers::new(ALL, Role::Users, &folder, environment.clone(), BTreeMap::new())));
     assert!(reported.iter().any(|p| p.contains("unknown key `users_prot`")), "{reported:?}");
     assert!(
         reported.iter().any(|p| p.starts_with("jwt_private_key in ") && p.contains(": is a secret")),
         "{reported:?}"
     );
     std::fs::write(folder.join("users.toml"), "users_port = 4001\n").expect("role");
-    let users = UsersConfig::build(Layers::new(Role::Users, &folder, environment, BTreeMap::new())).expect("valid");
+    let users =
+        UsersConfig::build(Layers::new(ALL, Role::Users, &folder, environment, BTreeMap::new())).expect("valid");
     assert_eq!((users.process.http.listen.port(), users.process.log.level), (4001, slog::Level::Debug));
     std::fs::remove_dir_all(&folder).expect("tidy");
 }
@@ -138,7 +139,7 @@ fn a_file_is_read_and_its_unknown_keys_and_secrets_are_refused() {
 #[test]
 fn every_setting_has_a_name_of_its_own() {
     // Including the variables that name files.
-    let files = ALL.iter().filter(|s| s.is_secret()).map(|s| s.file_variable());
+    let files = ALL.iter().filter(|s| s.is_secret()).map(Setting::file_variable);
     let names: Vec<String> = ALL.iter().map(|s| s.env.to_owned()).chain(files).collect();
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
 }
