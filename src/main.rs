@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use purse::infra::config::Layers;
+use purse::infra::config::{Layers, MigrationConfig};
 use purse::kernel::{ExitError, ExitStatus, Role, fault};
 use purse::operate;
 use purse::roles::{self, RoleConfig};
@@ -62,7 +62,8 @@ fn operator_layers(role: Role, arguments: &ArgMatches) -> Result<Layers, ExitErr
 }
 
 fn migrate(arguments: &ArgMatches) -> Outcome {
-    roles::migrate(&role_config(arguments)?).map(|()| ExitStatus::Success)
+    let config = MigrationConfig::build(cli::layers(arguments)?).map_err(ExitError::usage)?;
+    roles::migrate(&config).map(|()| ExitStatus::Success)
 }
 
 fn check_config(arguments: &ArgMatches) -> Outcome {

@@ -16,7 +16,7 @@ use purse::infra::config::setting::{ALL, Accepts, Fallback};
 use purse::kernel::Role;
 
 use crate::support::world::PURSE;
-use crate::support::{Client, PATIENCE, RoleProcess, World};
+use crate::support::{Client, PATIENCE, RoleProcess, World, purse};
 
 /// Processes at once.
 const THREADS: usize = 4;
@@ -495,4 +495,22 @@ async fn a_line_break_after_a_key_at_one_role_only_makes_no_difference() {
     let users = world.start_with(Role::Users, &with_break).await;
     token_and_event_are_accepted(&users, &wallet).await;
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
+}
+
+#[tokio::test]
+async fn a_migration_needs_the_databases_alone() {
+    let world = World::new().await;
+    for role in Role::ALL {
+        let mut settings = world.settings(role);
+        settings.retain(|name, _| name.ends_with("_DATABASE_URL"));
+        for arguments in [&["migrate", "--role", role.as_str()][..], &["--role", role.as_str(), "--migrate-only"]] {
+            let migrated = purse(arguments, &settings).await;
+            assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        }
+        let prefix = role.as_str().to_uppercase();
+        settings.remove(&format!("{prefix}_DATABASE_URL"));
+        let refused = purse(&["migrate", "--role", role.as_str()], &settings).await;
+        assert_eq!(refused.code, Some(64), "{refused:?}");
+        assert!(refused.err.contains(&format!("{prefix}_DATABASE_URL: is required")), "{refused:?}");
+    }
 }

@@ -180,6 +180,29 @@ impl DatabaseConfig {
     }
 }
 
+/// What a migration needs: neither keys nor a broker.
+#[derive(Clone, Debug)]
+pub struct MigrationConfig {
+    /// The role whose database is migrated.
+    pub role: Role,
+    pub(crate) log: LogConfig,
+    /// The role's database.
+    pub database: DatabaseConfig,
+}
+
+impl MigrationConfig {
+    /// Builds these sections only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the sections.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| {
+            let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
+            Some(Self { role, log, database: database? })
+        })
+    }
+}
+
 /// The broker.
 #[derive(Clone, Debug)]
 pub struct AmqpConfig {
