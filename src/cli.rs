@@ -180,6 +180,21 @@ pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, Flag>
     Ok(Layers::new(setting::ALL, role, &folder, std::env::vars_os(), flags))
 }
 
+/// The arguments that are not UTF-8, each with the flag that it belongs to.
+pub fn not_utf8(arguments: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut before = String::new();
+    for argument in arguments {
+        let text = argument.to_string_lossy().escape_debug().to_string();
+        if argument.to_str().is_none() {
+            let flag = Some(&before).filter(|before| before.starts_with("--") && !text.starts_with("--"));
+            found.push(flag.map_or_else(|| text.clone(), |flag| format!("{flag} {text}")));
+        }
+        before = text;
+    }
+    found
+}
+
 fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), ExitError> {
     match setting.role.filter(|own| *own != role) {
         Some(own) => Err(ExitError::usage(format!("{flag} is a setting of --role {own}, not of --role {role}"))),

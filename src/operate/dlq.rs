@@ -92,7 +92,7 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
     browser.return_all().await?;
     browser.close().await;
     let now = System.now();
-    let mut list = List::begin(format, "deadLetters", &["ID", "ATTEMPTS", "AGE", "REASON"]);
+    let mut list = List::begin(format, "deadLetters", &["ID", "ATTEMPTS", "AGE", "REASON"])?;
     for letter in &letters {
         list.item(&letter.json(now), [letter.row(now)]);
     }

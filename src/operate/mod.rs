@@ -98,6 +98,12 @@ pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
     Ok(ExitStatus::Success)
 }
 
+/// Prints the help or the version that clap has rendered.
+pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
+    output::print_rendered(rendered).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
 /// Prints an error or a warning to standard error.
 pub fn print_error(message: &str) {
     // Without standard error there is nowhere left to report to.

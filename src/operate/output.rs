@@ -1,12 +1,22 @@
 //! Standard output, as a table or as one JSON document. Long lists are streamed.
 
-use std::io::{self, ErrorKind, Stdout, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
 /// Rows that are aligned with each other, which bounds the memory that a long list needs.
 const ROWS_ALIGNED: usize = 1_000;
+
+/// Standard output, without the layer of the standard library that takes a descriptor which cannot be written for a
+/// working one.
+type Stdout = BufWriter<File>;
+
+fn stdout() -> io::Result<Stdout> {
+    Ok(BufWriter::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
 
 /// Output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +51,12 @@ struct Out<W> {
     error: Option<io::Error>,
 }
 
+impl Out<Stdout> {
+    fn stdout() -> io::Result<Self> {
+        Ok(Self { to: stdout()?, error: None })
+    }
+}
+
 impl<W: Write> Out<W> {
     fn write(&mut self, text: &str) {
         if self.error.is_none() {
@@ -59,8 +75,8 @@ impl<W: Write> Out<W> {
 
 impl List {
     /// `key` names the list in JSON; `columns` are the headers of the table.
-    pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
-        Self::on(io::stdout(), format, key, columns)
+    pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> io::Result<Self> {
+        Ok(Self::on(stdout()?, format, key, columns))
     }
 }
 
@@ -157,8 +173,13 @@ pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io
     print_record(format, json, &[vec![sentence.to_owned()]])
 }
 
+/// Prints what clap renders, in colour on a terminal.
+pub(super) fn print_rendered(rendered: &clap::Error) -> io::Result<()> {
+    if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) }
+}
+
 pub(super) fn print_text(text: &str) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), error: None };
+    let mut out = Out::stdout()?;
     out.write(text);
     out.end()
 }

@@ -404,6 +404,32 @@ fn the_folder_of_the_files_is_named_when_it_is_wrong_and_may_have_any_name() {
 }
 
 #[test]
+fn an_argument_that_is_not_utf8_is_64_and_named() {
+    let bad = OsStr::from_bytes(b"x\xff");
+    for arguments in [
+        &["check-config", "--role"][..],
+        &["check-config", "--role", "wallet", "--retry-ttl-ms"],
+        &["check-config", "--role", "users", "--port"],
+        &["dlq", "show"],
+        &["dlq", "list", "--format"],
+        &["dlq", "list", "--first"],
+        &["ledger", "verify", "--user"],
+        &["outbox", "republish", "--since"],
+        &["man"],
+        &[],
+    ] {
+        let mut check = Check::command(arguments);
+        check.command.arg(bad);
+        let (_, output) = check.run();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {err}");
+        let last = arguments.last().copied().unwrap_or("x");
+        let name = if last.starts_with("--") { last } else { "x\u{fffd}" };
+        assert!(err.contains(name), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
 fn each_wrong_setting_is_reported_once_however_many_things_are_wrong_with_it() {
     // Too short for production, and the same as the access key.
     let short = Check::of(Role::Users).variable("APP_ENV", "production");
@@ -512,5 +538,34 @@ async fn a_migration_needs_the_databases_alone() {
         let refused = purse(&["migrate", "--role", role.as_str()], &settings).await;
         assert_eq!(refused.code, Some(64), "{refused:?}");
         assert!(refused.err.contains(&format!("{prefix}_DATABASE_URL: is required")), "{refused:?}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_70_and_says_so() {
+    let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let read_only = || fs::File::open("/dev/null").expect("/dev/null");
+    for arguments in [
+        &["openapi", "--role", "users"][..],
+        &["--help"],
+        &["--version"],
+        &["-h"],
+        &["help"],
+        &["help", "dlq", "purge"],
+        &["dlq", "list", "--help"],
+        &["man"],
+        &["man", "dlq"],
+        &["completions", "bash"],
+        &["config", "template"],
+        &["check-config", "--role", "users"],
+        &["--role", "wallet", "--check-config"],
+    ] {
+        for (what, target) in [("full", full()), ("read-only", read_only())] {
+            let mut check = Check::command(arguments);
+            let output = check.command.stdout(target).output().expect("spawned");
+            let err = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(70), "{arguments:?} {what}: {err}");
+            assert!(err.contains("cannot write to standard output"), "{arguments:?} {what}: {err}");
+        }
     }
 }
