@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER};
 use crate::infra::amqp::{AmqpError, Broker, Browser, Death, FrameSize, Incoming};
 use crate::kernel::Timestamp;
-use crate::operate::humanize::{UNKNOWN, cell, duration, harmless, seconds_between};
+use crate::operate::humanize::{FIELD_CHARS_MAX, UNKNOWN, cell, duration, field, harmless, seconds_between};
 
 /// Name of the connections in the broker's listings.
 pub(super) const CONNECTION_NAME: &str = "purse dlq";
@@ -67,6 +67,16 @@ fn time_in(id: &str) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
+/// Bytes that are not text, cut as [`field`] cuts text.
+fn base64_field(bytes: &[u8]) -> String {
+    let shown = bytes.get(..FIELD_CHARS_MAX).unwrap_or(bytes);
+    let encoded = STANDARD.encode(shown);
+    match bytes.len().saturating_sub(shown.len()) {
+        0 => format!("{encoded} (base64)"),
+        hidden => format!("{encoded}… (base64; {hidden} more bytes; `--format json` shows all)"),
+    }
+}
+
 fn describe(death: &Death) -> String {
     format!("dead-lettered by the broker: {} in {}", death.reason, death.queue)
 }
@@ -122,17 +132,17 @@ impl DeadLetter {
 
     /// With type, headers and body, as rows of a table.
     pub(super) fn full_rows(&self, incoming: &Incoming, now: Timestamp) -> Vec<Vec<String>> {
-        let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| harmless(&text));
+        let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| field(&text));
         let age = match self.at {
             Some(at) => format!("{} (since {at})", self.age(now)),
             None => UNKNOWN.to_owned(),
         };
         let body = match std::str::from_utf8(incoming.body()) {
-            Ok(text) => harmless(text),
-            Err(_) => format!("{} (base64)", STANDARD.encode(incoming.body())),
+            Ok(text) => field(text),
+            Err(_) => base64_field(incoming.body()),
         };
         let mut rows: Vec<(String, String)> = [
-            ("id", harmless(&self.id)),
+            ("id", field(&self.id)),
             ("reason", known(self.reason.clone())),
             ("attempts", known(self.attempts.map(|n| n.to_string()))),
             ("age", age),
@@ -144,7 +154,7 @@ impl DeadLetter {
         .into();
         for (name, value) in incoming.headers_json() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            rows.push((format!("header {}", harmless(&name)), harmless(&text)));
+            rows.push((format!("header {}", harmless(&name)), field(&text)));
         }
         rows.into_iter().map(|(name, text)| vec![name, text]).collect()
     }

@@ -7,6 +7,9 @@ use crate::kernel::{Timestamp, is_invisible};
 /// Longest untrusted text in a table; JSON contains all of it.
 const CELL_CHARS_MAX: usize = 120;
 
+/// Longest untrusted text of a record that is shown alone; JSON contains all of it.
+pub(super) const FIELD_CHARS_MAX: usize = 10_000;
+
 /// Shown for an unknown value.
 pub(super) const UNKNOWN: &str = "?";
 
@@ -57,6 +60,16 @@ pub(super) fn cell(text: &str) -> String {
     harmless(&short)
 }
 
+/// The same for a field of a record, which may be long.
+pub(super) fn field(text: &str) -> String {
+    let mut chars = text.chars();
+    let short: String = chars.by_ref().take(FIELD_CHARS_MAX).collect();
+    match chars.count() {
+        0 => harmless(&short),
+        hidden => format!("{}… ({hidden} more characters; `--format json` shows all)", harmless(&short)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +85,7 @@ mod tests {
         assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{202e}d"), r"a\u{1b}[2Jb\r\nc\u{202e}d");
         assert_eq!(harmless("über 5 €"), "über 5 €");
         assert_eq!(cell(&"x".repeat(200)).chars().count(), 121);
+        assert_eq!(field("a\u{7}b"), r"a\u{7}b");
+        assert!(field(&"x".repeat(70_000)).ends_with("x… (60000 more characters; `--format json` shows all)"));
     }
 }

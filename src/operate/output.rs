@@ -139,28 +139,40 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Columns two spaces apart.
+/// Columns two spaces apart. The last cell of a row is not padded: it may be as long as a message.
 fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |cell: &String| cell.chars().count();
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
-        for (index, cell) in row.iter().enumerate() {
-            let width = cell.chars().count();
+        let padded = row.split_last().map_or(&[][..], |(_, padded)| padded);
+        for (index, cell) in padded.iter().enumerate() {
             match widths.get_mut(index) {
-                Some(widest) => *widest = width.max(*widest),
-                None => widths.push(width),
+                Some(widest) => *widest = width(cell).max(*widest),
+                None => widths.push(width(cell)),
             }
         }
     }
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    let mut text = String::new();
+    for row in rows {
+        let begin = text.len();
+        for (index, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if index.saturating_add(1) < row.len() {
+                // Not by `{:width$}`, which panics from 65,536 on.
+                let missing = widths.get(index).map_or(0, |widest| widest.saturating_sub(width(cell)));
+                text.extend(std::iter::repeat_n(' ', missing.saturating_add(2)));
+            }
+        }
+        let line = text.get(begin..).map_or(0, |line| line.trim_end().len());
+        text.truncate(begin.saturating_add(line));
+        text.push('\n');
+    }
+    text
 }
 
 /// Prints one record, as `rows` or as a JSON object.
 pub(super) fn print_record(format: Format, json: &Value, rows: &[Vec<String>]) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), error: None };
+    let mut out = Out::stdout()?;
     out.write(&match format {
         Format::Json => format!("{json:#}\n"),
         Format::Table => aligned(rows),
@@ -215,6 +227,13 @@ mod tests {
             "NAME       LETTERS\nlong name  9\nb          1\n\nThat is all.\n"
         );
         assert_eq!(listed(Format::Table, &[]), "That is all.\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_printed_whole() {
+        let long = "x".repeat(70_000);
+        let rows = [vec![long.clone(), "b".to_owned()], vec!["a".to_owned(), long.clone()]];
+        assert_eq!(aligned(&rows), format!("{long}  b\na{}  {long}\n", " ".repeat(69_999)));
     }
 
     #[test]

@@ -129,6 +129,41 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_of_any_size_is_shown_or_cut_and_whole_in_json() {
+    let world = quiet_world().await;
+    // From 65,536 characters on, a width is more than the formatting of the standard library takes.
+    for length in [10_000, 10_001, 65_535, 65_536, 200_000, 3_000_000] {
+        let (id, body) = (format!("text-{length}"), "x".repeat(length));
+        bury(&world, &id, body.as_bytes(), "no").await;
+        let shown = dlq(&world, &["show", &id]).await;
+        assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""), "{length}");
+        let line = shown.out.lines().find_map(|line| line.strip_prefix("body ")).expect("body").trim();
+        let whole = match length {
+            10_000 => line == body,
+            _ => line.ends_with(&format!("x… ({} more characters; `--format json` shows all)", length - 10_000)),
+        };
+        assert!(whole && line.len() < 10_100, "{length}: {} bytes", line.len());
+        assert_eq!(dlq(&world, &["show", &id, "--format", "json"]).await.done()["body"], json!(body));
+    }
+    world.broker.publish("", DEAD, &[0xff; 70_000], Some("bytes"), &[]).await;
+    let shown = dlq(&world, &["show", "bytes"]).await;
+    assert!(shown.out.contains("… (base64; 60000 more bytes; `--format json` shows all)"), "{:?}", shown.code);
+    // Headers are long texts from outside too, and so are the names of headers and the ids, up to 255 bytes.
+    let (name, id) = ("n".repeat(255), "i".repeat(255));
+    let (long, headers_of) = ("y".repeat(100_000), |name| vec![("x-error", "no"), (name, "1")]);
+    world.broker.publish("", DEAD, b"{}", Some("header"), &[("x-error", &long), ("x-other", "1")]).await;
+    world.broker.publish("", DEAD, b"{}", Some(&id), &headers_of(&name)).await;
+    for id in ["header", &id] {
+        let shown = dlq(&world, &["show", id]).await;
+        assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
+        assert!(shown.out.len() < 30_000, "{} bytes", shown.out.len());
+    }
+    let listed = dlq(&world, &["list"]).await;
+    assert_eq!((listed.code, listed.err.as_str()), (Some(0), ""));
+    assert!(listed.out.lines().all(|line| line.chars().count() < 600), "{listed:?}");
+}
+
+#[tokio::test]
 async fn what_the_broker_gave_up_by_itself_tells_its_reason_and_its_time() {
     let world = quiet_world().await;
     // A queue of its own that lets messages die of age into the dead letters, as the broker does at its limits.
