@@ -7,6 +7,7 @@
 
 mod dead_letter;
 mod dlq;
+mod export;
 mod failure;
 mod healthcheck;
 mod humanize;
@@ -15,7 +16,9 @@ mod outbox;
 mod output;
 mod pages;
 mod progress;
+mod purge;
 mod redrive;
+mod tally;
 
 use std::future::Future;
 use std::io::Write as _;

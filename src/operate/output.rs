@@ -135,6 +135,25 @@ impl<W: Write> List<W> {
     }
 }
 
+/// JSON objects, one per line.
+pub(super) struct Lines(Out<Stdout>);
+
+impl Lines {
+    pub(super) fn begin() -> io::Result<Self> {
+        Ok(Self(Out::stdout()?))
+    }
+
+    /// Whether more can be written.
+    pub(super) fn write(&mut self, object: &Value) -> bool {
+        self.0.write(&format!("{object}\n"));
+        self.0.error.is_none()
+    }
+
+    pub(super) fn end(self) -> io::Result<()> {
+        self.0.end()
+    }
+}
+
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }

@@ -17,7 +17,7 @@ fn event(user: Uuid) -> Vec<u8> {
 }
 
 /// Many dead letters, each of another user.
-async fn bury_many(world: &World, count: usize) {
+pub async fn bury_many(world: &World, count: usize) {
     let (_connection, channel) = world.broker.channel().await;
     channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.expect("confirms");
     let mut confirms = Vec::new();
@@ -55,7 +55,7 @@ async fn a_hundred_dead_letters_make_a_hundred_wallets_while_the_wallet_role_wor
     let _wallet = world.start(Role::Wallet).await;
     bury_many(&world, 100).await;
     let redriven = dlq(&world, &["redrive", "--format", "json"]).await.done();
-    assert_eq!(redriven, json!({"dryRun": false, "redriven": 100, "notFound": [], "left": 0}));
+    assert_eq!(redriven, json!({"dryRun": false, "redriven": 100, "messages": 100, "notFound": [], "left": 0}));
     wallets_are(&world, 100).await;
     assert_eq!(world.broker.depth(DEAD).await, Some(0));
     let nothing = dlq(&world, &["redrive"]).await;
@@ -88,9 +88,11 @@ async fn the_named_ones_go_and_all_others_stay_in_their_order() {
     world.broker.publish("", DEAD, b"bare", None, &[]).await;
     let arguments = ["redrive", "c", "c", "twin", "nobody", "body:9b828d53402d6e33", "--format", "json"];
     let dry = dlq(&world, &[&arguments[..], &["--dry-run"]].concat()).await;
-    assert_eq!(dry.json(), json!({"dryRun": true, "redriven": 4, "notFound": ["nobody"], "left": 8}));
+    // Two messages with one id are one dead letter.
+    let counts = |dry_run: bool, left: u32| json!({"dryRun": dry_run, "redriven": 3, "messages": 4, "notFound": ["nobody"], "left": left});
+    assert_eq!(dry.json(), counts(true, 8));
     let redriven = dlq(&world, &arguments).await;
-    assert_eq!(redriven.json(), json!({"dryRun": false, "redriven": 4, "notFound": ["nobody"], "left": 4}));
+    assert_eq!(redriven.json(), counts(false, 4));
     assert_eq!((dry.code, redriven.code), (Some(1), Some(1)));
     assert!(redriven.err.contains("no dead letter with id nobody"), "{redriven:?}");
     assert_eq!(drained(&world, DEAD).await, ["a", "b", "d", "e"]);
