@@ -7,6 +7,7 @@
 
 mod dead_letter;
 mod dlq;
+mod export;
 mod failure;
 mod healthcheck;
 mod humanize;
@@ -15,7 +16,9 @@ mod outbox;
 mod output;
 mod pages;
 mod progress;
+mod purge;
 mod redrive;
+mod tally;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -95,6 +98,12 @@ pub fn healthcheck(layers: Layers) -> Result<ExitStatus, ExitError> {
 /// Prints `text` to standard output. A reader that closes it early, as `head` does, is not an error.
 pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
     output::print_text(text).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints the help or the version that clap has rendered.
+pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
+    output::print_rendered(rendered).map_err(Failure::Output)?;
     Ok(ExitStatus::Success)
 }
 

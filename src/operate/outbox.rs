@@ -97,7 +97,7 @@ async fn open(connector: &Connector) -> Result<PgOutboxBacklog, Failure> {
 
 async fn status(connector: &Connector, format: Format) -> Outcome {
     let backlog = open(connector).await?.status().await.map_err(failed)?;
-    let mut list = List::begin(format, "refusals", &["EVENTS", "ATTEMPTS", "NEXT ATTEMPT", "BROKER ERROR"]);
+    let mut list = List::begin(format, "refusals", &["EVENTS", "ATTEMPTS", "NEXT ATTEMPT", "BROKER ERROR"])?;
     for refusal in &backlog.refusals {
         let json = json!({
             "error": refusal.error, "events": refusal.events, "attemptsMax": refusal.attempts_max,

@@ -9,14 +9,14 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::config::ProcessConfig;
+use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, migrate};
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
 use crate::infra::{security, telemetry};
-use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, chain};
+use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, Role, chain};
 use crate::roles::parts::{RoleContext, metrics_http};
 use crate::roles::process_metrics;
 use crate::runtime::{ChildSpec, Escalation, Signals, Stop, SupervisorActor, bind};
@@ -37,9 +37,9 @@ pub fn init_crypto() -> Result<(), ExitError> {
 }
 
 /// Applies the migrations, and does not retry.
-pub(super) fn migrate_once(config: &ProcessConfig, migrations: Migrations) -> Result<(), ExitError> {
-    with_logger(config, |logger, io| {
-        let migrated = io.block_on(migrate(&connector(config, io.handle())?, migrations));
+pub(super) fn migrate_once(config: &MigrationConfig, migrations: Migrations) -> Result<(), ExitError> {
+    with_logger(&config.log, config.role, |logger, io| {
+        let migrated = io.block_on(migrate(&connector(&config.database, io.handle())?, migrations));
         migrated.map(|migrated| log_migrations(logger, &migrated)).map_err(|e| migration_failed(&e))
     })
 }
@@ -50,18 +50,19 @@ pub(super) fn serve(
     migrations: Migrations,
     assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
 ) -> Result<(), ExitError> {
-    with_logger(config, |logger, io| {
+    with_logger(&config.log, config.role, |logger, io| {
         actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle()))
     })
 }
 
 /// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns.
 fn with_logger(
-    config: &ProcessConfig,
+    log: &LogConfig,
+    role: Role,
     body: impl FnOnce(&Logger, &Runtime) -> Result<(), ExitError>,
 ) -> Result<(), ExitError> {
     init_crypto()?;
-    let (logger, _guard) = telemetry::init(&config.log, config.role).map_err(ExitError::internal)?;
+    let (logger, _guard) = telemetry::init(log, role).map_err(ExitError::internal)?;
     let outcome = io_runtime().and_then(|io| {
         let outcome = body(&logger, &io);
         // Tasks that are still running have used up their grace period.
@@ -128,7 +129,7 @@ fn context(config: &ProcessConfig, logger: &Logger, io: &Handle) -> Result<RoleC
         logger: logger.clone(),
         health: HealthBoard::default(),
         io: io.clone(),
-        connector: connector(config, io)?,
+        connector: connector(&config.database, io)?,
         listener,
         metrics_listener,
         metrics: Metrics::try_new().map_err(|e| ExitError::internal(format!("cannot set up metrics: {e}")))?,
@@ -190,8 +191,8 @@ async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: 
     }
 }
 
-fn connector(config: &ProcessConfig, io: &Handle) -> Result<Connector, ExitError> {
-    let connector = Connector::new(&config.database, io.clone());
+fn connector(config: &DatabaseConfig, io: &Handle) -> Result<Connector, ExitError> {
+    let connector = Connector::new(config, io.clone());
     connector.map_err(|e| ExitError::internal(format!("cannot set up TLS: {e}")))
 }
 

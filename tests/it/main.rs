@@ -14,6 +14,7 @@ mod accounts_model;
 mod broker_rights;
 mod clients;
 mod concurrency;
+mod configuration;
 mod contributing;
 mod database_rights;
 mod deployment;

@@ -1,12 +1,14 @@
 //! The commands of docs/operations.md print what the page shows.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use serde_json::json;
 
+use crate::operate_dlq::{publish_dead_letter, world_with_queues};
 use crate::support::repository::text;
 use crate::support::{Client, ELLIPSIS, PATIENCE, World, eventually, walk_steps};
 
@@ -85,6 +87,23 @@ async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
     follow("outbox", &settings, &[]).await;
     follow("ledger", &settings, &[]).await;
+}
+
+#[tokio::test]
+async fn the_purge_of_the_handbook_saves_all_and_removes_the_named_one() {
+    let world = world_with_queues().await;
+    let event = uuid::Uuid::now_v7().to_string();
+    publish_dead_letter(&world, &event, b"{}", "body is not a UserRegistered event").await;
+    let saved = std::env::temp_dir().join(format!("purse-dead-letters-{}.jsonl", std::process::id()));
+    let values = [
+        ("01a206c3-0b00-7000-8000-0000000000e2", event.as_str()),
+        ("dead-letters.jsonl", saved.to_str().expect("path")),
+    ];
+    follow("purge", &world.settings(Role::Wallet), &values).await;
+    let lines = fs::read_to_string(&saved).expect("saved");
+    fs::remove_file(&saved).expect("removed");
+    assert!(lines.lines().count() == 1 && lines.contains(&event), "{lines}");
+    assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl Setting {
         self.key().replace('_', "-")
     }
 
+    /// The variable that names a file with its value, if it is a secret.
+    pub fn file_variable(&self) -> String {
+        format!("{}_FILE", self.env)
+    }
+
     /// Whether it is read from the environment only.
     pub const fn is_secret(&self) -> bool {
         matches!(self.default, Fallback::RequiredSecret | Fallback::OptionalSecret)

@@ -3,10 +3,8 @@
 //! The row is the one place for a setting's name, role, default, bounds and help; flags, file keys, `--help`, the
 //! configuration template and the documentation are generated from it. To add one, add a row and a field of a section.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -74,19 +72,6 @@ settings! {
     OTLP_URL: String = BOTH, Absent, kind::WEB_URL, "OpenTelemetry collector that receives spans over HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL: Level = BOTH, Text("info"), kind::LEVELS, "Lowest level that is logged";
     LOG_FORMAT: LogFormat = BOTH, Absent, kind::FORMATS, "Log format; if unset, pretty on a terminal and json elsewhere";
-}
-
-impl Layers {
-    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
-    /// when a section is built.
-    pub fn new(
-        role: Role,
-        folder: &Path,
-        environment: impl IntoIterator<Item = (String, String)>,
-        flags: BTreeMap<String, String>,
-    ) -> Self {
-        Self::read(ALL, role, folder, environment, flags)
-    }
 }
 
 /// What logs look like.
@@ -191,6 +176,29 @@ impl DatabaseConfig {
             lock_timeout: l.value(&DB_LOCK_TIMEOUT_MS),
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
+        })
+    }
+}
+
+/// What a migration needs: neither keys nor a broker.
+#[derive(Clone, Debug)]
+pub struct MigrationConfig {
+    /// The role whose database is migrated.
+    pub role: Role,
+    pub(crate) log: LogConfig,
+    /// The role's database.
+    pub database: DatabaseConfig,
+}
+
+impl MigrationConfig {
+    /// Builds these sections only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the sections.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| {
+            let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
+            Some(Self { role, log, database: database? })
         })
     }
 }

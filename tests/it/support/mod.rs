@@ -31,7 +31,7 @@ pub use assertions::{assert_common_headers, assert_error, assert_invalid, assert
 pub use broker::{Broker, Message};
 pub use browser::Browser;
 pub use client::{Client, PASSWORD, Response, User};
-pub use command::{CommandOutput, command, purse, run_on_terminal};
+pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_terminal};
 pub use document::Document;
 pub use lossy_proxy::LossyProxy;
 pub use panels::{Panel, draw as draw_panels};
