@@ -100,7 +100,7 @@ fn refused(error: EntryRefused) -> ApiError {
 
 fn outcome_unknown() -> ApiError {
     let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
+    ApiError::outcome_unknown(message)
 }
 
 fn api_error(error: &PostError) -> ApiError {
