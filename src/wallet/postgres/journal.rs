@@ -37,12 +37,18 @@ impl PgJournal {
 
     /// Whether a commit succeeded whose response was lost.
     async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
-        let posted = outcomes.iter().zip(drafts).find_map(|(outcome, draft)| match outcome {
+        let ids = || outcomes.iter().zip(drafts);
+        let posted = ids().find_map(|(outcome, draft)| match outcome {
             DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
             _ => None,
         });
-        // Nothing was to be written, so it does not matter.
-        let Some((user, id)) = posted else { return Ok(true) };
+        // A replay writes nothing, but its entry may exist on this server alone: the commit would have waited for a standby.
+        let replayed = ids().find_map(|(outcome, draft)| match outcome {
+            DraftOutcome::Replayed(entry) => Some((draft.user_id, entry.id)),
+            _ => None,
+        });
+        // Without entries, it does not matter.
+        let Some((user, id)) = posted.or(replayed) else { return Ok(true) };
         find_out(|| self.look_up(user, id)).await
     }
 
@@ -65,7 +71,8 @@ impl PgJournal {
                         &[&user.as_uuid(), &id.as_uuid()],
                     )
                     .await?;
-                tx.rollback().await?;
+                // Not a rollback: the commit waits for a synchronous standby, as the commit in doubt should have.
+                tx.commit().await?;
                 Ok(found.is_some())
             })
         });
