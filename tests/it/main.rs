@@ -11,6 +11,7 @@
 mod support;
 
 mod accounts_model;
+mod api_rules;
 mod broker_rights;
 mod clients;
 mod concurrency;

@@ -91,6 +91,7 @@ async fn every_answer_of_the_users_role_is_one_that_the_document_promises() {
     role.sent(401, role.request(Method::POST, login).json(&json!({"email": email, "password": "wrong"}))).await;
     role.get(200, me, token).await;
     role.get(401, me, "nonsense").await;
+    role.get(400, &format!("{me}?unknown=1"), token).await;
     role.get(404, me, &token_of(&unknown_user_id())).await;
     role.sent(200, role.request(Method::GET, "/health/live")).await;
     role.sent(200, role.request(Method::GET, "/health/ready")).await;

@@ -10,7 +10,7 @@ use crate::infra::http::{ApiError, Fields};
 use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::ready_wallet::{ReadyWallet, gated};
 use crate::wallet::http::time;
 
 /// The only currency of this service.
@@ -55,10 +55,10 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
-    Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
+    let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
         .query(balance_query, "at=yesterday")
-        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
-        .errors([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY });
+    gated(endpoint)
 }

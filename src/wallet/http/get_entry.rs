@@ -9,7 +9,7 @@ use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::ready_wallet::{ReadyWallet, gated};
 use crate::wallet::http::wire::EntryBody;
 
 /// # Errors
@@ -30,10 +30,11 @@ fn not_found() -> ApiError {
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
-    Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
+    let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
         .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
-        .errors([not_found(), provisioning(), ApiError::dependency_unavailable()])
+        .errors([not_found()]);
+    gated(endpoint)
 }

@@ -14,7 +14,7 @@ use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::ready_wallet::{ReadyWallet, gated, provisioning};
 use crate::wallet::http::wire::{EntryBody, direction_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -134,7 +134,7 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
     let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
     let handler = move |wallet, request, payload, ledger| handle(wallet, request, payload, ledger, direction);
-    Endpoint::post(path, handler, id, summary)
+    let endpoint = Endpoint::post(path, handler, id, summary)
         .tag("transactions")
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
@@ -148,5 +148,6 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
             [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
                 .map(refused),
         )
-        .errors([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
+        .errors([outcome_unknown()]);
+    gated(endpoint)
 }
