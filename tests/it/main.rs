@@ -59,6 +59,7 @@ mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
 mod releases;
+mod restore;
 mod schemathesis;
 mod settings;
 mod signed_events;

@@ -11,7 +11,7 @@ use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of};
 
@@ -36,9 +36,13 @@ async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
+    gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let query = Fields::query(request.query_string())?.read(history)?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
+    if page.entries.is_empty() {
+        gate.confirm(wallet).await?;
+    }
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
         next_cursor: page.next.map(HistoryCursor::encode),
