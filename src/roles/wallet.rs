@@ -27,7 +27,7 @@ use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::{WalletApi, document};
+use crate::wallet::http::{Gate, WalletApi, document};
 use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
@@ -90,10 +90,10 @@ fn api(
     Ok(WalletApi {
         ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
         queries: Arc::clone(&stores.queries),
-        await_wallet: Arc::new(AwaitWallet {
-            wallets: Arc::clone(&stores.wallets),
-            announcements: stores.announcements.clone(),
-        }),
+        gate: Arc::new(Gate::new(
+            AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
+            &context.metrics,
+        )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
         health: context.health.clone(),

@@ -11,6 +11,7 @@
 mod support;
 
 mod accounts_model;
+mod api_rules;
 mod broker_rights;
 mod clients;
 mod concurrency;
@@ -59,6 +60,7 @@ mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
 mod releases;
+mod restore;
 mod schemathesis;
 mod settings;
 mod signed_events;

@@ -37,14 +37,20 @@ fn fits(shown: &str, got: &str) -> bool {
 
 /// Runs the steps of a section, with these values instead of those on the page.
 async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
+    follow_in(Path::new("."), mark, settings, values).await;
+}
+
+/// The same, in a folder where the commands find their files.
+pub async fn follow_in(workplace: &Path, mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
     let steps = walk_steps(&text("docs/operations.md"), mark, "text");
     assert!(steps.iter().any(|step| step.output.is_some()), "{mark} shows no output");
     let folder = Path::new(env!("CARGO_BIN_EXE_purse")).parent().expect("folder").display().to_string();
     for step in steps {
         let mut shell = Command::new("sh");
-        shell.args(["-eu", "-c", &real(&step.commands)]).env_clear().envs(settings);
-        shell.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap_or_default()));
+        shell.args(["-eu", "-c", &real(&step.commands)]).current_dir(workplace).env_clear().envs(settings);
+        let (own, inherited) = (settings.get("PATH").cloned(), std::env::var("PATH").unwrap_or_default());
+        shell.env("PATH", format!("{folder}:{}:{inherited}", own.unwrap_or_default()));
         let ran = tokio::task::spawn_blocking(move || shell.output().expect("sh")).await.expect("thread");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.commands);

@@ -101,6 +101,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", message).retry_after_s(2)
     }
 
+    /// The outcome of a commit could not be determined; `message` says how to find out.
+    pub fn outcome_unknown(message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
+    }
+
     /// 429 with the time to wait, rounded up so that a client that waits for that long is admitted.
     pub(super) fn rate_limited(limit: RateLimit, wait: Duration) -> Self {
         let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);

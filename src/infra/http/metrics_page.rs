@@ -32,6 +32,7 @@ pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
 /// Served by [`metrics_routes`], on whichever port that is.
 pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
     Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
+        .ignores_query()
         .tag("health")
         .about("Served on `METRICS_PORT` instead of this port if that is set.")
         .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")

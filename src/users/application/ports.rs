@@ -61,6 +61,9 @@ pub enum AddUserError {
     /// The store failed; nothing was stored.
     #[error(transparent)]
     Store(#[from] DependencyError),
+    /// The connection was lost during the commit, and the store cannot be reached since.
+    #[error("outcome of the registration is unknown")]
+    OutcomeUnknown(#[source] DependencyError),
 }
 
 /// What a login is checked against.
@@ -86,7 +89,8 @@ pub struct HashRenewal {
 /// Stores users.
 #[async_trait]
 pub trait UserStore: Send + Sync {
-    /// Stores the user and the event in one database transaction.
+    /// Stores the user and the event in one database transaction. If the connection is lost during the commit, this looks
+    /// up whether it succeeded before it returns.
     async fn add(&self, registration: Registration) -> Result<(), AddUserError>;
     /// `None` if the email address has no account.
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError>;

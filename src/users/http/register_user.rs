@@ -70,10 +70,17 @@ fn email_exists() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
 }
 
+fn outcome_unknown() -> ApiError {
+    ApiError::outcome_unknown(
+        "The user may or may not have been registered. Log in to find out; if that fails with 401, register again.",
+    )
+}
+
 fn api_error(error: RegisterError) -> ApiError {
     match error {
         RegisterError::EmailExists => email_exists(),
         RegisterError::Overloaded => ApiError::overloaded(),
+        unknown @ RegisterError::OutcomeUnknown(_) => outcome_unknown().caused_by(&unknown),
         other @ (RegisterError::Store(_) | RegisterError::Hash(_) | RegisterError::Token(_)) => {
             ApiError::from_failure(&other)
         }
@@ -89,5 +96,5 @@ pub(super) fn endpoint() -> Endpoint<UsersApi> {
         .limited(|api: &UsersApi| &api.register_limit)
         .body("Registration", registration, example, &bad)
         .returns(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
-        .errors([email_exists(), ApiError::dependency_unavailable()])
+        .errors([email_exists(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

@@ -7,25 +7,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::join;
-use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use crate::infra::postgres::{Client, Database, DbError};
+use crate::infra::postgres::{Client, Database, DbError, find_out};
 use crate::kernel::{EntryId, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
 use crate::wallet::domain::{Decision, Draft, Entry, IdempotencyKey, LedgerHead, WalletState, decide_batch};
 use crate::wallet::postgres::rows;
-
-/// How long the outcome of an interrupted commit is looked up before it is reported as unknown, and the pause between
-/// two attempts.
-const LOOK_UP_MAX: Duration = Duration::from_secs(2);
-const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
 
 const STEP: &str = "wallet.ledger.post";
 
@@ -44,19 +37,19 @@ impl PgJournal {
 
     /// Whether a commit succeeded whose response was lost.
     async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
-        let posted = outcomes.iter().zip(drafts).find_map(|(outcome, draft)| match outcome {
+        let ids = || outcomes.iter().zip(drafts);
+        let posted = ids().find_map(|(outcome, draft)| match outcome {
             DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
             _ => None,
         });
-        // Nothing was to be written, so it does not matter.
-        let Some((user, id)) = posted else { return Ok(true) };
-        let give_up = Instant::now() + LOOK_UP_MAX;
-        loop {
-            match self.look_up(user, id).await {
-                Err(_) if Instant::now() < give_up => tokio::time::sleep(LOOK_UP_PAUSE).await,
-                known => return known,
-            }
-        }
+        // A replay writes nothing, but its entry may exist on this server alone: the commit would have waited for a standby.
+        let replayed = ids().find_map(|(outcome, draft)| match outcome {
+            DraftOutcome::Replayed(entry) => Some((draft.user_id, entry.id)),
+            _ => None,
+        });
+        // Without entries, it does not matter.
+        let Some((user, id)) = posted.or(replayed) else { return Ok(true) };
+        find_out(|| self.look_up(user, id)).await
     }
 
     /// Looks for one entry of the batch on another connection, under the lock of the wallet. A backend that is still
@@ -78,7 +71,8 @@ impl PgJournal {
                         &[&user.as_uuid(), &id.as_uuid()],
                     )
                     .await?;
-                tx.rollback().await?;
+                // Not a rollback: the commit waits for a synchronous standby, as the commit in doubt should have.
+                tx.commit().await?;
                 Ok(found.is_some())
             })
         });

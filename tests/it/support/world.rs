@@ -163,6 +163,30 @@ impl World {
         self.broker.publish("domain.events", "user.registered", body.as_bytes(), Some(message_id), &[]).await;
     }
 
+    /// From now on, commits to a role's database wait for a synchronous standby, which does not exist. Open sessions are
+    /// ended, so that the setting applies to the next ones.
+    pub async fn wait_for_standby(&self, role: Role) {
+        // For the whole server, but its default is `synchronous_commit = off`, which waits for nothing.
+        self.sql(role, "ALTER SYSTEM SET synchronous_standby_names = 'missing'").await;
+        self.sql(role, "SELECT pg_reload_conf()").await;
+        self.change_database(role, "SET synchronous_commit = on").await;
+    }
+
+    /// Ends the waiting commits, which then succeed, and those to come.
+    pub async fn wait_for_no_standby(&self, role: Role) {
+        self.change_database(role, "RESET synchronous_commit").await;
+    }
+
+    async fn change_database(&self, role: Role, change: &str) {
+        let script = format!(
+            "SET synchronous_commit = off;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {change}', current_database()); END $$;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        );
+        self.sql(role, &script).await;
+    }
+
     /// Runs SQL on a role's database as the superuser. Columns are separated by `|`, rows by line breaks.
     pub async fn sql(&self, role: Role, script: &str) -> String {
         let database = match role {

@@ -1,0 +1,134 @@
+//! Rules that hold on every endpoint of both roles, whatever the handler does.
+
+use purse::kernel::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Document, PASSWORD, World, assert_error, assert_invalid, assert_json_response, token_of, unknown_user_id,
+};
+
+/// Endpoints for probes, scrapers and browsers, which add parameters of their own.
+const IGNORES_QUERIES: [&str; 5] = ["/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"];
+
+/// A valid body for an endpoint that takes one.
+fn body(path: &str) -> Value {
+    match path {
+        "/v1/auth/register" => {
+            json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": PASSWORD})
+        }
+        "/v1/auth/login" => json!({"email": "ada@example.com", "password": PASSWORD}),
+        "/v1/transactions" => json!({"type": "credit", "amountMinor": 5}),
+        _ => json!({"amountMinor": 5}),
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_done() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let own = client.post(&user, "credit", 5, None).await.body["id"].as_str().expect("id").to_owned();
+    let mut tried = 0;
+    for url in [&client.users, &client.wallet] {
+        let document = Document::of(&client, url).await;
+        for (method, path, _) in document.operations() {
+            if IGNORES_QUERIES.contains(&path.as_str()) {
+                continue;
+            }
+            let real = path.replace("{id}", &own);
+            for (query, field) in [
+                ("dryRun=true", "dryRun"),
+                ("x", "x"),
+                ("x=", "x"),
+                ("=1", ""),
+                ("%64ryRun=1", "dryRun"),
+                ("amountMinor=1", "amountMinor"),
+                ("token=x", "token"),
+            ] {
+                let request = |method: Method| {
+                    let request = client.request(method.clone(), &format!("{url}{real}?{query}"));
+                    let request = request.bearer_auth(&user.token);
+                    if method == Method::POST { request.json(&body(&path)) } else { request }
+                };
+                let about = format!("{method} {path}?{query}");
+                let response = client.send(request(method.parse().expect("method"))).await;
+                assert_invalid(&response, &[field], &about);
+                if method == "GET" {
+                    let head = request(Method::HEAD).send().await.expect("a response");
+                    assert_eq!(head.status(), 400, "HEAD of {about}");
+                }
+                tried += 1;
+            }
+            let undecodable = client.request(method.parse().expect("method"), &format!("{url}{real}?x=1&x=2&y"));
+            let response = client.send(undecodable.bearer_auth(&user.token).json(&body(&path))).await;
+            assert_invalid(&response, &["x", "x", "y"], &format!("{method} {path}: every problem"));
+        }
+    }
+    assert!(tried >= 9 * 7, "{tried}");
+    assert_eq!(client.balance(&user).await, 5);
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "1");
+    assert_eq!(world.sql(Role::Users, "SELECT count(*) FROM users").await, "1");
+}
+
+#[tokio::test]
+async fn an_empty_query_is_no_parameter() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    for query in ["?", "?&", "?&&"] {
+        let url = format!("{}/v1/transactions/credit{query}", client.wallet);
+        let request = client.request(Method::POST, &url).bearer_auth(&user.token).json(&json!({"amountMinor": 5}));
+        let response = client.send(request).await;
+        assert_eq!(response.status, 201, "{query}: {response:?}");
+        let me = client.request(Method::GET, &format!("{}/v1/users/me{query}", client.users));
+        assert_eq!(client.send(me.bearer_auth(&user.token)).await.status, 200, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_query_parameter_comes_after_path_method_token_limit_and_gate_and_before_the_body() {
+    let world = World::new().await;
+    let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_REGISTER_MAX", "1")];
+    let (users, wallet) =
+        tokio::join!(world.start_with(Role::Users, &limited), world.start_with(Role::Wallet, &limited));
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    let without_wallet = token_of(&unknown_user_id());
+    let (users, wallet) = (client.users.clone(), client.wallet.clone());
+    let send = async |method: Method, url: String, token: &str| {
+        let request = client.request(method, &format!("{url}?x=1")).bearer_auth(token).body("not JSON");
+        client.send(request).await
+    };
+    assert_error(&send(Method::GET, format!("{wallet}/v1/nothing"), &user.token).await, 404, "NOT_FOUND", "path");
+    let method = send(Method::PUT, format!("{wallet}/v1/balance"), &user.token).await;
+    assert_error(&method, 405, "METHOD_NOT_ALLOWED", "method");
+    let credit = format!("{wallet}/v1/transactions/credit");
+    assert_error(&send(Method::POST, credit.clone(), "nonsense").await, 401, "UNAUTHORIZED", "token");
+    let register = format!("{users}/v1/auth/register");
+    assert_error(&send(Method::POST, register, "").await, 429, "RATE_LIMITED", "limit");
+    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/wallet/status"] {
+        let gate = send(Method::GET, format!("{wallet}{path}"), &without_wallet).await;
+        assert_error(&gate, 503, "WALLET_PROVISIONING", path);
+    }
+    let gate = send(Method::POST, credit.clone(), &without_wallet).await;
+    assert_error(&gate, 503, "WALLET_PROVISIONING", "gate");
+    assert_invalid(&send(Method::POST, credit.clone(), &user.token).await, &["x"], "before the body is read");
+    assert_error(&send(Method::POST, credit, &user.token).await, 429, "RATE_LIMITED", "it is counted");
+}
+
+#[tokio::test]
+async fn probes_metrics_and_documents_ignore_queries() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for url in [&client.users, &client.wallet] {
+        for path in IGNORES_QUERIES.iter().chain(&["/docs/page.css"]) {
+            for method in [Method::GET, Method::HEAD] {
+                let sent = client.request(method.clone(), &format!("{url}{path}?format=prometheus&_=1")).send().await;
+                assert_eq!(sent.expect("a response").status(), 200, "{method} {url}{path}");
+            }
+        }
+    }
+    let live = client.send(client.request(Method::GET, &format!("{}/health/live?x", client.users))).await;
+    assert_json_response(&live, "live");
+}
