@@ -35,6 +35,7 @@ mod http_refusals;
 mod http_shutdown;
 mod layers;
 mod lifecycle;
+mod log_backpressure;
 mod log_secrets;
 mod login_limits;
 mod main_job;

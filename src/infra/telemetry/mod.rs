@@ -1,4 +1,5 @@
-//! Logs: one JSON object per line on stdout, from our code and from every dependency, none lost at an orderly exit. And
+//! Logs: one JSON object per line on stdout, from our code and from every dependency, none lost at an orderly
+//! exit, and none that makes a request wait. And
 //! spans, where a collector is configured.
 
 mod drain;
@@ -7,5 +8,5 @@ mod pretty;
 mod spans;
 mod stdout;
 
-pub(crate) use drain::init;
+pub(crate) use drain::{LogCounts, init};
 pub use spans::{Span, SpanName, Spans, SpansError};
