@@ -1,4 +1,5 @@
 //! Standard output that takes nothing, and standard error likewise: requests, probes and shutdown do not depend on either.
+//! And libraries that write too much.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -323,4 +324,30 @@ async fn no_record_is_lost_at_a_stop_while_the_log_is_read_slowly() {
     let missing: Vec<String> = ids.map(|n| format!("slow-{n}")).filter(|id| !logged.contains(id.as_str())).collect();
     assert_eq!(missing, Vec::<String>::new());
     assert_eq!(lines.last().expect("a line")["msg"], "stopped");
+}
+
+#[tokio::test]
+async fn a_message_that_a_library_repeats_is_logged_once_per_minute() {
+    let world = World::new().await;
+    let wrong = world.broker.url().replace("guest:guest@", "guest:wrong@");
+    let changed = [("RABBITMQ_URL", wrong.as_str()), ("LOG_LEVEL", "info")];
+    let roles = [world.spawn(Role::Users, &changed).await, world.spawn(Role::Wallet, &changed).await];
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    for process in roles {
+        let log = process.log();
+        let is_ours = |line: &&Value| line["target"].as_str().is_some_and(|target| target.starts_with("purse::"));
+        let (ours, theirs): (Vec<&Value>, Vec<&Value>) = log.iter().partition(is_ours);
+        assert!(theirs.len() <= 8, "{} lines of libraries: {theirs:#?}", theirs.len());
+        // The reason is logged, and again in the second minute, with the number of those between.
+        let refused = |line: &&&Value| line["msg"].as_str().is_some_and(|message| message.contains("ACCESS_REFUSED"));
+        assert!(theirs.iter().any(|line| refused(&line)), "{theirs:#?}");
+        let suppressed: u64 = theirs.iter().filter_map(|line| line["suppressed"].as_u64()).sum();
+        let counted = Scrape::of(&process.url()).await.number("purse_log_records_suppressed_total");
+        assert!(
+            suppressed > 20 && counted >= Some(f64::from(u32::try_from(suppressed).expect("small"))),
+            "{counted:?}"
+        );
+        let away = "a dependency is unavailable; retrying until it is back";
+        assert!(ours.iter().any(|line| line["msg"] == away), "{ours:#?}");
+    }
 }

@@ -10,6 +10,7 @@ use crate::infra::config::{LogConfig, LogFormat};
 use crate::infra::system::System;
 use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::infra::telemetry::pretty::Pretty;
+use crate::infra::telemetry::repeats::{RepeatFilter, SuppressedCount};
 use crate::infra::telemetry::stdout::{DroppedCount, StdoutWriter, buffered_stdout};
 use crate::kernel::{Clock, Role};
 
@@ -23,11 +24,12 @@ const PANIC_FLUSH: Duration = Duration::from_secs(1);
 pub(crate) struct LogGuard {
     queue: Option<slog_async::AsyncGuard>,
     writer: StdoutWriter,
+    suppressed: SuppressedCount,
 }
 
 impl LogGuard {
     pub(crate) fn counts(&self) -> LogCounts {
-        LogCounts { dropped: self.writer.dropped() }
+        LogCounts { dropped: self.writer.dropped(), suppressed: self.suppressed.clone() }
     }
 
     /// Completes when everything is written, which is never if standard output takes nothing.
@@ -56,12 +58,18 @@ impl Drop for LogGuard {
 #[derive(Clone)]
 pub(crate) struct LogCounts {
     dropped: DroppedCount,
+    suppressed: SuppressedCount,
 }
 
 impl LogCounts {
     /// Records lost because standard output took no more.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.get()
+    }
+
+    /// Records in which a library repeated itself.
+    pub(crate) fn suppressed(&self) -> u64 {
+        self.suppressed.get()
     }
 }
 
@@ -88,8 +96,10 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
         .overflow_strategy(OverflowStrategy::Block)
         .thread_name("log".into())
         .build_with_guard();
-    // The filter is before the queue, so that a suppressed record costs nothing.
-    let drain = LevelFilter { inner: queue, level: config.level };
+    // The filters are before the queue, so that a suppressed record costs little.
+    let repeats = RepeatFilter::new(queue);
+    let suppressed = repeats.suppressed();
+    let drain = LevelFilter { inner: repeats, level: config.level };
     let root = Logger::root(drain.ignore_res(), values);
     // Never reset: a dependency's thread that logs after a reset would panic.
     slog_scope::set_global_logger(root.clone()).cancel_reset();
@@ -99,7 +109,7 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
         let place = panic.location().map(ToString::to_string);
         slog::error!(hook, "panicked"; "error" => panic.payload_as_str(), "at" => place);
     }));
-    Ok((root, LogGuard { queue: Some(queue_guard), writer }))
+    Ok((root, LogGuard { queue: Some(queue_guard), writer, suppressed }))
 }
 
 /// What lines look like.

@@ -5,6 +5,7 @@
 mod drain;
 mod level_filter;
 mod pretty;
+mod repeats;
 mod spans;
 mod stdout;
 
