@@ -14,7 +14,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, migrate};
 use crate::infra::system::random_fraction;
-use crate::infra::telemetry::Spans;
+use crate::infra::telemetry::{LogCounts, Spans};
 use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, Role, chain};
 use crate::roles::parts::{RoleContext, metrics_http};
@@ -23,6 +23,8 @@ use crate::runtime::{ChildSpec, Escalation, Signals, Stop, SupervisorActor, bind
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
+/// How long `migrate` waits at its end for its log to be written.
+const LOG_GRACE: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the database at start-up.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
@@ -38,7 +40,7 @@ pub fn init_crypto() -> Result<(), ExitError> {
 
 /// Applies the migrations, and does not retry.
 pub(super) fn migrate_once(config: &MigrationConfig, migrations: Migrations) -> Result<(), ExitError> {
-    with_logger(&config.log, config.role, |logger, io| {
+    with_logger(&config.log, config.role, LOG_GRACE, |logger, io, _, _| {
         let migrated = io.block_on(migrate(&connector(&config.database, io.handle())?, migrations));
         migrated.map(|migrated| log_migrations(logger, &migrated)).map_err(|e| migration_failed(&e))
     })
@@ -50,25 +52,27 @@ pub(super) fn serve(
     migrations: Migrations,
     assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
 ) -> Result<(), ExitError> {
-    with_logger(&config.log, config.role, |logger, io| {
-        actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle()))
+    with_logger(&config.log, config.role, config.shutdown_grace, |logger, io, log, signals| {
+        let listening = Signals::listen(io.handle());
+        let signals =
+            signals.insert(listening.map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?);
+        actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle(), signals, log))
     })
 }
 
-/// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns.
+/// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns,
+/// unless standard output does not take them within the grace period, or until a second signal.
 fn with_logger(
     log: &LogConfig,
     role: Role,
-    body: impl FnOnce(&Logger, &Runtime) -> Result<(), ExitError>,
+    grace: Duration,
+    body: impl FnOnce(&Logger, &Runtime, LogCounts, &mut Option<Signals>) -> Result<(), ExitError>,
 ) -> Result<(), ExitError> {
     init_crypto()?;
-    let (logger, _guard) = telemetry::init(log, role).map_err(ExitError::internal)?;
-    let outcome = io_runtime().and_then(|io| {
-        let outcome = body(&logger, &io);
-        // Tasks that are still running have used up their grace period.
-        io.shutdown_background();
-        outcome
-    });
+    let io = io_runtime()?;
+    let (logger, mut log) = telemetry::init(log, role).map_err(ExitError::internal)?;
+    let mut signals = None;
+    let outcome = body(&logger, &io, log.counts(), &mut signals);
     match &outcome {
         Ok(()) => info!(logger, "stopped"),
         Err(e) if e.status == ExitStatus::InternalError => {
@@ -76,7 +80,22 @@ fn with_logger(
         }
         Err(e) => error!(logger, "stopped: manual intervention required"; "error" => %e),
     }
+    io.block_on(async {
+        tokio::select! {
+            () = log.finish() => {}
+            () = time_is_up(signals, grace) => {}
+        }
+    });
+    // Tasks that are still running have used up their grace period.
+    io.shutdown_background();
     outcome
+}
+
+async fn time_is_up(signals: Option<Signals>, grace: Duration) {
+    match signals {
+        Some(mut signals) => signals.time_is_up(grace).await,
+        None => tokio::time::sleep(grace).await,
+    }
 }
 
 fn io_runtime() -> Result<Runtime, ExitError> {
@@ -90,8 +109,9 @@ async fn live(
     assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
     logger: &Logger,
     io: &Handle,
+    signals: &mut Signals,
+    log: LogCounts,
 ) -> Result<(), ExitError> {
-    let mut signals = Signals::listen().map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?;
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
         warn!(logger, "unsafe setting"; "error" => warning);
@@ -107,16 +127,16 @@ async fn live(
     let (address, metrics_address) = (address_of(&context.listener), context.metrics_listener.as_ref().map(address_of));
     let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
     let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
-    process_metrics::register(&metrics, config.role, &children, &health);
+    process_metrics::register(&metrics, config.role, &children, &health, log);
     let (supervisor, escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
     let supervisor = supervisor.start();
     if let Some(address) = metrics_address {
         info!(logger, "listening for metrics"; "address" => address);
     }
     info!(logger, "listening"; "address" => address);
-    let outcome = until_stopped(&mut signals, escalated, config.shutdown_grace, logger).await;
+    let outcome = until_stopped(signals, escalated, config.shutdown_grace, logger).await;
     health.change(|health| health.stopping = true);
-    stop(&supervisor, &mut signals, config.shutdown_grace, logger).await;
+    stop(&supervisor, signals, config.shutdown_grace, logger).await;
     spans.close();
     outcome
 }

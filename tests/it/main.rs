@@ -38,6 +38,7 @@ mod http_raw;
 mod http_shutdown;
 mod layers;
 mod lifecycle;
+mod log_backpressure;
 mod log_secrets;
 mod login_limits;
 mod metrics;
