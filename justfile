@@ -1,12 +1,16 @@
 # Every command of the project. `just` lists them; `./justw` is the same on a machine without just.
 
 # The build cache is outside the checkout, so that another clone does not compile everything again.
-cache := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "purse"
-export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", cache / "target")
+# An empty variable counts as unset.
+cache := if env("XDG_CACHE_HOME", "") != "" { env("XDG_CACHE_HOME") / "purse" } else { env("HOME", "/tmp") / ".cache/purse" }
+export CARGO_TARGET_DIR := if env("CARGO_TARGET_DIR", "") != "" { env("CARGO_TARGET_DIR") } else { cache / "target" }
 
 # dev/scripts/fetch-tool.sh puts tools here that the machine does not have.
 tools := cache / "tools"
 export PATH := env("PATH") + ":" + tools / "bin"
+
+# `purse-dev` and the scripts name it in their hints.
+export JUST_COMMAND := env("JUST_COMMAND", "just")
 
 purse-dev := CARGO_TARGET_DIR / "release" / "purse-dev"
 
@@ -17,10 +21,19 @@ default:
 # Start PostgreSQL, RabbitMQ and both roles; Ctrl-C stops them
 [group('run')]
 [no-exit-message]
-up: _rust servers (_first-build "release" "4")
+up: _up
+    @# Ctrl-C is meant for `purse-dev` alone: in a job of its own, so that an orderly stop is no error of `just`.
+    @if [ -t 0 ]; then set -m; {{ quote(purse-dev) }}; else exec {{ quote(purse-dev) }}; fi
+
+# Everything before the stack starts; `./justw up` starts it in its own place.
+[no-exit-message, private]
+_up: _idle _rust servers (_first-build "release" "4")
     cargo build --release --locked --workspace
-    @# On a terminal, Ctrl-C is meant for `purse-dev` alone: in a job of its own, so that an orderly stop is no error of `just`.
-    @if [ -t 0 ] && [ -t 1 ]; then set -m; {{ quote(purse-dev) }}; else exec {{ quote(purse-dev) }}; fi
+
+# A build from before this command existed returns another code.
+[no-exit-message, private]
+_idle:
+    @[ ! -x {{ quote(purse-dev) }} ] || { why=$({{ quote(purse-dev) }} check-idle 2>&1); [ $? != 69 ] || { echo "$why" >&2; exit 69; }; }
 
 # Stop an `up` that runs in another terminal
 [group('run')]
@@ -34,7 +47,7 @@ down: _built
 status: _built
     @exec {{ quote(purse-dev) }} status
 
-# Print the settings of a running `up`: eval "$(just env)"
+# Print the settings of a running `up`: eval "$(./justw env)"
 [group('run')]
 [no-exit-message]
 env: _built
@@ -98,19 +111,21 @@ lint: _rust
 
 # Inject every fault (30 minutes; Linux, as root)
 [group('check')]
+[positional-arguments]
 test-faults *words: _rust servers _faketime
-    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output {{ words }}
+    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output "$@"
 
 # Inject random faults under load; SEED=… repeats a run
 [group('check')]
-soak seconds="300": _rust servers
+soak seconds="300": (_check "seconds" seconds) _rust servers
     SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
 
 # Mutate the domain and application layers; list survivors (1 hour)
 [group('check')]
 [no-exit-message]
+[positional-arguments]
 test-mutants *words: _rust (_tool "cargo-mutants")
-    @tests/mutants.sh {{ words }}
+    @tests/mutants.sh "$@"
 
 # Test the page /docs in a real browser
 [group('check')]
@@ -128,27 +143,27 @@ test-observability: _rust servers _prometheus
 coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
-# Run one fuzz target or all, each for so many seconds
+# Run one fuzz target or all of them; 30 seconds each, unless given
 [group('check')]
 [no-exit-message]
 [positional-arguments]
-fuzz seconds="30" target="": _rust (_tool "cargo-fuzz")
+fuzz seconds="30" target="": (_check "seconds" seconds) (_check "target" target) _rust (_tool "cargo-fuzz")
     @fuzz/run.sh "$1" "$2"
 
 # Send random requests to both roles; none may return a 5xx
 [group('check')]
-fuzz-http requests="100000": _rust servers
+fuzz-http requests="100000": (_check "requests" requests) _rust servers
     PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it http_fuzz:: -- --nocapture
 
 # Test both roles against their OpenAPI documents
 [group('check')]
-schemathesis examples="50": _rust servers (_tool "schemathesis")
+schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "schemathesis")
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
 
 # Compare random request sequences with the model
 [group('check')]
-model sequences="1000": _rust servers
+model sequences="1000": (_check "sequences" sequences) _rust servers
     PROPTEST_CASES={{ sequences }} cargo test --locked --test it any_sequence_of_requests -- --nocapture
 
 # Check licences, bans and sources of the dependencies
@@ -156,7 +171,7 @@ model sequences="1000": _rust servers
 [no-exit-message]
 deny level="warn": _rust (_tool "cargo-deny")
     @cargo fetch --locked --quiet
-    @cargo deny --offline --locked --log-level {{ level }} check --hide-inclusion-graph licenses bans sources
+    @cargo deny --offline --locked --log-level {{ quote(level) }} check --hide-inclusion-graph licenses bans sources
 
 # Check the dependencies for known vulnerabilities
 [group('check')]
@@ -172,8 +187,9 @@ check-kubernetes: (_tool "kubernetes-validate")
 
 # Benchmark all (15 min) or parts: process posts reads drain logins
 [group('measure')]
-bench *parts: _rust servers _wrk
-    cargo bench --locked --bench suite -- {{ parts }}
+[positional-arguments]
+bench *parts: (_check "parts" parts) _rust servers _wrk
+    cargo bench --locked --bench suite -- "$@"
 
 # Compare one and two instances of a role (4 minutes)
 [group('measure')]
@@ -192,34 +208,34 @@ changelog: (_tool "git-cliff")
 release: _rust (_tool "git-cliff")
     @dev/scripts/release.sh
 
-[no-exit-message]
-[private]
+[no-exit-message, private]
 _rust:
     @dev/scripts/need-rust.sh
+
+# Arguments are checked before anything is installed or built.
+[no-exit-message, private]
+_check what values:
+    @dev/scripts/check-argument.sh {{ what }} {{ quote(values) }}
 
 [private]
 _first-build folder minutes why="":
     @dev/scripts/first-build.sh {{ folder }} {{ minutes }} {{ quote(why) }}
 
-[no-exit-message]
-[private]
+[no-exit-message, private]
 _tool name:
     @dev/scripts/fetch-tool.sh {{ name }}
 
-[no-exit-message]
-[private]
+[no-exit-message, private]
 _prometheus:
     @dev/scripts/prometheus.sh
 
 # The load generator of the benchmarks.
-[no-exit-message]
-[private]
+[no-exit-message, private]
 _wrk:
     @command -v wrk >/dev/null || dev/scripts/install.sh wrk
 
 # libfaketime, for the tests with wrong clocks.
-[no-exit-message]
-[private]
+[no-exit-message, private]
 _faketime:
     @[ -n "$(ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 2>/dev/null)" ] || dev/scripts/install.sh faketime
 

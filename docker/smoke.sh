@@ -21,7 +21,7 @@ check() {
   shift 3
   status=$(curl --silent --max-time 40 --output "$response" --write-out '%{http_code}' \
     --header 'content-type: application/json' "$@") ||
-    fail "$step: no response from $users or $wallet. Is the stack up? (just compose-up)"
+    fail "$step: no response from $users or $wallet. Is the stack up? (./justw compose-up)"
   [ "$status" = "$expected" ] || fail "$step: status $status instead of $expected: $(cat "$response")"
   grep -qF "$text" "$response" || fail "$step: the response does not contain $text: $(cat "$response")"
   echo "ok  $step"

@@ -20,7 +20,7 @@ fail() {
 
 need_engine() {
   docker info >/dev/null 2>&1 ||
-    fail $unavailable "Docker is not running here. Start it, or run the same stack without containers: just up"
+    fail $unavailable "Docker is not running here. Start it, or run the same stack without containers: ./justw up"
 }
 
 # Sets $compose to `docker compose` or `docker-compose`, whichever is installed.
@@ -30,7 +30,7 @@ need_compose() {
   elif command -v docker-compose >/dev/null; then
     compose=docker-compose
   else
-    fail $unavailable "neither \`docker compose\` nor \`docker-compose\` is installed. Install Docker's Compose plugin, or run: just up"
+    fail $unavailable "neither \`docker compose\` nor \`docker-compose\` is installed. Install Docker's Compose plugin, or run: ./justw up"
   fi
 }
 
@@ -61,7 +61,7 @@ generate_secrets() {
   [ ! -f "$secrets" ] || return 0
   # The servers keep the passwords of their first start, so new ones would not open existing data.
   [ -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$project")" ] ||
-    fail $bad_usage "an earlier stack left data, but .env with its passwords is missing. Restore .env, or delete the data: just compose-reset"
+    fail $bad_usage "an earlier stack left data, but .env with its passwords is missing. Restore .env, or delete the data: ./justw compose-reset"
   draft=$(umask 077 && mktemp "$secrets.XXXXXX")
   while IFS= read -r line; do
     case $line in
@@ -118,7 +118,7 @@ is_ready() {
 # give_up <why>: shows the last log lines of both roles, and fails.
 give_up() {
   (compose logs --tail=10 users wallet) >&2 || true
-  fail $unavailable "$1; the last log lines of both roles are above, all logs in: just compose-logs"
+  fail $unavailable "$1; the last log lines of both roles are above, all logs in: ./justw compose-logs"
 }
 
 # Starts everything, and reports each change of state until both roles are ready.
@@ -134,7 +134,7 @@ start() {
     waited=$(($(date +%s) - begin))
     # Checked before the states: a container that Compose may still replace is not ready yet.
     if [ -n "$starting" ] && ! kill -0 "$starting" 2>/dev/null; then
-      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, details in just compose-logs. If a port is in use, change it in .env"
+      wait "$starting" || fail $unavailable "the stack did not start; the reason is above, details in ./justw compose-logs. If a port is in use, change it in .env"
       starting=
     fi
     now=$(states)
@@ -160,7 +160,7 @@ users     http://localhost:$(setting USERS_PORT 3002)
 wallet    http://localhost:$(setting WALLET_PORT 3001)
 RabbitMQ  http://localhost:$(setting RABBITMQ_MANAGEMENT_PORT 15672)  (RABBITMQ_USER and RABBITMQ_PASSWORD of .env)
 
-just compose-smoke tests it, just compose-logs shows all logs, just compose-down stops it and keeps the data.
+./justw compose-smoke tests it, ./justw compose-logs shows all logs, ./justw compose-down stops it and keeps the data.
 EOF
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use purse::infra::config::{Flag, Layers, Setting, setting};
@@ -55,6 +56,18 @@ pub fn command() -> Command {
         )
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
+}
+
+/// Parses the arguments of this process.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
+    command().try_get_matches_from(arguments).map_err(|mut error| {
+        if error.get(ContextKind::InvalidSubcommand) == Some(&ContextValue::String("dev".to_owned())) {
+            let tip =
+                "the development stack is a program of its own: run `./justw up` in the source tree, or `purse-dev up`";
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+        error
+    })
 }
 
 /// For a command that implies its role. It reads the same files, but its settings have no flags.
@@ -214,6 +227,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_that_became_a_program_of_its_own_is_an_error_that_names_it() {
+        for arguments in [&["purse", "dev"][..], &["purse", "dev", "up"]] {
+            let error = parse(arguments.iter().map(OsString::from)).expect_err("no command").to_string();
+            assert!(error.contains("purse-dev up") && error.contains("./justw up"), "{error}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ type Outcome = Result<ExitStatus, ExitError>;
 
 fn main() -> ExitCode {
     fault::set_up();
-    let matches = match cli::command().try_get_matches() {
+    let matches = match cli::parse(std::env::args_os()) {
         Ok(matches) => matches,
         Err(e) => return usage(&e).into(),
     };

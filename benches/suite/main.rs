@@ -32,17 +32,27 @@ mod reads;
 mod report;
 mod tools;
 
+use std::process::ExitCode;
+
 use report::Report;
 use support::Outages;
 
-fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-    runtime.block_on(measure());
-}
+/// The recipe `bench` reads this line too.
+const PARTS: [&str; 5] = ["process", "posts", "reads", "drain", "logins"];
 
-async fn measure() {
+fn main() -> ExitCode {
     // Cargo passes its own arguments through.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|word| !PARTS.contains(&word.as_str())) {
+        eprintln!("there is no part `{unknown}`; choose from: {}", PARTS.join(" "));
+        return ExitCode::from(64);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    runtime.block_on(measure(&wanted));
+    ExitCode::SUCCESS
+}
+
+async fn measure(wanted: &[String]) {
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
     println!("starting PostgreSQL and RabbitMQ (about ten seconds) …");
     let servers = Outages::begin().await;

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use crate::databases::RoleDatabases;
 use crate::error::DevError;
+use crate::hints::another_command;
 use crate::ports::Ports;
+use crate::roles::Role;
 use crate::servers::ServerAddresses;
 
 pub(crate) fn table(ports: &Ports, addresses: &ServerAddresses, databases: &RoleDatabases) -> String {
     let rows = [
-        ("users API", format!("http://localhost:{}/docs", ports.users)),
-        ("wallet API", format!("http://localhost:{}/docs", ports.wallet)),
+        ("users API", format!("{}/docs", ports.url(Role::Users))),
+        ("wallet API", format!("{}/docs", ports.url(Role::Wallet))),
         (
             "RabbitMQ UI",
             format!("{}  (login {} / {})", addresses.management_url(), addresses.amqp_user, addresses.amqp_password),
@@ -33,7 +35,7 @@ pub(crate) fn session(ports: &Ports) -> String {
         r#"
   Try it: open the first address in a browser, or paste this into another terminal:
 
-USERS=http://localhost:{users} WALLET=http://localhost:{wallet}
+USERS={users} WALLET={wallet}
 EMAIL="ada-$(date +%s)@example.com"
 TOKEN=$(curl -s "$USERS/v1/auth/register" -H 'content-type: application/json' \
   -d "{{\"firstName\":\"Ada\",\"lastName\":\"Lovelace\",\"email\":\"$EMAIL\",\"password\":\"correct horse battery\"}}" |
@@ -48,11 +50,12 @@ curl -s "$WALLET/v1/balance" -H "$AUTH"
 curl -s "$WALLET/v1/transactions?limit=10" -H "$AUTH"
 
   For purse and psql in another terminal:  eval "$({own} env)"
-  Ctrl-C stops everything and keeps the data; `just reset` removes it.
+  Ctrl-C stops everything and keeps the data; `{reset}` removes it.
 "#,
-        users = ports.users,
-        wallet = ports.wallet,
+        users = ports.url(Role::Users),
+        wallet = ports.url(Role::Wallet),
         own = own.as_deref().unwrap_or("purse-dev"),
+        reset = another_command("reset"),
     )
 }
 

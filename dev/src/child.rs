@@ -6,6 +6,7 @@
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -50,7 +51,7 @@ impl ManagedChild {
     pub(crate) fn spawn(command: &mut Command, spec: &ChildSpec<'_>) -> Result<Self, DevError> {
         let log = spec.folder.join(format!("{}.log", spec.name));
         let _absent = fs::rename(&log, log.with_extension("log.1"));
-        let output = OpenOptions::new().create(true).append(true).open(&log).at(&log)?;
+        let output = OpenOptions::new().create(true).append(true).mode(0o600).open(&log).at(&log)?;
         let errors = output.try_clone().at(&log)?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
         let child = command.spawn().at(command.get_program().as_ref())?;
@@ -94,7 +95,7 @@ impl ManagedChild {
             if waited >= next_progress {
                 console.progress(&format!(
                     "{}: still starting ({} s of at most {limit} s)",
-                    self.name,
+                    self.title(),
                     waited.as_secs()
                 ));
                 next_progress += PROGRESS_EVERY;
@@ -132,7 +133,17 @@ impl ManagedChild {
     }
 
     pub(crate) fn failure(&self, problem: &str) -> DevError {
-        DevError::Unavailable(format!("{} {problem}; its last lines were:\n{}", self.name, tail(&self.log)))
+        DevError::Unavailable(format!("{} {problem}; its last lines were:\n{}", self.title(), tail(&self.log)))
+    }
+
+    fn title(&self) -> &'static str {
+        match self.name {
+            "postgres" => "PostgreSQL",
+            "rabbitmq" => "RabbitMQ",
+            "users" => "the users role",
+            "wallet" => "the wallet role",
+            other => other,
+        }
     }
 }
 

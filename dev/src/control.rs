@@ -8,9 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::console::{Console, show};
 use crate::error::DevError;
-use crate::folder::{StateFolder, holder, is_alive};
+use crate::folder::{Holder, StateFolder, already_running, holder};
+use crate::hints::another_command;
 use crate::ports::Ports;
-use crate::probe::{connect, http_status, is_broker};
+use crate::probe::{connect, http_status, is_broker, local};
+use crate::roles::Role;
 
 /// In the state folder while `up` is ready: the shell commands that `env` prints.
 pub(crate) const ENVIRONMENT_FILE: &str = "environment.sh";
@@ -28,14 +30,19 @@ pub(crate) fn down() -> Result<(), DevError> {
         show("nothing is running");
         return Ok(());
     };
-    show(&format!("stopping process {running}; this takes a few seconds"));
-    if let Some(pid) = running.parse().ok().and_then(Pid::from_raw) {
-        let _ended = kill_process(pid, Signal::TERM);
+    let pid = &running.pid;
+    if running.is_alive() {
+        show(&format!("stopping process {pid}; this takes a few seconds"));
+        if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+            let _ended = kill_process(pid, Signal::TERM);
+        }
+    } else {
+        show("`up` was killed; waiting until what it started has stopped");
     }
     let begun = Instant::now();
     while holder(&path)?.is_some() {
         if begun.elapsed() >= DOWN_TIMEOUT {
-            return Err(DevError::Unavailable(format!("process {running} does not stop; kill it and try again")));
+            return Err(DevError::Unavailable(format!("process {pid} does not stop; kill it and try again")));
         }
         thread::sleep(POLL);
     }
@@ -46,42 +53,57 @@ pub(crate) fn down() -> Result<(), DevError> {
 /// Shows what runs. Returns whether `up` and everything it started is ready.
 pub(crate) fn status() -> Result<bool, DevError> {
     let path = StateFolder::default_path();
-    let Some(pid) = holder(&path)? else {
-        show(if path.join("processes").exists() {
-            "`purse-dev up` was killed and left servers running; stop them with: just down"
+    let Some(running) = holder(&path)? else {
+        show(&if path.join("processes").exists() {
+            format!("`up` was killed and left servers running; stop them with: {}", another_command("down"))
         } else {
-            "nothing is running; start everything with: just up"
+            nothing_runs()
         });
         return Ok(false);
     };
-    if !is_alive(&pid) {
-        show("`purse-dev up` was killed; what it started is being stopped");
+    if !running.is_alive() {
+        show("`up` was killed; what it started is being stopped");
         return Ok(false);
     }
-    show(&format!("`purse-dev up` is running as process {pid}, state in {}", path.display()));
+    show(&format!("`up` is running as process {}, state in {}", running.pid, path.display()));
     let ports = Ports::remembered(&path);
-    let role = |port| http_status(port, "/health/ready") == Some(200);
+    let [users, wallet] = Role::BOTH.map(|role| ports.address(role));
+    let [postgres, broker] = [ports.postgres, ports.amqp].map(local);
+    let is_ready = |role| http_status(role, "/health/ready") == Some(200);
     let rows = [
-        ("users", ports.users, role(ports.users)),
-        ("wallet", ports.wallet, role(ports.wallet)),
-        ("PostgreSQL", ports.postgres, connect(ports.postgres).is_some()),
-        ("RabbitMQ", ports.amqp, is_broker(ports.amqp)),
+        ("users", users, is_ready(users)),
+        ("wallet", wallet, is_ready(wallet)),
+        ("PostgreSQL", postgres, connect(postgres).is_some()),
+        ("RabbitMQ", broker, is_broker(ports.amqp)),
     ];
-    for (name, port, ready) in rows {
-        show(&format!("  {name:<10}  127.0.0.1:{port:<5}  {}", if ready { "ready" } else { "not ready" }));
+    for (name, address, ready) in rows {
+        show(&format!("  {name:<10}  {address:<15}  {}", if ready { "ready" } else { "not ready" }));
     }
     Ok(rows.iter().all(|(_, _, ready)| *ready))
 }
 
-/// Removes the state folder with all data.
+fn nothing_runs() -> String {
+    format!("nothing is running; start everything with: {}", another_command("up"))
+}
+
+/// An error when `up` is running already, for `./justw up` to find that out before it builds.
+pub(crate) fn check_idle() -> Result<(), DevError> {
+    match holder(&StateFolder::default_path())?.filter(Holder::is_alive) {
+        Some(running) => Err(already_running(&running.pid)),
+        None => Ok(()),
+    }
+}
+
+/// Removes the data, and the state folder unless it has other files.
 pub(crate) fn reset() -> Result<(), DevError> {
     let path = StateFolder::default_path();
     if !path.exists() {
         show("there is nothing to remove");
         return Ok(());
     }
-    StateFolder::open(&path, &Console::listen()?)?.remove()?;
-    show(&format!("{} is removed", path.display()));
+    let is_gone = StateFolder::open(&path, &Console::listen()?)?.remove()?;
+    let kept = if is_gone { "" } else { ", except files that purse-dev did not create" };
+    show(&format!("{} is removed{kept}", path.display()));
     Ok(())
 }
 
@@ -89,8 +111,8 @@ pub(crate) fn reset() -> Result<(), DevError> {
 pub(crate) fn env() -> Result<(), DevError> {
     let path = StateFolder::default_path();
     let environment = fs::read_to_string(path.join(ENVIRONMENT_FILE)).ok();
-    match (holder(&path)?.filter(|pid| is_alive(pid)), environment) {
-        (None, _) => Err(DevError::Unavailable("nothing is running; start everything with: just up".into())),
+    match (holder(&path)?.filter(Holder::is_alive), environment) {
+        (None, _) => Err(DevError::Unavailable(nothing_runs())),
         (_, None) => Err(DevError::Unavailable("`up` is not ready; wait until it shows the addresses".into())),
         (_, Some(environment)) => {
             show(environment.trim_end());

@@ -4,6 +4,7 @@
 //! a second run over existing data changes nothing. The roles' own migrations create tables and grants.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::child::clear_environment;
@@ -40,14 +41,23 @@ impl ServerAddresses {
     /// `Setting` when the prefix is not a plain identifier, and those of [`Self::psql`].
     pub fn create_role_databases(&self, prefix: &str) -> Result<RoleDatabases, DevError> {
         check_prefix(prefix)?;
-        let names = ["users", "wallet"].map(|role| format!("{prefix}_{role}"));
-        self.psql("postgres", &names.each_ref().map(|name| creation_script(name)).concat())?;
-        let [users, wallet] = names.map(|database| RoleDatabase {
-            runtime_url: self.database_url(&format!("{database}_app"), &database),
-            migration_url: self.database_url(&format!("{database}_owner"), &database),
-            database,
+        let databases = self.role_databases(prefix);
+        let names = [&databases.users.database, &databases.wallet.database];
+        self.psql("postgres", &names.map(|name| creation_script(name)).concat())?;
+        Ok(databases)
+    }
+
+    /// What [`Self::create_role_databases`] returns, without creating anything.
+    pub(crate) fn role_databases(&self, prefix: &str) -> RoleDatabases {
+        let [users, wallet] = ["users", "wallet"].map(|role| {
+            let database = format!("{prefix}_{role}");
+            RoleDatabase {
+                runtime_url: self.database_url(&format!("{database}_app"), &database),
+                migration_url: self.database_url(&format!("{database}_owner"), &database),
+                database,
+            }
         });
-        Ok(RoleDatabases { users, wallet })
+        RoleDatabases { users, wallet }
     }
 
     /// Runs statements as the superuser and returns what they printed: one line per row, `|` between columns.
@@ -67,6 +77,8 @@ impl ServerAddresses {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C does not reach it.
+            .process_group(0)
             .spawn()
             .at(&program)?;
         if let Some(mut input) = child.stdin.take() {

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::DevError;
+use crate::hints::variable;
 
 const BREW_PREFIXES: [&str; 3] = ["/opt/homebrew", "/usr/local", "/home/linuxbrew/.linuxbrew"];
 
@@ -50,7 +51,7 @@ fn remedy() -> &'static str {
 
 fn postgres_bin_dir() -> Option<PathBuf> {
     let complete = |dir: &PathBuf| ["initdb", "postgres", "psql"].iter().all(|name| dir.join(name).is_file());
-    if let Some(named) = env::var_os("PG_BIN_DIR") {
+    if let Some(named) = variable("PG_BIN_DIR") {
         return Some(PathBuf::from(named)).filter(complete);
     }
     // PATH has a link; the other programs are beside its target.
@@ -64,7 +65,7 @@ fn postgres_bin_dir() -> Option<PathBuf> {
 }
 
 fn rabbitmq_server() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("RABBITMQ_SERVER") {
+    if let Some(named) = variable("RABBITMQ_SERVER") {
         return Some(PathBuf::from(named)).filter(|path| path.is_file());
     }
     // Debian's /usr/sbin/rabbitmq-server changes user and folder; the program behind it does neither.

@@ -4,25 +4,27 @@
 //! be taken by the next connection of a test that runs at the same moment.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
-use crate::error::{At, DevError};
-use crate::probe;
-use crate::roles::Role;
+use crate::error::DevError;
+use crate::folder::write_private;
+use crate::probe::{connect, local};
+use crate::roles::{Role, listen_address};
 
 /// Linux gives 32768 and up to outgoing connections, macOS 49152 and up.
 const CANDIDATES: Range<u16> = 20_000..32_000;
 const ATTEMPTS_MAX: usize = 200;
 
-/// All of them on 127.0.0.1.
+/// The servers listen on 127.0.0.1, the roles on `host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Ports {
+    pub host: IpAddr,
     pub users: u16,
     pub wallet: u16,
     pub postgres: u16,
@@ -38,6 +40,7 @@ impl Default for Ports {
     /// Those of the servers are not the well-known ones, so that the machine's own servers can run too.
     fn default() -> Self {
         Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             users: 3002,
             wallet: 3001,
             postgres: 55432,
@@ -57,15 +60,34 @@ impl Ports {
         }
     }
 
+    /// Where a role can be reached from this machine.
+    pub(crate) fn address(&self, role: Role) -> SocketAddr {
+        let host = match self.host {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            other => other,
+        };
+        (host, self.of(role)).into()
+    }
+
+    /// The root of a role's API.
+    pub(crate) fn url(&self, role: Role) -> String {
+        let address = self.address(role);
+        if address.ip() == Ipv4Addr::LOCALHOST {
+            return format!("http://localhost:{}", address.port());
+        }
+        format!("http://{address}")
+    }
+
     /// The ports of the last run. The roles' are the documented ones, or those that the environment sets.
     pub(crate) fn preferred(folder: &Path) -> Result<Self, DevError> {
         let [users, wallet] = [Role::Users.port()?, Role::Wallet.port()?];
         if users == wallet {
             return Err(DevError::Setting(format!(
-                "WALLET_PORT={wallet} cannot be used: the users role has that port"
+                "USERS_PORT and WALLET_PORT are both {users}; set one of them to another port"
             )));
         }
-        Ok(Self { users, wallet, ..Self::remembered(folder) })
+        Ok(Self { host: listen_address()?, users, wallet, ..Self::remembered(folder) })
     }
 
     pub(crate) fn remembered(folder: &Path) -> Self {
@@ -76,12 +98,21 @@ impl Ports {
     pub(crate) fn remember(&self, folder: &Path) -> Result<(), DevError> {
         let path = folder.join("ports.json");
         let text = serde_json::to_string(self).map_err(|error| DevError::Failed(error.to_string()))?;
-        fs::write(&path, text).at(&path)
+        write_private(&path, &text)
     }
 
     /// Random free ports for servers; no roles.
     pub(crate) fn random() -> Result<Self, DevError> {
-        let none = Self { users: 0, wallet: 0, postgres: 0, amqp: 0, management: 0, epmd: 0, distribution: 0 };
+        let none = Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            users: 0,
+            wallet: 0,
+            postgres: 0,
+            amqp: 0,
+            management: 0,
+            epmd: 0,
+            distribution: 0,
+        };
         none.with_free_servers(&Console::silent())
     }
 
@@ -124,7 +155,7 @@ fn is_free(port: u16) -> bool {
     // Some systems allow a listener on one address beside one on all addresses, so both are tried.
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
         && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
-        && probe::connect(port).is_none()
+        && connect(local(port)).is_none()
 }
 
 /// The preferred port if it is free and not in `used`, else a random free one, which is added to `used`.
@@ -167,6 +198,18 @@ mod tests {
         let users = choose(0, &mut Vec::new()).unwrap();
         let text = Ports { users, wallet, ..Ports::default() }.check_roles().unwrap_err().to_string();
         assert!(text.contains(&wallet.to_string()) && text.contains("WALLET_PORT="), "{text}");
+    }
+
+    #[test]
+    fn roles_are_reached_where_they_listen() {
+        let at = |host: &str| {
+            let ports = Ports { host: host.parse().unwrap(), ..Ports::default() };
+            (ports.address(Role::Users).to_string(), ports.url(Role::Users))
+        };
+        let local = ("127.0.0.1:3002".to_owned(), "http://localhost:3002".to_owned());
+        assert_eq!((at("127.0.0.1"), at("0.0.0.0")), (local.clone(), local));
+        let local = ("[::1]:3002".to_owned(), "http://[::1]:3002".to_owned());
+        assert_eq!((at("::1"), at("::")), (local.clone(), local));
     }
 
     #[test]

@@ -20,11 +20,8 @@ const INITDB_TIMEOUT: Duration = Duration::from_mins(2);
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Servers {
-    /// Creates the cluster if there is none, and starts the server unless it runs.
-    pub(crate) fn start_postgres(&mut self) -> Result<(), DevError> {
-        if is_running(&mut self.postgres) {
-            return Ok(());
-        }
+    /// Creates the cluster if there is none.
+    pub(crate) fn prepare_postgres(&self) -> Result<(), DevError> {
         let folder = self.postgres_folder();
         fs::create_dir_all(&folder).at(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).at(&folder)?;
@@ -36,8 +33,16 @@ impl Servers {
             self.console.progress("PostgreSQL: creating a cluster (some seconds, once)");
             self.create_cluster()?;
         }
+        Ok(())
+    }
+
+    /// Starts the server unless it runs.
+    pub(crate) fn start_postgres(&mut self) -> Result<(), DevError> {
+        if is_running(&mut self.postgres) {
+            return Ok(());
+        }
         let mut command = self.postgres_command("postgres");
-        command.arg("-D").arg(folder.join("data")).args(self.postgres_settings());
+        command.arg("-D").arg(self.postgres_folder().join("data")).args(self.postgres_settings());
         let child = ManagedChild::spawn(&mut command, &self.child_spec("postgres", self.postgres_stop_signal()))?;
         let addresses = self.addresses();
         let accepts = || addresses.psql("postgres", "SELECT 1").ok().map(drop);
@@ -57,7 +62,7 @@ impl Servers {
     fn create_cluster(&self) -> Result<(), DevError> {
         match self.initdb("C.UTF-8") {
             // Not every system has that locale; `C` with UTF8 sorts the same way.
-            Err(DevError::Unavailable(text)) if text.contains("locale") => self.initdb("C")?,
+            Err(DevError::Unavailable(text)) if text.contains("invalid locale") => self.initdb("C")?,
             other => other?,
         }
         let data = self.postgres_folder().join("data");
@@ -89,7 +94,7 @@ impl Servers {
         let mut command = Command::new(self.programs.postgres_bin.join(program));
         clear_environment(&mut command, "PG");
         // The server keeps its working folder, and its account may not enter ours.
-        command.current_dir(self.postgres_folder()).env("LC_MESSAGES", "C");
+        command.current_dir(self.postgres_folder()).env("LC_ALL", "C");
         if let Some(account) = Account::for_postgres() {
             account.apply(&mut command);
         }

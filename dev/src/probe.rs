@@ -10,18 +10,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const STATUS_LINE_BYTES_MAX: u64 = 64;
 
-pub(crate) fn connect(port: u16) -> Option<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_TIMEOUT).ok()?;
+/// The port on the loopback address.
+pub(crate) fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+pub(crate) fn connect(address: SocketAddr) -> Option<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).ok()?;
     stream.set_write_timeout(Some(RESPONSE_TIMEOUT)).ok()?;
     Some(stream)
 }
 
 /// The status of a GET, `None` without a response.
-pub(crate) fn http_status(port: u16, path: &str) -> Option<u16> {
-    let mut stream = connect(port)?;
+pub(crate) fn http_status(address: SocketAddr, path: &str) -> Option<u16> {
+    let mut stream = connect(address)?;
     // In one write: a server may respond and close after the first packet.
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut head = Vec::new();
     let _short = stream.take(STATUS_LINE_BYTES_MAX).read_to_end(&mut head);
@@ -35,7 +40,7 @@ fn status_in(head: &str) -> Option<u16> {
 /// Whether a broker responds to the AMQP 0-9-1 header with a method frame, which `connection.start` is.
 pub(crate) fn is_broker(port: u16) -> bool {
     let exchange = || {
-        let mut stream = connect(port)?;
+        let mut stream = connect(local(port))?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").ok()?;
         let mut frame_type = [0_u8; 1];
         stream.read_exact(&mut frame_type).ok()?;

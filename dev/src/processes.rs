@@ -38,10 +38,28 @@ fn from_stat(stat: &str) -> Option<Process> {
 fn from_fields(line: &str) -> Option<Process> {
     let mut fields = line.split_whitespace();
     let pid = fields.next()?.parse().ok()?;
-    if fields.next()?.starts_with(['Z', 'X']) {
+    if has_ended(fields.next()?) {
         return None;
     }
     Some(Process { pid, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+}
+
+/// When a process that has not ended started, in the system's own unit. With the process id it identifies a process.
+pub(crate) fn start_of(pid: &str) -> Option<String> {
+    if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
+        let (state, rest) = stat.rsplit_once(") ")?.1.split_once(' ')?;
+        // Field 22 of proc(5), counted from the fourth.
+        return rest.split(' ').nth(18).filter(|_| !has_ended(state)).map(str::to_owned);
+    }
+    let listed = Command::new("ps").args(["-o", "stat=,lstart=", "-p", pid]).env("LC_ALL", "C").output().ok()?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let (state, started) = text.trim().split_once(' ')?;
+    (!has_ended(state)).then(|| started.trim().to_owned())
+}
+
+/// Of a process that its parent has not reaped yet.
+fn has_ended(state: &str) -> bool {
+    state.starts_with(['Z', 'X'])
 }
 
 /// Those of the process, its group and all their descendants that have not ended.
@@ -92,6 +110,20 @@ mod tests {
     fn this_test_is_in_the_table_with_its_parent() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(table().iter().any(|process| process.pid == own && process.parent > 0));
+    }
+
+    #[test]
+    fn only_a_process_that_exists_has_a_start() {
+        let own = std::process::id().to_string();
+        assert!(start_of(&own).is_some_and(|started| started == start_of(&own).unwrap()));
+        // Process ids end at 4194304 on Linux and at 99998 on macOS.
+        assert_eq!(start_of("2000000000"), None);
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id().to_string();
+        while start_of(&pid).is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::child::{ManagedChild, clear_environment, is_running};
 use crate::error::{At, DevError};
 use crate::folder::Afterwards;
-use crate::probe::{connect, http_status, is_broker};
+use crate::probe::{connect, http_status, is_broker, local};
 use crate::servers::{ServerAddresses, Servers};
 
 const READY_TIMEOUT: Duration = Duration::from_mins(2);
@@ -50,7 +50,7 @@ impl Servers {
     /// Waits until the node accepts AMQP connections and its management API responds.
     pub(crate) fn wait_for_rabbitmq(&mut self) -> Result<(), DevError> {
         let (amqp, management) = (self.ports.amqp, self.ports.management);
-        let is_ready = || is_broker(amqp) && http_status(management, "/") == Some(200);
+        let is_ready = || is_broker(amqp) && http_status(local(management), "/") == Some(200);
         let Some(child) = self.rabbitmq.as_mut() else { return Ok(()) };
         child.wait(READY_TIMEOUT, &self.console, |_| is_ready().then_some(()))
     }
@@ -83,7 +83,7 @@ impl Servers {
         command.arg0(folder.join("epmd")).args(["-port", &port.to_string(), "-address", "127.0.0.1"]);
         command.current_dir(&folder);
         let child = ManagedChild::spawn(&mut command, &self.child_spec("epmd", Signal::KILL))?;
-        self.epmd.insert(child).wait(EPMD_TIMEOUT, &self.console, |_| connect(port).map(drop))
+        self.epmd.insert(child).wait(EPMD_TIMEOUT, &self.console, |_| connect(local(port)).map(drop))
     }
 
     fn rabbitmq_command(&self, program: &Path) -> Command {

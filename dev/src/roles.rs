@@ -1,12 +1,15 @@
 //! Both roles as child processes, with the settings that point them at the private servers.
 //!
-//! A setting of the person's own environment reaches the roles too; only the addresses of the private servers replace it.
+//! A setting of the person's own environment reaches the roles too, except the addresses of the private servers and what
+//! is meant for another program or cannot work for two roles on one machine.
 
 use std::env;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Seek};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -15,6 +18,7 @@ use crate::child::{ChildSpec, ManagedChild, tail};
 use crate::console::{Console, show};
 use crate::databases::RoleDatabases;
 use crate::error::{At, DevError};
+use crate::hints::variable;
 use crate::keys::Keys;
 use crate::ports::Ports;
 use crate::probe::http_status;
@@ -23,8 +27,8 @@ use crate::servers::ServerAddresses;
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// A log file that has been shown up to here is emptied, because `up` may run for days.
 const LOG_BYTES_MAX: u64 = 16 << 20;
-/// Where the environment does not set them: only this machine can connect, and a walk-through meets no rate limit.
-const DEFAULTS: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
+/// Where the environment does not set them: a walk-through meets no rate limit.
+const DEFAULTS: [(&str, &str); 2] = [("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -64,6 +68,18 @@ fn parse_port(variable: &str, default: u16, value: &str) -> Result<u16, DevError
     }
 }
 
+/// `HOST`, by default the loopback address. Some shells set it to the name of the machine, which is not meant for us.
+pub(crate) fn listen_address() -> Result<IpAddr, DevError> {
+    parse_host(&env::var("HOST").unwrap_or_default())
+}
+
+fn parse_host(value: &str) -> Result<IpAddr, DevError> {
+    let Ok(host) = value.trim().parse() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
+    TcpListener::bind((host, 0))
+        .map(|_free| host)
+        .map_err(|error| DevError::Setting(format!("HOST={value} cannot be used: {error}")))
+}
+
 /// How an operator's command reaches the same databases, broker and keys.
 pub(crate) fn connection_settings(
     ports: &Ports,
@@ -85,8 +101,8 @@ pub(crate) fn connection_settings(
 }
 
 /// The value in the environment, else ours.
-fn set_or(variable: &str, ours: &str) -> String {
-    env::var(variable).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| ours.to_owned())
+fn set_or(name: &str, ours: &str) -> String {
+    variable(name).and_then(|value| value.into_string().ok()).unwrap_or_else(|| ours.to_owned())
 }
 
 /// The binary of the roles: the one that was named, else `purse` beside this binary.
@@ -102,10 +118,57 @@ pub(crate) fn find_purse(named: Option<PathBuf>) -> Result<PathBuf, DevError> {
     )))
 }
 
+/// `purse` with the settings of the stack, and the arguments that come before `--role`.
+fn role_command(
+    purse: &Path,
+    arguments: &[&str],
+    role: Role,
+    ports: &Ports,
+    settings: &[(&'static str, String)],
+) -> Command {
+    let mut command = Command::new(purse);
+    command.args(arguments).args(["--role", role.name()]);
+    if variable("PURSE_CONFIG_DIR").is_none() {
+        command.env_remove("PURSE_CONFIG_DIR");
+        if Path::new("config").is_dir() {
+            command.args(["--config-dir", "config"]);
+        }
+    }
+    command.envs(settings.iter().map(|(name, value)| (*name, value)));
+    command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));
+    command.env("HOST", ports.host.to_string()).env("APP_ENV", "development");
+    // One port for both roles.
+    command.env_remove("METRICS_PORT");
+    command
+}
+
+/// An error with everything that both roles refuse about their settings, before anything is started.
+pub(crate) fn check_settings(purse: &Path, ports: &Ports, settings: &[(&'static str, String)]) -> Result<(), DevError> {
+    let mut problems: Vec<String> = Vec::new();
+    let mut outcome = Ok(());
+    for role in Role::BOTH {
+        let mut command = role_command(purse, &["check-config"], role, ports, settings);
+        // Ctrl-C does not reach it.
+        let output = command.stdin(Stdio::null()).process_group(0).output().at(purse)?;
+        if !output.status.success() {
+            for line in String::from_utf8_lossy(&output.stderr).lines() {
+                if !problems.iter().any(|known| known == line) {
+                    problems.push(line.to_owned());
+                }
+            }
+            outcome = Err(output.status);
+        }
+    }
+    outcome.map_err(|status| match status.code() {
+        Some(64) => DevError::Setting(format!("the roles refuse their settings:\n{}", problems.join("\n"))),
+        _ => DevError::Failed(format!("`purse check-config` ended ({status}):\n{}", problems.join("\n"))),
+    })
+}
+
 #[derive(Debug)]
 struct RunningRole {
     role: Role,
-    port: u16,
+    address: SocketAddr,
     child: ManagedChild,
     log_path: PathBuf,
     log: BufReader<File>,
@@ -126,31 +189,25 @@ impl Roles {
     ) -> Result<Self, DevError> {
         let mut roles = Vec::new();
         for role in Role::BOTH {
-            let mut command = Command::new(purse);
-            command.args(["--role", role.name()]);
-            if env::var_os("PURSE_CONFIG_DIR").is_none() && Path::new("config").is_dir() {
-                command.args(["--config-dir", "config"]);
-            }
+            let mut command = role_command(purse, &[], role, ports, settings);
             if std::io::stdout().is_terminal() {
                 // The role writes to a file, which `up` copies to the terminal.
                 command.args(["--log-format", "pretty"]).env("CLICOLOR_FORCE", "1");
             }
-            command.envs(settings.iter().map(|(name, value)| (*name, value)));
-            command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));
             let mark = format!("{} --role {}", purse.display(), role.name());
             let spec = ChildSpec { name: role.name(), folder, mark, stop: Signal::TERM };
             let child = ManagedChild::spawn(&mut command, &spec)?;
             let log_path = folder.join(format!("{}.log", role.name()));
             let log = BufReader::new(File::options().read(true).write(true).open(&log_path).at(&log_path)?);
-            roles.push(RunningRole { role, port: ports.of(role), child, log_path, log, line: Vec::new() });
+            roles.push(RunningRole { role, address: ports.address(role), child, log_path, log, line: Vec::new() });
         }
         Ok(Self(roles))
     }
 
     /// Waits until both return 200 on `/health/ready`.
     pub(crate) fn wait_ready(&mut self, console: &Console) -> Result<(), DevError> {
-        for RunningRole { port, child, .. } in &mut self.0 {
-            let is_ready = || http_status(*port, "/health/ready") == Some(200);
+        for RunningRole { address, child, .. } in &mut self.0 {
+            let is_ready = || http_status(*address, "/health/ready") == Some(200);
             child.wait(READY_TIMEOUT, console, |_| is_ready().then_some(())).map_err(|error| match error {
                 DevError::Unavailable(text) => DevError::Failed(text),
                 interrupted => interrupted,
@@ -173,7 +230,7 @@ impl Roles {
 
     /// Shows the lines that the roles have logged since the last call.
     pub(crate) fn show_new_lines(&mut self) {
-        let colour = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
+        let colour = std::io::stdout().is_terminal() && variable("NO_COLOR").is_none();
         for running in &mut self.0 {
             while matches!(running.log.read_until(b'\n', &mut running.line), Ok(1..)) && running.line.ends_with(b"\n") {
                 show(&prefixed(running.role, String::from_utf8_lossy(&running.line).trim_end(), colour));
@@ -211,6 +268,29 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn only_an_address_of_this_machine_is_listened_on() {
+        for (value, host) in [("", "127.0.0.1"), ("my-laptop", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")] {
+            assert_eq!(parse_host(value).unwrap().to_string(), host, "{value}");
+        }
+        // Reserved for documentation.
+        assert!(matches!(parse_host("192.0.2.1"), Err(DevError::Setting(text)) if text.starts_with("HOST=192.0.2.1 ")));
+    }
+
+    /// Stubs `purse` with a script that refuses what the real one would not be given.
+    #[test]
+    fn the_roles_are_asked_about_their_settings_and_a_shared_problem_is_reported_once() {
+        let purse = crate::folder::tests::fresh_path();
+        let script = "#!/bin/sh\necho \"$1 $2 $3 $HOST $APP_ENV\" >&2\necho 'purse: KEY: is short' >&2\nexit 64\n";
+        std::fs::write(&purse, script).unwrap();
+        std::fs::set_permissions(&purse, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let refused = check_settings(&purse, &Ports::default(), &[]);
+        std::fs::remove_file(&purse).unwrap();
+        let Err(DevError::Setting(text)) = refused else { panic!("{refused:?}") };
+        let lines = ["users", "wallet"].map(|role| format!("check-config --role {role} 127.0.0.1 development"));
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [&lines[0], "purse: KEY: is short", &lines[1]]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::DevError;
 use crate::folder::Afterwards;
 use crate::locate::Programs;
 use crate::ports::Ports;
-use crate::probe::connect;
+use crate::probe::{connect, local};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSED_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,6 +135,8 @@ impl Servers {
     /// Starts both and returns when both are ready.
     pub(crate) fn start(&mut self) -> Result<(), DevError> {
         let (begun, console) = (Instant::now(), self.console.clone());
+        // Before anything runs that would have to be stopped when this fails.
+        self.prepare_postgres()?;
         console.progress(&format!("RabbitMQ: starting on port {} (about 10 s)", self.ports.amqp));
         self.launch_rabbitmq()?;
         let (port, folder) = (self.ports.postgres, self.folder.display());
@@ -144,6 +146,12 @@ impl Servers {
         self.wait_for_rabbitmq()?;
         console.progress(&format!("RabbitMQ: ready after {:.1} s", begun.elapsed().as_secs_f64()));
         Ok(())
+    }
+
+    /// Those that were started and have not been reported as ended.
+    pub(crate) fn started(&self) -> Vec<&'static str> {
+        let slots = [("PostgreSQL", &self.postgres), ("RabbitMQ", &self.rabbitmq)];
+        slots.into_iter().filter(|(_, slot)| slot.is_some()).map(|(name, _)| name).collect()
     }
 
     pub(crate) fn addresses(&self) -> ServerAddresses {
@@ -189,7 +197,7 @@ impl Servers {
     fn wait_until_closed(&self, server: Server) {
         let port = if server == Server::Postgres { self.ports.postgres } else { self.ports.amqp };
         let begun = Instant::now();
-        while connect(port).is_some() && begun.elapsed() < CLOSED_TIMEOUT {
+        while connect(local(port)).is_some() && begun.elapsed() < CLOSED_TIMEOUT {
             thread::sleep(CLOSED_POLL);
         }
     }

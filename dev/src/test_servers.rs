@@ -104,7 +104,8 @@ mod tests {
     use super::*;
     use crate::console::show;
     use crate::folder::tests::fresh_path;
-    use crate::probe::connect;
+    use crate::folder::{MARKER, created};
+    use crate::probe::{connect, local};
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
@@ -144,11 +145,14 @@ mod tests {
         let started = lines.find_map(|line| line.strip_prefix("started ").map(str::to_owned)).unwrap();
         let [postgres, amqp, folder] = started.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{started}") };
         let ports: [u16; 2] = [postgres.parse().unwrap(), amqp.parse().unwrap()];
-        assert!(ports.iter().all(|port| connect(*port).is_some()));
+        assert!(ports.iter().all(|port| connect(local(*port)).is_some()));
+        let unknown = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let unknown: Vec<_> = unknown.filter(|name| name != MARKER && !created().any(|known| known == *name)).collect();
+        assert_eq!(unknown, [""; 0], "`reset` would leave these");
         run.kill().unwrap();
         run.wait().unwrap();
         let begun = Instant::now();
-        while Path::new(folder).exists() || ports.iter().any(|port| connect(*port).is_some()) {
+        while Path::new(folder).exists() || ports.iter().any(|port| connect(local(*port)).is_some()) {
             assert!(begun.elapsed() < TIMEOUT, "{folder} is still there, or a server still listens");
             std::thread::sleep(Duration::from_millis(50));
         }

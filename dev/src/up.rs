@@ -14,7 +14,7 @@ use crate::error::DevError;
 use crate::folder::{Afterwards, StateFolder, write_private};
 use crate::keys::Keys;
 use crate::ports::Ports;
-use crate::roles::{Roles, connection_settings, find_purse};
+use crate::roles::{Roles, check_settings, connection_settings, find_purse};
 use crate::servers::{Durability, Servers};
 
 const DATABASE_PREFIX: &str = "purse";
@@ -33,40 +33,58 @@ pub(crate) fn run(purse: Option<PathBuf>) -> Result<(), DevError> {
     let ports = ports.with_free_servers(&console)?;
     ports.remember(folder.path())?;
     let servers = Servers::locate(folder.path(), ports, Durability::Stock, Afterwards::Keep, &console)?;
+    let keys = Keys::load_or_generate(folder.path())?;
+    let (addresses, databases) = (servers.addresses(), servers.addresses().role_databases(DATABASE_PREFIX));
+    let settings = connection_settings(&ports, &addresses, &databases, &keys);
+    check_settings(&purse, &ports, &settings)?;
     folder.start_watchdog(Afterwards::Keep)?;
-    let mut stack = Stack { purse, ports, servers, roles: None };
+    let mut stack = Stack { purse, ports, settings, servers, roles: None };
     let outcome = stack.run(folder.path(), &console);
     if let Err(DevError::Unavailable(text) | DevError::Failed(text)) = &outcome {
         // All of it is the last line of the output, where it is found: the stop takes seconds.
         console.progress(text.split(';').next().unwrap_or_default());
     }
-    console.progress("stopping both roles, PostgreSQL and RabbitMQ (some seconds; Ctrl-C again kills them at once)");
+    let running = stack.running();
+    if !running.is_empty() {
+        console.progress(&format!("stopping {running} (some seconds; Ctrl-C again kills everything at once)"));
+    }
     let _absent = fs::remove_file(&environment);
     folder.stop_all(&console, || stack.roles.iter_mut().for_each(Roles::show_new_lines));
     drop(stack);
-    console.progress("everything has stopped; the data is kept");
+    if !running.is_empty() {
+        console.progress("everything has stopped; the data is kept");
+    }
     outcome
 }
 
 struct Stack {
     purse: PathBuf,
     ports: Ports,
+    settings: Vec<(&'static str, String)>,
     servers: Servers,
     roles: Option<Roles>,
 }
 
 impl Stack {
+    /// The names of what was started, for a sentence.
+    fn running(&self) -> String {
+        let roles = self.roles.as_ref().map(|_| "both roles");
+        let names: Vec<&str> = roles.into_iter().chain(self.servers.started()).collect();
+        match names.as_slice() {
+            [first @ .., second, last] => [first, &[&format!("{second} and {last}")]].concat().join(", "),
+            few => few.concat(),
+        }
+    }
+
     fn run(&mut self, folder: &Path, console: &Console) -> Result<(), DevError> {
         self.servers.start()?;
         let addresses = self.servers.addresses();
         let databases = addresses.create_role_databases(DATABASE_PREFIX)?;
-        let keys = Keys::load_or_generate(folder)?;
-        let settings = connection_settings(&self.ports, &addresses, &databases, &keys);
         console.progress("users and wallet: applying migrations and starting (about 2 s)");
-        let roles = self.roles.insert(Roles::start(&self.purse, folder, &self.ports, &settings)?);
+        let roles = self.roles.insert(Roles::start(&self.purse, folder, &self.ports, &self.settings)?);
         roles.wait_ready(console)?;
         console.progress("users and wallet: ready");
-        let environment = banner::environment(&settings, &self.purse, &addresses.postgres_bin_dir)?;
+        let environment = banner::environment(&self.settings, &self.purse, &addresses.postgres_bin_dir)?;
         write_private(&folder.join(ENVIRONMENT_FILE), &environment)?;
         show(&banner::table(&self.ports, &addresses, &databases));
         show(&banner::session(&self.ports));

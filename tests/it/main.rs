@@ -60,6 +60,7 @@ mod provisioning;
 mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
+mod recipes;
 mod releases;
 mod restore;
 mod schemathesis;

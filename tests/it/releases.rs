@@ -163,7 +163,13 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
     // The first version lists features only: nothing in it was released before, so nothing has been fixed.
     clone.releases("0.1.0", &["- wallet: Keep money"]);
     clone.refuses(0, "no commits since v0.1.0");
-    for invisible in ["docs: explain more", "feat(dev): start faster", "wip(wallet): half a feature"] {
+    for invisible in [
+        "docs: explain more",
+        "feat(dev): start faster",
+        "refactor(dev)!: move it",
+        "feat(http): sort handlers",
+        "wip(wallet): half a feature",
+    ] {
         clone.commit(invisible);
     }
     clone.refuses(0, "no commit since v0.1.0 is visible to users");
@@ -182,6 +188,7 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
     );
     // Before 1.0 a breaking change is a minor version; its entry says what to do.
     clone.commit("refactor(config)!: rename a setting\n\nBREAKING CHANGE: write the new name");
+    clone.commit("refactor(dev)!: rename the folder\n\nBREAKING CHANGE: remove it by hand");
     clone.releases("0.3.0", &["- **Breaking:** config: Rename a setting. Write the new name"]);
 
     let tags = clone.git(&["tag", "--list"]);

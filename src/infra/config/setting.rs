@@ -247,7 +247,9 @@ impl TokenConfig {
             let key = l.optional(setting)?;
             let bytes = key.expose().len();
             if bytes < KEY_BYTES_MIN {
-                let weak = format!("has {bytes} bytes; under {KEY_BYTES_MIN} it can be guessed offline from any token");
+                let plural = if bytes == 1 { "" } else { "s" };
+                let weak =
+                    format!("has {bytes} byte{plural}; under {KEY_BYTES_MIN} it can be guessed offline from any token");
                 match env {
                     AppEnv::Production => {
                         l.problem_with(setting, format!("{weak}. Generate one with `openssl rand -base64 48`."));
