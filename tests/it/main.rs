@@ -34,6 +34,7 @@ mod http_queries;
 mod http_raw;
 mod http_refusals;
 mod http_shutdown;
+mod key_rotation;
 mod layers;
 mod lifecycle;
 mod log_secrets;

@@ -149,7 +149,7 @@ async fn a_dead_letter_of_any_size_is_shown_or_cut_and_whole_in_json() {
         assert!(whole && line.len() < 10_100, "{length}: {} bytes", line.len());
         assert_eq!(dlq(&world, &["show", &id, "--format", "json"]).await.done()["body"], json!(body));
     }
-    world.broker.publish("", DEAD, &[0xff; 70_000], Some("bytes"), &[]).await;
+    world.broker.publish("", DEAD, &vec![0xff; 70_000], Some("bytes"), &[]).await;
     let shown = dlq(&world, &["show", "bytes"]).await;
     assert!(shown.out.contains("… (base64; 60000 more bytes; `--format json` shows all)"), "{:?}", shown.code);
     // Headers are long texts from outside too, and so are the names of headers and the ids, up to 255 bytes.
