@@ -20,7 +20,8 @@ fn command() -> Command {
         .about("Run PostgreSQL, RabbitMQ and both roles on this machine, for development")
         .after_help(
             "Without a command it does what `up` does. State is in /var/tmp/purse-<uid>; PURSE_DEV_DIR names another \
-             folder.\nExit codes: 0 done or stopped on request, 1 `status`: not everything is ready, 64 a setting cannot be \
+             folder. The roles run with APP_ENV=development and listen on 127.0.0.1, whatever the shell has: \
+             PURSE_DEV_APP_ENV sets another APP_ENV, HOST=0.0.0.0 lets other machines connect.\nExit codes: 0 done or stopped on request, 1 `status`: not everything is ready, 64 a setting cannot be \
              used, 69 a server, port or folder is not available, 70 a role ended.",
         )
         .arg(purse)

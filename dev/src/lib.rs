@@ -16,6 +16,7 @@ mod control;
 mod databases;
 mod error;
 mod folder;
+mod foreign;
 mod keys;
 mod locate;
 mod ports;

@@ -1,6 +1,7 @@
 //! Both roles as child processes, with the settings that point them at the private servers.
 //!
-//! A setting of the person's own environment reaches the roles too; only the addresses of the private servers replace it.
+//! A setting of the shell's environment reaches the roles too, except what replaces it: the addresses of the private
+//! servers, and what is in [`foreign`].
 
 use std::env;
 use std::fs::File;
@@ -15,6 +16,7 @@ use crate::child::{ChildSpec, ManagedChild, tail};
 use crate::console::{Console, show};
 use crate::databases::RoleDatabases;
 use crate::error::{At, DevError};
+use crate::foreign;
 use crate::keys::Keys;
 use crate::ports::Ports;
 use crate::probe::http_status;
@@ -23,8 +25,8 @@ use crate::servers::ServerAddresses;
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// A log file that has been shown up to here is emptied, because `up` may run for days.
 const LOG_BYTES_MAX: u64 = 16 << 20;
-/// Where the environment does not set them: only this machine can connect, and a walk-through meets no rate limit.
-const DEFAULTS: [(&str, &str); 3] = [("HOST", "127.0.0.1"), ("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
+/// Where the environment does not set them: a walk-through meets no rate limit.
+const DEFAULTS: [(&str, &str); 2] = [("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -77,8 +79,8 @@ pub(crate) fn connection_settings(
         ("WALLET_DATABASE_URL", databases.wallet.runtime_url.clone()),
         ("WALLET_MIGRATION_DATABASE_URL", databases.wallet.migration_url.clone()),
         ("RABBITMQ_URL", addresses.amqp_url("/")),
-        ("JWT_PRIVATE_KEY", set_or("JWT_PRIVATE_KEY", &keys.access)),
-        ("INTERNAL_JWT_PRIVATE_KEY", set_or("INTERNAL_JWT_PRIVATE_KEY", &keys.events)),
+        ("JWT_PRIVATE_KEY", key_or("JWT_PRIVATE_KEY", &keys.access)),
+        ("INTERNAL_JWT_PRIVATE_KEY", key_or("INTERNAL_JWT_PRIVATE_KEY", &keys.events)),
         ("USERS_PORT", ports.users.to_string()),
         ("WALLET_PORT", ports.wallet.to_string()),
     ]
@@ -87,6 +89,11 @@ pub(crate) fn connection_settings(
 /// The value in the environment, else ours.
 fn set_or(variable: &str, ours: &str) -> String {
     env::var(variable).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| ours.to_owned())
+}
+
+/// The key in the environment, unless it cannot be one, else ours.
+fn key_or(variable: &str, ours: &str) -> String {
+    env::var(variable).ok().filter(|key| foreign::is_key(key)).unwrap_or_else(|| ours.to_owned())
 }
 
 /// The binary of the roles: the one that was named, else `purse` beside this binary.
@@ -123,7 +130,10 @@ impl Roles {
         folder: &Path,
         ports: &Ports,
         settings: &[(&'static str, String)],
+        console: &Console,
     ) -> Result<Self, DevError> {
+        let replaced = foreign::replaced();
+        replaced.iter().filter_map(|one| one.notice.as_deref()).for_each(|notice| console.progress(notice));
         let mut roles = Vec::new();
         for role in Role::BOTH {
             let mut command = Command::new(purse);
@@ -134,6 +144,12 @@ impl Roles {
             if std::io::stdout().is_terminal() {
                 // The role writes to a file, which `up` copies to the terminal.
                 command.args(["--log-format", "pretty"]).env("CLICOLOR_FORCE", "1");
+            }
+            for one in &replaced {
+                match &one.value {
+                    Some(value) => command.env(one.name, value),
+                    None => command.env_remove(one.name),
+                };
             }
             command.envs(settings.iter().map(|(name, value)| (*name, value)));
             command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));

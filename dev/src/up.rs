@@ -63,7 +63,7 @@ impl Stack {
         let keys = Keys::load_or_generate(folder)?;
         let settings = connection_settings(&self.ports, &addresses, &databases, &keys);
         console.progress("users and wallet: applying migrations and starting (about 2 s)");
-        let roles = self.roles.insert(Roles::start(&self.purse, folder, &self.ports, &settings)?);
+        let roles = self.roles.insert(Roles::start(&self.purse, folder, &self.ports, &settings, console)?);
         roles.wait_ready(console)?;
         console.progress("users and wallet: ready");
         let environment = banner::environment(&settings, &self.purse, &addresses.postgres_bin_dir)?;
