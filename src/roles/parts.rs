@@ -17,6 +17,7 @@ use crate::infra::http::{
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
+use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::telemetry::Spans;
 use crate::kernel::Role;
 use crate::runtime::{
@@ -118,6 +119,11 @@ pub(super) fn housekeeper(context: &RoleContext, sweeps: Vec<Arc<dyn Sweep>>) ->
     ChildSpec::new("housekeeper", move |lifeline| {
         HousekeeperActor::new(sweeps.clone(), metrics.clone(), lifeline).start()
     })
+}
+
+/// The signatures of events: the users role signs, the wallet role verifies.
+pub(super) fn event_signatures(process: &ProcessConfig) -> EventSignatures {
+    EventSignatures::new(&process.tokens.internal_key, process.tokens.previous_internal_key.as_ref())
 }
 
 /// The page `/docs` of a role, which links to that of the other role.

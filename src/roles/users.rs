@@ -11,11 +11,10 @@ use crate::infra::config::UsersConfig;
 use crate::infra::http::{ByClient, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
-use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
-use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
     DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
@@ -145,7 +144,7 @@ fn outbox_poller(
     let process = &config.process;
     let deps = Arc::new(OutboxPollerDeps {
         broker: Broker::new(&process.amqp, context.io.clone()),
-        signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
+        signatures: Arc::new(event_signatures(process)),
         outbox: Arc::new(PgOutbox::new(relay, Arc::new(System))),
         poll_interval: config.outbox_poll_interval,
         batch_max: config.outbox_batch_max,

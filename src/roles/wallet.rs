@@ -10,10 +10,9 @@ use crate::infra::config::WalletConfig;
 use crate::infra::http::{BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
-use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
 use crate::kernel::Role;
-use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
@@ -140,7 +139,7 @@ fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: Provi
     let deps = Arc::new(ProvisionConsumerDeps {
         broker,
         reader: DeliveryReader {
-            signatures: Arc::new(EventSignatures::new(&config.process.tokens.internal_key)),
+            signatures: Arc::new(event_signatures(&config.process)),
             require_signed: config.require_signed_events,
             ladder,
         },

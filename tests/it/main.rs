@@ -36,6 +36,7 @@ mod http_posts;
 mod http_queries;
 mod http_raw;
 mod http_shutdown;
+mod key_rotation;
 mod layers;
 mod lifecycle;
 mod log_backpressure;

@@ -139,7 +139,7 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
 async fn a_dead_letter_of_any_size_is_shown_or_cut_and_whole_in_json() {
     let world = world_with_queues().await;
     // From 65,536 characters on, a width is more than the formatting of the standard library takes.
-    for length in [10_000, 10_001, 65_535, 65_536, 200_000, 3_000_000] {
+    for length in [65_536, 10_000, 10_001, 65_535, 200_000, 3_000_000] {
         let (id, body) = (format!("text-{length}"), "x".repeat(length));
         publish_dead_letter(&world, &id, body.as_bytes(), "no").await;
         let shown = dlq(&world, &["show", &id]).await;
@@ -152,7 +152,7 @@ async fn a_dead_letter_of_any_size_is_shown_or_cut_and_whole_in_json() {
         assert!(whole && line.len() < 10_100, "{length}: {} bytes", line.len());
         assert_eq!(dlq(&world, &["show", &id, "--format", "json"]).await.done()["body"], json!(body));
     }
-    world.broker.publish("", DEAD, &[0xff; 70_000], Some("bytes"), &[]).await;
+    world.broker.publish("", DEAD, &vec![0xff; 70_000], Some("bytes"), &[]).await;
     let shown = dlq(&world, &["show", "bytes"]).await;
     assert!(shown.out.contains("… (base64; 60000 more bytes; `--format json` shows all)"), "{:?}", shown.code);
     // Headers are long texts from outside too, and so are the names of headers and the ids, up to 255 bytes.

@@ -38,6 +38,7 @@ settings! {
     JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
     INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
+    INTERNAL_JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key for events, accepted for verification only during key rotation";
     REQUIRE_SIGNED_EVENTS: bool = WALLET, Absent, kind::BOOL, "Reject unsigned events; if unset, true in production and false elsewhere (invalid signatures are always rejected)";
     ACCESS_TOKEN_TTL: Duration = USERS, Text("1h"), kind::WHOLE_SECONDS, "Lifetime of an access token";
     RATE_LIMIT_ENABLED: bool = BOTH, Text("true"), kind::BOOL, "Enforce rate limits";
@@ -233,6 +234,8 @@ pub struct TokenConfig {
     pub previous_access_key: Option<Secret>,
     /// Signs and verifies events between the roles.
     pub internal_key: Secret,
+    /// Verifies events too, during key rotation.
+    pub previous_internal_key: Option<Secret>,
 }
 
 /// Shorter HS256 keys are a warning in development and an error in production.
@@ -262,12 +265,17 @@ impl TokenConfig {
         let access_key = key(&JWT_PRIVATE_KEY);
         let previous_access_key = key(&JWT_PRIVATE_KEY_PREVIOUS);
         let internal_key = key(&INTERNAL_JWT_PRIVATE_KEY);
-        if internal_key.is_some() && (internal_key == access_key || internal_key == previous_access_key) {
-            let why =
-                "must differ from the keys of access tokens: otherwise anyone who has a token key can forge events";
-            l.problem_with(&INTERNAL_JWT_PRIVATE_KEY, why);
+        let previous_internal_key = key(&INTERNAL_JWT_PRIVATE_KEY_PREVIOUS);
+        for (setting, key) in
+            [(&INTERNAL_JWT_PRIVATE_KEY, &internal_key), (&INTERNAL_JWT_PRIVATE_KEY_PREVIOUS, &previous_internal_key)]
+        {
+            if key.is_some() && (*key == access_key || *key == previous_access_key) {
+                let why =
+                    "must differ from the keys of access tokens: otherwise anyone who has a token key can forge events";
+                l.problem_with(setting, why);
+            }
         }
-        Some(Self { access_key: access_key?, previous_access_key, internal_key: internal_key? })
+        Some(Self { access_key: access_key?, previous_access_key, internal_key: internal_key?, previous_internal_key })
     }
 }
 

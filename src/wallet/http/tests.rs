@@ -76,7 +76,12 @@ impl WalletStore for ReadyWallets {
 /// Status and body of the response to a request with a valid token.
 async fn respond(error: PostError, class: FailureClass, request: TestRequest) -> (u16, serde_json::Value) {
     let secret = || Secret::new("a key of more than thirty-two bytes");
-    let tokens = TokenConfig { access_key: secret(), previous_access_key: None, internal_key: secret() };
+    let tokens = TokenConfig {
+        access_key: secret(),
+        previous_access_key: None,
+        internal_key: secret(),
+        previous_internal_key: None,
+    };
     let signer = TokenSigner::new(&tokens, std::time::Duration::from_mins(1));
     let token = signer.sign(UserId::from_uuid(Uuid::from_u128(7)), Timestamp::now()).expect("a token");
     let limit = RateLimit { max: std::num::NonZeroU32::MIN, window: std::time::Duration::from_secs(1) };
