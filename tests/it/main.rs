@@ -11,6 +11,7 @@
 mod support;
 
 mod accounts_model;
+mod broker_faults;
 mod broker_rights;
 mod clients;
 mod concurrency;

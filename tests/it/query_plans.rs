@@ -83,7 +83,7 @@ async fn grown_users(world: &World) {
 }
 
 /// Has the server log the plan of each statement of both roles; nobody else's is logged.
-async fn explain_from_now_on(world: &World) {
+pub async fn explain_from_now_on(world: &World) {
     for role in Role::ALL {
         let database = match role {
             Role::Users => &world.databases.users.database,
@@ -102,7 +102,7 @@ async fn explain_from_now_on(world: &World) {
 }
 
 /// The plans in the server's log after its first `from` bytes, by the name that their statements begin with.
-fn plans_after(world: &World, from: usize) -> BTreeMap<String, Vec<Value>> {
+pub fn plans_after(world: &World, from: usize) -> BTreeMap<String, Vec<Value>> {
     let log = std::fs::read(&world.addresses.postgres_log).expect("the server's log");
     let log = String::from_utf8_lossy(&log[from..]).into_owned();
     let mut plans = BTreeMap::<String, Vec<Value>>::new();

@@ -4,12 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_rs::TokioRuntime;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::infra::amqp::error::AmqpError;
+use crate::infra::amqp::socket::Socket;
 use crate::infra::config::AmqpConfig;
 use crate::kernel::Secret;
 
@@ -45,11 +47,48 @@ pub(crate) struct Broker {
     io: Handle,
 }
 
-/// An open connection with one channel. It is closed, without waiting for the broker, when the last clone is dropped.
+/// An open connection with one channel. It is closed in the background when the last clone is dropped, so a step that
+/// fails or times out leaves no connection.
 #[derive(Clone)]
 pub(crate) struct BrokerConnection {
-    connection: Arc<Connection>,
+    open: Arc<OpenConnection>,
     channel: Channel,
+}
+
+struct OpenConnection {
+    connection: Arc<Connection>,
+    socket: Arc<Socket>,
+    io: Handle,
+}
+
+impl OpenConnection {
+    /// Closes the connection, and does not depend on the broker's reply: after [`CLOSE_TIMEOUT`] the socket is shut down.
+    fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (connection, socket) = (Arc::clone(&self.connection), Arc::clone(&self.socket));
+        async move {
+            // An error means that it is closed already.
+            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "purse is done".into())).await;
+            socket.shut_down();
+        }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        // Not through lapin's own drop, which waits until no reply is pending.
+        drop(self.io.spawn(self.close()));
+    }
+}
+
+/// Shuts the socket down unless the connection on it is handed over.
+struct Opening(Option<Arc<Socket>>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            socket.shut_down();
+        }
+    }
 }
 
 impl Broker {
@@ -73,11 +112,17 @@ impl Broker {
             FrameSize::Small => Some(SMALL_FRAME_BYTES),
         };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let socket = Arc::new(Socket::default());
+        let mut opening = Opening(Some(Arc::clone(&socket)));
+        let opened = Arc::clone(&socket);
+        let open = async move |uri: AMQPUri, io: TokioRuntime| Ok(opened.open(&uri, &io, REPLY_TIMEOUT).await?);
         // The shared IO runtime, not the caller's thread: other work there must not delay heartbeats.
-        let runtime = async_rs::Runtime::tokio_with_handle(self.io.clone());
-        let connection = reply(STEP, Connection::connect_uri_with_runtime(uri, properties, runtime)).await?;
-        let channel = reply("opening a channel", connection.create_channel()).await?;
-        Ok(BrokerConnection { connection: Arc::new(connection), channel })
+        let runtime = TokioRuntime::tokio_with_handle(self.io.clone());
+        let connection = reply(STEP, Connection::connector(uri, runtime, open, properties)).await?;
+        opening.0 = None;
+        let open = Arc::new(OpenConnection { connection: Arc::new(connection), socket, io: self.io.clone() });
+        let channel = reply("opening a channel", open.connection.create_channel()).await?;
+        Ok(BrokerConnection { open, channel })
     }
 }
 
@@ -88,20 +133,18 @@ impl BrokerConnection {
 
     /// Whether the connection and its channel are open, as far as this side knows.
     pub(crate) fn is_open(&self) -> bool {
-        self.connection.status().connected() && self.channel.status().connected()
+        self.open.connection.status().connected() && self.channel.status().connected()
     }
 
     /// Whether the broker blocks publishing because of a memory or disk alarm. Keep such a connection: a new one would
     /// be blocked too, and a blocked broker does not notice that the old one is closed.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.connection.status().blocked()
+        self.open.connection.status().blocked()
     }
 
     /// Closes the connection, waiting at most a second for the broker.
     pub(crate) async fn close(&self) {
-        let closed = self.connection.close(200, "purse is done".into());
-        // Without a reply the connection is dropped all the same.
-        let _ = timeout(CLOSE_TIMEOUT, closed).await;
+        self.open.close().await;
     }
 }
 

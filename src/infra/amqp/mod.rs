@@ -12,6 +12,7 @@ mod error;
 mod forward;
 mod incoming;
 mod publisher;
+mod socket;
 
 pub(crate) use browser::Browser;
 pub(crate) use connection::{Broker, BrokerConnection, FrameSize, is_broker_url};
