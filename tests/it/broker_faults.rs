@@ -17,7 +17,7 @@ const DEAD: &str = "wallet.provision.dlq";
 const NEVER: Duration = Duration::from_mins(10);
 const PASSWORD: &str = "limited-account-1";
 /// Connections of one users role and one wallet role.
-const CONNECTIONS: usize = 3;
+const CONNECTIONS: usize = 4;
 
 /// Both roles, connected to RabbitMQ through a proxy, and ready.
 async fn start_proxied(world: &World, changed: &[(&str, &str)]) -> (AmqpProxy, RoleProcess, RoleProcess, Client) {
@@ -50,9 +50,11 @@ async fn degraded(role: &RoleProcess, reason: &str) {
     .await;
 }
 
-/// Lines at the level of errors that contain `text`.
+/// purse's own lines at the level of errors that contain `text`.
 fn errors(role: &RoleProcess, text: &str) -> usize {
-    role.log().iter().filter(|line| line["level"] == "error" && line.to_string().contains(text)).count()
+    let is_ours = |line: &Value| line["target"].as_str().is_some_and(|target| target.starts_with("purse"));
+    let lines = role.log();
+    lines.iter().filter(|line| line["level"] == "error" && is_ours(line) && line.to_string().contains(text)).count()
 }
 
 async fn wallets(world: &World) -> usize {
@@ -149,4 +151,126 @@ async fn connections_do_not_pile_up_while_no_declaration_is_answered() {
     wallet.ready().await;
     client.ready_user().await;
     settled_connections(&world, &proxy).await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_declare_its_dead_letter_queue_still_provisions_and_keeps_the_poison() {
+    let world = World::new().await;
+    let account = format!("limited_{}", world.broker.virtual_host());
+    let all_but_dead = r"^(domain\.events(\.dlx)?|wallet\.provision(\.retry\..*)?)$";
+    world.broker.account(&account, PASSWORD, all_but_dead).await;
+    let broker = world.broker.url_for(&account, PASSWORD);
+    let users = world.start(Role::Users).await;
+    let wallet = world.spawn(Role::Wallet, &[("RABBITMQ_URL", &broker)]).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    eventually(PATIENCE, "the queue exists", || async { world.broker.depth(QUEUE).await }).await;
+    world.broker.publish("", QUEUE, b"poison", Some("p"), &[]).await;
+    for _ in 0..3 {
+        client.ready_user().await;
+    }
+    degraded(&wallet, DEAD).await;
+    let series = "purse_broker_undeclared{connection=\"topology\"}";
+    assert!(Scrape::of(&wallet.url()).await.number(series) >= Some(1.0));
+    // Several passes of the declarations later there is still one line.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(errors(&wallet, DEAD), 1, "{}", wallet.output());
+    assert_eq!(world.broker.depth(DEAD).await, None);
+    client.ready_user().await;
+
+    world.broker.account(&account, PASSWORD, ".*").await;
+    let dead = eventually(PATIENCE, "the poison is a dead letter", || async {
+        world.broker.depth(DEAD).await.filter(|depth| *depth > 0)?;
+        world.broker.take(DEAD).await
+    });
+    assert_eq!(dead.await.id.as_deref(), Some("p"));
+    wallet.ready().await;
+    assert_eq!(Scrape::of(&wallet.url()).await.number(series), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_dead_letter_queue_recreated_with_other_arguments_degrades_a_running_wallet_role() {
+    let world = World::new().await;
+    let (proxy, users, mut wallet, client) = start_proxied(&world, &[]).await;
+    let user = client.ready_user().await;
+    world.broker.recreate_with_other_arguments(DEAD).await;
+    degraded(&wallet, DEAD).await;
+    // A new subscription and a new router do not need it either.
+    proxy.reset();
+    client.ready_user().await;
+    assert_eq!(client.post(&user, "credit", 5, None).await.status, 201);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    degraded(&wallet, DEAD).await;
+    assert!(!wallet.has_exited(), "{}", wallet.output());
+    assert_eq!(errors(&wallet, DEAD), 1, "{}", wallet.output());
+    let series = "purse_broker_undeclared{connection=\"topology\"}";
+    assert_eq!(Scrape::of(&wallet.url()).await.number(series), Some(1.0));
+    // Its binding went with the old queue and was declared again.
+    world.broker.publish("", QUEUE, b"poison", Some("p"), &[]).await;
+    let dead = eventually(PATIENCE, "the poison is a dead letter", || async { world.broker.take(DEAD).await });
+    assert_eq!(dead.await.id.as_deref(), Some("p"));
+    world.broker.delete_queue(DEAD).await;
+    wallet.ready().await;
+    users.ready().await;
+}
+
+#[tokio::test]
+async fn a_main_queue_recreated_with_other_arguments_degrades_a_running_wallet_role() {
+    let world = World::new().await;
+    let (_proxy, _users, mut wallet, client) = start_proxied(&world, &[]).await;
+    let user = client.ready_user().await;
+    world.broker.recreate_with_other_arguments(QUEUE).await;
+    degraded(&wallet, QUEUE).await;
+    let series = "purse_broker_undeclared{connection=\"provisioning\"}";
+    eventually(PATIENCE, "the consumer reports it", || async {
+        (Scrape::of(&wallet.url()).await.number(series) == Some(1.0)).then_some(())
+    })
+    .await;
+    assert_eq!(client.post(&user, "credit", 5, None).await.status, 201);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(!wallet.has_exited(), "{}", wallet.output());
+    assert_eq!(client.post(&user, "debit", 5, None).await.status, 201);
+    // One line of the consumer, one of the actor that declares everything.
+    assert_eq!(errors(&wallet, QUEUE), 2, "{}", wallet.output());
+    let waiting = client.user().await;
+    world.broker.delete_queue(QUEUE).await;
+    wallet.ready().await;
+    assert_eq!(Scrape::of(&wallet.url()).await.number(series), Some(0.0));
+    let registered = client.ready_user().await;
+    assert_ne!(registered.id, waiting.id);
+}
+
+#[tokio::test]
+async fn an_exchange_recreated_with_another_type_degrades_both_roles_while_they_run() {
+    let world = World::new().await;
+    let (proxy, mut users, mut wallet, client) = start_proxied(&world, &[]).await;
+    let user = client.ready_user().await;
+    world.broker.delete_exchange("domain.events").await;
+    world.broker.declare_fanout("domain.events").await;
+    proxy.reset();
+    degraded(&users, "domain.events").await;
+    degraded(&wallet, "domain.events").await;
+    let waiting = client.user().await;
+    assert_eq!(client.post(&user, "credit", 5, None).await.status, 201);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(!users.has_exited() && !wallet.has_exited());
+    assert_eq!(errors(&users, "domain.events"), 1, "{}", users.output());
+    assert_eq!(Scrape::of(&users.url()).await.number("purse_broker_undeclared{connection=\"outbox\"}"), Some(1.0));
+    world.broker.delete_exchange("domain.events").await;
+    let has_wallet = || async { (client.get(&waiting, "/v1/balance").await.status == 200).then_some(()) };
+    eventually(PATIENCE, "the waiting event is published", has_wallet).await;
+    users.ready().await;
+    wallet.ready().await;
+}
+
+#[tokio::test]
+async fn a_blocked_retry_connection_is_visible_in_the_health_of_the_wallet_role() {
+    let world = World::new().await;
+    let (proxy, users, wallet, client) = start_proxied(&world, &[]).await;
+    client.ready_user().await;
+    proxy.announce_blocked(true);
+    degraded(&wallet, "publishing is blocked").await;
+    degraded(&users, "publishing is blocked").await;
+    proxy.announce_blocked(false);
+    users.ready().await;
+    wallet.ready().await;
 }

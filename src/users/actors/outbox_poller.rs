@@ -58,8 +58,9 @@ pub(crate) struct Wake;
 impl OutboxPollerActor {
     pub(crate) fn new(deps: Arc<OutboxPollerDeps>, lifeline: Lifeline) -> Self {
         let link = BrokerLink::new(lifeline, deps.logger.clone())
-            .with_health(deps.health.clone())
-            .with_gauge(deps.metrics.blocked.clone());
+            .with_health(deps.health.clone(), "outbox")
+            .with_gauge(deps.metrics.blocked.clone())
+            .with_undeclared_gauge(deps.metrics.undeclared.clone());
         let draining = Draining::default();
         Self { deps, link, publisher: None, relaying: false, woken_while_relaying: false, draining }
     }
@@ -73,7 +74,7 @@ impl OutboxPollerActor {
                 ctx.run_interval(self.deps.poll_interval, Self::tick);
                 self.relay(ctx);
             }
-            Err(e) => self.link.end(e, ctx),
+            Err(e) => self.link.fail(e, ctx),
         }
     }
 
