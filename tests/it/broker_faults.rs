@@ -274,3 +274,52 @@ async fn a_blocked_retry_connection_is_visible_in_the_health_of_the_wallet_role(
     users.ready().await;
     wallet.ready().await;
 }
+
+#[tokio::test]
+async fn a_channel_on_which_everything_is_rejected_is_replaced_by_a_fresh_one() {
+    let world = World::new().await;
+    let (proxy, _users, _wallet, client) = start_proxied(&world, &[("RETRY_TTL_1_MS", "200")]).await;
+    client.ready_user().await;
+    proxy.reject_on_open_connections();
+    join_all((0..20).map(|_| client.user())).await;
+    // The retry router's channel likewise.
+    world.broker.publish("", QUEUE, b"poison", Some("p"), &[]).await;
+    all_have_wallets(&world, 21).await;
+    let dead = || async {
+        world.broker.depth(DEAD).await.filter(|depth| *depth > 0)?;
+        world.broker.take(DEAD).await
+    };
+    assert_eq!(eventually(PATIENCE, "the poison is a dead letter", dead).await.id.as_deref(), Some("p"));
+    let pending = "SELECT count(*) FROM outbox WHERE status = 'pending'";
+    eventually(PATIENCE, "nothing is pending", || async {
+        (world.sql(Role::Users, pending).await == "0").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_rejects_everything_costs_few_connections_and_degrades_the_users_role() {
+    let world = World::new().await;
+    let (proxy, users, wallet, client) = start_proxied(&world, &[]).await;
+    client.ready_user().await;
+    wallet.kill().await;
+    world.broker.limit_length(QUEUE, 0).await;
+    eventually(PATIENCE, "an event is rejected", || async {
+        client.user().await;
+        let rejected = "SELECT count(*) > 0 FROM outbox WHERE last_error = 'rejected by the queue'";
+        (world.sql(Role::Users, rejected).await == "t").then_some(())
+    })
+    .await;
+    degraded(&users, "rejected").await;
+    let opened = proxy.opened();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(proxy.opened() > opened, "the channel is given up");
+    assert!(proxy.opened() - opened <= 10, "{} connections in ten seconds", proxy.opened() - opened);
+    world.broker.unlimit_length().await;
+    let pending = "SELECT count(*) FROM outbox WHERE status = 'pending'";
+    eventually(PATIENCE, "nothing is pending", || async {
+        (world.sql(Role::Users, pending).await == "0").then_some(())
+    })
+    .await;
+    users.ready().await;
+}

@@ -4,10 +4,11 @@
 //! Receives: wake (an event was stored), tick (the timer), the end of a batch, shutdown.
 //! Sends: nothing; it calls `relay_outbox`.
 //! Mailbox: 16 messages. Further wakes are dropped on purpose, since one wake relays the whole outbox.
-//! Ends: when the broker is unavailable or sends no confirms; it is restarted with a new connection.
+//! Ends: when the broker is unavailable, sends no confirms, or rejects everything on this connection; it is restarted with
+//! a new one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
 use slog::{Logger, debug, error, info, warn};
@@ -18,13 +19,15 @@ use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
 use crate::kernel::{DependencyError, chain, fault};
-use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Shutdown};
+use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Rejections, Shutdown};
 use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
 
 const MAILBOX_MAX: usize = 16;
+/// Interval at which a continuing refusal is logged again.
+const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 pub(crate) struct OutboxPollerDeps {
     pub(crate) broker: Broker,
@@ -47,6 +50,8 @@ pub(crate) struct OutboxPollerActor {
     publisher: Option<Arc<OutboxPublisher>>,
     relaying: bool,
     woken_while_relaying: bool,
+    rejections: Rejections,
+    refusal_logged_at: Option<Instant>,
     draining: Draining,
 }
 
@@ -62,7 +67,16 @@ impl OutboxPollerActor {
             .with_gauge(deps.metrics.blocked.clone())
             .with_undeclared_gauge(deps.metrics.undeclared.clone());
         let draining = Draining::default();
-        Self { deps, link, publisher: None, relaying: false, woken_while_relaying: false, draining }
+        Self {
+            deps,
+            link,
+            publisher: None,
+            relaying: false,
+            woken_while_relaying: false,
+            rejections: Rejections::default(),
+            refusal_logged_at: None,
+            draining,
+        }
     }
 
     fn connected(&mut self, connected: Result<OutboxPublisher, AmqpError>, ctx: &mut Context<Self>) {
@@ -118,15 +132,46 @@ impl OutboxPollerActor {
         match ended {
             Ok(relayed) => {
                 self.deps.metrics.count(relayed);
-                log(&self.deps.logger, relayed);
+                if relayed.confirmed > 0 {
+                    self.refusal_logged_at = None;
+                }
+                self.log(relayed);
+                let give_up = self.rejections.after_batch(relayed.confirmed > 0, relayed.rejected > 0);
+                self.link.set_rejecting(self.rejections.any());
                 if relayed.unanswered > 0 && !self.link.is_blocked() {
                     self.link.end(EndReason::Unavailable("broker did not confirm".to_owned()), ctx);
+                } else if give_up {
+                    let why = "events are rejected on this connection".to_owned();
+                    self.link.end_unreported(EndReason::Unavailable(why), ctx);
                 } else if relayed.more_likely || self.woken_while_relaying {
                     self.relay(ctx);
                 }
             }
             // The timer tries again. Events that were claimed become free when their lease ends.
             Err(e) => warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e)),
+        }
+    }
+}
+
+impl OutboxPollerActor {
+    fn log(&mut self, relayed: &Relayed) {
+        let logger = &self.deps.logger;
+        if relayed.confirmed > 0 {
+            debug!(logger, "events published"; "count" => relayed.confirmed);
+        }
+        if let Some(reason) = &relayed.first_refusal {
+            if self.refusal_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
+                self.refusal_logged_at = Some(Instant::now());
+                error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
+            } else {
+                debug!(logger, "events are still refused by the broker"; "count" => relayed.refused, "error" => reason);
+            }
+        }
+        if relayed.unanswered > 0 {
+            warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
+        }
+        if relayed.lost_to_others > 0 {
+            warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
         }
     }
 }
@@ -166,21 +211,6 @@ impl Handler<Shutdown> for OutboxPollerActor {
             drained.await;
             closed.await;
         })
-    }
-}
-
-fn log(logger: &Logger, relayed: &Relayed) {
-    if relayed.confirmed > 0 {
-        debug!(logger, "events published"; "count" => relayed.confirmed);
-    }
-    if let Some(reason) = &relayed.first_refusal {
-        error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
-    }
-    if relayed.unanswered > 0 {
-        warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
-    }
-    if relayed.lost_to_others > 0 {
-        warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
     }
 }
 
