@@ -323,3 +323,57 @@ async fn a_queue_that_rejects_everything_costs_few_connections_and_degrades_the_
     .await;
     users.ready().await;
 }
+
+#[tokio::test]
+async fn the_relay_pauses_while_nothing_is_confirmed_and_drains_as_soon_as_something_is() {
+    let world = World::new().await;
+    drop(world.start(Role::Users).await); // for the migrations
+    world
+        .sql(
+            Role::Users,
+            "INSERT INTO outbox (id, type, payload_json)
+             SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', gen_random_uuid())
+             FROM generate_series(1, 5000)",
+        )
+        .await;
+    let users = world.start_with(Role::Users, &[("OUTBOX_BATCH_MAX", "10")]).await;
+    let refused = || async {
+        let series = "purse_outbox_events_total{result=\"refused\"}";
+        Scrape::of(&users.url()).await.number(series).unwrap_or_default()
+    };
+    eventually(PATIENCE, "the first events are returned", || async { (refused().await > 0.0).then_some(()) }).await;
+    let before = refused().await;
+    let client = Client::new(&users.url(), &users.url());
+    // Each registration wakes the relay.
+    for _ in 0..10 {
+        client.user().await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    let batches = (refused().await - before) / 10.0;
+    assert!(batches <= 20.0, "{batches} batches in four seconds");
+    let _wallet = world.start(Role::Wallet).await;
+    all_have_wallets(&world, 5010).await;
+}
+
+#[tokio::test]
+async fn a_claim_reads_only_what_is_due_however_much_is_not() {
+    let world = World::new().await;
+    drop(world.start(Role::Users).await); // for the migrations
+    for statement in [
+        "ALTER TABLE outbox SET (autovacuum_enabled = off)",
+        "INSERT INTO outbox (id, type, payload_json, attempts, next_attempt_at)
+         SELECT gen_random_uuid(), 'UserRegistered', json_build_object('userId', gen_random_uuid()), 9, now() + interval '1 h'
+         FROM generate_series(1, 50000)",
+    ] {
+        world.sql(Role::Users, statement).await;
+    }
+    explain_from_now_on(&world).await;
+    let from = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
+    let (_users, _wallet, client) = world.both().await;
+    client.ready_user().await;
+    let plans = plans_after(&world, usize::try_from(from).expect("a length"));
+    for plan in &plans["users.outbox.claim"] {
+        let pages = ["Shared Hit Blocks", "Shared Read Blocks"].map(|field| plan[field].as_i64().expect("pages"));
+        assert!(pages.iter().sum::<i64>() <= 60, "{pages:?} pages\n{plan:#}");
+    }
+}

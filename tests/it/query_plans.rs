@@ -30,9 +30,9 @@ const MEANT: [(&str, &[&str]); 15] = [
     ("users.register.user", &[]),
     ("users.credentials", &["users_email_key"]),
     ("users.find", &["users_pkey"]),
-    ("users.outbox.claim", &["outbox_pending_idx", "outbox_pkey"]),
+    ("users.outbox.claim", &["outbox_due_idx", "outbox_pkey"]),
     ("users.outbox.published", &["outbox_pkey"]),
-    ("users.outbox.depth", &["outbox_pending_idx"]),
+    ("users.outbox.depth", &["outbox_due_idx", "outbox_pending_idx"]),
 ];
 
 /// A wallet with a long history in a table that was last looked at when it was short.

@@ -6,6 +6,9 @@
 //! Mailbox: 16 messages. Further wakes are dropped on purpose, since one wake relays the whole outbox.
 //! Ends: when the broker is unavailable, sends no confirms, or rejects everything on this connection; it is restarted with
 //! a new one.
+//!
+//! After a batch of which nothing was confirmed it pauses, whatever wakes it: each further batch would be read, published
+//! and written back for nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +21,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
-use crate::kernel::{DependencyError, chain, fault};
+use crate::kernel::{Backoff, DependencyError, chain, fault};
 use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Rejections, Shutdown};
 use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
@@ -26,6 +29,9 @@ use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
 
 const MAILBOX_MAX: usize = 16;
+/// Pauses after batches of which nothing was confirmed. Short, because what is due waits when the broker takes events
+/// again.
+const PAUSE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
 /// Interval at which a continuing refusal is logged again.
 const REMIND_EVERY: Duration = Duration::from_mins(1);
 
@@ -51,6 +57,9 @@ pub(crate) struct OutboxPollerActor {
     relaying: bool,
     woken_while_relaying: bool,
     rejections: Rejections,
+    /// Batches in a row of which nothing was confirmed.
+    futile: u32,
+    pausing: bool,
     refusal_logged_at: Option<Instant>,
     draining: Draining,
 }
@@ -74,6 +83,8 @@ impl OutboxPollerActor {
             relaying: false,
             woken_while_relaying: false,
             rejections: Rejections::default(),
+            futile: 0,
+            pausing: false,
             refusal_logged_at: None,
             draining,
         }
@@ -107,6 +118,9 @@ impl OutboxPollerActor {
             self.woken_while_relaying = true;
             return;
         }
+        if self.pausing {
+            return;
+        }
         // If it is blocked, the timer tries again.
         if self.link.is_blocked() {
             return;
@@ -133,6 +147,7 @@ impl OutboxPollerActor {
             Ok(relayed) => {
                 self.deps.metrics.count(relayed);
                 if relayed.confirmed > 0 {
+                    self.futile = 0;
                     self.refusal_logged_at = None;
                 }
                 self.log(relayed);
@@ -143,6 +158,8 @@ impl OutboxPollerActor {
                 } else if give_up {
                     let why = "events are rejected on this connection".to_owned();
                     self.link.end_unreported(EndReason::Unavailable(why), ctx);
+                } else if relayed.is_futile() {
+                    self.pause(ctx);
                 } else if relayed.more_likely || self.woken_while_relaying {
                     self.relay(ctx);
                 }
@@ -173,6 +190,15 @@ impl OutboxPollerActor {
         if relayed.lost_to_others > 0 {
             warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
         }
+    }
+
+    fn pause(&mut self, ctx: &mut Context<Self>) {
+        self.pausing = true;
+        ctx.run_later(PAUSE_BACKOFF.delay(self.futile, random_fraction()), |poller, ctx| {
+            poller.pausing = false;
+            poller.relay(ctx);
+        });
+        self.futile = self.futile.saturating_add(1);
     }
 }
 

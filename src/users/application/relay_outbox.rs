@@ -43,6 +43,13 @@ pub struct Relayed {
     pub more_likely: bool,
 }
 
+impl Relayed {
+    /// Whether there were events and the broker took none of them, so that the next ones would end no better.
+    pub const fn is_futile(&self) -> bool {
+        self.claimed > 0 && self.confirmed == 0
+    }
+}
+
 impl RelayOutbox {
     /// Relays one batch. `roll` is a random number in `0.0..1.0`: the jitter of retries.
     ///
@@ -199,6 +206,21 @@ mod tests {
         assert_eq!((relayed.refused, relayed.rejected), (2, 1));
         assert_eq!(settled.expect("settled").refused[0].reason, "rejected by the queue");
         assert_eq!(relayed.first_refusal.as_deref(), Some("rejected by the queue"));
+    }
+
+    #[tokio::test]
+    async fn only_a_batch_of_which_nothing_was_confirmed_is_futile() {
+        let refused = || PublishOutcome::Refused(String::new());
+        for (outcomes, futile) in [
+            (vec![refused(), refused()], true),
+            (vec![PublishOutcome::Rejected, PublishOutcome::Unanswered], true),
+            (vec![refused(), PublishOutcome::Confirmed], false),
+        ] {
+            let (relayed, _) = relay(vec![event(1, 0), event(2, 0)], outcomes, 2).await;
+            assert_eq!(relayed.is_futile(), futile, "{relayed:?}");
+        }
+        let (relayed, _) = relay(Vec::new(), Vec::new(), 2).await;
+        assert!(!relayed.is_futile(), "nothing was pending");
     }
 
     #[tokio::test]
