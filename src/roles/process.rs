@@ -93,7 +93,7 @@ async fn live(
     let mut signals = Signals::listen().map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?;
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
-        warn!(logger, "unsafe setting"; "error" => warning);
+        warn!(logger, "unsafe or doubtful setting"; "error" => warning);
     }
     let context = context(config, logger, io)?;
     tokio::select! {

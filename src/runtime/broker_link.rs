@@ -150,6 +150,7 @@ impl BrokerLink {
         match &e {
             AmqpError::Differs { .. } | AmqpError::NotDeclared { .. } => self.undeclared(&[&summary]),
             AmqpError::Missing { .. }
+            | AmqpError::NotConnected { .. }
             | AmqpError::Failed { .. }
             | AmqpError::TimedOut { .. }
             | AmqpError::Closed { .. } => {

@@ -325,6 +325,46 @@ async fn a_queue_that_rejects_everything_costs_few_connections_and_degrades_the_
 }
 
 #[tokio::test]
+async fn a_questionable_broker_url_is_a_warning_that_names_what_is_wrong() {
+    let world = World::new().await;
+    let host = &world.addresses.host;
+    let mut settings = world.settings(Role::Users);
+    for (url, warning) in [
+        (format!("amqp://u:p@{host}:5672/"), Some(r#"names the virtual host "". End it with /%2f"#)),
+        (format!("amqp://u:p@{host}:5672/team/a"), Some(r#"names the virtual host "team/a""#)),
+        (format!("amqp://u:p@{host}:15672/%2f"), Some("15672")),
+        ("amqp://u:p@one.example,two.example:5672/%2f".to_owned(), Some("one.example,two.example")),
+        (format!("amqp://u:p@{host}:5672/%2f"), None),
+        (format!("amqp://u:p@{host}:5672/team%2fa"), None),
+        (format!("amqp://u:p@{host}:5672"), None),
+    ] {
+        settings.insert("RABBITMQ_URL".to_owned(), url.clone());
+        let checked = purse(&["check-config", "--role", "users"], &settings).await;
+        assert_eq!(checked.code, Some(0), "{url}: {checked:?}");
+        let warnings: Vec<&str> = checked.err.lines().filter(|line| line.contains("RABBITMQ_URL")).collect();
+        match warning {
+            Some(text) => assert!(warnings.len() == 1 && warnings[0].contains(text), "{url}: {warnings:?}"),
+            None => assert!(warnings.is_empty(), "{url}: {warnings:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_failure_to_connect_names_the_virtual_host() {
+    let world = World::new().await;
+    let direct = world.broker.url();
+    let (server, _) = direct.rsplit_once('/').expect("a virtual host");
+    for (path, name) in [("", r#"virtual host \"\""#), ("no-such-host", r#"virtual host \"no-such-host\""#)] {
+        let url = format!("{server}/{path}");
+        let users = world.spawn(Role::Users, &[("RABBITMQ_URL", &url)]).await;
+        let away = "a dependency is unavailable; retrying until it is back";
+        let line = eventually(PATIENCE, "the failure is logged", || async { users.logged(away).pop() }).await;
+        assert!(line["error"].to_string().contains(name), "{line}");
+        assert!(line["error"].to_string().contains("NOT_ALLOWED"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn the_relay_pauses_while_nothing_is_confirmed_and_drains_as_soon_as_something_is() {
     let world = World::new().await;
     drop(world.start(Role::Users).await); // for the migrations

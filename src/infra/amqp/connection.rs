@@ -1,6 +1,7 @@
 //! Opens and closes connections.
 
 use std::future::Future;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::infra::amqp::socket::Socket;
 use crate::infra::config::AmqpConfig;
 use crate::kernel::Secret;
 
+/// Where the management plugin listens by default.
+const MANAGEMENT_PORTS: [u16; 2] = [15_671, 15_672];
 /// Longest wait for the reply to a request.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the reply to a close; on a blocked connection it never comes.
@@ -37,7 +40,42 @@ pub(crate) enum FrameSize {
 
 /// Whether `url` is a valid broker URL. The reason is withheld on purpose: the parser's message may quote the password.
 pub(crate) fn is_broker_url(url: &str) -> bool {
-    url.parse::<AMQPUri>().is_ok()
+    parse(url).is_some()
+}
+
+/// lapin's parser, which however takes an IPv6 address for `localhost`.
+fn parse(url: &str) -> Option<AMQPUri> {
+    let mut uri: AMQPUri = url.parse().ok()?;
+    let (_, after_scheme) = url.split_once("://")?;
+    let authority = after_scheme.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        uri.authority.host = address.parse::<Ipv6Addr>().ok()?.to_string();
+    }
+    Some(uri)
+}
+
+/// The end of a sentence that begins with a valid broker URL: what it probably does not mean. Only the broker knows
+/// whether it does. It does not quote the login.
+pub(crate) fn doubt(url: &str) -> Option<String> {
+    let uri = parse(url)?;
+    let (host, port, virtual_host) = (&uri.authority.host, uri.authority.port, &uri.vhost);
+    if virtual_host.is_empty() {
+        Some(r#"names the virtual host "". End it with /%2f for the default one, which is called /"#.to_owned())
+    } else if virtual_host.contains('/') && virtual_host != "/" && !url.to_ascii_lowercase().contains("%2f") {
+        let encoded = virtual_host.replace('/', "%2f");
+        Some(format!(
+            "names the virtual host {virtual_host:?}. Write it /{encoded} if that is meant; the default one is /%2f"
+        ))
+    } else if host.contains(',') {
+        Some(format!("names one host, {host:?}, which contains a comma. Several hosts are not supported"))
+    } else if MANAGEMENT_PORTS.contains(&port) {
+        Some(format!(
+            "names port {port}, where RabbitMQ serves its management pages. AMQP is on 5672, with TLS on 5671"
+        ))
+    } else {
+        None
+    }
 }
 
 /// The broker's address, and the runtime that drives its connections.
@@ -104,8 +142,9 @@ impl Broker {
     /// Opens a connection, listed by the broker as `name`, and a channel on it. Wrong credentials look like a broker
     /// that is unavailable.
     pub(crate) async fn connect(&self, name: &str, frames: FrameSize) -> Result<BrokerConnection, AmqpError> {
-        const STEP: &str = "connecting to RabbitMQ";
-        let mut uri: AMQPUri = self.url.expose().parse().map_err(|_| AmqpError::Closed { step: STEP })?;
+        const STEP: &str = "opening the connection";
+        let mut uri = parse(self.url.expose()).ok_or(AmqpError::Closed { step: STEP })?;
+        let virtual_host = uri.vhost.clone();
         uri.query.heartbeat = Some(HEARTBEAT_S); // default: the server's 60 s
         uri.query.frame_max = match frames {
             FrameSize::ServerDefault => None,
@@ -118,7 +157,9 @@ impl Broker {
         let open = async move |uri: AMQPUri, io: TokioRuntime| Ok(opened.open(&uri, &io, REPLY_TIMEOUT).await?);
         // The shared IO runtime, not the caller's thread: other work there must not delay heartbeats.
         let runtime = TokioRuntime::tokio_with_handle(self.io.clone());
-        let connection = reply(STEP, Connection::connector(uri, runtime, open, properties)).await?;
+        let connection = reply(STEP, Connection::connector(uri, runtime, open, properties))
+            .await
+            .map_err(|e| AmqpError::NotConnected { virtual_host, source: Box::new(e) })?;
         opening.0 = None;
         let open = Arc::new(OpenConnection { connection: Arc::new(connection), socket, io: self.io.clone() });
         let channel = reply("opening a channel", open.connection.create_channel()).await?;
@@ -162,7 +203,7 @@ pub(super) async fn reply<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::is_broker_url;
+    use super::{doubt, is_broker_url, parse};
 
     #[test]
     fn only_amqp_urls_are_valid() {
@@ -170,6 +211,34 @@ mod tests {
         assert!(is_broker_url("amqps://u:p@broker/vhost"));
         for refused in ["", "http://localhost", "localhost:5672", "amqp://u:p@host:port"] {
             assert!(!is_broker_url(refused), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_host_is_the_one_in_brackets() {
+        let host = |url: &str| parse(url).map(|uri| (uri.authority.host, uri.authority.port));
+        assert_eq!(host("amqp://u:p@[2001:db8::1]/%2f"), Some(("2001:db8::1".to_owned(), 5672)));
+        assert_eq!(host("amqp://[::1]:1234"), Some(("::1".to_owned(), 1234)));
+        assert_eq!(host("amqp://u:p@[::1/%2f"), None);
+        assert_eq!(host("amqp://u:p@192.0.2.1/a[b]"), Some(("192.0.2.1".to_owned(), 5672)));
+    }
+
+    #[test]
+    fn a_url_that_probably_means_another_virtual_host_or_port_is_in_doubt() {
+        for (url, word) in [
+            ("amqp://u:p@host/", r#""""#),
+            ("amqp://u:p@host/?heartbeat=5", r#""""#),
+            ("amqps://u:p@host/team/a", r#""team/a". Write it /team%2fa"#),
+            ("amqp://u:p@one,two:5672/%2f", "comma"),
+            ("amqp://u:p@host:15672/%2f", "15672"),
+        ] {
+            let text = doubt(url).unwrap_or_else(|| panic!("{url}"));
+            assert!(text.contains(word) && !text.contains("u:p"), "{url}: {text}");
+        }
+        for url in
+            ["amqp://host", "amqp://u:p@host/%2f", "amqp://u:p@host/%2F", "amqp://u:p@host/team%2fa", "amqp://host/a"]
+        {
+            assert_eq!(doubt(url), None, "{url}");
         }
     }
 }

@@ -16,6 +16,13 @@ pub(crate) enum AmqpError {
         #[source]
         source: Box<lapin::Error>,
     },
+    /// The virtual host is named, because a slip in the last part of the URL is a common reason.
+    #[error("connecting to RabbitMQ, virtual host {virtual_host:?}")]
+    NotConnected {
+        virtual_host: String,
+        #[source]
+        source: Box<AmqpError>,
+    },
     #[error("{step}: no reply within {limit:?}")]
     TimedOut { step: &'static str, limit: Duration },
     /// An exchange or queue differs from what is declared; no retry can change that. `reply` is the broker's reply
@@ -41,6 +48,7 @@ impl Classified for AmqpError {
             // A missing queue may be declared again at any time, a permission granted, a node started.
             Self::Missing { .. }
             | Self::NotDeclared { .. }
+            | Self::NotConnected { .. }
             | Self::Failed { .. }
             | Self::TimedOut { .. }
             | Self::Closed { .. } => FailureClass::Unavailable,
@@ -69,9 +77,11 @@ impl AmqpError {
         match self {
             Self::Differs { name, .. } => format!("{name} exists with other arguments"),
             Self::NotDeclared { name, .. } => format!("{name} cannot be declared"),
-            Self::Missing { .. } | Self::Failed { .. } | Self::TimedOut { .. } | Self::Closed { .. } => {
-                "not connected".to_owned()
-            }
+            Self::Missing { .. }
+            | Self::NotConnected { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Closed { .. } => "not connected".to_owned(),
         }
     }
 
