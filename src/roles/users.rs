@@ -30,7 +30,7 @@ use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     context.health.add_check("users-db", true);
-    context.health.add_check("rabbitmq", false);
+    context.health.add_check_of("rabbitmq", false, &["outbox"]);
     let pools = Pools::open(config, &context)?;
     let actors = ActorHandles::default();
     let limits = Limits::new(&context, &config.process, "purse users: limits")?;

@@ -17,6 +17,7 @@ use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
     ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
+    TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps, TopologyMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::announcements::WalletAnnouncements;
@@ -32,9 +33,9 @@ use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     context.health.add_check("wallet-db", true);
-    context.health.add_check("rabbitmq", false);
+    context.health.add_check_of("rabbitmq", false, &["provisioning", "retries", "topology"]);
     let stores = Stores::open(config, &context)?;
-    let (writer, router) = (Handle::default(), RouterHandle::default());
+    let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let api = api(config, &context, &stores, &writer, &limits)?;
     let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
@@ -45,8 +46,9 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
         database_probe(&context, stores.probe, "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
-        retry_router(&context, broker.clone(), Arc::clone(&ladder), router.clone()),
-        provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router }),
+        topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
+        retry_router(&context, broker.clone(), topology.clone(), router.clone()),
+        provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router, topology }),
         http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
     ])
 }
@@ -119,9 +121,22 @@ fn ledger_writer(
     })
 }
 
-fn retry_router(context: &RoleContext, broker: Broker, ladder: Arc<RetryLadder>, handle: RouterHandle) -> ChildSpec {
+fn topology_keeper(
+    context: &RoleContext,
+    broker: Broker,
+    ladder: Arc<RetryLadder>,
+    handle: TopologyHandle,
+) -> ChildSpec {
+    let (metrics, logger) = (TopologyMetrics::new(&context.metrics), context.actor_logger("topology_keeper"));
+    let deps = Arc::new(TopologyKeeperDeps { broker, ladder, health: context.health.clone(), metrics, logger });
+    ChildSpec::new("topology_keeper", move |lifeline| {
+        handle.0.point_to(TopologyKeeperActor::new(Arc::clone(&deps), lifeline).start())
+    })
+}
+
+fn retry_router(context: &RoleContext, broker: Broker, topology: TopologyHandle, handle: RouterHandle) -> ChildSpec {
     let (metrics, logger) = (RouterMetrics::new(&context.metrics), context.actor_logger("retry_router"));
-    let deps = Arc::new(RetryRouterDeps { broker, ladder, metrics, logger });
+    let deps = Arc::new(RetryRouterDeps { broker, topology, health: context.health.clone(), metrics, logger });
     ChildSpec::new("retry_router", move |lifeline| {
         handle.0.point_to(RetryRouterActor::new(Arc::clone(&deps), lifeline).start())
     })
@@ -132,10 +147,11 @@ struct ProvisionParts {
     ladder: Arc<RetryLadder>,
     provision: ProvisionWallets,
     router: RouterHandle,
+    topology: TopologyHandle,
 }
 
 fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: ProvisionParts) -> ChildSpec {
-    let ProvisionParts { broker, ladder, provision, router } = parts;
+    let ProvisionParts { broker, ladder, provision, router, topology } = parts;
     let deps = Arc::new(ProvisionConsumerDeps {
         broker,
         reader: DeliveryReader {
@@ -145,6 +161,7 @@ fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: Provi
         },
         provision: Arc::new(provision),
         router,
+        topology,
         prefetch: config.prefetch,
         health: context.health.clone(),
         metrics: ProvisionMetrics::new(&context.metrics),

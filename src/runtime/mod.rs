@@ -12,7 +12,7 @@ mod http_actor;
 mod signals;
 mod supervisor;
 
-pub(crate) use broker_link::{BrokerLink, blocked_gauge};
+pub(crate) use broker_link::{BrokerLink, Rejections, blocked_gauge, undeclared_gauge};
 pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
 pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps};
 pub(crate) use draining::Draining;

@@ -12,6 +12,7 @@ mod support;
 
 mod accounts_model;
 mod api_rules;
+mod broker_faults;
 mod broker_rights;
 mod clients;
 mod concurrency;

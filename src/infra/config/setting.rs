@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use slog::Level;
 
+use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
 use crate::infra::telemetry::Spans;
@@ -317,7 +318,8 @@ pub struct ProcessConfig {
     pub otlp_url: Option<String>,
     /// Longest duration of a graceful shutdown.
     pub shutdown_grace: Duration,
-    /// Unsafe values that are errors in production; logged at startup.
+    /// Unsafe values that are errors in production, and valid ones that probably do not mean what they say; logged at
+    /// startup.
     pub warnings: Vec<String>,
 }
 
@@ -329,6 +331,9 @@ impl ProcessConfig {
         let http = HttpConfig::read(l);
         let database = DatabaseConfig::read(l);
         let amqp = AmqpConfig::read(l);
+        if let Some(doubt) = amqp.as_ref().and_then(|amqp| amqp::doubt(amqp.url.expose())) {
+            warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
+        }
         let tokens = TokenConfig::read(l, env, &mut warnings);
         let otlp_url = l.optional(&OTLP_URL);
         if otlp_url.is_some() && !Spans::AVAILABLE {

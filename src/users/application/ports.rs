@@ -165,8 +165,10 @@ pub struct ClaimedBatch {
 pub enum PublishOutcome {
     /// Routed and stored: the only outcome after which a row is marked as published.
     Confirmed,
-    /// The broker returned or refused it: it stays pending, and the attempt counts.
+    /// The broker returned it, or it cannot be published at all: it stays pending, and the attempt counts.
     Refused(String),
+    /// The queue rejected it: it stays pending, and the attempt counts. Another connection may be accepted.
+    Rejected,
     /// The broker is unreachable or too slow: it stays pending, and no attempt counts.
     Unanswered,
 }

@@ -4,6 +4,7 @@
     allow(dead_code, unused_imports, reason = "only the fault tests use all of it")
 )]
 
+pub mod amqp_proxy;
 mod assertions;
 mod broker;
 mod browser;
@@ -27,6 +28,7 @@ pub mod world;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use amqp_proxy::AmqpProxy;
 pub use assertions::{assert_common_headers, assert_error, assert_invalid, assert_json_response};
 pub use broker::{Broker, Message};
 pub use browser::Browser;
