@@ -132,3 +132,27 @@ async fn probes_metrics_and_documents_ignore_queries() {
     let live = client.send(client.request(Method::GET, &format!("{}/health/live?x", client.users))).await;
     assert_json_response(&live, "live");
 }
+
+#[tokio::test]
+async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let (name, email) = ("\u{200b}", "not an address");
+    let change = format!("UPDATE users SET first_name = '{name}', last_name = E'A\\x07', email = '{email}'");
+    world.sql(Role::Users, &change).await;
+    let me = client.me(&user.token).await;
+    assert_eq!(me.status, 200, "{me:?}");
+    assert_eq!(
+        (&me.body["firstName"], &me.body["lastName"], &me.body["email"]),
+        (&json!(name), &json!("A\u{7}"), &json!(email))
+    );
+    let insert = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, created_at)
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 5, 5, 'an old key', '2026-01-31T12:00:00Z')",
+        user.id
+    );
+    world.sql(Role::Wallet, &insert).await;
+    assert_eq!(client.get(&user, "/v1/transactions").await.body["items"][0]["amountMinor"], 5);
+    assert_eq!(client.post(&user, "credit", 5, Some("k")).await.status, 201);
+}

@@ -41,6 +41,11 @@ impl EmailAddress {
         }
     }
 
+    /// An address that was accepted when it was stored. The rules may have become stricter since.
+    pub const fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// Lower-cased.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -36,6 +36,11 @@ impl PersonName {
         Ok(Self(name.to_owned()))
     }
 
+    /// A name that was accepted when it was stored. The rules may have become stricter since.
+    pub const fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// Trimmed.
     pub fn as_str(&self) -> &str {
         &self.0
