@@ -5,7 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Document, PASSWORD, World, assert_error, assert_invalid, assert_json_response, token_of, unknown_user_id,
+    Client, Document, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response, purse, token_of,
+    unknown_user_id,
 };
 
 /// Endpoints for probes, scrapers and browsers, which add parameters of their own.
@@ -133,6 +134,12 @@ async fn probes_metrics_and_documents_ignore_queries() {
     assert_json_response(&live, "live");
 }
 
+/// A registration with these names and address.
+async fn register_as(client: &Client, first_name: &str, last_name: &str, email: &str) -> Response {
+    let body = json!({"firstName": first_name, "lastName": last_name, "email": email, "password": PASSWORD});
+    client.send(client.request(Method::POST, &format!("{}/v1/auth/register", client.users)).json(&body)).await
+}
+
 #[tokio::test]
 async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
     let world = World::new().await;
@@ -155,4 +162,67 @@ async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
     world.sql(Role::Wallet, &insert).await;
     assert_eq!(client.get(&user, "/v1/transactions").await.body["items"][0]["amountMinor"], 5);
     assert_eq!(client.post(&user, "credit", 5, Some("k")).await.status, 201);
+}
+
+/// Every timestamp of a JSON value, by the name of its field.
+fn times(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| times(item, found)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let is_time = name == "at" || name == "ts" || name.ends_with("At");
+                found.extend(value.as_str().filter(|_| is_time).map(str::to_owned));
+                times(value, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn assert_six_digits(value: &Value, count: usize) {
+    let mut found = Vec::new();
+    times(value, &mut found);
+    assert_eq!(found.len(), count, "{value}");
+    for time in found {
+        let is_whole = time.len() == "2026-01-31T12:00:00.000000Z".len();
+        assert!(is_whole && time.as_bytes()[19] == b'.' && time.ends_with('Z'), "{time}");
+    }
+}
+
+#[tokio::test]
+async fn every_time_in_a_response_or_log_has_six_digits_and_sorts_as_text() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    for (seq, time) in [(1, "2026-01-31T12:00:00Z"), (2, "2026-01-31T12:00:00.5Z"), (3, "2026-01-31T12:00:00.51Z")] {
+        let insert = format!(
+            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
+             VALUES ('{}', {seq}, gen_random_uuid(), 'credit', 1, {seq}, '{time}')",
+            user.id
+        );
+        world.sql(Role::Wallet, &insert).await;
+    }
+    world.sql(Role::Wallet, "UPDATE wallets SET created_at = '2026-01-31T12:00:00Z'").await;
+    world.sql(Role::Users, "UPDATE users SET created_at = '2026-01-31T12:00:00.1Z'").await;
+    world
+        .sql(
+            Role::Users,
+            "UPDATE outbox SET created_at = '2026-01-31T12:00:00Z', status = 'pending', published_at = NULL,
+               attempts = 1, last_error = 'x', next_attempt_at = '2999-01-01T00:00:00Z'",
+        )
+        .await;
+    let page = client.get(&user, "/v1/transactions").await.body;
+    assert_six_digits(&page, 3);
+    assert_eq!(page["items"][0]["createdAt"], "2026-01-31T12:00:00.510000Z");
+    let id = page["items"][2]["id"].as_str().expect("id");
+    assert_six_digits(&client.get(&user, &format!("/v1/transactions/{id}")).await.body, 1);
+    assert_six_digits(&client.get(&user, "/v1/wallet/status").await.body, 1);
+    assert_six_digits(&client.me(&user.token).await.body, 1);
+    assert_six_digits(&register_as(&client, "A", "B", &Client::fresh_email()).await.body, 1);
+    assert_six_digits(&client.post(&user, "credit", 5, None).await.body, 1);
+    let status = purse(&["outbox", "status", "--format", "json"], &world.settings(Role::Users)).await;
+    assert_six_digits(&status.done(), 2);
+    for line in users.log().iter().chain(&wallet.log()) {
+        assert_six_digits(&json!({"ts": line["ts"]}), 1);
+    }
 }

@@ -10,7 +10,7 @@ use crate::infra::system::System;
 use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::infra::telemetry::pretty::Pretty;
 use crate::infra::telemetry::stdout::{LineBuffer, StdoutWriter, buffered_stdout};
-use crate::kernel::{Clock, Role};
+use crate::kernel::{Clock, Role, rfc3339};
 
 /// Records in the queue to the writing thread. When it is full, logging blocks: no record is dropped.
 const QUEUE_RECORDS_MAX: usize = 8192;
@@ -76,7 +76,7 @@ fn json(lines: LineBuffer) -> BoxedDrain {
             "target" => FnValue(|r: &Record<'_>| target(r).to_owned()),
             "msg" => PushFnValue(|r: &Record<'_>, out| out.emit(r.msg())),
             "level" => FnValue(|r: &Record<'_>| level_name(r.level())),
-            "ts" => FnValue(|_: &Record<'_>| System.now().to_string()),
+            "ts" => FnValue(|_: &Record<'_>| rfc3339(System.now())),
         ))
         .build();
     Box::new(lines.ignore_res())
