@@ -8,6 +8,17 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
+/// Whether the seconds of a time of day are 60, in the extended or the basic form of ISO 8601.
+pub fn has_leap_second(text: &str) -> bool {
+    let Some((_, time)) = text.split_once(['T', 't', ' ', '_']) else { return false };
+    let digits = |time: &str| time.bytes().take_while(u8::is_ascii_digit).count();
+    match digits(time) {
+        2 => time.get(2..).is_some_and(|rest| rest.starts_with(':')) && time.get(5..8) == Some(":60"),
+        6 => time.get(4..6) == Some("60"),
+        _ => false,
+    }
+}
+
 /// The source of the current time, which a test can replace.
 pub trait Clock: Send + Sync {
     /// Truncated to microseconds, the precision of the databases.
@@ -27,6 +38,17 @@ mod tests {
             ("2026-01-31T12:00:00.123456999Z", "2026-01-31T12:00:00.123456Z"),
         ] {
             assert_eq!(rfc3339(text.parse().expect("a time")), written);
+        }
+    }
+
+    #[test]
+    fn a_leap_second_is_found_in_every_form_that_the_parser_takes() {
+        for time in ["2026-01-31T12:00:60Z", "2026-01-31 12:00:60.5+02:00", "20260131T120060Z", "2026-01-31t23:59:60z"]
+        {
+            assert!(has_leap_second(time), "{time}");
+        }
+        for time in ["2026-01-31T12:00:59Z", "2026-01-31T12:60:00Z", "2026-01-31T12:00:00.60Z", "2026-01-31", "", "T"] {
+            assert!(!has_leap_second(time), "{time}");
         }
     }
 

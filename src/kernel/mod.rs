@@ -13,7 +13,7 @@ mod role;
 mod secret;
 
 pub use backoff::Backoff;
-pub use clock::{Clock, Timestamp, rfc3339};
+pub use clock::{Clock, Timestamp, has_leap_second, rfc3339};
 pub use exit::{ExitError, ExitStatus};
 pub use failure::{Classified, DependencyError, FailureClass, chain};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};

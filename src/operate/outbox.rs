@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::infra::config::DatabaseConfig;
 use crate::infra::postgres::{Connector, DbError};
-use crate::kernel::{EventId, Role, Timestamp, rfc3339};
+use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
 use crate::operate::failure::Failure;
 use crate::operate::humanize::{UNKNOWN, cell, count, duration};
 use crate::operate::output::{Format, List, print_sentence};
@@ -57,6 +57,9 @@ pub(super) fn command() -> Command {
 }
 
 fn read_time(text: &str) -> Result<Timestamp, &'static str> {
+    if has_leap_second(text) {
+        return Err("a time has seconds from 00 to 59");
+    }
     let read = text.parse::<Timestamp>().ok().filter(|at| at.as_second() >= EARLIEST_S);
     read.ok_or("a time has a date and an offset or Z, such as 2026-01-31T12:00:00Z")
 }

@@ -134,6 +134,33 @@ async fn probes_metrics_and_documents_ignore_queries() {
     assert_json_response(&live, "live");
 }
 
+#[tokio::test]
+async fn a_second_of_60_is_a_400_everywhere() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 5, None).await;
+    // Also where a leap second was inserted: 2016-12-31 ended with one.
+    for time in [
+        "2026-01-31T12:00:60Z",
+        "2026-01-31T12:00:60.999999Z",
+        "2016-12-31T23:59:60Z",
+        "2017-01-01T08:59:60%2B09:00",
+        "9999-12-31T23:59:60Z",
+        "2026-01-31T12:00:61Z",
+        "2026-01-31T12:60:00Z",
+    ] {
+        for (path, field) in
+            [("/v1/balance?at", "at"), ("/v1/transactions?from", "from"), ("/v1/transactions?to", "to")]
+        {
+            assert_invalid(&client.get(&user, &format!("{path}={time}")).await, &[field], time);
+        }
+        let time = time.replace("%2B", "+");
+        let republish = purse(&["outbox", "republish", "--since", &time], &world.settings(Role::Users)).await;
+        assert_eq!(republish.code, Some(64), "{time}: {republish:?}");
+    }
+}
+
 /// A registration with these names and address.
 async fn register_as(client: &Client, first_name: &str, last_name: &str, email: &str) -> Response {
     let body = json!({"firstName": first_name, "lastName": last_name, "email": email, "password": PASSWORD});
