@@ -168,6 +168,46 @@ async fn register_as(client: &Client, first_name: &str, last_name: &str, email: 
 }
 
 #[tokio::test]
+async fn a_name_without_a_visible_character_is_blank() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for blank in [
+        "\u{200b}",
+        "\u{2060}",
+        "\u{feff}",
+        "\u{ad}",
+        "\u{301}",
+        " \u{200b} \u{301} ",
+        "\u{200d}\u{200d}",
+        "\u{202e}",
+        "\u{3164}",
+        "\u{115f}\u{1160}",
+        "\u{ffa0}",
+        "\u{fe0f}",
+        "\u{e0041}",
+        "\u{2800}",
+        "\u{180e}",
+        "\u{34f}",
+        "\u{20dd}",
+        "\u{93f}",
+        "\u{fff9}",
+    ] {
+        let response = register_as(&client, blank, "L", &Client::fresh_email()).await;
+        assert_invalid(&response, &["firstName"], &format!("{blank:?}"));
+        assert_eq!(response.body["details"][0]["message"], "must not be blank", "{blank:?}");
+        let response = register_as(&client, "A", blank, &Client::fresh_email()).await;
+        assert_invalid(&response, &["lastName"], &format!("{blank:?}"));
+    }
+    for (name, stored) in
+        [("संपर्क", "संपर्क"), ("e\u{301}", "e\u{301}"), ("می\u{200c}خواهم", "می\u{200c}خواهم"), ("李", "李"), (" -", "-")]
+    {
+        let response = register_as(&client, name, name, &Client::fresh_email()).await;
+        assert_eq!(response.status, 201, "{name}: {response:?}");
+        assert_eq!(response.body["user"]["firstName"], stored);
+    }
+}
+
+#[tokio::test]
 async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
