@@ -208,6 +208,30 @@ async fn a_name_without_a_visible_character_is_blank() {
 }
 
 #[tokio::test]
+async fn an_address_may_have_combining_marks_and_has_one_normal_form() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    for (sent, stored) in [
+        ("संपर्क@डाटामेल.भारत", "संपर्क@डाटामेल.भारत"),
+        ("Jose\u{301}@exa\u{301}mple.com", "jos\u{e9}@ex\u{e1}mple.com"),
+        ("ผู้ใช้@ตัวอย่าง.ไทย", "ผู้ใช้@ตัวอย่าง.ไทย"),
+        ("\u{10d}a\u{301}\u{328}@example.com", "\u{10d}\u{105}\u{301}@example.com"),
+    ] {
+        let response = register_as(&client, "A", "B", sent).await;
+        assert_eq!((response.status.as_u16(), &response.body["user"]["email"]), (201, &json!(stored)), "{response:?}");
+        for spelling in [sent, stored, &stored.to_uppercase()] {
+            assert_eq!(register_as(&client, "A", "B", spelling).await.code(), "EMAIL_EXISTS", "{spelling}");
+            assert_eq!(client.log_in(spelling, PASSWORD).await.status, 200, "{spelling}");
+        }
+    }
+    for refused in
+        ["\u{301}a@example.com", "a@\u{301}b.com", "a.\u{301}b@example.com", "a@b.\u{301}com", "a@exa\u{200b}mple.com"]
+    {
+        assert_invalid(&register_as(&client, "A", "B", refused).await, &["email"], &format!("{refused:?}"));
+    }
+}
+
+#[tokio::test]
 async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;

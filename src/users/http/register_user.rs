@@ -52,7 +52,7 @@ fn registration(body: &mut Fields) -> Option<NewUser> {
     let last_name = body.text("lastName", PersonName::parse, name);
     let email = body.text("email", EmailAddress::parse, |email| {
         email
-            .description(Some("At most 254 bytes; case-insensitive."))
+            .description(Some("At most 254 bytes; case-insensitive. Unicode is normalized to NFC."))
             .format(Some(format("email")))
             .max_length(Some(254))
     });

@@ -16,7 +16,7 @@ pub(super) struct UserBody {
     id: String,
     first_name: String,
     last_name: String,
-    /// Lower-cased.
+    /// Lower-cased, in Unicode NFC.
     #[schema(format = "email")]
     email: String,
     #[schema(format = "date-time")]
