@@ -15,7 +15,7 @@ mod secret;
 mod text;
 
 pub use backoff::Backoff;
-pub use clock::{Clock, Timestamp};
+pub use clock::{Clock, Timestamp, has_leap_second, rfc3339};
 pub use exit::{ExitError, ExitStatus};
 pub use failure::{Classified, DependencyError, FailureClass, chain};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};

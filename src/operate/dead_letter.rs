@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER};
 use crate::infra::amqp::{AmqpError, Broker, Browser, Death, FrameSize, Incoming};
-use crate::kernel::Timestamp;
+use crate::kernel::{Timestamp, rfc3339};
 use crate::operate::humanize::{FIELD_CHARS_MAX, UNKNOWN, cell, duration, field, harmless, seconds_between};
 
 /// Name of the connections in the broker's listings.
@@ -117,7 +117,7 @@ impl DeadLetter {
     pub(super) fn json(&self, now: Timestamp) -> Value {
         json!({
             "id": self.id, "userId": self.user, "reason": self.reason, "attempts": self.attempts,
-            "at": self.at.map(|at| at.to_string()), "ageSeconds": self.age_seconds(now),
+            "at": self.at.map(rfc3339), "ageSeconds": self.age_seconds(now),
         })
     }
 
@@ -150,7 +150,7 @@ impl DeadLetter {
     pub(super) fn full_rows(&self, incoming: &Incoming, now: Timestamp) -> Vec<Vec<String>> {
         let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| field(&text));
         let age = match self.at {
-            Some(at) => format!("{} (since {at})", self.age(now)),
+            Some(at) => format!("{} (since {})", self.age(now), rfc3339(at)),
             None => UNKNOWN.to_owned(),
         };
         let body = match std::str::from_utf8(incoming.body()) {

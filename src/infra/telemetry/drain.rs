@@ -12,7 +12,7 @@ use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::infra::telemetry::pretty::Pretty;
 use crate::infra::telemetry::repeats::{RepeatFilter, SuppressedCount};
 use crate::infra::telemetry::stdout::{DroppedCount, StdoutWriter, buffered_stdout};
-use crate::kernel::{Clock, Role};
+use crate::kernel::{Clock, Role, rfc3339};
 
 /// Records in the queue to the formatting thread. When it is full, logging waits for that thread, which itself waits for
 /// nothing.
@@ -160,7 +160,7 @@ fn json<W: Write>(out: W) -> slog_json::Json<W> {
             "target" => FnValue(|r: &Record<'_>| target(r).to_owned()),
             "msg" => PushFnValue(|r: &Record<'_>, out| out.emit(r.msg())),
             "level" => FnValue(|r: &Record<'_>| level_name(r.level())),
-            "ts" => FnValue(|_: &Record<'_>| System.now().to_string()),
+            "ts" => FnValue(|_: &Record<'_>| rfc3339(System.now())),
         ))
         .build()
 }

@@ -41,16 +41,18 @@ async fn handle(
 
 fn registration(body: &mut Fields) -> Option<NewUser> {
     let name = |name: ObjectBuilder| {
-        name.description(Some("No control characters; leading and trailing whitespace is removed."))
-            .min_length(Some(1))
-            .max_length(Some(100))
-            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))
+        name.description(Some(
+            "At least one visible character, no control characters; leading and trailing whitespace is removed.",
+        ))
+        .min_length(Some(1))
+        .max_length(Some(100))
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))
     };
     let first_name = body.text("firstName", PersonName::parse, name);
     let last_name = body.text("lastName", PersonName::parse, name);
     let email = body.text("email", EmailAddress::parse, |email| {
         email
-            .description(Some("At most 254 bytes; case-insensitive."))
+            .description(Some("At most 254 bytes; case-insensitive. Unicode is normalized to NFC."))
             .format(Some(format("email")))
             .max_length(Some(254))
     });

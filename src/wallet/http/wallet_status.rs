@@ -11,6 +11,7 @@ use utoipa::openapi::Type;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated, Fields};
+use crate::kernel::rfc3339;
 use crate::wallet::http::WalletApi;
 use crate::wallet::http::gate::{Gate, provisioning};
 
@@ -47,7 +48,7 @@ async fn handle(
     };
     // The gate comes before an invalid parameter.
     wait?;
-    Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: created_at.to_string() }))
+    Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: rfc3339(created_at) }))
 }
 
 fn wait(query: &mut Fields) -> Option<Duration> {

@@ -244,7 +244,7 @@ fn states(
         wallets.insert(UserId::from_uuid(user), WalletState::new(head));
     }
     for row in used_keys {
-        let key = IdempotencyKey::parse(row.try_get("key")?).map_err(|_| DbError::Corrupt("idempotency_key"))?;
+        let key = IdempotencyKey::from_stored(row.try_get("key")?);
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.used_keys.insert(key, rows::entry(row)?);
         }
