@@ -49,7 +49,7 @@ impl RoleContext {
 
     /// A pool of database connections, in the metrics as `requests` or as what follows `: ` in its name.
     pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
-        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
+        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max, lifetime_max: None })?;
         pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
         Ok(pool)
     }
@@ -70,7 +70,7 @@ impl Limits {
     ) -> Result<Self, DbError> {
         let enabled = process.rate_limit_enabled;
         let shared = if enabled && process.rate_limit_store != RateLimitStore::Local {
-            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS, lifetime_max: None };
             let database = Database::new(&context.connector, options)?;
             Some(Arc::new(SharedCounts::new(database, context.logger.clone())))
         } else {

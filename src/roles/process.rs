@@ -192,7 +192,7 @@ async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: 
 
 fn connector(config: &ProcessConfig, io: &Handle) -> Result<Connector, ExitError> {
     let connector = Connector::new(&config.database, io.clone());
-    connector.map_err(|e| ExitError::internal(format!("cannot set up TLS: {e}")))
+    connector.map_err(|e| ExitError::unavailable(format!("cannot set up TLS: {e}")))
 }
 
 /// Retries until the database is available. Any other failure is final.

@@ -16,6 +16,8 @@ mod clients;
 mod concurrency;
 mod contributing;
 mod database_rights;
+mod database_sessions;
+mod database_urls;
 mod deployment;
 mod docs;
 mod docs_page;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use crate::infra::postgres::connect::{Connector, driver_config};
+use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::{DbError, class_of};
 use crate::kernel::{Classified, FailureClass};
 
@@ -111,11 +111,9 @@ pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Mi
 
 async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
     // No session limits: a migration may take long. The wait for the lock is limited below.
-    let config = &connector.config;
-    let owner = driver_config(&config.migration_url, "purse migrations", None)?;
-    let runtime: tokio_postgres::Config = config.url.expose().parse()?;
-    let (mut client, connection) = owner.connect(connector.tls.clone()).await?;
-    let connection = tokio::spawn(async move { drop(connection.await) });
+    let (owner, runtime) = (connector.owner.user(), connector.runtime.user());
+    let opened = connector.owner.open("purse migrations", None, Server::Writable).await;
+    let (mut client, connection) = opened.map_err(|e| MigrateError::Database(e.into()))?;
     // A session lock, because refinery opens its own transactions on this connection and does not lock.
     client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
@@ -124,7 +122,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         return Err(MigrateError::NotUtf8(encoding));
     }
     let runner = (migrations.runner)().set_abort_missing(false); // during a rollout, an older binary meets the scripts of a newer one
-    let has_owner = runtime.get_user() != owner.get_user();
+    let has_owner = runtime != owner;
     let applied = if !has_owner && nothing_is_missing(&client, runner.get_migrations()).await {
         // Already migrated by a process with the owner's password, which this process need not have.
         Vec::new()
@@ -135,7 +133,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         })?;
         report.applied_migrations().iter().map(Migration::of).collect()
     };
-    if let (Some(user), true) = (runtime.get_user(), has_owner) {
+    if let (Some(user), true) = (runtime, has_owner) {
         grant(&mut client, user, migrations.grants).await?;
     }
     let not_durable = not_durable(&client).await?;

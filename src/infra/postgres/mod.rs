@@ -6,12 +6,17 @@ mod database;
 mod error;
 mod gate;
 mod migrate;
+mod pool;
 mod session;
 mod shared_counts;
+mod tls;
+mod url;
 
-pub use connect::{Connector, is_database_url};
+pub use connect::{Connector, OpenError};
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
+pub use tls::TlsError;
+pub use url::{database_url_problem, is_database_url};

@@ -1,0 +1,378 @@
+//! What the operator of PostgreSQL changes under running roles: read-only databases, standbys, refused sessions, time
+//! limits, search paths, privileges and newer schemas.
+
+use std::time::Duration;
+
+use purse::kernel::Role;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_postgres::NoTls;
+
+use crate::support::{Client, PATIENCE, PrivatePostgres, RoleProcess, User, World, eventually, purse};
+
+/// More than a pool has sessions.
+const MANY: usize = 12;
+
+/// Runs SQL in the maintenance database, where the settings of the role databases do not apply.
+async fn administer(world: &World, script: &str) {
+    let (addresses, script) = (world.addresses.clone(), script.to_owned());
+    let done = tokio::task::spawn_blocking(move || addresses.psql("postgres", &script)).await.expect("thread");
+    done.unwrap_or_else(|e| panic!("psql: {e}"));
+}
+
+fn databases(world: &World) -> [&str; 2] {
+    [&world.databases.users.database, &world.databases.wallet.database]
+}
+
+/// Terminates all sessions of both databases.
+async fn terminate_sessions(world: &World) {
+    let [users, wallet] = databases(world);
+    let terminate = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname IN ('{users}', '{wallet}') AND pid <> pg_backend_pid()"
+    );
+    administer(world, &terminate).await;
+}
+
+/// Runs this statement for both databases; `{}` is the name of the database.
+async fn for_both(world: &World, statement: &str) {
+    for database in databases(world) {
+        administer(world, &statement.replace("{}", database)).await;
+    }
+}
+
+async fn ready_status(role: &RoleProcess) -> u16 {
+    reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response").status().as_u16()
+}
+
+async fn becomes_ready(role: &RoleProcess, expected: u16) {
+    let what = format!("/health/ready returns {expected}\n{}", role.output());
+    eventually(PATIENCE, &what, || async { (ready_status(role).await == expected).then_some(()) }).await;
+}
+
+/// Responses to requests of every kind, by what they use: both databases, reads and writes.
+async fn one_of_each(client: &Client, user: &User) -> Vec<(u16, String)> {
+    let responses = [
+        client.post(user, "credit", 1, None).await,
+        client.get(user, "/v1/balance").await,
+        client.get(user, "/v1/transactions").await,
+        client.me(&user.token).await,
+        client.log_in(&user.email, crate::support::PASSWORD).await,
+        client.register(&Client::fresh_email()).await,
+    ];
+    responses.iter().map(|response| (response.status.as_u16(), response.code().to_owned())).collect()
+}
+
+fn all_unavailable(responses: &[(u16, String)]) -> bool {
+    responses.iter().all(|(status, code)| (*status, code.as_str()) == (503, "DEPENDENCY_UNAVAILABLE"))
+}
+
+/// Waits until many requests of each kind at once, so that every session of the pools is used, are all served. (A loaded
+/// machine opens so many sessions too slowly for the first of them.) Returns the number of credits that were acknowledged.
+async fn serves_on_every_session(client: &Client, user: &User) -> i64 {
+    let credited = std::sync::atomic::AtomicI64::new(0);
+    eventually(PATIENCE, "every session serves", || async {
+        let credits = (0..MANY).map(|_| client.post(user, "credit", 1, None));
+        let reads = (0..MANY).map(|_| client.get(user, "/v1/balance"));
+        let registrations = (0..MANY).map(|_| async { client.register(&Client::fresh_email()).await });
+        let (credits, reads, registrations) = tokio::join!(
+            futures_util::future::join_all(credits),
+            futures_util::future::join_all(reads),
+            futures_util::future::join_all(registrations),
+        );
+        let served =
+            |responses: &[crate::support::Response]| responses.iter().filter(|r| r.status.is_success()).count();
+        credited.fetch_add(i64::try_from(served(&credits)).expect("small"), std::sync::atomic::Ordering::SeqCst);
+        (served(&credits) + served(&reads) + served(&registrations) == 3 * MANY).then_some(())
+    })
+    .await;
+    credited.into_inner()
+}
+
+/// Waits until every pool has reached its database again: each has a pause of its own, of up to a second.
+async fn recovers(client: &Client, user: &User) {
+    eventually(PATIENCE, "requests of every kind are served", || async {
+        let responses = one_of_each(client, user).await;
+        responses.iter().all(|(status, _)| *status < 300).then_some(())
+    })
+    .await;
+}
+
+async fn publish_newcomer(world: &World) -> uuid::Uuid {
+    let user = uuid::Uuid::now_v7();
+    world.publish_event(user, &user.to_string()).await;
+    user
+}
+
+async fn has_wallet(world: &World, user: uuid::Uuid) {
+    let count = format!("SELECT count(*) FROM wallets WHERE user_id = '{user}'");
+    eventually(PATIENCE, "the wallet exists", || async {
+        (world.sql(Role::Wallet, &count).await == "1").then_some(())
+    })
+    .await;
+}
+
+async fn outbox_drains(world: &World) {
+    let pending = "SELECT count(*) FROM outbox WHERE status = 'pending'";
+    eventually(PATIENCE, "the outbox is empty", || async {
+        (world.sql(Role::Users, pending).await == "0").then_some(())
+    })
+    .await;
+}
+
+/// Neither an attempt of the retry ladder was used, nor anything taken for a bug.
+async fn nothing_was_spent(world: &World, roles: [&RoleProcess; 2]) {
+    assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
+    assert_eq!(world.sql(Role::Users, "SELECT coalesce(max(attempts), 0) FROM outbox").await, "0");
+    for role in roles {
+        let log = role.log();
+        assert!(log.iter().all(|line| line["tier"].is_null()), "{}", role.output());
+        let errors: Vec<&Value> = log.iter().filter(|line| line["level"] == "error").collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_a_database_that_was_read_only_are_replaced_once_it_accepts_writes() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    serves_on_every_session(&client, &user).await;
+
+    for_both(&world, r#"ALTER DATABASE "{}" SET default_transaction_read_only = on"#).await;
+    terminate_sessions(&world).await;
+    let newcomer = publish_newcomer(&world).await;
+    for role in [&users, &wallet] {
+        becomes_ready(role, 503).await;
+    }
+    // Concurrent, so that every pool opens as many sessions as it may.
+    let responses = futures_util::future::join_all((0..12).map(|_| one_of_each(&client, &user))).await;
+    assert!(responses.iter().all(|responses| all_unavailable(responses)), "{responses:?}");
+
+    for_both(&world, r#"ALTER DATABASE "{}" RESET default_transaction_read_only"#).await;
+    for role in [&users, &wallet] {
+        becomes_ready(role, 200).await;
+    }
+    has_wallet(&world, newcomer).await;
+    outbox_drains(&world).await;
+    recovers(&client, &user).await;
+    serves_on_every_session(&client, &user).await;
+    nothing_was_spent(&world, [&users, &wallet]).await;
+}
+
+#[tokio::test]
+async fn sessions_that_met_a_read_only_database_are_not_kept() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    serves_on_every_session(&client, &user).await;
+
+    // Sessions become read-only one by one here: those that are open keep their setting until somebody changes it.
+    let read_only = "SELECT set_config('default_transaction_read_only', 'on', false)";
+    for (role, statement) in [(Role::Users, "users"), (Role::Wallet, "wallets")] {
+        // A trigger stands for a pooler that moves the sessions to a standby.
+        let trigger = format!(
+            "CREATE FUNCTION become_read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM ({read_only}); RETURN NEW; END $$;
+             CREATE TRIGGER become_read_only AFTER INSERT ON {statement} FOR EACH ROW EXECUTE FUNCTION become_read_only()"
+        );
+        world.sql(role, &trigger).await;
+    }
+    futures_util::future::join_all((0..MANY).map(|_| async { client.register(&Client::fresh_email()).await })).await;
+    for (role, table) in [(Role::Users, "users"), (Role::Wallet, "wallets")] {
+        world.sql(role, &format!("DROP TRIGGER become_read_only ON {table}")).await;
+    }
+    eventually(PATIENCE, "registrations are served again", || async {
+        (client.register(&Client::fresh_email()).await.status == 201).then_some(())
+    })
+    .await;
+    outbox_drains(&world).await;
+    serves_on_every_session(&client, &user).await;
+    nothing_was_spent(&world, [&users, &wallet]).await;
+}
+
+/// One address for several servers, as a virtual IP or a DNS name is.
+struct Address {
+    port: u16,
+    server: std::sync::Arc<std::sync::atomic::AtomicU16>,
+}
+
+impl Address {
+    async fn of(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("address").port();
+        let server = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(server));
+        let target = std::sync::Arc::clone(&server);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let target = target.load(std::sync::atomic::Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", target)).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Self { port, server }
+    }
+
+    fn points_to(&self, server: u16) {
+        self.server.store(server, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The same URL by this address.
+    fn url(&self, direct: &str) -> String {
+        let (before, after) = direct.split_once("@127.0.0.1:").expect("a URL of this machine");
+        format!("{before}@127.0.0.1:{}{}", self.port, after.trim_start_matches(|c: char| c.is_ascii_digit()))
+    }
+}
+
+async fn start_at(world: &World, role: Role, address: &Address) -> RoleProcess {
+    let (prefix, database) = match role {
+        Role::Users => ("USERS", &world.databases.users),
+        Role::Wallet => ("WALLET", &world.databases.wallet),
+    };
+    let (runtime, owner) = (address.url(&database.runtime_url), address.url(&database.migration_url));
+    let (runtime_name, owner_name) = (format!("{prefix}_DATABASE_URL"), format!("{prefix}_MIGRATION_DATABASE_URL"));
+    world.start_with(role, &[(runtime_name.as_str(), runtime.as_str()), (&owner_name, &owner)]).await
+}
+
+#[tokio::test]
+async fn a_standby_behind_the_address_is_neither_read_nor_written_until_it_is_promoted() {
+    let mut world = World::new().await;
+    let primary = PrivatePostgres::start(&[]).await;
+    world.move_to(&primary).await;
+    let standby = primary.standby().await;
+    let address = Address::of(primary.port()).await;
+    let (users, wallet) =
+        tokio::join!(start_at(&world, Role::Users, &address), start_at(&world, Role::Wallet, &address));
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    let acknowledged = serves_on_every_session(&client, &user).await;
+    standby.has_replayed(&primary).await;
+
+    address.points_to(standby.port());
+    primary.kill().await;
+    becomes_ready(&wallet, 503).await;
+    becomes_ready(&users, 503).await;
+    for _ in 0..5 {
+        let responses = one_of_each(&client, &user).await;
+        assert!(all_unavailable(&responses), "{responses:?}");
+    }
+
+    standby.promote().await;
+    world.addresses.postgres_port = standby.port();
+    for role in [&users, &wallet] {
+        becomes_ready(role, 200).await;
+    }
+    recovers(&client, &user).await;
+    // Every credit that was acknowledged before is there.
+    let before = client.balance(&user).await;
+    assert!(before >= acknowledged, "{before} instead of at least {acknowledged}");
+    let acknowledged = serves_on_every_session(&client, &user).await;
+    outbox_drains(&world).await;
+    assert_eq!(client.balance(&user).await, before + acknowledged);
+    nothing_was_spent(&world, [&users, &wallet]).await;
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_sessions_is_unavailable_whatever_its_reason() {
+    let world = World::new().await;
+    let (users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let [users_database, wallet_database] = databases(&world).map(str::to_owned);
+    let accounts =
+        |verb: &str| format!(r#"ALTER ROLE "{users_database}_app" {verb}; ALTER ROLE "{wallet_database}_app" {verb}"#);
+    for (refuse, admit) in [
+        // 55000, 42501 and 28000, each as FATAL.
+        (
+            r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS false"#.to_owned(),
+            r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS true"#.to_owned(),
+        ),
+        (
+            r#"REVOKE CONNECT ON DATABASE "{}" FROM PUBLIC, "{}_app""#.to_owned(),
+            r#"GRANT CONNECT ON DATABASE "{}" TO "{}_app""#.to_owned(),
+        ),
+        (accounts("NOLOGIN"), accounts("LOGIN")),
+        // 53300.
+        (
+            r#"ALTER DATABASE "{}" CONNECTION LIMIT 0"#.to_owned(),
+            r#"ALTER DATABASE "{}" CONNECTION LIMIT -1"#.to_owned(),
+        ),
+    ] {
+        for_both(&world, &refuse).await;
+        terminate_sessions(&world).await;
+        let newcomer = publish_newcomer(&world).await;
+        for _ in 0..4 {
+            let responses = one_of_each(&client, &user).await;
+            assert!(all_unavailable(&responses), "{refuse}: {responses:?}");
+        }
+        for_both(&world, &admit).await;
+        for role in [&users, &wallet] {
+            becomes_ready(role, 200).await;
+        }
+        has_wallet(&world, newcomer).await;
+        recovers(&client, &user).await;
+    }
+    outbox_drains(&world).await;
+    nothing_was_spent(&world, [&users, &wallet]).await;
+}
+
+#[tokio::test]
+async fn a_role_that_starts_while_the_database_refuses_sessions_waits_for_it() {
+    let world = World::new().await;
+    for_both(&world, r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS false"#).await;
+    let mut wallet = RoleProcess::spawn(&["--role", "wallet"], &world.settings(Role::Wallet));
+    eventually(PATIENCE, "it retries", || async {
+        (wallet.logged("the database cannot be used yet; retrying").len() >= 2).then_some(())
+    })
+    .await;
+    assert!(!wallet.has_exited(), "{}", wallet.output());
+    let once = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
+    assert_eq!(once.code, Some(69), "{once:?}");
+    for_both(&world, r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS true"#).await;
+    wallet.listening().await;
+    wallet.ready().await;
+}
+
+#[tokio::test]
+async fn a_changed_type_of_a_column_costs_one_response_and_no_session_keeps_failing() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    // Every session has prepared the statement.
+    futures_util::future::join_all((0..MANY).map(|_| client.me(&user.token))).await;
+    world.sql(Role::Users, "ALTER TABLE users ALTER COLUMN first_name TYPE varchar(200)").await;
+    let mut failed = 0;
+    for _ in 0..MANY {
+        let response = client.me(&user.token).await;
+        assert!(matches!(response.status.as_u16(), 200 | 503), "{response:?}");
+        failed += usize::from(response.status == 503);
+    }
+    assert!(failed <= 1, "{failed}");
+}
+
+#[tokio::test]
+async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
+    let world = World::new().await;
+    let short = [("DB_CONNECTION_LIFETIME", "500ms")];
+    let users = world.start(Role::Users).await;
+    let wallet = world.start_with(Role::Wallet, &short).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    let user = client.ready_user().await;
+    let ledger = "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity
+                  WHERE datname = current_database() AND application_name = 'purse wallet'";
+    client.balance(&user).await;
+    let first = world.sql(Role::Wallet, ledger).await;
+    eventually(PATIENCE, "other sessions", || async {
+        client.balance(&user).await;
+        (world.sql(Role::Wallet, ledger).await != first).then_some(())
+    })
+    .await;
+    // A lifetime that ends while no session can be opened ends nothing that works.
+    let database = &world.databases.wallet.database;
+    administer(&world, &format!(r#"ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS false"#)).await;
+    let until = std::time::Instant::now() + Duration::from_secs(2);
+    while std::time::Instant::now() < until {
+        assert_eq!(client.get(&user, "/v1/balance").await.status, 200);
+    }
+}
