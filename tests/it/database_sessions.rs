@@ -376,3 +376,21 @@ async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
         assert_eq!(client.get(&user, "/v1/balance").await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn readiness_fails_while_requests_would_be_refused_a_privilege() {
+    let world = World::new().await;
+    let (users, wallet, _client) = world.both().await;
+    let [users_app, wallet_app] = databases(&world).map(|name| format!("{name}_app"));
+    for (role, process, app, privilege, table) in [
+        (Role::Wallet, &wallet, &wallet_app, "INSERT", "transactions"),
+        (Role::Wallet, &wallet, &wallet_app, "SELECT", "wallets"),
+        (Role::Users, &users, &users_app, "INSERT", "outbox"),
+        (Role::Users, &users, &users_app, "UPDATE (password_hash)", "users"),
+    ] {
+        world.sql(role, &format!(r#"REVOKE {privilege} ON {table} FROM "{app}""#)).await;
+        becomes_ready(process, 503).await;
+        world.sql(role, &format!(r#"GRANT {privilege} ON {table} TO "{app}""#)).await;
+        becomes_ready(process, 200).await;
+    }
+}

@@ -21,6 +21,8 @@ pub struct Migrations {
     pub runner: fn() -> refinery::Runner,
     /// Privileges of the runtime user, each a `GRANT … TO` without the user. All others are revoked.
     pub grants: &'static [&'static str],
+    /// Statements that need each privilege that requests need, and change nothing.
+    pub probe: &'static str,
 }
 
 /// A script that has just been applied.
