@@ -378,6 +378,83 @@ async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
 }
 
 #[tokio::test]
+async fn an_older_version_leaves_the_privileges_of_a_newer_one_alone() {
+    let world = World::new().await;
+    drop(world.start(Role::Wallet).await);
+    let app = format!("{}_app", world.databases.wallet.database);
+    let owner = format!("{}_owner", world.databases.wallet.database);
+    let newer = format!(
+        r#"SET ROLE "{owner}";
+           CREATE TABLE transfers (id uuid PRIMARY KEY);
+           GRANT SELECT, INSERT ON transfers TO "{app}";
+           GRANT UPDATE (created_at) ON wallets TO "{app}";
+           INSERT INTO refinery_schema_history VALUES (99, 'transfers', '2027-01-01T00:00:00Z', '1')"#
+    );
+    world.sql(Role::Wallet, &newer).await;
+    let privileges = format!(
+        "SELECT has_table_privilege('{app}', 'transfers', 'INSERT'), has_column_privilege('{app}', 'wallets', 'created_at', 'UPDATE'),
+                has_table_privilege('{app}', 'transactions', 'INSERT')"
+    );
+    let wallet = world.start(Role::Wallet).await;
+    let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    assert_eq!(world.sql(Role::Wallet, &privileges).await, "t|t|t");
+    let line = wallet.logged("the database is newer than this version; privileges are left as they are");
+    assert_eq!(line.len(), 1, "{}", wallet.output());
+
+    // A version that knows all of the schema replaces what the account may do.
+    world.sql(Role::Wallet, "DELETE FROM refinery_schema_history WHERE version = 99").await;
+    drop(world.start(Role::Wallet).await);
+    assert_eq!(world.sql(Role::Wallet, &privileges).await, "f|f|t");
+}
+
+#[tokio::test]
+async fn the_schema_in_use_is_the_one_that_privileges_are_granted_on() {
+    let world = World::new().await;
+    for (role, database) in [(Role::Users, &world.databases.users), (Role::Wallet, &world.databases.wallet)] {
+        let name = &database.database;
+        let own_schema = format!(
+            r#"CREATE SCHEMA "the App" AUTHORIZATION "{name}_owner"; ALTER DATABASE "{name}" SET search_path = "the App""#
+        );
+        world.sql(role, &own_schema).await;
+    }
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    serves_on_every_session(&client, &user).await;
+    let tables = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename IN ('wallets', 'refinery_schema_history')";
+    assert_eq!(world.sql(Role::Wallet, tables).await, "the App");
+}
+
+#[tokio::test]
+async fn a_role_whose_account_does_not_find_the_tables_never_becomes_ready_and_says_why() {
+    let world = World::new().await;
+    let name = &world.databases.wallet.database;
+    let only_owner =
+        format!(r#"CREATE SCHEMA app AUTHORIZATION "{name}_owner"; ALTER ROLE "{name}_owner" SET search_path = app"#);
+    world.sql(Role::Wallet, &only_owner).await;
+    for arguments in [["--role", "wallet"].as_slice(), &["migrate", "--role", "wallet"]] {
+        let ended = purse(arguments, &world.settings(Role::Wallet)).await;
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.err.contains("search_path") && ended.err.contains("schema app"), "{ended:?}");
+    }
+    world.sql(Role::Wallet, &format!(r#"ALTER ROLE "{name}_app" SET search_path = app"#)).await;
+    drop(world.start(Role::Wallet).await);
+}
+
+#[tokio::test]
+async fn without_a_schema_nothing_is_created_and_the_exit_code_is_69() {
+    let world = World::new().await;
+    world.sql(Role::Wallet, "DROP SCHEMA public").await;
+    for arguments in [["--role", "wallet"].as_slice(), &["migrate", "--role", "wallet"]] {
+        let ended = purse(arguments, &world.settings(Role::Wallet)).await;
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.err.contains("search_path"), "{ended:?}");
+    }
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    assert_eq!(world.sql(Role::Wallet, tables).await, "0");
+}
+
+#[tokio::test]
 async fn readiness_fails_while_requests_would_be_refused_a_privilege() {
     let world = World::new().await;
     let (users, wallet, _client) = world.both().await;
@@ -393,4 +470,58 @@ async fn readiness_fails_while_requests_would_be_refused_a_privilege() {
         world.sql(role, &format!(r#"GRANT {privilege} ON {table} TO "{app}""#)).await;
         becomes_ready(process, 200).await;
     }
+}
+
+#[tokio::test]
+async fn limits_for_requests_do_not_end_a_migration_that_waits_for_another() {
+    let world = World::new().await;
+    let database = &world.databases.wallet.database;
+    let limits =
+        ["statement_timeout = '300ms'", "lock_timeout = '300ms'", "idle_in_transaction_session_timeout = '50ms'"];
+    for limit in limits {
+        administer(&world, &format!(r#"ALTER DATABASE "{database}" SET {limit}"#)).await;
+    }
+    let (other, connection) =
+        tokio_postgres::connect(&world.databases.wallet.migration_url, NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    // The key of the lock around migrations.
+    other.batch_execute("SET statement_timeout = 0; SELECT pg_advisory_lock(483006772069)").await.expect("locked");
+    let settings = world.settings(Role::Wallet);
+    let migrating = tokio::spawn(async move { purse(&["migrate", "--role", "wallet"], &settings).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!migrating.is_finished());
+    other.batch_execute("SELECT pg_advisory_unlock_all()").await.expect("unlocked");
+    let migrated = migrating.await.expect("task");
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+}
+
+#[tokio::test]
+async fn a_migration_behind_a_long_read_delays_no_request_and_is_retried() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    client.post(&user, "credit", 5, None).await;
+    // The migration that creates the triggers of the ledger is pending again, and those after it.
+    let undo = "DELETE FROM refinery_schema_history WHERE version >= 3;
+                DROP FUNCTION refuse_ledger_change CASCADE; DROP TABLE rate_limits";
+    world.sql(Role::Wallet, undo).await;
+    // As a report, a dump or a long transaction has it. A trigger cannot be created beside it, and requests that write
+    // queue behind the lock that the migration waits for.
+    let superuser = world.addresses.superuser_url(&world.databases.wallet.database);
+    let (other, connection) = tokio_postgres::connect(&superuser, NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    other.batch_execute("BEGIN; LOCK TABLE transactions IN ROW EXCLUSIVE MODE").await.expect("locked");
+    let settings = world.settings(Role::Wallet);
+    let migrating = tokio::spawn(async move { purse(&["migrate", "--role", "wallet"], &settings).await });
+    let until = std::time::Instant::now() + Duration::from_secs(6);
+    while std::time::Instant::now() < until {
+        let post = client.post(&user, "credit", 1, None).await;
+        assert_eq!(post.status, 201, "{post:?}");
+        let read = client.get(&user, "/v1/balance").await;
+        assert_eq!(read.status, 200, "{read:?}");
+    }
+    assert!(!migrating.is_finished());
+    other.batch_execute("ROLLBACK").await.expect("unlocked");
+    let migrated = migrating.await.expect("task");
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
 }

@@ -15,7 +15,7 @@ mod url;
 pub use connect::{Connector, OpenError};
 pub use database::{Client, Database, PoolOptions, Work};
 pub use error::{DbError, violated_constraint};
-pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
+pub use migrate::{MigrateError, Migrated, Migration, Migrations, check_runtime_user, migrate};
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
 pub use tls::TlsError;

@@ -37,3 +37,11 @@ pub const MIGRATIONS: Migrations = Migrations {
         UPDATE outbox SET status = status, attempts = attempts, last_error = last_error, published_at = published_at,
                next_attempt_at = next_attempt_at, claimed_until = claimed_until, claim_token = claim_token WHERE false",
 };
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn privileges_change_only_together_with_a_script() {
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(3), 0xa63a_6451_cc24_2802));
+    }
+}

@@ -37,3 +37,11 @@ pub const MIGRATIONS: Migrations = Migrations {
         SELECT user_id, seq, id, type, amount_minor, balance_after_minor, description, idempotency_key, created_at
         FROM transactions WHERE false",
 };
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn privileges_change_only_together_with_a_script() {
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(5), 0x004d_a4ba_07a7_cb5b));
+    }
+}
