@@ -525,3 +525,88 @@ async fn a_migration_behind_a_long_read_delays_no_request_and_is_retried() {
     let migrated = migrating.await.expect("task");
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 }
+
+/// A pooler in front of PostgreSQL that drops the options of a session, as pgBouncer does when it is told to ignore them.
+struct Pooler {
+    port: u16,
+}
+
+impl Pooler {
+    async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("address").port();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+                    let length = client.read_u32().await?;
+                    let mut start = vec![0; usize::try_from(length).expect("small") - 4];
+                    client.read_exact(&mut start).await?;
+                    let start = without_options(&start);
+                    server.write_u32(u32::try_from(start.len()).expect("small") + 4).await?;
+                    server.write_all(&start).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Self { port }
+    }
+}
+
+/// The body of a start-up message: the version of the protocol, then names and values that end in a zero each.
+fn without_options(start: &[u8]) -> Vec<u8> {
+    let (version, parameters) = start.split_at(4);
+    let texts: Vec<&[u8]> = parameters.split(|byte| *byte == 0).collect();
+    let mut kept = version.to_vec();
+    for pair in texts.chunks(2).filter(|pair| pair.len() == 2 && !pair[0].is_empty() && pair[0] != b"options") {
+        for text in pair {
+            kept.extend_from_slice(text);
+            kept.push(0);
+        }
+    }
+    kept.push(0);
+    kept
+}
+
+#[tokio::test]
+async fn the_ledger_is_right_where_a_pooler_drops_the_isolation_level_of_the_sessions() {
+    let world = World::new().await;
+    let database = &world.databases.wallet.database;
+    let isolation = format!(r#"ALTER DATABASE "{database}" SET default_transaction_isolation = 'repeatable read'"#);
+    administer(&world, &isolation).await;
+    let pooler = Pooler::start(world.addresses.postgres_port).await;
+    let (before, after) = world.databases.wallet.runtime_url.split_once("@127.0.0.1:").expect("a URL of this machine");
+    let path = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    let through = format!("{before}@127.0.0.1:{}{path}?sslmode=disable", pooler.port);
+    let pooled = [("WALLET_DATABASE_URL", through.as_str())];
+    let users = world.start(Role::Users).await;
+    let (one, other) = (world.start_with(Role::Wallet, &pooled).await, world.start_with(Role::Wallet, &pooled).await);
+    let clients = [Client::new(&users.url(), &one.url()), Client::new(&users.url(), &other.url())];
+    let user = clients[0].ready_user().await;
+    // Few at once: they compete for the wallet, and not for the connections of the pools.
+    for _ in 0..25 {
+        let credits = (0..4).map(|number: usize| clients[number % 2].post(&user, "credit", 1, None));
+        for response in futures_util::future::join_all(credits).await {
+            assert_eq!(response.status, 201, "{response:?}");
+        }
+    }
+    assert_eq!(clients[0].balance(&user).await, 100);
+}
+
+#[test]
+fn every_transaction_of_a_request_names_its_isolation_level() {
+    let mut sources = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = sources.pop() {
+        if path.is_dir() {
+            sources.extend(std::fs::read_dir(&path).expect("folder").map(|entry| entry.expect("entry").path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("source");
+        // Migrations run one at a time, at the level that their scripts name.
+        let of_migrations = path.ends_with("infra/postgres/migrate.rs");
+        assert!(of_migrations || !text.contains(".transaction()"), "{}", path.display());
+        for begun in text.match_indices("\"BEGIN") {
+            assert!(text[begun.0..].starts_with("\"BEGIN ISOLATION LEVEL READ COMMITTED\""), "{}", path.display());
+        }
+    }
+}

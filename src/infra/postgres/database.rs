@@ -10,6 +10,7 @@ use deadpool::Runtime;
 use deadpool::managed::{Object, PoolError, TimeoutType};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
+use tokio_postgres::IsolationLevel;
 
 use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::connect::{Connector, SessionLimits};
@@ -22,6 +23,21 @@ pub type Client = deadpool_postgres::ClientWrapper;
 
 /// The future of a unit of work, which borrows its connection.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, DbError>> + Send + 'c>>;
+
+/// A transaction with `prepare_cached`.
+pub type Transaction<'c> = deadpool_postgres::Transaction<'c>;
+
+/// Begins a transaction at the isolation level that the order of our statements relies on (decision D022). Named here and not
+/// only by an option of the session, which a pooler in front of the server may drop.
+pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// The same, as a transaction that rolls back when it is dropped.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+}
 
 const CONNECTIONS: MetricName =
     MetricName { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };

@@ -13,7 +13,7 @@ mod tls;
 mod url;
 
 pub use connect::{Connector, OpenError};
-pub use database::{Client, Database, PoolOptions, Work};
+pub use database::{BEGIN, Client, Database, PoolOptions, Transaction, Work, begin};
 pub use error::{DbError, violated_constraint};
 pub use migrate::{MigrateError, Migrated, Migration, Migrations, check_runtime_user, migrate};
 pub use session::Session;

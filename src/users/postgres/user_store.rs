@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::contracts::UserRegistered;
-use crate::infra::postgres::{Database, violated_constraint};
+use crate::infra::postgres::{Database, begin, violated_constraint};
 use crate::kernel::{DependencyError, UserId, fault};
 use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
 use crate::users::domain::EmailAddress;
@@ -28,7 +28,7 @@ impl UserStore for PgUserStore {
         let stored = self.database.run(move |client| {
             Box::pin(async move {
                 let Registration { user, password_hash, event_id, event, origin } = registration;
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 let add_user = tx
                     .prepare_cached(
                         "-- users.register.user
