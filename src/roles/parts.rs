@@ -26,6 +26,8 @@ use crate::runtime::{
 
 /// Time limit for a scrape in progress when a shutdown begins.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
+/// How old the connection of the probe becomes, so that it notices what is true of new sessions only.
+const PROBE_LIFETIME_MAX: Duration = Duration::from_secs(5);
 /// Connections for the shared rate limit counters. A request uses one for a single-row statement.
 const COUNTING_CONNECTIONS: usize = 2;
 
@@ -50,8 +52,18 @@ impl RoleContext {
 
     /// A pool of database connections, in the metrics as `requests` or as what follows `: ` in its name.
     pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
-        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
-        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
+        self.open_pool(PoolOptions { application_name, connections_max, lifetime_max: None })
+    }
+
+    /// One connection that is often a fresh one.
+    pub(super) fn probe_pool(&self, application_name: &'static str) -> Result<Database, DbError> {
+        let lifetime_max = Some(PROBE_LIFETIME_MAX);
+        self.open_pool(PoolOptions { application_name, connections_max: 1, lifetime_max })
+    }
+
+    fn open_pool(&self, options: PoolOptions) -> Result<Database, DbError> {
+        let pool = Database::new(&self.connector, options)?;
+        pool.show(options.application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
         Ok(pool)
     }
 }
@@ -71,7 +83,7 @@ impl Limits {
     ) -> Result<Self, DbError> {
         let enabled = process.rate_limit_enabled;
         let shared = if enabled && process.rate_limit_store != RateLimitStore::Local {
-            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS, lifetime_max: None };
             let database = Database::new(&context.connector, options)?;
             Some(Arc::new(SharedCounts::new(database, context.logger.clone())))
         } else {
@@ -108,9 +120,14 @@ impl Limits {
     }
 }
 
-pub(super) fn database_probe(context: &RoleContext, database: Database, check: &'static str) -> ChildSpec {
+pub(super) fn database_probe(
+    context: &RoleContext,
+    database: Database,
+    statements: &'static str,
+    check: &'static str,
+) -> ChildSpec {
     let (health, logger) = (context.health.clone(), context.actor_logger("database_probe"));
-    let deps = Arc::new(DatabaseProbeDeps { database, check, health, logger });
+    let deps = Arc::new(DatabaseProbeDeps { database, statements, check, health, logger });
     ChildSpec::new("database_probe", move |lifeline| DatabaseProbeActor::new(Arc::clone(&deps), lifeline).start())
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
-use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, check_runtime_user, migrate};
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::{LogCounts, Spans};
 use crate::infra::{security, telemetry};
@@ -28,6 +28,9 @@ const LOG_GRACE: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the database at start-up.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
+/// How long a migration that is not part of a start waits for locks.
+const LOCKED_MAX: Duration = Duration::from_mins(2);
+
 /// Installs the cryptography that TLS uses, and checks that of the tokens.
 ///
 /// # Errors
@@ -38,12 +41,35 @@ pub fn init_crypto() -> Result<(), ExitError> {
     security::self_test().map_err(ExitError::internal)
 }
 
-/// Applies the migrations, and does not retry.
+/// Applies the migrations. Waits for sessions that are in the way, and not for a database that is unavailable.
 pub(super) fn migrate_once(config: &MigrationConfig, migrations: Migrations) -> Result<(), ExitError> {
     with_logger(&config.log, config.role, LOG_GRACE, |logger, io, _, _| {
-        let migrated = io.block_on(migrate(&connector(&config.database, io.handle())?, migrations));
-        migrated.map(|migrated| log_migrations(logger, &migrated)).map_err(|e| migration_failed(&e))
+        let connector = connector(&config.database, io.handle())?;
+        io.block_on(migrate_when_unlocked(&connector, migrations, logger))
     })
+}
+
+async fn migrate_when_unlocked(
+    connector: &Connector,
+    migrations: Migrations,
+    logger: &Logger,
+) -> Result<(), ExitError> {
+    let (began, mut attempt) = (Instant::now(), 0);
+    let migrated = loop {
+        match migrate(connector, migrations).await {
+            Err(e) if e.class() == FailureClass::Transient && began.elapsed() < LOCKED_MAX => {
+                pause(logger, &e, attempt).await;
+                attempt = attempt.saturating_add(1);
+            }
+            migrated => break migrated.map_err(|e| migration_failed(&e))?,
+        }
+    };
+    log_migrations(logger, &migrated);
+    match check_runtime_user(connector, migrations, &migrated).await {
+        // The machine of the migrations need not be one from which the runtime user may log in.
+        Err(e) if e.class() != FailureClass::Permanent => Ok(()),
+        checked => checked.map_err(|e| migration_failed(&e)),
+    }
 }
 
 /// Serves the children that `assemble` returns until a signal stops the process.
@@ -213,7 +239,7 @@ async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: 
 
 fn connector(config: &DatabaseConfig, io: &Handle) -> Result<Connector, ExitError> {
     let connector = Connector::new(config, io.clone());
-    connector.map_err(|e| ExitError::internal(format!("cannot set up TLS: {e}")))
+    connector.map_err(|e| ExitError::unavailable(format!("cannot set up TLS: {e}")))
 }
 
 /// Retries until the database is available. Any other failure is final.
@@ -224,21 +250,31 @@ async fn migrate_when_reachable(
 ) -> Result<(), ExitError> {
     let mut attempt = 0;
     loop {
-        match migrate(connector, migrations).await {
+        match migrate_and_check(connector, migrations).await {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 return Ok(());
             }
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
-                let delay = BACKOFF.delay(attempt, random_fraction());
+                pause(logger, &e, attempt).await;
                 attempt = attempt.saturating_add(1);
-                let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                warn!(logger, "the database cannot be used yet; retrying"; "error" => chain(&e), "again_in_ms" => again_in_ms);
-                tokio::time::sleep(delay).await;
             }
             Err(e) => return Err(migration_failed(&e)),
         }
     }
+}
+
+async fn migrate_and_check(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
+    let migrated = migrate(connector, migrations).await?;
+    check_runtime_user(connector, migrations, &migrated).await?;
+    Ok(migrated)
+}
+
+async fn pause(logger: &Logger, e: &MigrateError, attempt: u32) {
+    let delay = BACKOFF.delay(attempt, random_fraction());
+    let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    warn!(logger, "the database cannot be used yet; retrying"; "error" => chain(e), "again_in_ms" => again_in_ms);
+    tokio::time::sleep(delay).await;
 }
 
 fn migration_failed(e: &MigrateError) -> ExitError {
@@ -253,6 +289,9 @@ fn migration_failed(e: &MigrateError) -> ExitError {
 fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for setting in &migrated.not_durable {
         warn!(logger, "unsafe setting of PostgreSQL: acknowledged commits may be lost in a crash"; "error" => format!("{setting} is off"));
+    }
+    if migrated.is_newer {
+        info!(logger, "the database is newer than this version; privileges are left as they are");
     }
     for migration in &migrated.applied {
         info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));

@@ -25,7 +25,7 @@ use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, 
 use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
+use crate::users::postgres::{MIGRATIONS, PgOutbox, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -36,7 +36,7 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
     let limits = Limits::new(&context, &config.process, "purse users: limits")?;
     let api = api(config, &context, &pools, &actors, &limits)?;
     Ok(vec![
-        database_probe(&context, pools.probe, "users-db"),
+        database_probe(&context, pools.probe, MIGRATIONS.probe, "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
         // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
         outbox_watch(&context, Arc::clone(&api.queries)),
@@ -57,7 +57,7 @@ impl Pools {
     fn open(config: &UsersConfig, context: &RoleContext) -> anyhow::Result<Self> {
         Ok(Self {
             requests: context.pool("purse users", config.process.database.pool_max)?,
-            probe: context.pool("purse users: probe", 1)?,
+            probe: context.probe_pool("purse users: probe")?,
             relay: context.pool("purse users: outbox", 1)?,
         })
     }

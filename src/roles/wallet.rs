@@ -28,7 +28,7 @@ use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{Gate, WalletApi, document};
-use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
+use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -43,7 +43,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
     Ok(vec![
-        database_probe(&context, stores.probe, "wallet-db"),
+        database_probe(&context, stores.probe, MIGRATIONS.probe, "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
         topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
@@ -67,7 +67,7 @@ struct Stores {
 impl Stores {
     fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
         let requests = context.pool("purse wallet", config.process.database.pool_max)?;
-        let probe = context.pool("purse wallet: probe", 1)?;
+        let probe = context.probe_pool("purse wallet: probe")?;
         let writing = context.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {

@@ -19,6 +19,8 @@ mod concurrency;
 mod configuration;
 mod contributing;
 mod database_rights;
+mod database_sessions;
+mod database_urls;
 mod deployment;
 mod docs;
 mod docs_page;

@@ -70,6 +70,7 @@ settings! {
     DB_ACQUIRE_TIMEOUT_MS: Duration = BOTH, Text("2000"), millis(10, 60_000), "Longest wait for a pooled connection";
     DB_STATEMENT_TIMEOUT_MS: Duration = BOTH, Text("3000"), millis(100, 60_000), "statement_timeout set on each session";
     DB_LOCK_TIMEOUT_MS: Duration = BOTH, Text("1000"), millis(10, 60_000), "lock_timeout set on each session";
+    DB_CONNECTION_LIFETIME: Duration = BOTH, Text("10m"), kind::DURATION, "Age at which a pooled connection is replaced";
     SHUTDOWN_GRACE_MS: Duration = BOTH, Text("15000"), millis(100, 600_000), "Longest duration of a graceful shutdown";
     OTLP_URL: String = BOTH, Absent, kind::WEB_URL, "OpenTelemetry collector that receives spans over HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL: Level = BOTH, Text("info"), kind::LEVELS, "Lowest level that is logged";
@@ -154,6 +155,8 @@ pub struct DatabaseConfig {
     pub statement_timeout: Duration,
     /// Enforced by the server.
     pub lock_timeout: Duration,
+    /// Age at which a pooled connection is replaced, minus a jitter.
+    pub connection_lifetime: Duration,
 }
 
 impl DatabaseConfig {
@@ -176,6 +179,7 @@ impl DatabaseConfig {
             acquire_timeout: l.value(&DB_ACQUIRE_TIMEOUT_MS),
             statement_timeout: l.value(&DB_STATEMENT_TIMEOUT_MS),
             lock_timeout: l.value(&DB_LOCK_TIMEOUT_MS),
+            connection_lifetime: l.value(&DB_CONNECTION_LIFETIME),
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
         })

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Database, DbError, begin};
 use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent, fault};
 use crate::users::application::ports::{ClaimedBatch, ClaimedEvent, Outbox, Settlement};
 
@@ -85,7 +85,7 @@ impl Outbox for PgOutbox {
         let settled = self.database.run(move |client| {
             Box::pin(async move {
                 let Settlement { confirmed, refused, unanswered } = settlement;
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 let mut changed = 0;
                 if fault::disabled("outbox.lease_token") {
                     tx.execute("UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp()", &[&token])

@@ -8,7 +8,7 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::Error;
 
 use crate::contracts::UserRegistered;
-use crate::infra::postgres::{Client, Database, DbError, find_out, violated_constraint};
+use crate::infra::postgres::{Client, Database, DbError, begin, find_out, violated_constraint};
 use crate::kernel::{DependencyError, UserId, fault};
 use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
 use crate::users::domain::EmailAddress;
@@ -97,7 +97,7 @@ impl PgUserStore {
     async fn look_up(&self, registration: Arc<Registration>) -> Result<bool, DbError> {
         let there = self.database.run(move |client| {
             Box::pin(async move {
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 if insert_user(&tx, INSERT_USER_AGAIN, &registration).await? > 0 {
                     tx.rollback().await?;
                     return Ok(false);

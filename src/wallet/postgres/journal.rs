@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use crate::infra::postgres::{Client, Database, DbError, find_out};
+use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
 use crate::kernel::{EntryId, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
 use crate::wallet::domain::{Decision, Draft, Entry, IdempotencyKey, LedgerHead, WalletState, decide_batch};
@@ -57,7 +57,7 @@ impl PgJournal {
     async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
         let there = self.database.run(move |client| {
             Box::pin(async move {
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 tx.query(
                     "-- wallet.ledger.find_out.lock
                      SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
@@ -209,7 +209,7 @@ async fn read_locked(
     // The driver sends each statement when it is first polled, so they reach the server in this order.
     let (begun, locked, heads, used) = join!(
         biased;
-        client.batch_execute("BEGIN"),
+        client.batch_execute(BEGIN),
         client.query(&statements.lock, &parameters),
         client.query(&statements.heads, &parameters),
         used,

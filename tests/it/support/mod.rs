@@ -14,6 +14,7 @@ mod document;
 pub mod leaks;
 mod lossy_proxy;
 mod panels;
+mod private_postgres;
 mod process;
 mod raw;
 pub mod repository;
@@ -37,6 +38,7 @@ pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_term
 pub use document::Document;
 pub use lossy_proxy::LossyProxy;
 pub use panels::{Panel, draw as draw_panels};
+pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use scrape::{Family, Scrape};

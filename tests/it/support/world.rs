@@ -10,7 +10,7 @@ use purse_dev::{Action, Durability, RoleDatabases, Server, ServerAddresses, Test
 use uuid::Uuid;
 
 use super::process::RoleProcess;
-use super::{Broker, Client};
+use super::{Broker, Client, PrivatePostgres};
 
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
@@ -93,6 +93,14 @@ impl World {
         let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
         let broker = Broker::with_virtual_host(&addresses, &name).await;
         Self { addresses, databases, broker }
+    }
+
+    /// Uses new databases on another PostgreSQL server instead.
+    pub async fn move_to(&mut self, server: &PrivatePostgres) {
+        self.addresses.postgres_port = server.port();
+        let (addresses, prefix) = (self.addresses.clone(), "private".to_owned());
+        let databases = tokio::task::spawn_blocking(move || addresses.create_role_databases(&prefix));
+        self.databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
     }
 
     /// The role's settings. Rate limits are disabled because they have tests of their own; everything is logged because
