@@ -140,7 +140,7 @@ async fn live(
 ) -> Result<(), ExitError> {
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
-        warn!(logger, "unsafe or doubtful setting"; "error" => warning);
+        warn!(logger, "unsafe setting"; "error" => warning);
     }
     let context = context(config, logger, io)?;
     tokio::select! {

@@ -105,12 +105,12 @@ impl RetryRouterActor {
 
     /// Callers keep their deliveries and try again, so only the connection has to be decided about.
     fn batch_ended(&mut self, ended: Ended, ctx: &mut Context<Self>) {
-        if ended.unroutable {
+        if ended.unroutable > 0 {
             self.deps.topology.declare_now();
         }
-        let give_up = self.rejections.after_batch(ended.confirmed, ended.rejected);
+        let give_up = self.rejections.after_batch(ended.confirmed > 0, ended.rejected > 0);
         self.link.set_rejecting(self.rejections.any());
-        if ended.unconfirmed && !self.link.is_blocked() {
+        if ended.unconfirmed > 0 && !self.link.is_blocked() {
             self.link.end(EndReason::Unavailable(RouteError::Unconfirmed.to_string()), ctx);
         } else if give_up {
             self.link.end_unreported(EndReason::Unavailable(RouteError::Rejected.to_string()), ctx);
@@ -120,23 +120,28 @@ impl RetryRouterActor {
     }
 }
 
-/// What a batch says about the connection.
+/// How many copies of a batch ended how.
+#[derive(Clone, Copy, Debug, Default)]
 struct Ended {
-    confirmed: bool,
-    unroutable: bool,
-    rejected: bool,
-    unconfirmed: bool,
+    confirmed: usize,
+    unroutable: usize,
+    rejected: usize,
+    unconfirmed: usize,
 }
 
 impl Ended {
     fn of(results: &[Result<(), RouteError>]) -> Self {
-        let failed = |is: fn(&RouteError) -> bool| results.iter().any(|result| result.as_ref().is_err_and(is));
-        Self {
-            confirmed: results.iter().any(Result::is_ok),
-            unroutable: failed(|e| matches!(e, RouteError::Unroutable(_))),
-            rejected: failed(|e| matches!(e, RouteError::Rejected)),
-            unconfirmed: failed(|e| matches!(e, RouteError::Unconfirmed)),
+        let mut ended = Self::default();
+        for result in results {
+            let count = match result {
+                Ok(()) => &mut ended.confirmed,
+                Err(RouteError::Unroutable(_)) => &mut ended.unroutable,
+                Err(RouteError::Rejected) => &mut ended.rejected,
+                Err(RouteError::Unconfirmed) => &mut ended.unconfirmed,
+            };
+            *count = count.saturating_add(1);
         }
+        ended
     }
 }
 

@@ -108,14 +108,12 @@ impl TopologyDeclarer {
         if self.missing.contains(DEAD_LETTER_QUEUE) {
             return Ok(None);
         }
-        match connected(&mut self.connection, &self.broker).await?.depth(DEAD_LETTER_QUEUE).await {
-            Ok(depth) => Ok(Some(depth)),
+        let depth = connected(&mut self.connection, &self.broker).await?.depth(DEAD_LETTER_QUEUE).await.ok();
+        if depth.is_none() {
             // Deleted since it was declared, for example; the next pass declares it.
-            Err(_) => {
-                self.connection = None;
-                Ok(None)
-            }
+            self.connection = None;
         }
+        Ok(depth)
     }
 
     pub(crate) async fn close(self) {
