@@ -188,6 +188,26 @@ async fn a_role_that_may_not_declare_its_dead_letter_queue_still_provisions_and_
 }
 
 #[tokio::test]
+async fn a_dead_letter_queue_whose_declaration_is_never_answered_does_not_stop_provisioning() {
+    let world = World::new().await;
+    let proxy = AmqpProxy::start(world.addresses.amqp_port).await;
+    // As RabbitMQ 4 does while the node of a classic queue is down.
+    proxy.hold_about(DEAD, amqp::QUEUE_DECLARE_OK, usize::MAX, NEVER);
+    let broker = proxy.url(&world.broker.url());
+    let users = world.start(Role::Users).await;
+    let wallet = world.spawn(Role::Wallet, &[("RABBITMQ_URL", &broker)]).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    client.ready_user().await;
+    degraded(&wallet, DEAD).await;
+    eventually(PATIENCE, "the declaration is tried again", || async { (proxy.held() >= 3).then_some(()) }).await;
+    assert!(proxy.open() <= CONNECTIONS, "{} connections", proxy.open());
+    client.ready_user().await;
+    assert_eq!(errors(&wallet, DEAD), 1, "{}", wallet.output());
+    proxy.hold_nothing();
+    wallet.ready().await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_queue_recreated_with_other_arguments_degrades_a_running_wallet_role() {
     let world = World::new().await;
     let (proxy, users, mut wallet, client) = start_proxied(&world, &[]).await;

@@ -57,7 +57,7 @@ async fn insert_user(tx: &Transaction<'_>, statement: &str, registration: &Regis
 
 /// `false` if the address is taken. `commit_sent` is set just before the commit is sent.
 async fn store(client: &mut Client, registration: &Registration, commit_sent: &AtomicBool) -> Result<bool, DbError> {
-    let tx = client.transaction().await?;
+    let tx = begin(client).await?;
     match insert_user(&tx, INSERT_USER, registration).await {
         Ok(_) => {}
         // Returning without a commit drops the transaction, which rolls back.

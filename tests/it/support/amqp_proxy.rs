@@ -38,6 +38,8 @@ const HEAD: usize = 7;
 struct Hold {
     replies: usize,
     time: Duration,
+    /// Only replies that contain this text.
+    about: &'static str,
 }
 
 #[derive(Default)]
@@ -100,7 +102,12 @@ impl AmqpProxy {
 
     /// Withholds the next `replies` of this method, and what the broker sends after them on the same connection.
     pub fn hold(&self, method: Method, replies: usize, time: Duration) {
-        self.state.holds.lock().expect("holds").insert(method, Hold { replies, time });
+        self.hold_about("", method, replies, time);
+    }
+
+    /// The same for replies that contain this text.
+    pub fn hold_about(&self, about: &'static str, method: Method, replies: usize, time: Duration) {
+        self.state.holds.lock().expect("holds").insert(method, Hold { replies, time, about });
     }
 
     /// Withholds no further replies.
@@ -145,10 +152,10 @@ impl AmqpProxy {
 
 impl State {
     /// How long to withhold this reply.
-    fn take_hold(&self, method: Method) -> Duration {
+    fn take_hold(&self, method: Method, frame: &[u8]) -> Duration {
         let mut holds = self.holds.lock().expect("holds");
         match holds.get_mut(&method) {
-            Some(hold) if hold.replies > 0 => {
+            Some(hold) if hold.replies > 0 && String::from_utf8_lossy(frame).contains(hold.about) => {
                 hold.replies -= 1;
                 self.held.fetch_add(1, Ordering::SeqCst);
                 hold.time
@@ -190,7 +197,7 @@ async fn replies(
         }
         while let Some(mut frame) = take_frame(&mut received) {
             if let Some(method) = method_of(&frame) {
-                let hold = state.take_hold(method);
+                let hold = state.take_hold(method, &frame);
                 if !hold.is_zero() {
                     tokio::time::sleep(hold).await;
                 }
