@@ -13,16 +13,19 @@ use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{
-    CountBy, DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, metrics_routes,
+    Application, CountBy, DocsPage, Limiter, OtherRole, ServerDeps, SharedLimit, SharedSweep, Sweep, TextLimiter,
+    metrics_routes,
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
 use crate::infra::telemetry::Spans;
 use crate::kernel::Role;
-use crate::runtime::{
-    Application, ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps,
-};
+use crate::runtime::{ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps};
 
+/// Connections to the API at a time. An idle one costs 10 to 20 KiB.
+const CONNECTIONS_MAX: usize = 4096;
+/// Connections to the port of the metrics at a time.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Time limit for a scrape in progress when a shutdown begins.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// Connections for the shared rate limit counters. A request uses one for a single-row statement.
@@ -147,13 +150,16 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
         "http",
         HttpDeps {
             listener: context.listener,
-            worker_threads: process.http.workers,
-            drain_timeout: process.shutdown_grace / 2,
-            application,
-            logger,
-            cors_origins: process.http.cors_origins.clone(),
-            metrics,
-            spans: context.spans,
+            server: ServerDeps {
+                worker_threads: process.http.workers,
+                connections_max: CONNECTIONS_MAX,
+                drain_timeout: process.shutdown_grace / 2,
+                application,
+                logger,
+                cors_origins: process.http.cors_origins.clone(),
+                metrics,
+                spans: context.spans,
+            },
         },
     )
 }
@@ -164,13 +170,16 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
     let metrics = context.metrics.clone();
     let deps = HttpDeps {
         listener: listener.try_clone()?,
-        worker_threads: 1,
-        drain_timeout: METRICS_DRAIN,
-        application: Arc::new(move |app| metrics_routes(&metrics, app)),
-        logger: context.actor_logger("metrics_http"),
-        cors_origins: Vec::new(),
-        metrics: context.metrics.clone(),
-        spans: Spans::default(),
+        server: ServerDeps {
+            worker_threads: 1,
+            connections_max: METRICS_CONNECTIONS_MAX,
+            drain_timeout: METRICS_DRAIN,
+            application: Arc::new(move |app| metrics_routes(&metrics, app)),
+            logger: context.actor_logger("metrics_http"),
+            cors_origins: Vec::new(),
+            metrics: context.metrics.clone(),
+            spans: Spans::default(),
+        },
     };
     Ok(Some(http_server("metrics_http", deps)))
 }

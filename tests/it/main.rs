@@ -61,6 +61,7 @@ mod releases;
 mod schemathesis;
 mod settings;
 mod signed_events;
+mod sockets;
 mod threat_model;
 mod tokens_http;
 mod tokens_rfc8725;

@@ -95,7 +95,8 @@ impl<Api: 'static> Endpoint<Api> {
         }
         let (responses, schemas) = (BTreeMap::new(), Vec::new());
         let new = Self { path, method, route, needs_token: false, limit: None, operation, responses, schemas };
-        new.errors([ApiError::internal()])
+        // Also what is rejected before routing.
+        new.errors([ApiError::malformed(), ApiError::slow_head(), ApiError::head_too_large(), ApiError::internal()])
     }
 
     /// The route with what wraps it: the token is checked first, then the limit; a wrong method is refused before both.

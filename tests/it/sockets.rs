@@ -1,0 +1,265 @@
+//! The edges of a connection: clients that do not read, idle floods, heads that never end, headers that ask for another
+//! framing, and what is rejected before routing.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use purse::kernel::Role;
+use reqwest::Method;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::{
+    Client, Document, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, assert_invalid, eventually,
+};
+
+/// Memory that 200 hostile connections may cost a debug build: 160 KiB each.
+const GROWTH_KIB_MAX: u64 = 32 * 1024;
+
+async fn users(settings: &[(&str, &str)]) -> (World, RoleProcess, Client) {
+    let world = World::new().await;
+    let users = world.start_with(Role::Users, settings).await;
+    let client = Client::new(&users.url(), &users.url());
+    (world, users, client)
+}
+
+fn raise_the_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let current = Some(limit.maximum.map_or(10_000, |maximum| maximum.min(10_000)));
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("raised");
+}
+
+/// A connection whose kernel accepts 4 KiB at a time.
+async fn narrow(url: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    socket.connect(url.trim_start_matches("http://").parse().expect("an address")).await.expect("connected")
+}
+
+async fn is_live(client: &Client) -> bool {
+    let live = client.request(Method::GET, &format!("{}/health/live", client.users)).timeout(Duration::from_secs(5));
+    live.send().await.is_ok_and(|response| response.status() == 200)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn clients_that_pipeline_and_never_read_cost_little_memory_and_are_disconnected() {
+    let (_world, users, client) = users(&[("LOG_LEVEL", "info")]).await;
+    assert!(is_live(&client).await);
+    let (before, descriptors) = (users.memory_kib(), users.descriptors());
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
+    let open = join_all((0..200).map(|_| async {
+        let mut stream = narrow(&client.users).await;
+        // The server may stop reading before it has all of them.
+        drop(timeout(Duration::from_secs(2), stream.write_all(requests.as_bytes())).await);
+        stream
+    }))
+    .await;
+    eventually(PATIENCE, "the connections are closed", || async {
+        assert!(is_live(&client).await, "everybody else is served");
+        let peak = users.peak_memory_kib();
+        assert!(peak < before + GROWTH_KIB_MAX, "{before} KiB before, {peak} KiB with 200 clients that do not read");
+        (users.descriptors() < descriptors + 20).then_some(())
+    })
+    .await;
+    let served = users.logged("request").iter().filter(|line| line["route"] == "/openapi.json").count();
+    assert!(served <= 200 * 20, "{served} responses were prepared for clients that take none");
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_but_steadily_gets_every_response() {
+    let (_world, _users, client) = users(&[]).await;
+    let document = client.request(Method::GET, &format!("{}/openapi.json", client.users)).send().await;
+    let document = document.expect("a response").bytes().await.expect("a body");
+    let mut stream = narrow(&client.users).await;
+    let request = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+    let last = "GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(format!("{}{last}", request.repeat(9)).as_bytes()).await.expect("sent");
+    let (mut received, mut chunk, began) = (Vec::new(), [0; 2048], Instant::now());
+    loop {
+        let count = timeout(PATIENCE, stream.read(&mut chunk)).await.expect("data").expect("the connection stays open");
+        if count == 0 {
+            break;
+        }
+        received.extend_from_slice(&chunk[..count]);
+        // Slower than a stalled connection may be, as a whole.
+        if began.elapsed() < Duration::from_secs(15) {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+    }
+    let bodies = received.windows(document.len()).filter(|part| *part == document).count();
+    assert_eq!(bodies, 10, "{} bytes of {} each", received.len(), document.len());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn idle_connections_beyond_the_limit_keep_neither_probes_nor_users_out() {
+    raise_the_limit_of_open_files();
+    let (_world, users, client) = users(&[("HTTP_WORKERS", "1"), ("LOG_LEVEL", "info")]).await;
+    let user = client.user().await;
+    let before = users.memory_kib();
+    let mut open = Vec::new();
+    for _ in 0..43 {
+        open.extend(
+            join_all((0..100).map(|_| async {
+                let mut raw = Raw::connect(&client.users).await;
+                // An idle connection that was used is kept for longer than one that never was.
+                raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
+                raw
+            }))
+            .await,
+        );
+    }
+    for _ in 0..5 {
+        // Each on a new connection.
+        let fresh = Client::new(&client.users, &client.users);
+        assert!(is_live(&fresh).await, "a probe is answered with {} idle connections open", open.len());
+        assert_eq!(fresh.me(&user.token).await.status, 200, "a user is served with {} idle connections", open.len());
+    }
+    let grown = users.memory_kib().saturating_sub(before);
+    assert!(grown < 200 * 1024, "{} connections cost {grown} KiB", open.len());
+    drop(open);
+    assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_low_limit_of_open_files_keeps_neither_probes_nor_users_out() {
+    let (_world, users, client) = users(&[("LOG_LEVEL", "info")]).await;
+    let user = client.user().await;
+    let limit = Rlimit { current: Some(400), ..getrlimit(Resource::Nofile) };
+    rustix::process::prlimit(Some(users.pid()), Resource::Nofile, limit).expect("limited");
+    let mut open = Vec::new();
+    for _ in 0..30 {
+        open.extend(
+            join_all((0..20).map(|_| async {
+                let mut raw = Raw::connect(&client.users).await;
+                raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
+                assert_eq!(raw.response().await.expect("a response").status, 200);
+                raw
+            }))
+            .await,
+        );
+    }
+    for _ in 0..5 {
+        let fresh = Client::new(&client.users, &client.users);
+        assert!(is_live(&fresh).await, "a probe is answered with {} idle connections open", open.len());
+        assert_eq!(fresh.me(&user.token).await.status, 200, "a user is served");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_all_have_a_request_in_progress_keep_no_probe_out() {
+    raise_the_limit_of_open_files();
+    let (_world, _users, client) = users(&[("HTTP_WORKERS", "1"), ("LOG_LEVEL", "info")]).await;
+    let half =
+        "POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
+    let mut open = Vec::new();
+    for _ in 0..41 {
+        open.extend(
+            join_all((0..100).map(|_| async {
+                let mut raw = Raw::connect(&client.users).await;
+                raw.send(half).await;
+                raw
+            }))
+            .await,
+        );
+    }
+    let fresh = Client::new(&client.users, &client.users);
+    assert!(is_live(&fresh).await, "a probe is answered with {} requests in progress", open.len());
+    drop(open);
+    eventually(PATIENCE, "logins are served again", || async {
+        let login = client.log_in("nobody@example.com", PASSWORD).await;
+        (login.status == 401).then_some(())
+    })
+    .await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn heads_that_never_end_cost_little_memory_and_are_ended_on_any_request_of_a_connection() {
+    let (_world, users, client) = users(&[("LOG_LEVEL", "info")]).await;
+    assert!(is_live(&client).await);
+    let before = users.memory_kib();
+    let long = format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx-long: {}", "x".repeat(126 * 1024));
+    let open = join_all((0..200).map(|_| async {
+        let mut raw = Raw::connect(&client.users).await;
+        // The connection may have ended before all of it is sent.
+        raw.send(&long).await;
+        raw
+    }))
+    .await;
+    let grown = users.memory_kib().saturating_sub(before);
+    assert!(grown < GROWTH_KIB_MAX / 2, "200 heads without an end cost {grown} KiB");
+    drop(open);
+    // The second head of a connection has the same time limit as the first one.
+    let mut raw = Raw::connect(&client.users).await;
+    raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nx-slow: ").await;
+    assert_eq!(raw.response().await.expect("a response").status, 200);
+    let began = Instant::now();
+    let mut drips = 0;
+    while raw.stays_open(Duration::from_millis(200)).await {
+        assert!(began.elapsed() < Duration::from_secs(30), "the second head is still awaited after {drips} bytes");
+        raw.send("x").await;
+        drips += 1;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_rejected_before_routing_has_the_error_format_and_is_readable_by_allowed_pages() {
+    let origin = "https://app.example.com";
+    let (_world, users, client) = users(&[("CORS_ORIGINS", "http://localhost:8080,https://app.example.com")]).await;
+    let from = format!("host: x\r\nOrigin: {origin}\r\n");
+    let pad = |bytes: usize| "p".repeat(bytes);
+    for (request, status, code) in [
+        (format!("GET /health/live HTTP/1.1\r\n{from}x-pad: {}\r\n\r\n", pad(9_000)), 431, "HEADERS_TOO_LARGE"),
+        (format!("GET /health/live HTTP/1.1\r\n{from}x-pad: {}\r\n\r\n", pad(100_000)), 431, "HEADERS_TOO_LARGE"),
+        (format!("GET /health/live HTTP/1.1\r\n{from}x-pad: {}", pad(200_000)), 431, "HEADERS_TOO_LARGE"),
+        (format!("GET /health/live HTTP/1.1\r\n{from}x-slow: "), 408, "REQUEST_TIMEOUT"),
+        (format!("GET /health/live HTTP/1.1\r\n{from}no colon\r\n\r\n"), 400, "VALIDATION_ERROR"),
+        (format!("POST /v1/auth/login HTTP/1.1\r\n{from}content-length: +5\r\n\r\n"), 400, "VALIDATION_ERROR"),
+        (format!("GET /health/live HTTP/9.9\r\n{from}\r\n"), 400, "VALIDATION_ERROR"),
+        (
+            format!("POST /v1/auth/login HTTP/1.1\r\n{from}content-type: text/plain\r\ncontent-length: 0\r\n\r\n"),
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+        ),
+    ] {
+        let about = &request[..request.len().min(200)];
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(&request).await;
+        let response = raw.response().await.unwrap_or_else(|| panic!("{about}: no response"));
+        assert_error(&response, status, code, about);
+        assert_eq!(response.header("access-control-allow-origin"), origin, "{about}: {response:?}");
+        let exposed = response.header("access-control-expose-headers").to_ascii_lowercase();
+        assert!(exposed.contains("x-request-id"), "{about}: {response:?}");
+        let id = response.header("x-request-id").to_owned();
+        eventually(PATIENCE, &format!("{about}: the request is in the log"), || async {
+            users.log().iter().any(|line| line["request_id"] == *id && line["status"] == status).then_some(())
+        })
+        .await;
+    }
+    // A page of another origin cannot read it.
+    let mut raw = Raw::connect(&client.users).await;
+    raw.send("GET /health/live HTTP/1.1\r\nhost: x\r\norigin: https://evil.example\r\nno colon\r\n\r\n").await;
+    let response = raw.response().await.expect("a response");
+    assert_invalid(&response, &["request"], "a malformed request");
+    assert!(!response.headers.contains_key("access-control-allow-origin"), "{response:?}");
+    assert!(raw.ends().await);
+}
+
+#[tokio::test]
+async fn what_is_rejected_before_routing_is_in_the_document_of_every_operation() {
+    let (_world, _users, client) = users(&[]).await;
+    let document = Document::of(&client, &client.users).await;
+    for (method, path, operation) in document.operations() {
+        for (status, code) in [("400", "VALIDATION_ERROR"), ("408", "REQUEST_TIMEOUT"), ("431", "HEADERS_TOO_LARGE")] {
+            let response = document.resolved(&operation["responses"][status]);
+            assert!(response.to_string().contains(code), "{method} {path} does not list {status} {code}");
+        }
+    }
+}
