@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -207,6 +208,60 @@ async fn heads_that_never_end_cost_little_memory_and_are_ended_on_any_request_of
         drips += 1;
     }
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn asking_for_another_protocol_does_not_change_where_a_request_ends() {
+    let (_world, _users, client) = users(&[]).await;
+    let user = client.user().await;
+    let body = json!({"email": user.email, "password": PASSWORD}).to_string();
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let next = "GET /nothing HTTP/1.1\r\nhost: x\r\nx-request-id: next\r\n\r\n";
+    let length = format!("content-length: {}", body.len());
+    for (headers, body) in [
+        (format!("upgrade: websocket\r\n{length}"), &body),
+        (format!("{length}\r\nUPGRADE:WebSocket"), &body),
+        (format!("connection: upgrade\r\nupgrade: websocket\r\n{length}"), &body),
+        (format!("connection: keep-alive, Upgrade\r\nupgrade: h2c, websocket\r\n{length}"), &body),
+        (format!("connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n{length}"), &body),
+        (format!("connection: upgrade\r\nupgrade: unheard-of/7\r\n{length}"), &body),
+        (format!("connection: upgrade\r\n{length}"), &body),
+        (format!("upgrade: websocket\r\nupgrade: websocket\r\n{length}"), &body),
+        ("upgrade: websocket\r\ntransfer-encoding: chunked".to_owned(), &chunked),
+        (format!("upgrade: websocket\r\nexpect: 100-continue\r\n{length}"), &body),
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        let head =
+            format!("POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}\r\n\r\n");
+        let began = Instant::now();
+        raw.send(format!("{head}{body}{next}")).await;
+        let mut login = raw.response().await.expect("a response");
+        if headers.contains("expect") {
+            assert_eq!(login.status, 100, "{headers}");
+            login = raw.response().await.expect("a response after the interim one");
+        }
+        assert_eq!(login.status, 200, "{headers}: {login:?}");
+        assert!(began.elapsed() < Duration::from_secs(8), "{headers}: {:?}", began.elapsed());
+        assert!(!login.headers.contains_key("upgrade"), "{headers}: {login:?}");
+        let connection = login.headers.get("connection").map_or("", |value| value.to_str().expect("text"));
+        assert!(!connection.contains("upgrade"), "{headers}: {login:?}");
+        let next = raw.response().await.unwrap_or_else(|| panic!("{headers}: the next request was swallowed"));
+        assert_error(&next, 404, "NOT_FOUND", &headers);
+        assert_eq!(next.header("x-request-id"), "next", "{headers}");
+    }
+    // Without a body, and on HTTP/1.0 with and without keep-alive.
+    for (request, survives) in [
+        ("GET /health/live HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n", true),
+        ("GET http://x/health/live HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n", true),
+        ("GET /health/live HTTP/1.0\r\nconnection: keep-alive\r\nupgrade: websocket\r\n\r\n", true),
+        ("GET /health/live HTTP/1.0\r\nupgrade: websocket\r\n\r\n", false),
+        ("GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n", false),
+    ] {
+        let mut raw = Raw::connect(&client.users).await;
+        raw.send(format!("{request}{next}")).await;
+        assert_eq!(raw.response().await.expect("a response").status, 200, "{request}");
+        assert_eq!(raw.response().await.is_some(), survives, "{request}");
+    }
 }
 
 #[tokio::test]

@@ -30,17 +30,27 @@ pub(super) fn blank_lines(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
 }
 
-/// Reads a complete head.
+/// Reads a complete head, and erases the request for another protocol: this server supports none. Without that, `Upgrade:
+/// websocket` alone would make the server take everything that follows for the body, whatever `Content-Length` says, and
+/// `Connection: upgrade` would end the connection.
 ///
 /// Invalid heads may be misread, because the server rejects them.
-pub(super) fn read(head: &[u8]) -> Head {
+pub(super) fn read(head: &mut [u8]) -> Head {
     let (mut length, mut chunked, mut origin) = (0, false, None);
     let is_tunnel = head.starts_with(b"CONNECT ");
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
+    for line in head.split_mut(|byte| *byte == b'\n').skip(1) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default();
-        if name.eq_ignore_ascii_case(b"content-length") {
+        let (name, value) = line.split_at_mut(colon);
+        let value = value.get_mut(1..).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"upgrade") {
+            erase(value);
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            for option in value.split_mut(|byte| *byte == b',') {
+                if option.trim_ascii().eq_ignore_ascii_case(b"upgrade") {
+                    erase(option);
+                }
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
             length = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok()).unwrap_or(0);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             chunked = true;
@@ -55,6 +65,13 @@ pub(super) fn read(head: &[u8]) -> Head {
         bytes => Framing::Length(bytes),
     };
     Head { framing, origin }
+}
+
+/// Blanks a value, up to the line end that it may include.
+fn erase(value: &mut [u8]) {
+    for byte in value.iter_mut().filter(|byte| **byte != b'\r') {
+        *byte = b' ';
+    }
 }
 
 #[cfg(test)]
@@ -80,16 +97,32 @@ mod tests {
     }
 
     #[test]
+    fn a_request_for_another_protocol_is_erased_and_nothing_else_is() {
+        let mut head =
+            b"POST / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade ,x\r\nx-upgrade: upgrade\r\n\
+            Content-Length: 12\r\nOrigin: https://a.example\r\n\r\n"
+                .to_vec();
+        let read = read(&mut head);
+        assert_eq!(read, Head { framing: Framing::Length(12), origin: Some("https://a.example".to_owned()) });
+        assert_eq!(
+            String::from_utf8_lossy(&head),
+            "POST / HTTP/1.1\r\nUpgrade:          \r\nConnection: keep-alive,         ,x\r\nx-upgrade: upgrade\r\n\
+            Content-Length: 12\r\nOrigin: https://a.example\r\n\r\n"
+        );
+    }
+
+    #[test]
     fn the_framing_of_a_body_is_that_of_its_headers() {
         for (headers, framing) in [
             ("", Framing::Over),
             ("content-length: 0\r\n", Framing::Over),
             ("content-length: 5\r\n", Framing::Length(5)),
+            ("upgrade: websocket\r\ncontent-length:5\r\n", Framing::Length(5)),
             ("transfer-encoding: chunked\r\n", Framing::chunked()),
         ] {
-            let head = format!("POST / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes();
-            assert_eq!(read(&head).framing, framing, "{headers:?}");
+            let mut head = format!("POST / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").into_bytes();
+            assert_eq!(read(&mut head).framing, framing, "{headers:?}");
         }
-        assert_eq!(read(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n").framing, Framing::Endless);
+        assert_eq!(read(&mut b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()).framing, Framing::Endless);
     }
 }

@@ -254,7 +254,7 @@ impl Connection {
     fn begin_final_response(&mut self, rejection: Rejection) {
         let held = std::mem::take(&mut self.held);
         // Of an incomplete head only what has arrived is known.
-        let origin = self.origin.take().or_else(|| head::read(&held).origin);
+        let origin = self.origin.take().or_else(|| head::read(&mut held.clone()).origin);
         let response = self.rejections.response(rejection, origin.as_deref(), self.head_began);
         self.final_response = Some(FinalResponse { response, written: 0, is_shut_down: false, linger: Linger::new() });
     }
