@@ -134,7 +134,7 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
     Ok(DocsPage::try_new(document, &other)?)
 }
 
-/// The API server. Started last and stopped first: the actors that serve its requests outlive it.
+/// The API server. Stopped first: the actors that serve its requests outlive it.
 pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: Application) -> ChildSpec {
     let (logger, metrics) = (context.actor_logger("http"), context.metrics);
     let application: Application = if context.metrics_listener.is_some() {
@@ -186,5 +186,6 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
 
 fn http_server(name: &'static str, deps: HttpDeps) -> ChildSpec {
     let deps = Arc::new(deps);
-    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start())
+    // Probes are answered while the process waits for its database.
+    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start()).early()
 }

@@ -19,4 +19,4 @@ pub(crate) use draining::Draining;
 pub use housekeeper::HousekeeperActor;
 pub use http_actor::{HttpActor, HttpDeps, bind};
 pub use signals::Signals;
-pub use supervisor::{ChildSpec, Escalation, Stop, SupervisorActor};
+pub use supervisor::{ChildSpec, Escalation, Release, Stop, SupervisorActor};

@@ -7,13 +7,14 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::{
-    Client, Document, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, assert_invalid, eventually,
+    Client, Document, Outages, PASSWORD, PATIENCE, Raw, RoleProcess, World, assert_error, assert_invalid, eventually,
+    free_port,
 };
 
 /// Memory that 200 hostile connections may cost a debug build: 160 KiB each.
@@ -316,5 +317,54 @@ async fn what_is_rejected_before_routing_is_in_the_document_of_every_operation()
             let response = document.resolved(&operation["responses"][status]);
             assert!(response.to_string().contains(code), "{method} {path} does not list {status} {code}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_role_whose_database_is_away_answers_its_probes_from_the_first_second() {
+    let outages = Outages::begin().await;
+    let world = World::on(outages.servers).await;
+    outages.act(purse_dev::Server::Postgres, purse_dev::Action::Kill).await;
+    let mut started = Vec::new();
+    for role in Role::ALL {
+        let port = free_port();
+        let mut settings = world.settings(role);
+        settings.insert(format!("{}_PORT", role.as_str().to_uppercase()), port.to_string());
+        let process = RoleProcess::spawn(&["--role", role.as_str()], &settings);
+        let url = format!("http://127.0.0.1:{port}");
+        eventually(Duration::from_secs(5), "the probe is answered", || async {
+            let client = Client::new(&url, &url);
+            is_live(&client).await.then_some(())
+        })
+        .await;
+        let client = Client::new(&url, &url);
+        let get = |path: &str| client.request(Method::GET, &format!("{url}{path}"));
+        let ready = client.send(get("/health/ready")).await;
+        assert_eq!((ready.status.as_u16(), &ready.body["status"]), (503, &json!("unavailable")), "{ready:?}");
+        let database = format!("{role}-db");
+        let checks = ready.body["checks"].as_array().expect("checks");
+        assert!(checks.iter().any(|check| check["name"] == *database && check["ok"] == false), "{ready:?}");
+        assert_eq!(get("/metrics").send().await.expect("a response").status(), 200);
+        assert_eq!(get("/openapi.json").send().await.expect("a response").status(), 200);
+        let post = |path: &str| client.request(Method::POST, &format!("{url}{path}")).json(&json!({}));
+        let requests = match role {
+            Role::Users => [post("/v1/auth/register"), post("/v1/auth/login"), get("/v1/users/me")],
+            Role::Wallet => [post("/v1/transactions/credit"), get("/v1/balance"), get("/v1/transactions")],
+        };
+        for request in requests {
+            let response = client.send(request).await;
+            assert_error(&response, 503, "DEPENDENCY_UNAVAILABLE", role.as_str());
+            assert!(response.headers.contains_key("retry-after"), "{response:?}");
+        }
+        started.push((process, client));
+    }
+    outages.act(purse_dev::Server::Postgres, purse_dev::Action::Start).await;
+    for (process, client) in &mut started {
+        process.listening().await;
+        process.ready().await;
+        let me = client.send(client.request(Method::GET, &format!("{}/v1/users/me", process.url()))).await;
+        assert!([401, 404].contains(&me.status.as_u16()), "{me:?}");
+        let restarts: Vec<Value> = process.logged("actor ended; restarting it");
+        assert!(restarts.is_empty(), "{restarts:?}");
     }
 }

@@ -1,10 +1,13 @@
-//! What is rejected whatever the route: a large head, and a request to a full process.
+//! What is rejected whatever the route: a large head, a request to a full process, and one to the API of a process that
+//! does not have its database yet.
 
 use actix_web::Error;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
+use actix_web::web;
 
+use crate::infra::health::HealthBoard;
 use crate::infra::http::ApiError;
 use crate::infra::http::connection::is_crowded;
 
@@ -29,7 +32,12 @@ fn refusal(request: &ServiceRequest) -> Option<ApiError> {
     if head_bytes(request) > HEAD_BYTES_MAX {
         return Some(ApiError::head_too_large());
     }
-    (is_crowded(request) && !is_probe(request.path())).then(ApiError::overloaded)
+    let path = request.path();
+    if is_crowded(request) && !is_probe(path) {
+        return Some(ApiError::overloaded());
+    }
+    let is_starting = || request.app_data::<web::Data<HealthBoard>>().is_some_and(|board| board.is_starting());
+    (path.starts_with("/v1/") && is_starting()).then(ApiError::dependency_unavailable)
 }
 
 /// Probes and scrapes, which come every few seconds.
