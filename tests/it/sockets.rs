@@ -321,6 +321,71 @@ async fn what_is_rejected_before_routing_is_in_the_document_of_every_operation()
 }
 
 #[tokio::test]
+async fn utf8_is_accepted_by_any_of_its_names_and_no_other_charset_is() {
+    let (_world, _users, client) = users(&[]).await;
+    let login = |kind: &'static str| {
+        let client = client.clone();
+        async move {
+            let request = client.request(Method::POST, &format!("{}/v1/auth/login", client.users));
+            let body = json!({"email": "nobody@example.com", "password": PASSWORD}).to_string();
+            client.send(request.header("content-type", kind).body(body)).await
+        }
+    };
+    for kind in [
+        "application/json; charset=utf8",
+        "application/json; charset=UTF8",
+        "application/json;charset=\"utf8\"",
+        "application/json; charset=utf-8",
+        "application/json; Charset=\"UTF-8\"",
+    ] {
+        assert_error(&login(kind).await, 401, "INVALID_CREDENTIALS", kind);
+    }
+    for kind in [
+        "application/json; charset=utf-16",
+        "application/json; charset=latin1",
+        "application/json; charset=utf",
+        "application/json; charset=\"utf8",
+        "application/json; charset=",
+        "application/json; encoding=utf8",
+    ] {
+        assert_error(&login(kind).await, 415, "UNSUPPORTED_MEDIA_TYPE", kind);
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_a_415_that_names_the_coding() {
+    let (_world, _users, client) = users(&[]).await;
+    let register = |codings: &'static [&'static str]| {
+        let client = client.clone();
+        async move {
+            let request = client.request(Method::POST, &format!("{}/v1/auth/register", client.users));
+            let request = codings.iter().fold(request, |request, coding| request.header("content-encoding", *coding));
+            let email = Client::fresh_email();
+            let body = json!({"firstName": "A", "lastName": "L", "email": email, "password": PASSWORD}).to_string();
+            client.send(request.header("content-type", "application/json").body(body)).await
+        }
+    };
+    for (codings, named) in [
+        (&["gzip"][..], "gzip"),
+        (&["br"], "br"),
+        (&["deflate"], "deflate"),
+        (&["zstd"], "zstd"),
+        (&["GZIP"], "GZIP"),
+        (&["identity, gzip"], "gzip"),
+        (&["identity", "br"], "br"),
+        (&["x<script>"], "coding"),
+    ] {
+        let response = register(codings).await;
+        assert_error(&response, 415, "UNSUPPORTED_MEDIA_TYPE", named);
+        let message = response.body["message"].as_str().expect("a message");
+        assert!(message.contains(named) && !message.contains('<'), "{codings:?}: {message}");
+    }
+    for codings in [&[][..], &["identity"], &["Identity"]] {
+        assert_eq!(register(codings).await.status, 201, "{codings:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_role_whose_database_is_away_answers_its_probes_from_the_first_second() {
     let outages = Outages::begin().await;
     let world = World::on(outages.servers).await;

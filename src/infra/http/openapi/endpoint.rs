@@ -22,7 +22,7 @@ use utoipa::openapi::{
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
 use crate::infra::http::fields::FieldSchema;
-use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
 use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
@@ -166,6 +166,7 @@ impl<Api: 'static> Endpoint<Api> {
         self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
             slow_body(),
             too_large(),
+            wrong_coding("gzip"),
             wrong_media_type(),
             ApiError::stopping(),
             ApiError::overloaded(),
