@@ -23,6 +23,8 @@ pub struct Health {
     pub checks: BTreeMap<&'static str, Check>,
     /// An actor that exceeded its restart budget; the process is about to exit.
     pub given_up: Option<&'static str>,
+    /// The database has not been reached since the start of the process.
+    pub starting: bool,
     /// A shutdown has begun.
     pub stopping: bool,
     /// Restarts by actor.
@@ -37,7 +39,10 @@ impl Health {
 
     /// Readiness: whether to route requests to this process.
     pub fn is_ready(&self) -> bool {
-        self.is_live() && !self.stopping && self.checks.values().all(|check| check.ok || !check.essential)
+        self.is_live()
+            && !self.starting
+            && !self.stopping
+            && self.checks.values().all(|check| check.ok || !check.essential)
     }
 
     /// Ready, and every dependency is available.
@@ -104,6 +109,10 @@ impl HealthBoard {
 
     pub fn read(&self) -> Health {
         self.0.borrow().clone()
+    }
+
+    pub fn is_starting(&self) -> bool {
+        self.0.borrow().starting
     }
 
     pub fn watch(&self) -> watch::Receiver<Health> {

@@ -13,17 +13,20 @@ use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{
-    CountBy, DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, metrics_routes,
+    Application, CountBy, DocsPage, Limiter, OtherRole, ServerDeps, SharedLimit, SharedSweep, Sweep, TextLimiter,
+    metrics_routes,
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::telemetry::Spans;
 use crate::kernel::Role;
-use crate::runtime::{
-    Application, ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps,
-};
+use crate::runtime::{ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps};
 
+/// Connections to the API at a time. An idle one costs 10 to 20 KiB.
+const CONNECTIONS_MAX: usize = 4096;
+/// Connections to the port of the metrics at a time.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Time limit for a scrape in progress when a shutdown begins.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// How old the connection of the probe becomes, so that it notices what is true of new sessions only.
@@ -154,7 +157,7 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
     Ok(DocsPage::try_new(document, &other)?)
 }
 
-/// The API server. Started last and stopped first: the actors that serve its requests outlive it.
+/// The API server. Stopped first: the actors that serve its requests outlive it.
 pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: Application) -> ChildSpec {
     let (logger, metrics) = (context.actor_logger("http"), context.metrics);
     let application: Application = if context.metrics_listener.is_some() {
@@ -170,13 +173,16 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
         "http",
         HttpDeps {
             listener: context.listener,
-            worker_threads: process.http.workers,
-            drain_timeout: process.shutdown_grace / 2,
-            application,
-            logger,
-            cors_origins: process.http.cors_origins.clone(),
-            metrics,
-            spans: context.spans,
+            server: ServerDeps {
+                worker_threads: process.http.workers,
+                connections_max: CONNECTIONS_MAX,
+                drain_timeout: process.shutdown_grace / 2,
+                application,
+                logger,
+                cors_origins: process.http.cors_origins.clone(),
+                metrics,
+                spans: context.spans,
+            },
         },
     )
 }
@@ -187,18 +193,22 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
     let metrics = context.metrics.clone();
     let deps = HttpDeps {
         listener: listener.try_clone()?,
-        worker_threads: 1,
-        drain_timeout: METRICS_DRAIN,
-        application: Arc::new(move |app| metrics_routes(&metrics, app)),
-        logger: context.actor_logger("metrics_http"),
-        cors_origins: Vec::new(),
-        metrics: context.metrics.clone(),
-        spans: Spans::default(),
+        server: ServerDeps {
+            worker_threads: 1,
+            connections_max: METRICS_CONNECTIONS_MAX,
+            drain_timeout: METRICS_DRAIN,
+            application: Arc::new(move |app| metrics_routes(&metrics, app)),
+            logger: context.actor_logger("metrics_http"),
+            cors_origins: Vec::new(),
+            metrics: context.metrics.clone(),
+            spans: Spans::default(),
+        },
     };
     Ok(Some(http_server("metrics_http", deps)))
 }
 
 fn http_server(name: &'static str, deps: HttpDeps) -> ChildSpec {
     let deps = Arc::new(deps);
-    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start())
+    // Probes are answered while the process waits for its database.
+    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start()).early()
 }

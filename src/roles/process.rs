@@ -1,4 +1,4 @@
-//! The life of a serving process: log, listen, migrate, supervise, stop.
+//! The life of a serving process: log, listen, answer probes, migrate, supervise, stop.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::infra::{security, telemetry};
 use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, Role, chain};
 use crate::roles::parts::{RoleContext, metrics_http};
 use crate::roles::process_metrics;
-use crate::runtime::{ChildSpec, Escalation, Signals, Stop, SupervisorActor, bind};
+use crate::runtime::{ChildSpec, Escalation, Release, Signals, Stop, SupervisorActor, bind};
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
@@ -143,24 +143,36 @@ async fn live(
         warn!(logger, "unsafe setting"; "error" => warning);
     }
     let context = context(config, logger, io)?;
-    tokio::select! {
-        migrated = migrate_when_reachable(&context.connector, migrations, logger) => migrated?,
-        signal = signals.stop_requested() => {
-            info!(logger, "stopping before the database was reached"; "signal" => signal);
-            return Ok(());
-        }
-    }
+    let connector = context.connector.clone();
     let (address, metrics_address) = (address_of(&context.listener), context.metrics_listener.as_ref().map(address_of));
     let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
     let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
     process_metrics::register(&metrics, config.role, &children, &health, log);
-    let (supervisor, escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
-    let supervisor = supervisor.start();
-    if let Some(address) = metrics_address {
-        info!(logger, "listening for metrics"; "address" => address);
-    }
-    info!(logger, "listening"; "address" => address);
-    let outcome = until_stopped(signals, escalated, config.shutdown_grace, logger).await;
+    let (supervisor, mut escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
+    health.change(|health| health.starting = true);
+    let supervisor = supervisor.holding_back().start();
+    let migrated = tokio::select! {
+        migrated = migrate_when_reachable(&connector, migrations, &health, logger) => migrated.map(|()| true),
+        signal = signals.stop_requested() => {
+            info!(logger, "stopping before the database was reached"; "signal" => signal);
+            Ok(false)
+        }
+        escalation = &mut escalated => Err(failure(escalation)),
+    };
+    let outcome = match migrated {
+        Ok(true) => {
+            // An error means that the supervisor is gone, which is found out below.
+            let _ = supervisor.send(Release).await;
+            health.change(|health| health.starting = false);
+            if let Some(address) = metrics_address {
+                info!(logger, "listening for metrics"; "address" => address);
+            }
+            info!(logger, "listening"; "address" => address);
+            until_stopped(signals, escalated, config.shutdown_grace, logger).await
+        }
+        Ok(false) => Ok(()),
+        Err(e) => Err(e),
+    };
     health.change(|health| health.stopping = true);
     stop(&supervisor, signals, config.shutdown_grace, logger).await;
     spans.close();
@@ -218,11 +230,15 @@ async fn until_stopped(
             info!(logger, "stopping"; "signal" => signal, "grace_ms" => grace_ms);
             Ok(())
         }
-        escalation = escalated => Err(match escalation {
-            Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
-            Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
-            Err(_) => ExitError::internal("the supervisor ended"),
-        }),
+        escalation = escalated => Err(failure(escalation)),
+    }
+}
+
+fn failure(escalation: Result<Escalation, oneshot::error::RecvError>) -> ExitError {
+    match escalation {
+        Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
+        Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
+        Err(_) => ExitError::internal("the supervisor ended"),
     }
 }
 
@@ -246,6 +262,7 @@ fn connector(config: &DatabaseConfig, io: &Handle) -> Result<Connector, ExitErro
 async fn migrate_when_reachable(
     connector: &Connector,
     migrations: Migrations,
+    health: &HealthBoard,
     logger: &Logger,
 ) -> Result<(), ExitError> {
     let mut attempt = 0;
@@ -256,6 +273,11 @@ async fn migrate_when_reachable(
                 return Ok(());
             }
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
+                health.change(|health| {
+                    for check in health.checks.values_mut().filter(|check| check.essential) {
+                        check.details = Some("not reached since the start".to_owned());
+                    }
+                });
                 pause(logger, &e, attempt).await;
                 attempt = attempt.saturating_add(1);
             }

@@ -17,6 +17,6 @@ pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
 pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps};
 pub(crate) use draining::Draining;
 pub use housekeeper::HousekeeperActor;
-pub use http_actor::{Application, HttpActor, HttpDeps, bind};
+pub use http_actor::{HttpActor, HttpDeps, bind};
 pub use signals::Signals;
-pub use supervisor::{ChildSpec, Escalation, Stop, SupervisorActor};
+pub use supervisor::{ChildSpec, Escalation, Release, Stop, SupervisorActor};

@@ -41,12 +41,20 @@ pub struct ChildSpec {
     /// In logs, health and metrics.
     pub name: &'static str,
     start: Box<dyn Fn(Lifeline) -> Box<dyn Child>>,
+    is_early: bool,
 }
 
 impl ChildSpec {
     /// `start` is called for each start and restart; the actor takes the lifeline.
     pub fn new<C: Child + 'static>(name: &'static str, start: impl Fn(Lifeline) -> C + 'static) -> Self {
-        Self { name, start: Box::new(move |lifeline| Box::new(start(lifeline))) }
+        Self { name, start: Box::new(move |lifeline| Box::new(start(lifeline))), is_early: false }
+    }
+
+    /// Starts even while the others are held back.
+    #[must_use]
+    pub const fn early(mut self) -> Self {
+        self.is_early = true;
+        self
     }
 }
 
@@ -69,6 +77,11 @@ pub struct Stop {
     /// Time limit for all children together.
     pub grace: Duration,
 }
+
+/// Starts the children that are held back.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Release;
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -96,6 +109,7 @@ pub struct SupervisorActor {
     escalation: Option<oneshot::Sender<Escalation>>,
     health: HealthBoard,
     logger: Logger,
+    holding_back: bool,
     stopping: bool,
 }
 
@@ -118,9 +132,24 @@ impl SupervisorActor {
                 rejection_logged: None,
             })
             .collect();
-        let supervisor =
-            Self { children, ended, inbox: Some(inbox), escalation: Some(escalation), health, logger, stopping: false };
+        let supervisor = Self {
+            children,
+            ended,
+            inbox: Some(inbox),
+            escalation: Some(escalation),
+            health,
+            logger,
+            holding_back: false,
+            stopping: false,
+        };
         (supervisor, escalated)
+    }
+
+    /// Starts only the early children, until [`Release`].
+    #[must_use]
+    pub const fn holding_back(mut self) -> Self {
+        self.holding_back = true;
+        self
     }
 
     fn start_child(&mut self, index: usize) {
@@ -215,7 +244,9 @@ impl Actor for SupervisorActor {
             ctx.add_stream(stream::unfold(inbox, |mut inbox| async move { inbox.recv().await.map(|e| (e, inbox)) }));
         }
         for index in 0..self.children.len() {
-            self.start_child(index);
+            if !self.holding_back || self.children.get(index).is_some_and(|child| child.spec.is_early) {
+                self.start_child(index);
+            }
         }
     }
 }
@@ -223,6 +254,21 @@ impl Actor for SupervisorActor {
 impl StreamHandler<Ended> for SupervisorActor {
     fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
         self.child_ended(&ended, ctx);
+    }
+}
+
+impl Handler<Release> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Release, _: &mut Self::Context) {
+        if self.stopping || !std::mem::take(&mut self.holding_back) {
+            return;
+        }
+        for index in 0..self.children.len() {
+            if self.children.get(index).is_some_and(|child| !child.spec.is_early) {
+                self.start_child(index);
+            }
+        }
     }
 }
 

@@ -70,6 +70,7 @@ mod restore;
 mod schemathesis;
 mod settings;
 mod signed_events;
+mod sockets;
 mod threat_model;
 mod tokens_http;
 mod tokens_rfc8725;

@@ -56,6 +56,7 @@ impl CheckedClient {
         self.send(400, post().json(&json!({"unknown": 1}))).await;
         self.send(404, self.request(Method::GET, "/nothing")).await;
         self.send(405, self.request(Method::DELETE, path)).await;
+        self.send(431, self.request(Method::GET, "/health/live").header("x-pad", "p".repeat(9_000))).await;
         let mut raw = Raw::connect(&self.url).await;
         let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 9";
         raw.send(format!("POST {path} HTTP/1.1\r\n{head}\r\nauthorization: Bearer {token}\r\n\r\n{{")).await;

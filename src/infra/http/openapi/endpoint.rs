@@ -24,7 +24,7 @@ use utoipa::openapi::{
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
 use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
-use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
 use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
@@ -111,7 +111,8 @@ impl<Api: 'static> Endpoint<Api> {
         let (responses, schemas) = (BTreeMap::new(), Vec::new());
         let (needs_token, limit, guard, parameters) = (false, None, None, Parameters::None);
         let new = Self { path, method, route, needs_token, limit, guard, parameters, operation, responses, schemas };
-        new.errors([ApiError::internal()])
+        // Also what is rejected before routing.
+        new.errors([ApiError::malformed(), ApiError::slow_head(), ApiError::head_too_large(), ApiError::internal()])
     }
 
     /// The route with what wraps it: the token is checked first, then the limit, the guard and the query; a wrong method is
@@ -202,6 +203,7 @@ impl<Api: 'static> Endpoint<Api> {
         self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
             slow_body(),
             too_large(),
+            wrong_coding("gzip"),
             wrong_media_type(),
             ApiError::stopping(),
             ApiError::overloaded(),
