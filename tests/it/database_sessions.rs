@@ -14,34 +14,6 @@ use crate::support::{Client, PATIENCE, PrivatePostgres, RoleProcess, User, World
 /// More than a pool has sessions.
 const MANY: usize = 12;
 
-/// Runs SQL in the maintenance database, where the settings of the role databases do not apply.
-async fn administer(world: &World, script: &str) {
-    let (addresses, script) = (world.addresses.clone(), script.to_owned());
-    let done = tokio::task::spawn_blocking(move || addresses.psql("postgres", &script)).await.expect("thread");
-    done.unwrap_or_else(|e| panic!("psql: {e}"));
-}
-
-fn databases(world: &World) -> [&str; 2] {
-    [&world.databases.users.database, &world.databases.wallet.database]
-}
-
-/// Terminates all sessions of both databases.
-async fn terminate_sessions(world: &World) {
-    let [users, wallet] = databases(world);
-    let terminate = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname IN ('{users}', '{wallet}') AND pid <> pg_backend_pid()"
-    );
-    administer(world, &terminate).await;
-}
-
-/// Runs this statement for both databases; `{}` is the name of the database.
-async fn for_both(world: &World, statement: &str) {
-    for database in databases(world) {
-        administer(world, &statement.replace("{}", database)).await;
-    }
-}
-
 async fn ready_status(role: &RoleProcess) -> u16 {
     reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response").status().as_u16()
 }
@@ -140,8 +112,8 @@ async fn sessions_of_a_database_that_was_read_only_are_replaced_once_it_accepts_
     let user = client.ready_user().await;
     serves_on_every_session(&client, &user).await;
 
-    for_both(&world, r#"ALTER DATABASE "{}" SET default_transaction_read_only = on"#).await;
-    terminate_sessions(&world).await;
+    world.for_both_databases(r#"ALTER DATABASE "{}" SET default_transaction_read_only = on"#).await;
+    world.terminate_sessions().await;
     let newcomer = publish_newcomer(&world).await;
     for role in [&users, &wallet] {
         becomes_ready(role, 503).await;
@@ -150,7 +122,7 @@ async fn sessions_of_a_database_that_was_read_only_are_replaced_once_it_accepts_
     let responses = futures_util::future::join_all((0..12).map(|_| one_of_each(&client, &user))).await;
     assert!(responses.iter().all(|responses| all_unavailable(responses)), "{responses:?}");
 
-    for_both(&world, r#"ALTER DATABASE "{}" RESET default_transaction_read_only"#).await;
+    world.for_both_databases(r#"ALTER DATABASE "{}" RESET default_transaction_read_only"#).await;
     for role in [&users, &wallet] {
         becomes_ready(role, 200).await;
     }
@@ -279,7 +251,7 @@ async fn a_database_that_refuses_sessions_is_unavailable_whatever_its_reason() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let [users_database, wallet_database] = databases(&world).map(str::to_owned);
+    let [users_database, wallet_database] = world.database_names().map(str::to_owned);
     let accounts =
         |verb: &str| format!(r#"ALTER ROLE "{users_database}_app" {verb}; ALTER ROLE "{wallet_database}_app" {verb}"#);
     for (refuse, admit) in [
@@ -299,14 +271,14 @@ async fn a_database_that_refuses_sessions_is_unavailable_whatever_its_reason() {
             r#"ALTER DATABASE "{}" CONNECTION LIMIT -1"#.to_owned(),
         ),
     ] {
-        for_both(&world, &refuse).await;
-        terminate_sessions(&world).await;
+        world.for_both_databases(&refuse).await;
+        world.terminate_sessions().await;
         let newcomer = publish_newcomer(&world).await;
         for _ in 0..4 {
             let responses = one_of_each(&client, &user).await;
             assert!(all_unavailable(&responses), "{refuse}: {responses:?}");
         }
-        for_both(&world, &admit).await;
+        world.for_both_databases(&admit).await;
         for role in [&users, &wallet] {
             becomes_ready(role, 200).await;
         }
@@ -320,7 +292,7 @@ async fn a_database_that_refuses_sessions_is_unavailable_whatever_its_reason() {
 #[tokio::test]
 async fn a_role_that_starts_while_the_database_refuses_sessions_waits_for_it() {
     let world = World::new().await;
-    for_both(&world, r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS false"#).await;
+    world.for_both_databases(r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS false"#).await;
     let mut wallet = RoleProcess::spawn(&["--role", "wallet"], &world.settings(Role::Wallet));
     eventually(PATIENCE, "it retries", || async {
         (wallet.logged("the database cannot be used yet; retrying").len() >= 2).then_some(())
@@ -329,7 +301,7 @@ async fn a_role_that_starts_while_the_database_refuses_sessions_waits_for_it() {
     assert!(!wallet.has_exited(), "{}", wallet.output());
     let once = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
     assert_eq!(once.code, Some(69), "{once:?}");
-    for_both(&world, r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS true"#).await;
+    world.for_both_databases(r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS true"#).await;
     wallet.listening().await;
     wallet.ready().await;
 }
@@ -370,7 +342,7 @@ async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
     .await;
     // A lifetime that ends while no session can be opened ends nothing that works.
     let database = &world.databases.wallet.database;
-    administer(&world, &format!(r#"ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS false"#)).await;
+    world.administer(&format!(r#"ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS false"#)).await;
     let until = std::time::Instant::now() + Duration::from_secs(2);
     while std::time::Instant::now() < until {
         assert_eq!(client.get(&user, "/v1/balance").await.status, 200);
@@ -458,7 +430,7 @@ async fn without_a_schema_nothing_is_created_and_the_exit_code_is_69() {
 async fn readiness_fails_while_requests_would_be_refused_a_privilege() {
     let world = World::new().await;
     let (users, wallet, _client) = world.both().await;
-    let [users_app, wallet_app] = databases(&world).map(|name| format!("{name}_app"));
+    let [users_app, wallet_app] = world.database_names().map(|name| format!("{name}_app"));
     for (role, process, app, privilege, table) in [
         (Role::Wallet, &wallet, &wallet_app, "INSERT", "transactions"),
         (Role::Wallet, &wallet, &wallet_app, "SELECT", "wallets"),
@@ -479,7 +451,7 @@ async fn limits_for_requests_do_not_end_a_migration_that_waits_for_another() {
     let limits =
         ["statement_timeout = '300ms'", "lock_timeout = '300ms'", "idle_in_transaction_session_timeout = '50ms'"];
     for limit in limits {
-        administer(&world, &format!(r#"ALTER DATABASE "{database}" SET {limit}"#)).await;
+        world.administer(&format!(r#"ALTER DATABASE "{database}" SET {limit}"#)).await;
     }
     let (other, connection) =
         tokio_postgres::connect(&world.databases.wallet.migration_url, NoTls).await.expect("connected");
@@ -573,7 +545,7 @@ async fn the_ledger_is_right_where_a_pooler_drops_the_isolation_level_of_the_ses
     let world = World::new().await;
     let database = &world.databases.wallet.database;
     let isolation = format!(r#"ALTER DATABASE "{database}" SET default_transaction_isolation = 'repeatable read'"#);
-    administer(&world, &isolation).await;
+    world.administer(&isolation).await;
     let pooler = Pooler::start(world.addresses.postgres_port).await;
     let (before, after) = world.databases.wallet.runtime_url.split_once("@127.0.0.1:").expect("a URL of this machine");
     let path = after.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -337,16 +337,18 @@ async fn a_message_that_a_library_repeats_is_logged_once_per_minute() {
         let log = process.log();
         let is_ours = |line: &&Value| line["target"].as_str().is_some_and(|target| target.starts_with("purse::"));
         let (ours, theirs): (Vec<&Value>, Vec<&Value>) = log.iter().partition(is_ours);
-        assert!(theirs.len() <= 8, "{} lines of libraries: {theirs:#?}", theirs.len());
+        let mut repeats: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in &theirs {
+            *repeats.entry(line["msg"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        // Once in each of the two minutes.
+        assert!(repeats.values().all(|count| *count <= 2) && repeats.len() <= 8, "{repeats:#?}");
         // The reason is logged, and again in the second minute, with the number of those between.
         let refused = |line: &&&Value| line["msg"].as_str().is_some_and(|message| message.contains("ACCESS_REFUSED"));
         assert!(theirs.iter().any(|line| refused(&line)), "{theirs:#?}");
         let suppressed: u64 = theirs.iter().filter_map(|line| line["suppressed"].as_u64()).sum();
         let counted = Scrape::of(&process.url()).await.number("purse_log_records_suppressed_total");
-        assert!(
-            suppressed > 20 && counted >= Some(f64::from(u32::try_from(suppressed).expect("small"))),
-            "{counted:?}"
-        );
+        assert!(suppressed > 0 && counted >= Some(f64::from(u32::try_from(suppressed).expect("small"))), "{counted:?}");
         let away = "a dependency is unavailable; retrying until it is back";
         assert!(ours.iter().any(|line| line["msg"] == away), "{ours:#?}");
     }

@@ -176,14 +176,14 @@ async fn every_response_of_the_wallet_role_is_documented() {
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
 
+    // A queue for one post, which will wait for the lock.
+    let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
+    let full = role.over(&full);
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
     holder.batch_execute("BEGIN; LOCK TABLE transactions").await.expect("locked");
     role.get(503, "/v1/balance", token).await;
-    // A queue for one post, which waits for the lock.
-    let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
-    let full = role.over(&full);
     let posts = (0..4).map(|_| full.request(Method::POST, credit).bearer_auth(token).json(&json!({"amountMinor": 1})));
     let responses = join_all(posts.map(|request| full.document.send_and_check(&client, request))).await;
     assert!(responses.iter().any(|response| response.code() == "OVERLOADED"), "{responses:?}");

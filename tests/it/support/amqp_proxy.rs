@@ -93,6 +93,10 @@ impl AmqpProxy {
         Self { port, state, injected, resets, task }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The same URL through this proxy.
     pub fn url(&self, direct: &str) -> String {
         let (before, after) = direct.split_once("@127.0.0.1:").expect("a URL of this machine");

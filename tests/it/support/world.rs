@@ -205,4 +205,32 @@ impl World {
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
         printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
     }
+
+    /// Runs SQL in the maintenance database, where the settings of the role databases do not apply.
+    pub async fn administer(&self, script: &str) {
+        let (addresses, script) = (self.addresses.clone(), script.to_owned());
+        let done = tokio::task::spawn_blocking(move || addresses.psql("postgres", &script)).await.expect("thread");
+        done.unwrap_or_else(|e| panic!("psql: {e}"));
+    }
+
+    pub fn database_names(&self) -> [&str; 2] {
+        [&self.databases.users.database, &self.databases.wallet.database]
+    }
+
+    /// Runs this statement for both databases; `{}` is the name of the database.
+    pub async fn for_both_databases(&self, statement: &str) {
+        for database in self.database_names() {
+            self.administer(&statement.replace("{}", database)).await;
+        }
+    }
+
+    /// Terminates all sessions of both databases.
+    pub async fn terminate_sessions(&self) {
+        let [users, wallet] = self.database_names();
+        let terminate = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname IN ('{users}', '{wallet}') AND pid <> pg_backend_pid()"
+        );
+        self.administer(&terminate).await;
+    }
 }
