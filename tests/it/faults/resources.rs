@@ -17,9 +17,9 @@ async fn live(url: &str) -> u16 {
 #[tokio::test]
 async fn fp_13_an_exhausted_pool_is_a_503_with_retry_after_and_recovers_at_once() {
     let (world, history) = (World::new().await, History::default());
-    let few = [("DB_POOL_MAX", "2"), ("DB_ACQUIRE_TIMEOUT_MS", "200"), ("DB_LOCK_TIMEOUT_MS", "20000")];
+    let few = [("DB_POOL_MAX", "2"), ("DB_ACQUIRE_TIMEOUT_MS", "200"), ("DB_LOCK_TIMEOUT_MS", "50000")];
     let users = world.start(Role::Users).await;
-    let wallet = world.start_with(Role::Wallet, &[&few[..], &[("DB_STATEMENT_TIMEOUT_MS", "30000")]].concat()).await;
+    let wallet = world.start_with(Role::Wallet, &[&few[..], &[("DB_STATEMENT_TIMEOUT_MS", "60000")]].concat()).await;
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
