@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use purse::infra::config::{Layers, Setting, setting};
+use purse::infra::config::{Flag, Layers, Setting, setting};
 use purse::kernel::{ExitError, ExitStatus, Role};
 
 /// Folder of the configuration files, if it exists.
 const CONFIG_FOLDER: &str = "config";
+/// Names another folder.
+const CONFIG_FOLDER_VARIABLE: &str = "PURSE_CONFIG_DIR";
+
+/// Sets all of [`RETRY_TTLS`].
+const RETRY_TTL_FLAG: &str = "--retry-ttl-ms";
+const RETRY_TTLS: [setting::Typed<Duration>; 3] =
+    [setting::RETRY_TTL_1_MS, setting::RETRY_TTL_2_MS, setting::RETRY_TTL_3_MS];
 
 pub fn command() -> Command {
     let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger";
@@ -71,7 +79,7 @@ fn after_help() -> String {
     let codes = ExitStatus::ALL.map(|status| format!("{:>4}  {}\n", status.code(), status.meaning()));
     format!(
         "Settings come from config/base.toml, config/<role>.toml, the environment and flags; each overrides the one before. \
-         Secrets come only from the environment.\n\nExit codes:\n{}",
+         Secrets come only from the environment: from the variable, or from a file whose path is in <NAME>_FILE.\n\nExit codes:\n{}",
         codes.concat()
     )
 }
@@ -80,9 +88,8 @@ fn config_dir() -> Arg {
     Arg::new("config-dir")
         .long("config-dir")
         .value_name("FOLDER")
-        .env("PURSE_CONFIG_DIR")
-        .value_parser(clap::value_parser!(PathBuf))
-        .help("Folder of base.toml and <role>.toml [default: config]")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!("Folder of base.toml and <role>.toml [env: {CONFIG_FOLDER_VARIABLE}] [default: {CONFIG_FOLDER}]"))
 }
 
 fn role_flag() -> Arg {
@@ -99,11 +106,15 @@ fn with_settings(command: Command) -> Command {
         .long("port")
         .value_name("PORT")
         .help_heading("Settings of both roles")
+        .value_parser(value_parser!(OsString))
+        .conflicts_with_all([setting::USERS_PORT.env, setting::WALLET_PORT.env])
         .help("Port of the selected role (USERS_PORT or WALLET_PORT)");
     let retry_ttls = Arg::new("retry-ttl-ms")
         .long("retry-ttl-ms")
         .value_name("A,B,C")
         .help_heading(heading(Some(Role::Wallet)))
+        .value_parser(value_parser!(OsString))
+        .conflicts_with_all(RETRY_TTLS.map(|setting| setting.env))
         .help("All three delays of the retry ladder (RETRY_TTL_1_MS,RETRY_TTL_2_MS,RETRY_TTL_3_MS)");
     let settings = setting::ALL.iter().filter(|s| !s.is_secret()).map(|s| {
         let default = match s.default {
@@ -113,6 +124,8 @@ fn with_settings(command: Command) -> Command {
         Arg::new(s.env)
             .long(s.flag())
             .value_name(s.placeholder)
+            // The configuration reports what is not UTF-8, with the name of the flag.
+            .value_parser(value_parser!(OsString))
             .help_heading(heading(s.role))
             .help(format!("{} [values: {}] [env: {}]{default}", s.help, s.accepts, s.env))
     });
@@ -134,47 +147,65 @@ pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
 
 /// All layers of the configuration of the role in `--role`.
 pub fn layers(matches: &ArgMatches) -> Result<Layers, ExitError> {
-    let text = |id: &str| matches.get_one::<String>(id).cloned();
+    let given = |id: &str| matches.get_one::<OsString>(id).cloned();
     let role = role(matches)?;
-    let mut flags: BTreeMap<String, String> = BTreeMap::new();
+    let mut flags: BTreeMap<String, Flag> = BTreeMap::new();
     for setting in setting::ALL.iter().filter(|s| !s.is_secret()) {
-        let Some(value) = text(setting.env) else { continue };
-        belongs(setting, &format!("--{}", setting.flag()), role)?;
-        flags.insert(setting.env.to_owned(), value);
+        let Some(value) = given(setting.env) else { continue };
+        let name = format!("--{}", setting.flag());
+        belongs(setting, &name, role)?;
+        flags.insert(setting.env.to_owned(), Flag { name, value });
     }
-    if let Some(port) = text("port") {
+    if let Some(value) = given("port") {
         let setting = match role {
             Role::Users => setting::USERS_PORT,
             Role::Wallet => setting::WALLET_PORT,
         };
-        flags.insert(setting.env.to_owned(), port);
+        flags.insert(setting.env.to_owned(), Flag { name: "--port".to_owned(), value });
     }
-    if let Some(ttls) = text("retry-ttl-ms") {
-        belongs(&setting::RETRY_TTL_1_MS, "--retry-ttl-ms", role)?;
-        let parts: Vec<&str> = ttls.split(',').map(str::trim).collect();
-        let [first, second, third] = parts.as_slice() else {
+    if let Some(ttls) = given("retry-ttl-ms") {
+        belongs(&setting::RETRY_TTL_1_MS, RETRY_TTL_FLAG, role)?;
+        let text = ttls.to_str().ok_or_else(|| ExitError::usage(format!("{RETRY_TTL_FLAG} is not valid UTF-8")))?;
+        let parts: Vec<&str> = text.split(',').map(|part| part.trim_matches(' ')).collect();
+        let Ok(parts) = <[&str; 3]>::try_from(parts) else {
             return Err(ExitError::usage(format!(
-                "--retry-ttl-ms takes three numbers separated by commas, not `{ttls}`"
+                "{RETRY_TTL_FLAG} takes three numbers separated by commas, not `{}`",
+                text.escape_debug()
             )));
         };
-        for (setting, value) in
-            [(setting::RETRY_TTL_1_MS, first), (setting::RETRY_TTL_2_MS, second), (setting::RETRY_TTL_3_MS, third)]
-        {
-            flags.insert(setting.env.to_owned(), (*value).to_owned());
+        for (setting, value) in RETRY_TTLS.iter().zip(parts) {
+            flags.insert(setting.env.to_owned(), Flag { name: RETRY_TTL_FLAG.to_owned(), value: value.into() });
         }
     }
     layers_of(role, matches, flags)
 }
 
 /// All layers of the configuration of `role`; `flags` are settings by environment name.
-pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, String>) -> Result<Layers, ExitError> {
-    let given = matches.get_one::<PathBuf>("config-dir");
-    if let Some(folder) = given.filter(|folder| !folder.is_dir()) {
-        return Err(ExitError::usage(format!("--config-dir: folder {} does not exist", folder.display())));
+pub fn layers_of(role: Role, matches: &ArgMatches, flags: BTreeMap<String, Flag>) -> Result<Layers, ExitError> {
+    // An empty variable counts as unset, as for all settings.
+    let variable = || std::env::var_os(CONFIG_FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let from_flag = matches.get_one::<PathBuf>("config-dir").cloned().map(|folder| ("--config-dir", folder));
+    let given = from_flag.or_else(|| variable().map(|folder| (CONFIG_FOLDER_VARIABLE, folder)));
+    if let Some((name, folder)) = given.as_ref().filter(|(_, folder)| !folder.is_dir()) {
+        return Err(ExitError::usage(format!("{name}: folder {} does not exist", folder.display())));
     }
-    let folder = given.map_or(Path::new(CONFIG_FOLDER), PathBuf::as_path);
-    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    Ok(Layers::new(role, folder, environment, flags))
+    let folder = given.map_or_else(|| PathBuf::from(CONFIG_FOLDER), |(_, folder)| folder);
+    Ok(Layers::new(setting::ALL, role, &folder, std::env::vars_os(), flags))
+}
+
+/// The arguments that are not UTF-8, each with the flag that it belongs to.
+pub fn not_utf8(arguments: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut before = String::new();
+    for argument in arguments {
+        let text = argument.to_string_lossy().escape_debug().to_string();
+        if argument.to_str().is_none() {
+            let flag = Some(&before).filter(|before| before.starts_with("--") && !text.starts_with("--"));
+            found.push(flag.map_or_else(|| text.clone(), |flag| format!("{flag} {text}")));
+        }
+        before = text;
+    }
+    found
 }
 
 fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), ExitError> {

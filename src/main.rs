@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use clap::error::ErrorKind;
 
-use purse::infra::config::Layers;
+use purse::infra::config::{Layers, MigrationConfig};
 use purse::kernel::{ExitError, ExitStatus, Role, fault};
 use purse::operate;
 use purse::roles::{self, RoleConfig};
@@ -18,18 +19,30 @@ fn main() -> ExitCode {
     fault::set_up();
     let matches = match cli::parse(std::env::args_os()) {
         Ok(matches) => matches,
-        Err(e) => {
-            // Whether it can be printed does not change the exit code.
-            let _ = e.print();
-            let status = if e.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success };
-            return status.into();
-        }
+        Err(e) => return usage(&e).into(),
     };
     let status = run(&matches).unwrap_or_else(|e| {
         operate::print_error(&e.to_string());
         e.status
     });
     status.into()
+}
+
+/// Prints the help or version that was requested, or what is wrong with the command line.
+fn usage(e: &clap::Error) -> ExitStatus {
+    if !e.use_stderr() {
+        return operate::print_styled(e).unwrap_or_else(|e| {
+            operate::print_error(&e.to_string());
+            e.status
+        });
+    }
+    // Without standard error there is nowhere left to report to.
+    let _ = e.print();
+    if e.kind() == ErrorKind::InvalidUtf8 {
+        // clap does not name it.
+        operate::print_error(&format!("not valid UTF-8: {}", cli::not_utf8(std::env::args_os()).join(", ")));
+    }
+    ExitStatus::Usage
 }
 
 fn run(matches: &ArgMatches) -> Outcome {
@@ -62,7 +75,8 @@ fn operator_layers(role: Role, arguments: &ArgMatches) -> Result<Layers, ExitErr
 }
 
 fn migrate(arguments: &ArgMatches) -> Outcome {
-    roles::migrate(&role_config(arguments)?).map(|()| ExitStatus::Success)
+    let config = MigrationConfig::build(cli::layers(arguments)?).map_err(ExitError::usage)?;
+    roles::migrate(&config).map(|()| ExitStatus::Success)
 }
 
 fn check_config(arguments: &ArgMatches) -> Outcome {

@@ -137,6 +137,10 @@ fn role_command(
     command.envs(settings.iter().map(|(name, value)| (*name, value)));
     command.envs(DEFAULTS.map(|(name, ours)| (name, set_or(name, ours))));
     command.env("HOST", ports.host.to_string()).env("APP_ENV", "development");
+    // A secret may not be set twice.
+    for (name, _) in settings {
+        command.env_remove(format!("{name}_FILE"));
+    }
     // One port for both roles.
     command.env_remove("METRICS_PORT");
     command

@@ -102,6 +102,7 @@ pub fn token(bytes: &[u8]) {
         access_key: Secret::new(KEY),
         previous_access_key: None,
         internal_key: Secret::new("another"),
+        previous_internal_key: None,
     });
     if let Ok(text) = std::str::from_utf8(bytes) {
         assert!(verifier.verify(text).is_err(), "an unsigned token was accepted: {text}");

@@ -1,4 +1,5 @@
-//! Vocabulary shared by every layer: typed ids, time, secrets, back-off, error classes, exit codes.
+//! Vocabulary shared by every layer: typed ids, time, secrets, back-off, error classes, exit codes, invisible
+//! characters.
 //!
 //! Pure values only: nothing here blocks, does I/O, logs or reads the environment. The time, new ids and random numbers
 //! are arguments. [`fault`] is the one exception, and compiles to nothing outside the fault tests.
@@ -11,11 +12,13 @@ pub mod fault;
 mod id;
 mod role;
 mod secret;
+mod text;
 
 pub use backoff::Backoff;
-pub use clock::{Clock, Timestamp};
+pub use clock::{Clock, Timestamp, has_leap_second, rfc3339};
 pub use exit::{ExitError, ExitStatus};
 pub use failure::{Classified, DependencyError, FailureClass, chain};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};
 pub use role::Role;
 pub use secret::Secret;
+pub use text::is_invisible;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER};
 use crate::infra::amqp::{AmqpError, Broker, Browser, Death, FrameSize, Incoming};
-use crate::kernel::Timestamp;
-use crate::operate::humanize::{UNKNOWN, cell, duration, harmless, seconds_between};
+use crate::kernel::{Timestamp, rfc3339};
+use crate::operate::humanize::{FIELD_CHARS_MAX, UNKNOWN, cell, duration, field, harmless, seconds_between};
 
 /// Name of the connections in the broker's listings.
 pub(super) const CONNECTION_NAME: &str = "purse dlq";
@@ -23,6 +23,8 @@ const BODY_DIGEST_BYTES: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DeadLetter {
     id: String,
+    /// Of the body, whatever it says there: a dead letter may be no event.
+    user: Option<String>,
     reason: Option<String>,
     /// Failed attempts before the last one.
     attempts: Option<i64>,
@@ -40,6 +42,15 @@ pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
 /// The message id, or else a digest of the body.
 pub(super) fn id_of(incoming: &Incoming) -> String {
     incoming.message_id().filter(|id| !id.is_empty()).unwrap_or_else(|| body_id(incoming.body()))
+}
+
+/// The text in the body's `userId`.
+fn user_in(body: &[u8]) -> Option<String> {
+    let Value::Object(mut fields) = serde_json::from_slice(body).ok()? else { return None };
+    match fields.remove("userId")? {
+        Value::String(user) => Some(user),
+        _ => None,
+    }
 }
 
 /// The message about an id that was not found among `total` dead letters.
@@ -67,6 +78,16 @@ fn time_in(id: &str) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
+/// Bytes that are not text, cut as [`field`] cuts text.
+fn base64_field(bytes: &[u8]) -> String {
+    let shown = bytes.get(..FIELD_CHARS_MAX).unwrap_or(bytes);
+    let encoded = STANDARD.encode(shown);
+    match bytes.len().saturating_sub(shown.len()) {
+        0 => format!("{encoded} (base64)"),
+        hidden => format!("{encoded}… (base64; {hidden} more bytes; `--format json` shows all)"),
+    }
+}
+
 fn describe(death: &Death) -> String {
     format!("dead-lettered by the broker: {} in {}", death.reason, death.queue)
 }
@@ -77,7 +98,11 @@ impl DeadLetter {
         let death = incoming.last_death();
         let reason = incoming.header_text(ERROR_HEADER).or_else(|| death.as_ref().map(describe));
         let at = time_in(&id).or_else(|| incoming.sent_at()).or_else(|| death.and_then(|death| death.at));
-        Self { id, reason, attempts: incoming.header_int(ATTEMPT_HEADER), at }
+        Self { id, user: user_in(incoming.body()), reason, attempts: incoming.header_int(ATTEMPT_HEADER), at }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     fn age_seconds(&self, now: Timestamp) -> Option<i64> {
@@ -91,8 +116,8 @@ impl DeadLetter {
     /// As an item of a JSON list.
     pub(super) fn json(&self, now: Timestamp) -> Value {
         json!({
-            "id": self.id, "reason": self.reason, "attempts": self.attempts,
-            "at": self.at.map(|at| at.to_string()), "ageSeconds": self.age_seconds(now),
+            "id": self.id, "userId": self.user, "reason": self.reason, "attempts": self.attempts,
+            "at": self.at.map(rfc3339), "ageSeconds": self.age_seconds(now),
         })
     }
 
@@ -100,7 +125,8 @@ impl DeadLetter {
     pub(super) fn row(&self, now: Timestamp) -> Vec<String> {
         let attempts = self.attempts.map_or_else(|| UNKNOWN.to_owned(), |n| n.to_string());
         let reason = self.reason.as_deref().map_or_else(|| UNKNOWN.to_owned(), cell);
-        vec![harmless(&self.id), attempts, self.age(now), reason]
+        let user = self.user.as_deref().map_or_else(|| UNKNOWN.to_owned(), cell);
+        vec![harmless(&self.id), user, attempts, self.age(now), reason]
     }
 
     /// With type, headers and body, as JSON.
@@ -122,17 +148,18 @@ impl DeadLetter {
 
     /// With type, headers and body, as rows of a table.
     pub(super) fn full_rows(&self, incoming: &Incoming, now: Timestamp) -> Vec<Vec<String>> {
-        let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| harmless(&text));
+        let known = |text: Option<String>| text.map_or_else(|| UNKNOWN.to_owned(), |text| field(&text));
         let age = match self.at {
-            Some(at) => format!("{} (since {at})", self.age(now)),
+            Some(at) => format!("{} (since {})", self.age(now), rfc3339(at)),
             None => UNKNOWN.to_owned(),
         };
         let body = match std::str::from_utf8(incoming.body()) {
-            Ok(text) => harmless(text),
-            Err(_) => format!("{} (base64)", STANDARD.encode(incoming.body())),
+            Ok(text) => field(text),
+            Err(_) => base64_field(incoming.body()),
         };
         let mut rows: Vec<(String, String)> = [
-            ("id", harmless(&self.id)),
+            ("id", field(&self.id)),
+            ("user", known(self.user.clone())),
             ("reason", known(self.reason.clone())),
             ("attempts", known(self.attempts.map(|n| n.to_string()))),
             ("age", age),
@@ -144,7 +171,7 @@ impl DeadLetter {
         .into();
         for (name, value) in incoming.headers_json() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            rows.push((format!("header {}", harmless(&name)), harmless(&text)));
+            rows.push((format!("header {}", harmless(&name)), field(&text)));
         }
         rows.into_iter().map(|(name, text)| vec![name, text]).collect()
     }
@@ -160,6 +187,14 @@ mod tests {
         assert_eq!(known.as_deref(), Some("2024-07-12T07:24:28.062Z"));
         for unknown in ["poison-1", "", "6f1c1b1e-6a0d-4b53-8c8f-0a5a3a2f6f7e"] {
             assert_eq!(time_in(unknown), None, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn the_user_is_what_the_body_says_and_unknown_where_it_says_nothing() {
+        assert_eq!(user_in(br#"{"userId":"u-1","plan":2}"#).as_deref(), Some("u-1"));
+        for body in [&b""[..], b"{}", b"[]", b"{\"userId\":5}", b"\xff", b"{\"userId\":\"u"] {
+            assert_eq!(user_in(body), None, "{body:?}");
         }
     }
 

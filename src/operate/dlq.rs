@@ -1,6 +1,8 @@
-//! `purse dlq`: list, show, redrive or purge the dead letters of provisioning.
+//! `purse dlq`: list, show, export, redrive or purge the dead letters of provisioning.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use std::collections::BTreeSet;
+
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -10,10 +12,12 @@ use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
 use crate::operate::dead_letter::{DeadLetter, READ_MAX, id_of, not_found, open};
-use crate::operate::humanize::count;
-use crate::operate::output::{Format, List, print_record, print_sentence};
+use crate::operate::export::export;
+use crate::operate::output::{Format, List, print_record};
 use crate::operate::progress::Progress;
+use crate::operate::purge::{PurgeOptions, purge};
 use crate::operate::redrive::{RedriveOptions, redrive};
+use crate::operate::tally::Tally;
 use crate::operate::{Outcome, dry_run_argument, print_error};
 
 /// Dead letters that `list` shows by default.
@@ -24,9 +28,10 @@ pub(super) fn command() -> Command {
         let count = value_parser!(u32).range(1..=i64::from(most));
         Arg::new("first").long("first").value_name("COUNT").value_parser(count).help(help)
     };
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let id = || Arg::new("id").value_name("ID").help(format!("As shown by `list`; among the first {READ_MAX}"));
     Command::new("dlq")
-        .about("List, show, redrive or purge dead letters")
+        .about("List, show, export, redrive or purge dead letters")
         .long_about(format!(
             "Works on the queue {DEAD_LETTER_QUEUE}, which holds events that cannot succeed or have failed four times. \
              Needs only RABBITMQ_URL."
@@ -51,7 +56,28 @@ pub(super) fn command() -> Command {
                 .arg(first(u32::MAX, "Maximum number to redrive [default: all]".to_owned()).conflicts_with("id"))
                 .arg(dry_run_argument()),
         )
-        .subcommand(Command::new("purge").about("Remove all dead letters for good").arg(dry_run_argument()))
+        .subcommand(
+            Command::new("export")
+                .about("Print dead letters with body and headers, one JSON object per line")
+                .long_about(format!(
+                    "Without an ID it exports all, at most the first {READ_MAX}: exit code 1 if there are more. The dead \
+                     letters stay in the queue."
+                ))
+                .arg(id().num_args(0..)),
+        )
+        .subcommand(
+            Command::new("purge")
+                .about("Remove dead letters for good, by ID or all")
+                .long_about(
+                    "Removes dead letters for good; `export` saves them first. Of all it removes those that exist when it \
+                     starts. It is safe to interrupt: the others stay.",
+                )
+                .arg(id().num_args(0..))
+                .arg(flag("all", "Remove all dead letters, after a confirmation"))
+                .arg(flag("yes", "Do not ask for confirmation; required with --all where there is no terminal"))
+                .group(ArgGroup::new("which").args(["id", "all"]).required(true))
+                .arg(dry_run_argument()),
+        )
 }
 
 pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, format: Format) -> Outcome {
@@ -59,11 +85,15 @@ pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, 
     match arguments.subcommand() {
         Some(("show", a)) => show(&broker, format, text(a, "id")).await,
         Some(("redrive", a)) => {
-            let ids: Vec<String> = a.get_many::<String>("id").map(|ids| ids.cloned().collect()).unwrap_or_default();
+            let ids = ids(a);
             let first = first_of(a).unwrap_or(if ids.is_empty() { u32::MAX } else { READ_MAX });
             redrive(&broker, format, RedriveOptions::new(ids, first, a.get_flag("dry-run"))).await
         }
-        Some(("purge", a)) => purge(&broker, format, a.get_flag("dry-run")).await,
+        Some(("export", a)) => export(&broker, ids(a)).await,
+        Some(("purge", a)) => {
+            let (confirmed, dry_run) = (a.get_flag("yes"), a.get_flag("dry-run"));
+            purge(&broker, format, PurgeOptions { ids: ids(a), confirmed, dry_run }).await
+        }
         Some((_, a)) => list(&broker, format, first_of(a).unwrap_or(LIST_DEFAULT)).await,
         None => list(&broker, format, LIST_DEFAULT).await,
     }
@@ -71,6 +101,10 @@ pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, 
 
 fn text<'a>(arguments: &'a ArgMatches, id: &str) -> &'a str {
     arguments.get_one::<String>(id).map(String::as_str).unwrap_or_default()
+}
+
+fn ids(arguments: &ArgMatches) -> BTreeSet<String> {
+    arguments.get_many::<String>("id").map(|ids| ids.cloned().collect()).unwrap_or_default()
 }
 
 fn first_of(arguments: &ArgMatches) -> Option<u32> {
@@ -92,19 +126,27 @@ async fn list(broker: &Broker, format: Format, first: u32) -> Outcome {
     browser.return_all().await?;
     browser.close().await;
     let now = System.now();
-    let mut list = List::begin(format, "deadLetters", &["ID", "ATTEMPTS", "AGE", "REASON"]);
+    let mut list = List::begin(format, "deadLetters", &["ID", "USER", "ATTEMPTS", "AGE", "REASON"])?;
+    let mut tally = Tally::default();
     for letter in &letters {
         list.item(&letter.json(now), [letter.row(now)]);
+        tally.add(letter.id());
     }
-    let shown = u32::try_from(letters.len()).unwrap_or(u32::MAX);
-    let summary = match total.max(shown) {
+    // A copy that was returned by another reader meanwhile may not be in the depth yet.
+    let messages = u64::from(total).max(tally.messages());
+    let unread = messages.saturating_sub(tally.messages());
+    let shown = tally.distinct().unwrap_or_default();
+    // Copies of one event count once, as far as they were read.
+    let total = shown.saturating_add(unread);
+    let summary = match total {
         0 => "No dead letters.".to_owned(),
-        total if total > shown => {
-            format!("Showing {shown} of {total} dead letters; `--first {}` shows more.", total.min(READ_MAX))
+        total if unread > 0 => {
+            let more = messages.min(READ_MAX.into());
+            format!("Showing {shown} of {total} dead letters; `--first {more}` shows more.")
         }
-        total => format!("{}. See `purse dlq show ID` for details.", count(total.into(), "dead letter")),
+        _ => format!("{tally}. See `purse dlq show ID` for details."),
     };
-    list.end(json!({"total": total.max(shown)}), &summary)?;
+    list.end(json!({"total": total, "messages": messages}), &summary)?;
     Ok(true)
 }
 
@@ -130,19 +172,5 @@ async fn show(broker: &Broker, format: Format, id: &str) -> Outcome {
     };
     let (letter, now) = (DeadLetter::read(&incoming), System.now());
     print_record(format, &letter.full_json(&incoming, now), &letter.full_rows(&incoming, now))?;
-    Ok(true)
-}
-
-async fn purge(broker: &Broker, format: Format, dry_run: bool) -> Outcome {
-    let (browser, total) = open(broker).await?;
-    let (purged, left) = if dry_run { (total, total) } else { (browser.purge().await?, browser.return_all().await?) };
-    browser.close().await;
-    let letters = count(purged.into(), "dead letter");
-    let summary = if dry_run {
-        format!("Would remove {letters} for good. Nothing was changed.")
-    } else {
-        format!("Removed {letters} for good; {left} left.")
-    };
-    print_sentence(format, &json!({"dryRun": dry_run, "purged": purged, "left": left}), &summary)?;
     Ok(true)
 }

@@ -16,9 +16,10 @@ pub(super) enum Failure {
     Database(Role, DbError),
     /// The broker did not accept a message.
     Refused(String),
-    /// A redrive failed after `moved` messages.
+    /// A command failed after it had changed something.
     Interrupted {
-        moved: u64,
+        /// A sentence without a full stop: `3 dead letters had been removed`.
+        done: String,
         by: Box<Failure>,
     },
     /// Standard output could not be written.
@@ -72,10 +73,9 @@ impl fmt::Display for Failure {
                 causes(e),
                 role.as_str().to_uppercase()
             ),
-            Self::Interrupted { moved, by } => write!(
-                f,
-                "{by} {moved} dead letters had been requeued; the others were not changed. Run the same command again to continue."
-            ),
+            Self::Interrupted { done, by } => {
+                write!(f, "{by} {done}; the others were not changed. Run the same command again to continue.")
+            }
             Self::Output(e) => write!(f, "cannot write to standard output: {e}"),
         }
     }

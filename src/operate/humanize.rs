@@ -2,10 +2,13 @@
 
 use jiff::SignedDuration;
 
-use crate::kernel::Timestamp;
+use crate::kernel::{Timestamp, is_invisible};
 
 /// Longest untrusted text in a table; JSON contains all of it.
 const CELL_CHARS_MAX: usize = 120;
+
+/// Longest untrusted text of a record that is shown alone; JSON contains all of it.
+pub(super) const FIELD_CHARS_MAX: usize = 10_000;
 
 /// Shown for an unknown value.
 pub(super) const UNKNOWN: &str = "?";
@@ -40,13 +43,9 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 
 /// Escapes everything in untrusted text that could control a terminal.
 pub(super) fn harmless(text: &str) -> String {
-    let controls = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if controls(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+        if is_invisible(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
     }
     safe
 }
@@ -59,6 +58,16 @@ pub(super) fn cell(text: &str) -> String {
         short.push('…');
     }
     harmless(&short)
+}
+
+/// The same for a field of a record, which may be long.
+pub(super) fn field(text: &str) -> String {
+    let mut chars = text.chars();
+    let short: String = chars.by_ref().take(FIELD_CHARS_MAX).collect();
+    match chars.count() {
+        0 => harmless(&short),
+        hidden => format!("{}… ({hidden} more characters; `--format json` shows all)", harmless(&short)),
+    }
 }
 
 #[cfg(test)]
@@ -76,5 +85,7 @@ mod tests {
         assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{202e}d"), r"a\u{1b}[2Jb\r\nc\u{202e}d");
         assert_eq!(harmless("über 5 €"), "über 5 €");
         assert_eq!(cell(&"x".repeat(200)).chars().count(), 121);
+        assert_eq!(field("a\u{7}b"), r"a\u{7}b");
+        assert!(field(&"x".repeat(70_000)).ends_with("x… (60000 more characters; `--format json` shows all)"));
     }
 }

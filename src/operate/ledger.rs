@@ -53,7 +53,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;
     let recount = audit.begin(user).await.map_err(failed)?;
-    let mut list = List::begin(format, "differing", &["USER", "LAW", "ENTRY", "PROBLEM"]);
+    let mut list = List::begin(format, "differing", &["USER", "LAW", "ENTRY", "PROBLEM"])?;
     let tally = verify(&recount, user, &mut list).await?;
     if let Some(user) = user.filter(|_| tally.wallets == 0 && tally.entries == 0) {
         print_error(&format!("user {user} has no wallet"));

@@ -7,6 +7,7 @@
 
 mod dead_letter;
 mod dlq;
+mod export;
 mod failure;
 mod healthcheck;
 mod humanize;
@@ -15,10 +16,15 @@ mod outbox;
 mod output;
 mod pages;
 mod progress;
+mod purge;
 mod redrive;
+mod tally;
 
 use std::future::Future;
 use std::io::Write as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -33,6 +39,8 @@ use crate::operate::output::Format;
 
 /// Threads that drive the connections of a command.
 const IO_THREADS: usize = 2;
+/// Longest wait for a reader of standard error.
+const STDERR_WAIT: Duration = Duration::from_secs(5);
 
 /// Whether everything that was requested exists and is consistent.
 type Outcome = Result<bool, Failure>;
@@ -98,10 +106,25 @@ pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
     Ok(ExitStatus::Success)
 }
 
-/// Prints an error or a warning to standard error.
+/// Prints the help or the version that clap has rendered.
+pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
+    output::print_rendered(rendered).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints an error or a warning to standard error, and gives up on a reader that reads nothing: a process that cannot
+/// report why it ends has to end all the same.
 pub fn print_error(message: &str) {
-    // Without standard error there is nowhere left to report to.
-    let _ = writeln!(std::io::stderr(), "purse: {message}");
+    let line = format!("purse: {message}\n");
+    let (done, written) = mpsc::channel();
+    let writer = thread::Builder::new().name("stderr".into()).spawn(move || {
+        // Without standard error there is nowhere left to report to.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    if writer.is_ok() {
+        let _ = written.recv_timeout(STDERR_WAIT);
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::infra::config::DatabaseConfig;
 use crate::infra::postgres::{Connector, DbError};
-use crate::kernel::{EventId, Role, Timestamp};
+use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
 use crate::operate::failure::Failure;
 use crate::operate::humanize::{UNKNOWN, cell, count, duration};
 use crate::operate::output::{Format, List, print_sentence};
@@ -57,6 +57,9 @@ pub(super) fn command() -> Command {
 }
 
 fn read_time(text: &str) -> Result<Timestamp, &'static str> {
+    if has_leap_second(text) {
+        return Err("a time has seconds from 00 to 59");
+    }
     let read = text.parse::<Timestamp>().ok().filter(|at| at.as_second() >= EARLIEST_S);
     read.ok_or("a time has a date and an offset or Z, such as 2026-01-31T12:00:00Z")
 }
@@ -97,23 +100,23 @@ async fn open(connector: &Connector) -> Result<PgOutboxBacklog, Failure> {
 
 async fn status(connector: &Connector, format: Format) -> Outcome {
     let backlog = open(connector).await?.status().await.map_err(failed)?;
-    let mut list = List::begin(format, "refusals", &["EVENTS", "ATTEMPTS", "NEXT ATTEMPT", "BROKER ERROR"]);
+    let mut list = List::begin(format, "refusals", &["EVENTS", "ATTEMPTS", "NEXT ATTEMPT", "BROKER ERROR"])?;
     for refusal in &backlog.refusals {
         let json = json!({
             "error": refusal.error, "events": refusal.events, "attemptsMax": refusal.attempts_max,
-            "nextAttemptAt": refusal.next_attempt.to_string(),
+            "nextAttemptAt": rfc3339(refusal.next_attempt),
         });
         let row = vec![
             refusal.events.to_string(),
             refusal.attempts_max.to_string(),
-            refusal.next_attempt.to_string(),
+            rfc3339(refusal.next_attempt),
             cell(&refusal.error),
         ];
         list.item(&json, [row]);
     }
     let totals = json!({
         "pending": backlog.pending, "claimed": backlog.claimed, "refused": backlog.refused,
-        "attemptsMax": backlog.attempts_max, "oldestAt": backlog.oldest.map(|at| at.to_string()),
+        "attemptsMax": backlog.attempts_max, "oldestAt": backlog.oldest.map(rfc3339),
         "oldestSeconds": backlog.oldest_seconds,
     });
     list.end(totals, &summary(&backlog))?;
@@ -125,7 +128,7 @@ fn summary(backlog: &Backlog) -> String {
         return "Nothing pending: all events are published.".to_owned();
     }
     let age = backlog.oldest_seconds.map_or_else(|| UNKNOWN.to_owned(), duration);
-    let oldest = backlog.oldest.map_or_else(|| UNKNOWN.to_owned(), |at| at.to_string());
+    let oldest = backlog.oldest.map_or_else(|| UNKNOWN.to_owned(), rfc3339);
     format!(
         "pending   {}\noldest    {age} (since {oldest})\nclaimed   {} (being published)\nrefused   {} (most attempts: {})",
         backlog.pending, backlog.claimed, backlog.refused, backlog.attempts_max

@@ -1,12 +1,22 @@
 //! Standard output, as a table or as one JSON document. Long lists are streamed.
 
-use std::io::{self, ErrorKind, Stdout, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
 /// Rows that are aligned with each other, which bounds the memory that a long list needs.
 const ROWS_ALIGNED: usize = 1_000;
+
+/// Standard output, without the layer of the standard library that takes a descriptor which cannot be written for a
+/// working one.
+type Stdout = BufWriter<File>;
+
+fn stdout() -> io::Result<Stdout> {
+    Ok(BufWriter::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+}
 
 /// Output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +51,12 @@ struct Out<W> {
     error: Option<io::Error>,
 }
 
+impl Out<Stdout> {
+    fn stdout() -> io::Result<Self> {
+        Ok(Self { to: stdout()?, error: None })
+    }
+}
+
 impl<W: Write> Out<W> {
     fn write(&mut self, text: &str) {
         if self.error.is_none() {
@@ -59,8 +75,8 @@ impl<W: Write> Out<W> {
 
 impl List {
     /// `key` names the list in JSON; `columns` are the headers of the table.
-    pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> Self {
-        Self::on(io::stdout(), format, key, columns)
+    pub(super) fn begin(format: Format, key: &'static str, columns: &'static [&'static str]) -> io::Result<Self> {
+        Ok(Self::on(stdout()?, format, key, columns))
     }
 }
 
@@ -119,32 +135,63 @@ impl<W: Write> List<W> {
     }
 }
 
+/// JSON objects, one per line.
+pub(super) struct Lines(Out<Stdout>);
+
+impl Lines {
+    pub(super) fn begin() -> io::Result<Self> {
+        Ok(Self(Out::stdout()?))
+    }
+
+    /// Whether more can be written.
+    pub(super) fn write(&mut self, object: &Value) -> bool {
+        self.0.write(&format!("{object}\n"));
+        self.0.error.is_none()
+    }
+
+    pub(super) fn end(self) -> io::Result<()> {
+        self.0.end()
+    }
+}
+
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Columns two spaces apart.
+/// Columns two spaces apart. The last cell of a row is not padded: it may be as long as a message.
 fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |cell: &String| cell.chars().count();
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
-        for (index, cell) in row.iter().enumerate() {
-            let width = cell.chars().count();
+        let padded = row.split_last().map_or(&[][..], |(_, padded)| padded);
+        for (index, cell) in padded.iter().enumerate() {
             match widths.get_mut(index) {
-                Some(widest) => *widest = width.max(*widest),
-                None => widths.push(width),
+                Some(widest) => *widest = width(cell).max(*widest),
+                None => widths.push(width(cell)),
             }
         }
     }
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    let mut text = String::new();
+    for row in rows {
+        let begin = text.len();
+        for (index, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if index.saturating_add(1) < row.len() {
+                // Not by `{:width$}`, which panics from 65,536 on.
+                let missing = widths.get(index).map_or(0, |widest| widest.saturating_sub(width(cell)));
+                text.extend(std::iter::repeat_n(' ', missing.saturating_add(2)));
+            }
+        }
+        let line = text.get(begin..).map_or(0, |line| line.trim_end().len());
+        text.truncate(begin.saturating_add(line));
+        text.push('\n');
+    }
+    text
 }
 
 /// Prints one record, as `rows` or as a JSON object.
 pub(super) fn print_record(format: Format, json: &Value, rows: &[Vec<String>]) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), error: None };
+    let mut out = Out::stdout()?;
     out.write(&match format {
         Format::Json => format!("{json:#}\n"),
         Format::Table => aligned(rows),
@@ -157,8 +204,13 @@ pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io
     print_record(format, json, &[vec![sentence.to_owned()]])
 }
 
+/// Prints what clap renders, in colour on a terminal.
+pub(super) fn print_rendered(rendered: &clap::Error) -> io::Result<()> {
+    if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) }
+}
+
 pub(super) fn print_text(text: &str) -> io::Result<()> {
-    let mut out = Out { to: io::stdout(), error: None };
+    let mut out = Out::stdout()?;
     out.write(text);
     out.end()
 }
@@ -194,6 +246,13 @@ mod tests {
             "NAME       LETTERS\nlong name  9\nb          1\n\nThat is all.\n"
         );
         assert_eq!(listed(Format::Table, &[]), "That is all.\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_printed_whole() {
+        let long = "x".repeat(70_000);
+        let rows = [vec![long.clone(), "b".to_owned()], vec!["a".to_owned(), long.clone()]];
+        assert_eq!(aligned(&rows), format!("{long}  b\na{}  {long}\n", " ".repeat(69_999)));
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn template() -> String {
     }
     section(
         &mut page,
-        "Secrets: only from the environment; a secret in a file is an error",
+        "Secrets: only from the environment, or from a file whose path is in <NAME>_FILE; a secret in this file is an error",
         ALL.iter().filter(|s| s.is_secret()),
         |s| {
             let role = s.role.map_or_else(|| "both roles".to_owned(), |role| format!("the {role} role"));

@@ -8,11 +8,11 @@ use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER, PROVISIO
 use crate::infra::amqp::{
     AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
 };
-use crate::operate::dead_letter::{CONNECTION_NAME, id_of, not_found, open};
+use crate::operate::dead_letter::{CONNECTION_NAME, READ_MAX, id_of, not_found, open};
 use crate::operate::failure::Failure;
-use crate::operate::humanize::count;
 use crate::operate::output::{Format, print_sentence};
 use crate::operate::progress::Progress;
+use crate::operate::tally::Tally;
 use crate::operate::{Outcome, print_error};
 
 /// Dead letters per batch: bounds the memory of this process and the unacknowledged messages of the broker.
@@ -31,15 +31,15 @@ pub(super) struct RedriveOptions {
 #[derive(Default)]
 struct Done {
     /// In a dry run, those that would be moved.
-    moved: u64,
+    moved: Tally,
     /// Requested ids that exist.
     found: BTreeSet<String>,
 }
 
 impl RedriveOptions {
     /// Without ids it selects all dead letters.
-    pub(super) fn new(ids: Vec<String>, first: u32, dry_run: bool) -> Self {
-        Self { ids: (!ids.is_empty()).then(|| ids.into_iter().collect()), first, dry_run }
+    pub(super) fn new(ids: BTreeSet<String>, first: u32, dry_run: bool) -> Self {
+        Self { ids: (!ids.is_empty()).then_some(ids), first, dry_run }
     }
 
     fn selects(&self, id: &str) -> bool {
@@ -65,8 +65,11 @@ pub(super) async fn redrive(broker: &Broker, format: Format, options: RedriveOpt
     publisher.connection().close().await;
     match outcome.and(left.map_err(Failure::from)) {
         Ok(left) => report(format, &options, &done, total, left),
-        Err(by) if done.moved == 0 => Err(by),
-        Err(by) => Err(Failure::Interrupted { moved: done.moved, by: Box::new(by) }),
+        Err(by) if options.dry_run || done.moved.messages() == 0 => Err(by),
+        Err(by) => {
+            let done = format!("{} dead letters had been requeued", done.moved.messages());
+            Err(Failure::Interrupted { done, by: Box::new(by) })
+        }
     }
 }
 
@@ -78,8 +81,8 @@ async fn move_all(
     done: &mut Done,
 ) -> Result<(), Failure> {
     let mut to_read = total.min(options.first);
-    if options.dry_run && options.ids.is_none() {
-        done.moved = to_read.into();
+    if options.dry_run && options.ids.is_none() && to_read > READ_MAX {
+        done.moved = Tally::unread(to_read);
         return Ok(());
     }
     let progress = Progress::begin("redriving dead letters", to_read.into());
@@ -90,7 +93,9 @@ async fn move_all(
             done.found.extend(batch.iter().map(id_of));
         }
         if options.dry_run {
-            done.moved = done.moved.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+            for incoming in &batch {
+                done.moved.add(&id_of(incoming));
+            }
         } else if !batch.is_empty() {
             move_batch(browser, publisher, &batch, done).await?;
         }
@@ -138,7 +143,7 @@ async fn move_batch(
     for (incoming, result) in batch.iter().zip(publisher.forward(batch, &how).await) {
         if result == PublishResult::Confirmed {
             browser.remove(incoming).await?;
-            done.moved = done.moved.saturating_add(1);
+            done.moved.add(&id_of(incoming));
         } else {
             failure = failure.or_else(|| failure_of(&result));
         }
@@ -162,13 +167,16 @@ fn failure_of(result: &PublishResult) -> Option<Failure> {
 
 fn report(format: Format, options: &RedriveOptions, done: &Done, total: u32, left: u32) -> Outcome {
     let missing: Vec<&String> = options.ids.iter().flatten().filter(|id| !done.found.contains(*id)).collect();
-    let letters = count(done.moved, "dead letter");
+    let letters = &done.moved;
     let summary = if options.dry_run {
         format!("Would requeue {letters} to {PROVISION_QUEUE}. Nothing was changed.")
     } else {
         format!("Requeued {letters} to {PROVISION_QUEUE}; {left} left in {DEAD_LETTER_QUEUE}.")
     };
-    let json = json!({"dryRun": options.dry_run, "redriven": done.moved, "notFound": missing, "left": left});
+    let json = json!({
+        "dryRun": options.dry_run, "redriven": letters.json(), "messages": letters.messages(), "notFound": missing,
+        "left": left,
+    });
     print_sentence(format, &json, &summary)?;
     for id in &missing {
         print_error(&not_found(id, total));

@@ -10,7 +10,7 @@ mod wallet;
 
 pub use process::init_crypto;
 
-use crate::infra::config::{ConfigError, Layers, ProcessConfig, UsersConfig, WalletConfig};
+use crate::infra::config::{ConfigError, Layers, MigrationConfig, ProcessConfig, UsersConfig, WalletConfig};
 use crate::kernel::{ExitError, Role};
 
 /// The validated configuration of a role.
@@ -59,11 +59,14 @@ pub fn serve(config: &RoleConfig) -> Result<(), ExitError> {
 ///
 /// # Errors
 /// The database is unavailable or rejects a migration.
-pub fn migrate(config: &RoleConfig) -> Result<(), ExitError> {
-    match config {
-        RoleConfig::Users(config) => process::migrate_once(&config.process, crate::users::postgres::MIGRATIONS),
-        RoleConfig::Wallet(config) => process::migrate_once(&config.process, crate::wallet::postgres::MIGRATIONS),
-    }
+pub fn migrate(config: &MigrationConfig) -> Result<(), ExitError> {
+    process::migrate_once(
+        config,
+        match config.role {
+            Role::Users => crate::users::postgres::MIGRATIONS,
+            Role::Wallet => crate::wallet::postgres::MIGRATIONS,
+        },
+    )
 }
 
 /// The OpenAPI document of the role, as indented JSON.

@@ -13,18 +13,24 @@ use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{
-    CountBy, DocsPage, Limiter, OtherRole, SharedLimit, SharedSweep, Sweep, TextLimiter, metrics_routes,
+    Application, CountBy, DocsPage, Limiter, OtherRole, ServerDeps, SharedLimit, SharedSweep, Sweep, TextLimiter,
+    metrics_routes,
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
+use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::telemetry::Spans;
 use crate::kernel::Role;
-use crate::runtime::{
-    Application, ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps,
-};
+use crate::runtime::{ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps};
 
+/// Connections to the API at a time. An idle one costs 10 to 20 KiB.
+const CONNECTIONS_MAX: usize = 4096;
+/// Connections to the port of the metrics at a time.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Time limit for a scrape in progress when a shutdown begins.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
+/// How old the connection of the probe becomes, so that it notices what is true of new sessions only.
+const PROBE_LIFETIME_MAX: Duration = Duration::from_secs(5);
 /// Connections for the shared rate limit counters. A request uses one for a single-row statement.
 const COUNTING_CONNECTIONS: usize = 2;
 
@@ -49,8 +55,18 @@ impl RoleContext {
 
     /// A pool of database connections, in the metrics as `requests` or as what follows `: ` in its name.
     pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
-        let pool = Database::new(&self.connector, PoolOptions { application_name, connections_max })?;
-        pool.show(application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
+        self.open_pool(PoolOptions { application_name, connections_max, lifetime_max: None })
+    }
+
+    /// One connection that is often a fresh one.
+    pub(super) fn probe_pool(&self, application_name: &'static str) -> Result<Database, DbError> {
+        let lifetime_max = Some(PROBE_LIFETIME_MAX);
+        self.open_pool(PoolOptions { application_name, connections_max: 1, lifetime_max })
+    }
+
+    fn open_pool(&self, options: PoolOptions) -> Result<Database, DbError> {
+        let pool = Database::new(&self.connector, options)?;
+        pool.show(options.application_name.split_once(": ").map_or("requests", |(_, purpose)| purpose), &self.metrics);
         Ok(pool)
     }
 }
@@ -70,7 +86,7 @@ impl Limits {
     ) -> Result<Self, DbError> {
         let enabled = process.rate_limit_enabled;
         let shared = if enabled && process.rate_limit_store != RateLimitStore::Local {
-            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS };
+            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS, lifetime_max: None };
             let database = Database::new(&context.connector, options)?;
             Some(Arc::new(SharedCounts::new(database, context.logger.clone())))
         } else {
@@ -107,9 +123,14 @@ impl Limits {
     }
 }
 
-pub(super) fn database_probe(context: &RoleContext, database: Database, check: &'static str) -> ChildSpec {
+pub(super) fn database_probe(
+    context: &RoleContext,
+    database: Database,
+    statements: &'static str,
+    check: &'static str,
+) -> ChildSpec {
     let (health, logger) = (context.health.clone(), context.actor_logger("database_probe"));
-    let deps = Arc::new(DatabaseProbeDeps { database, check, health, logger });
+    let deps = Arc::new(DatabaseProbeDeps { database, statements, check, health, logger });
     ChildSpec::new("database_probe", move |lifeline| DatabaseProbeActor::new(Arc::clone(&deps), lifeline).start())
 }
 
@@ -118,6 +139,11 @@ pub(super) fn housekeeper(context: &RoleContext, sweeps: Vec<Arc<dyn Sweep>>) ->
     ChildSpec::new("housekeeper", move |lifeline| {
         HousekeeperActor::new(sweeps.clone(), metrics.clone(), lifeline).start()
     })
+}
+
+/// The signatures of events: the users role signs, the wallet role verifies.
+pub(super) fn event_signatures(process: &ProcessConfig) -> EventSignatures {
+    EventSignatures::new(&process.tokens.internal_key, process.tokens.previous_internal_key.as_ref())
 }
 
 /// The page `/docs` of a role, which links to that of the other role.
@@ -131,7 +157,7 @@ pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig
     Ok(DocsPage::try_new(document, &other)?)
 }
 
-/// The API server. Started last and stopped first: the actors that serve its requests outlive it.
+/// The API server. Stopped first: the actors that serve its requests outlive it.
 pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: Application) -> ChildSpec {
     let (logger, metrics) = (context.actor_logger("http"), context.metrics);
     let application: Application = if context.metrics_listener.is_some() {
@@ -147,13 +173,16 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
         "http",
         HttpDeps {
             listener: context.listener,
-            worker_threads: process.http.workers,
-            drain_timeout: process.shutdown_grace / 2,
-            application,
-            logger,
-            cors_origins: process.http.cors_origins.clone(),
-            metrics,
-            spans: context.spans,
+            server: ServerDeps {
+                worker_threads: process.http.workers,
+                connections_max: CONNECTIONS_MAX,
+                drain_timeout: process.shutdown_grace / 2,
+                application,
+                logger,
+                cors_origins: process.http.cors_origins.clone(),
+                metrics,
+                spans: context.spans,
+            },
         },
     )
 }
@@ -164,18 +193,22 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
     let metrics = context.metrics.clone();
     let deps = HttpDeps {
         listener: listener.try_clone()?,
-        worker_threads: 1,
-        drain_timeout: METRICS_DRAIN,
-        application: Arc::new(move |app| metrics_routes(&metrics, app)),
-        logger: context.actor_logger("metrics_http"),
-        cors_origins: Vec::new(),
-        metrics: context.metrics.clone(),
-        spans: Spans::default(),
+        server: ServerDeps {
+            worker_threads: 1,
+            connections_max: METRICS_CONNECTIONS_MAX,
+            drain_timeout: METRICS_DRAIN,
+            application: Arc::new(move |app| metrics_routes(&metrics, app)),
+            logger: context.actor_logger("metrics_http"),
+            cors_origins: Vec::new(),
+            metrics: context.metrics.clone(),
+            spans: Spans::default(),
+        },
     };
     Ok(Some(http_server("metrics_http", deps)))
 }
 
 fn http_server(name: &'static str, deps: HttpDeps) -> ChildSpec {
     let deps = Arc::new(deps);
-    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start())
+    // Probes are answered while the process waits for its database.
+    ChildSpec::new(name, move |lifeline| HttpActor::new(Arc::clone(&deps), lifeline).start()).early()
 }

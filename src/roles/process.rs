@@ -1,4 +1,4 @@
-//! The life of a serving process: log, listen, migrate, supervise, stop.
+//! The life of a serving process: log, listen, answer probes, migrate, supervise, stop.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -9,22 +9,27 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::infra::config::ProcessConfig;
+use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
-use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, migrate};
+use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, check_runtime_user, migrate};
 use crate::infra::system::random_fraction;
-use crate::infra::telemetry::Spans;
+use crate::infra::telemetry::{LogCounts, Spans};
 use crate::infra::{security, telemetry};
-use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, chain};
+use crate::kernel::{Backoff, Classified as _, ExitError, ExitStatus, FailureClass, Role, chain};
 use crate::roles::parts::{RoleContext, metrics_http};
 use crate::roles::process_metrics;
-use crate::runtime::{ChildSpec, Escalation, Signals, Stop, SupervisorActor, bind};
+use crate::runtime::{ChildSpec, Escalation, Release, Signals, Stop, SupervisorActor, bind};
 
 /// Threads that drive database and broker connections.
 const IO_THREADS: usize = 2;
+/// How long `migrate` waits at its end for its log to be written.
+const LOG_GRACE: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the database at start-up.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long a migration that is not part of a start waits for locks.
+const LOCKED_MAX: Duration = Duration::from_mins(2);
 
 /// Installs the cryptography that TLS uses, and checks that of the tokens.
 ///
@@ -36,12 +41,35 @@ pub fn init_crypto() -> Result<(), ExitError> {
     security::self_test().map_err(ExitError::internal)
 }
 
-/// Applies the migrations, and does not retry.
-pub(super) fn migrate_once(config: &ProcessConfig, migrations: Migrations) -> Result<(), ExitError> {
-    with_logger(config, |logger, io| {
-        let migrated = io.block_on(migrate(&connector(config, io.handle())?, migrations));
-        migrated.map(|migrated| log_migrations(logger, &migrated)).map_err(|e| migration_failed(&e))
+/// Applies the migrations. Waits for sessions that are in the way, and not for a database that is unavailable.
+pub(super) fn migrate_once(config: &MigrationConfig, migrations: Migrations) -> Result<(), ExitError> {
+    with_logger(&config.log, config.role, LOG_GRACE, |logger, io, _, _| {
+        let connector = connector(&config.database, io.handle())?;
+        io.block_on(migrate_when_unlocked(&connector, migrations, logger))
     })
+}
+
+async fn migrate_when_unlocked(
+    connector: &Connector,
+    migrations: Migrations,
+    logger: &Logger,
+) -> Result<(), ExitError> {
+    let (began, mut attempt) = (Instant::now(), 0);
+    let migrated = loop {
+        match migrate(connector, migrations).await {
+            Err(e) if e.class() == FailureClass::Transient && began.elapsed() < LOCKED_MAX => {
+                pause(logger, &e, attempt).await;
+                attempt = attempt.saturating_add(1);
+            }
+            migrated => break migrated.map_err(|e| migration_failed(&e))?,
+        }
+    };
+    log_migrations(logger, &migrated);
+    match check_runtime_user(connector, migrations, &migrated).await {
+        // The machine of the migrations need not be one from which the runtime user may log in.
+        Err(e) if e.class() != FailureClass::Permanent => Ok(()),
+        checked => checked.map_err(|e| migration_failed(&e)),
+    }
 }
 
 /// Serves the children that `assemble` returns until a signal stops the process.
@@ -50,24 +78,27 @@ pub(super) fn serve(
     migrations: Migrations,
     assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
 ) -> Result<(), ExitError> {
-    with_logger(config, |logger, io| {
-        actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle()))
+    with_logger(&config.log, config.role, config.shutdown_grace, |logger, io, log, signals| {
+        let listening = Signals::listen(io.handle());
+        let signals =
+            signals.insert(listening.map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?);
+        actix::System::new().block_on(live(config, migrations, assemble, logger, io.handle(), signals, log))
     })
 }
 
-/// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns.
+/// Runs `body` with a logger and the IO threads, and logs how it ended. All log lines are written when this returns,
+/// unless standard output does not take them within the grace period, or until a second signal.
 fn with_logger(
-    config: &ProcessConfig,
-    body: impl FnOnce(&Logger, &Runtime) -> Result<(), ExitError>,
+    log: &LogConfig,
+    role: Role,
+    grace: Duration,
+    body: impl FnOnce(&Logger, &Runtime, LogCounts, &mut Option<Signals>) -> Result<(), ExitError>,
 ) -> Result<(), ExitError> {
     init_crypto()?;
-    let (logger, _guard) = telemetry::init(&config.log, config.role).map_err(ExitError::internal)?;
-    let outcome = io_runtime().and_then(|io| {
-        let outcome = body(&logger, &io);
-        // Tasks that are still running have used up their grace period.
-        io.shutdown_background();
-        outcome
-    });
+    let io = io_runtime()?;
+    let (logger, mut log) = telemetry::init(log, role).map_err(ExitError::internal)?;
+    let mut signals = None;
+    let outcome = body(&logger, &io, log.counts(), &mut signals);
     match &outcome {
         Ok(()) => info!(logger, "stopped"),
         Err(e) if e.status == ExitStatus::InternalError => {
@@ -75,7 +106,22 @@ fn with_logger(
         }
         Err(e) => error!(logger, "stopped: manual intervention required"; "error" => %e),
     }
+    io.block_on(async {
+        tokio::select! {
+            () = log.finish() => {}
+            () = time_is_up(signals, grace) => {}
+        }
+    });
+    // Tasks that are still running have used up their grace period.
+    io.shutdown_background();
     outcome
+}
+
+async fn time_is_up(signals: Option<Signals>, grace: Duration) {
+    match signals {
+        Some(mut signals) => signals.time_is_up(grace).await,
+        None => tokio::time::sleep(grace).await,
+    }
 }
 
 fn io_runtime() -> Result<Runtime, ExitError> {
@@ -89,33 +135,46 @@ async fn live(
     assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
     logger: &Logger,
     io: &Handle,
+    signals: &mut Signals,
+    log: LogCounts,
 ) -> Result<(), ExitError> {
-    let mut signals = Signals::listen().map_err(|e| ExitError::internal(format!("cannot handle signals: {e}")))?;
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
         warn!(logger, "unsafe setting"; "error" => warning);
     }
     let context = context(config, logger, io)?;
-    tokio::select! {
-        migrated = migrate_when_reachable(&context.connector, migrations, logger) => migrated?,
-        signal = signals.stop_requested() => {
-            info!(logger, "stopping before the database was reached"; "signal" => signal);
-            return Ok(());
-        }
-    }
+    let connector = context.connector.clone();
     let (address, metrics_address) = (address_of(&context.listener), context.metrics_listener.as_ref().map(address_of));
     let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
     let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
-    process_metrics::register(&metrics, config.role, &children, &health);
-    let (supervisor, escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
-    let supervisor = supervisor.start();
-    if let Some(address) = metrics_address {
-        info!(logger, "listening for metrics"; "address" => address);
-    }
-    info!(logger, "listening"; "address" => address);
-    let outcome = until_stopped(&mut signals, escalated, config.shutdown_grace, logger).await;
+    process_metrics::register(&metrics, config.role, &children, &health, log);
+    let (supervisor, mut escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
+    health.change(|health| health.starting = true);
+    let supervisor = supervisor.holding_back().start();
+    let migrated = tokio::select! {
+        migrated = migrate_when_reachable(&connector, migrations, &health, logger) => migrated.map(|()| true),
+        signal = signals.stop_requested() => {
+            info!(logger, "stopping before the database was reached"; "signal" => signal);
+            Ok(false)
+        }
+        escalation = &mut escalated => Err(failure(escalation)),
+    };
+    let outcome = match migrated {
+        Ok(true) => {
+            // An error means that the supervisor is gone, which is found out below.
+            let _ = supervisor.send(Release).await;
+            health.change(|health| health.starting = false);
+            if let Some(address) = metrics_address {
+                info!(logger, "listening for metrics"; "address" => address);
+            }
+            info!(logger, "listening"; "address" => address);
+            until_stopped(signals, escalated, config.shutdown_grace, logger).await
+        }
+        Ok(false) => Ok(()),
+        Err(e) => Err(e),
+    };
     health.change(|health| health.stopping = true);
-    stop(&supervisor, &mut signals, config.shutdown_grace, logger).await;
+    stop(&supervisor, signals, config.shutdown_grace, logger).await;
     spans.close();
     outcome
 }
@@ -128,7 +187,7 @@ fn context(config: &ProcessConfig, logger: &Logger, io: &Handle) -> Result<RoleC
         logger: logger.clone(),
         health: HealthBoard::default(),
         io: io.clone(),
-        connector: connector(config, io)?,
+        connector: connector(&config.database, io)?,
         listener,
         metrics_listener,
         metrics: Metrics::try_new().map_err(|e| ExitError::internal(format!("cannot set up metrics: {e}")))?,
@@ -171,11 +230,15 @@ async fn until_stopped(
             info!(logger, "stopping"; "signal" => signal, "grace_ms" => grace_ms);
             Ok(())
         }
-        escalation = escalated => Err(match escalation {
-            Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
-            Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
-            Err(_) => ExitError::internal("the supervisor ended"),
-        }),
+        escalation = escalated => Err(failure(escalation)),
+    }
+}
+
+fn failure(escalation: Result<Escalation, oneshot::error::RecvError>) -> ExitError {
+    match escalation {
+        Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
+        Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
+        Err(_) => ExitError::internal("the supervisor ended"),
     }
 }
 
@@ -190,34 +253,50 @@ async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: 
     }
 }
 
-fn connector(config: &ProcessConfig, io: &Handle) -> Result<Connector, ExitError> {
-    let connector = Connector::new(&config.database, io.clone());
-    connector.map_err(|e| ExitError::internal(format!("cannot set up TLS: {e}")))
+fn connector(config: &DatabaseConfig, io: &Handle) -> Result<Connector, ExitError> {
+    let connector = Connector::new(config, io.clone());
+    connector.map_err(|e| ExitError::unavailable(format!("cannot set up TLS: {e}")))
 }
 
 /// Retries until the database is available. Any other failure is final.
 async fn migrate_when_reachable(
     connector: &Connector,
     migrations: Migrations,
+    health: &HealthBoard,
     logger: &Logger,
 ) -> Result<(), ExitError> {
     let mut attempt = 0;
     loop {
-        match migrate(connector, migrations).await {
+        match migrate_and_check(connector, migrations).await {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 return Ok(());
             }
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
-                let delay = BACKOFF.delay(attempt, random_fraction());
+                health.change(|health| {
+                    for check in health.checks.values_mut().filter(|check| check.essential) {
+                        check.details = Some("not reached since the start".to_owned());
+                    }
+                });
+                pause(logger, &e, attempt).await;
                 attempt = attempt.saturating_add(1);
-                let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                warn!(logger, "the database cannot be used yet; retrying"; "error" => chain(&e), "again_in_ms" => again_in_ms);
-                tokio::time::sleep(delay).await;
             }
             Err(e) => return Err(migration_failed(&e)),
         }
     }
+}
+
+async fn migrate_and_check(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
+    let migrated = migrate(connector, migrations).await?;
+    check_runtime_user(connector, migrations, &migrated).await?;
+    Ok(migrated)
+}
+
+async fn pause(logger: &Logger, e: &MigrateError, attempt: u32) {
+    let delay = BACKOFF.delay(attempt, random_fraction());
+    let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    warn!(logger, "the database cannot be used yet; retrying"; "error" => chain(e), "again_in_ms" => again_in_ms);
+    tokio::time::sleep(delay).await;
 }
 
 fn migration_failed(e: &MigrateError) -> ExitError {
@@ -232,6 +311,9 @@ fn migration_failed(e: &MigrateError) -> ExitError {
 fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for setting in &migrated.not_durable {
         warn!(logger, "unsafe setting of PostgreSQL: acknowledged commits may be lost in a crash"; "error" => format!("{setting} is off"));
+    }
+    if migrated.is_newer {
+        info!(logger, "the database is newer than this version; privileges are left as they are");
     }
     for migration in &migrated.applied {
         info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));

@@ -2,6 +2,7 @@
 
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::{MetricName, Metrics};
+use crate::infra::telemetry::LogCounts;
 use crate::kernel::Role;
 use crate::runtime::ChildSpec;
 
@@ -17,16 +18,30 @@ const RESTARTS: MetricName = MetricName {
     help: "Actor restarts, including those caused by unavailable dependencies.",
 };
 
-/// Registers them; they follow `health` at each scrape.
-pub(super) fn register(metrics: &Metrics, role: Role, actors: &[ChildSpec], health: &HealthBoard) {
+const LOG_DROPPED: MetricName = MetricName {
+    name: "purse_log_records_dropped_total",
+    help: "Log records lost because standard output took none: its reader is stuck, or the disk is full.",
+};
+
+const LOG_SUPPRESSED: MetricName = MetricName {
+    name: "purse_log_records_suppressed_total",
+    help: "Warnings and errors that a library repeated and that were not logged.",
+};
+
+/// Registers them; they follow `health` and `log` at each scrape.
+pub(super) fn register(metrics: &Metrics, role: Role, actors: &[ChildSpec], health: &HealthBoard, log: LogCounts) {
     metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION")), ("role", role.as_str())]).set(1);
     let ready = metrics.gauge(READY, &[]);
     let dependency = |name: &'static str| (name, metrics.gauge(DEPENDENCY, &[("dependency", name)]));
     let dependencies: Vec<_> = health.read().checks.into_keys().map(dependency).collect();
     let restarts = |actor: &ChildSpec| (actor.name, metrics.counter(RESTARTS, &[("actor", actor.name)]));
     let restarts: Vec<_> = actors.iter().map(restarts).collect();
+    let log_dropped = metrics.counter(LOG_DROPPED, &[]);
+    let log_suppressed = metrics.counter(LOG_SUPPRESSED, &[]);
     let health = health.clone();
     metrics.on_scrape(move || {
+        log_dropped.absolute(log.dropped());
+        log_suppressed.absolute(log.suppressed());
         let health = health.read();
         ready.set(u8::from(health.is_ready()));
         for (name, up) in &dependencies {

@@ -11,11 +11,10 @@ use crate::infra::config::UsersConfig;
 use crate::infra::http::{ByClient, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
-use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::security::password_hash::Argon2id;
 use crate::infra::system::System;
 use crate::kernel::{Role, Timestamp, UserId};
-use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
     DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
@@ -26,18 +25,18 @@ use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, 
 use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{PgOutbox, PgUserQueries, PgUserStore};
+use crate::users::postgres::{MIGRATIONS, PgOutbox, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     context.health.add_check("users-db", true);
-    context.health.add_check("rabbitmq", false);
+    context.health.add_check_of("rabbitmq", false, &["outbox"]);
     let pools = Pools::open(config, &context)?;
     let actors = ActorHandles::default();
     let limits = Limits::new(&context, &config.process, "purse users: limits")?;
     let api = api(config, &context, &pools, &actors, &limits)?;
     Ok(vec![
-        database_probe(&context, pools.probe, "users-db"),
+        database_probe(&context, pools.probe, MIGRATIONS.probe, "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
         // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
         outbox_watch(&context, Arc::clone(&api.queries)),
@@ -58,7 +57,7 @@ impl Pools {
     fn open(config: &UsersConfig, context: &RoleContext) -> anyhow::Result<Self> {
         Ok(Self {
             requests: context.pool("purse users", config.process.database.pool_max)?,
-            probe: context.pool("purse users: probe", 1)?,
+            probe: context.probe_pool("purse users: probe")?,
             relay: context.pool("purse users: outbox", 1)?,
         })
     }
@@ -145,7 +144,7 @@ fn outbox_poller(
     let process = &config.process;
     let deps = Arc::new(OutboxPollerDeps {
         broker: Broker::new(&process.amqp, context.io.clone()),
-        signatures: Arc::new(EventSignatures::new(&process.tokens.internal_key)),
+        signatures: Arc::new(event_signatures(process)),
         outbox: Arc::new(PgOutbox::new(relay, Arc::new(System))),
         poll_interval: config.outbox_poll_interval,
         batch_max: config.outbox_batch_max,

@@ -10,14 +10,14 @@ use crate::infra::config::WalletConfig;
 use crate::infra::http::{BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
-use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::System;
 use crate::kernel::Role;
-use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, housekeeper, http};
+use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
     LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
     ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
+    TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps, TopologyMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::announcements::WalletAnnouncements;
@@ -27,15 +27,15 @@ use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::{WalletApi, document};
-use crate::wallet::postgres::{PgJournal, PgWalletQueries, PgWalletStore};
+use crate::wallet::http::{Gate, WalletApi, document};
+use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
     context.health.add_check("wallet-db", true);
-    context.health.add_check("rabbitmq", false);
+    context.health.add_check_of("rabbitmq", false, &["provisioning", "retries", "topology"]);
     let stores = Stores::open(config, &context)?;
-    let (writer, router) = (Handle::default(), RouterHandle::default());
+    let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let api = api(config, &context, &stores, &writer, &limits)?;
     let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
@@ -43,11 +43,12 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
     Ok(vec![
-        database_probe(&context, stores.probe, "wallet-db"),
+        database_probe(&context, stores.probe, MIGRATIONS.probe, "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
-        retry_router(&context, broker.clone(), Arc::clone(&ladder), router.clone()),
-        provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router }),
+        topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
+        retry_router(&context, broker.clone(), topology.clone(), router.clone()),
+        provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router, topology }),
         http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
     ])
 }
@@ -66,7 +67,7 @@ struct Stores {
 impl Stores {
     fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
         let requests = context.pool("purse wallet", config.process.database.pool_max)?;
-        let probe = context.pool("purse wallet: probe", 1)?;
+        let probe = context.probe_pool("purse wallet: probe")?;
         let writing = context.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {
@@ -90,10 +91,10 @@ fn api(
     Ok(WalletApi {
         ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
         queries: Arc::clone(&stores.queries),
-        await_wallet: Arc::new(AwaitWallet {
-            wallets: Arc::clone(&stores.wallets),
-            announcements: stores.announcements.clone(),
-        }),
+        gate: Arc::new(Gate::new(
+            AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
+            &context.metrics,
+        )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
         health: context.health.clone(),
@@ -120,9 +121,22 @@ fn ledger_writer(
     })
 }
 
-fn retry_router(context: &RoleContext, broker: Broker, ladder: Arc<RetryLadder>, handle: RouterHandle) -> ChildSpec {
+fn topology_keeper(
+    context: &RoleContext,
+    broker: Broker,
+    ladder: Arc<RetryLadder>,
+    handle: TopologyHandle,
+) -> ChildSpec {
+    let (metrics, logger) = (TopologyMetrics::new(&context.metrics), context.actor_logger("topology_keeper"));
+    let deps = Arc::new(TopologyKeeperDeps { broker, ladder, health: context.health.clone(), metrics, logger });
+    ChildSpec::new("topology_keeper", move |lifeline| {
+        handle.0.point_to(TopologyKeeperActor::new(Arc::clone(&deps), lifeline).start())
+    })
+}
+
+fn retry_router(context: &RoleContext, broker: Broker, topology: TopologyHandle, handle: RouterHandle) -> ChildSpec {
     let (metrics, logger) = (RouterMetrics::new(&context.metrics), context.actor_logger("retry_router"));
-    let deps = Arc::new(RetryRouterDeps { broker, ladder, metrics, logger });
+    let deps = Arc::new(RetryRouterDeps { broker, topology, health: context.health.clone(), metrics, logger });
     ChildSpec::new("retry_router", move |lifeline| {
         handle.0.point_to(RetryRouterActor::new(Arc::clone(&deps), lifeline).start())
     })
@@ -133,19 +147,21 @@ struct ProvisionParts {
     ladder: Arc<RetryLadder>,
     provision: ProvisionWallets,
     router: RouterHandle,
+    topology: TopologyHandle,
 }
 
 fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: ProvisionParts) -> ChildSpec {
-    let ProvisionParts { broker, ladder, provision, router } = parts;
+    let ProvisionParts { broker, ladder, provision, router, topology } = parts;
     let deps = Arc::new(ProvisionConsumerDeps {
         broker,
         reader: DeliveryReader {
-            signatures: Arc::new(EventSignatures::new(&config.process.tokens.internal_key)),
+            signatures: Arc::new(event_signatures(&config.process)),
             require_signed: config.require_signed_events,
             ladder,
         },
         provision: Arc::new(provision),
         router,
+        topology,
         prefetch: config.prefetch,
         health: context.health.clone(),
         metrics: ProvisionMetrics::new(&context.metrics),

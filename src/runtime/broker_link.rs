@@ -6,7 +6,7 @@ use slog::{Logger, info, warn};
 
 use crate::infra::amqp::{AmqpError, BrokerConnection};
 use crate::infra::health::HealthBoard;
-use crate::infra::metrics::{Gauge, MetricName, Metrics};
+use crate::infra::metrics::{Gauge, MetricName, Metrics, gauge_value};
 use crate::kernel::{Classified as _, FailureClass, chain};
 use crate::runtime::child::{EndReason, Lifeline};
 
@@ -15,14 +15,26 @@ const BLOCKED: MetricName = MetricName {
     name: "purse_broker_connection_blocked",
     help: "1 while the broker blocks publishing on this connection because of a memory or disk alarm, else 0.",
 };
+const UNDECLARED: MetricName = MetricName {
+    name: "purse_broker_undeclared",
+    help: "Exchanges, queues and bindings that the broker does not let this connection declare, for example because they exist with other arguments.",
+};
 
 /// An actor's connection to the broker, with the actor's lifeline: without the connection the actor ends.
 pub(crate) struct BrokerLink {
     connection: Option<BrokerConnection>,
-    health: Option<HealthBoard>,
+    /// With the part of the check that is this actor's.
+    health: Option<(HealthBoard, &'static str)>,
     blocked: Option<Gauge>,
+    undeclared: Option<Gauge>,
+    rejecting: bool,
     lifeline: Lifeline,
     logger: Logger,
+}
+
+/// The gauge of a connection that declares something, for [`BrokerLink::with_undeclared_gauge`].
+pub(crate) fn undeclared_gauge(metrics: &Metrics, connection: &'static str) -> Gauge {
+    metrics.gauge(UNDECLARED, &[("connection", connection)])
 }
 
 /// The gauge of a publishing connection, for [`BrokerLink::with_gauge`].
@@ -30,15 +42,47 @@ pub(crate) fn blocked_gauge(metrics: &Metrics, connection: &'static str) -> Gaug
     metrics.gauge(BLOCKED, &[("connection", connection)])
 }
 
+/// Counts batches on one connection of which the broker rejected something and confirmed nothing.
+///
+/// RabbitMQ 3.10 rejects everything from a channel that published while its queue had no leader, until the node of that
+/// leader is back, and confirms the same messages on a fresh channel. A full queue rejects on every channel.
+#[derive(Debug, Default)]
+pub(crate) struct Rejections(u32);
+
+impl Rejections {
+    /// So many in a row, and the connection is given up.
+    const GIVE_UP_AFTER: u32 = 2;
+
+    /// Whether to give the connection up.
+    pub(crate) fn after_batch(&mut self, confirmed: bool, rejected: bool) -> bool {
+        if confirmed {
+            self.0 = 0;
+        } else if rejected {
+            self.0 = self.0.saturating_add(1);
+        }
+        self.0 >= Self::GIVE_UP_AFTER
+    }
+
+    /// Whether the last batch that had an outcome was rejected.
+    pub(crate) const fn any(&self) -> bool {
+        self.0 > 0
+    }
+}
+
 impl BrokerLink {
     /// A link that is not connected yet.
     pub(crate) const fn new(lifeline: Lifeline, logger: Logger) -> Self {
-        Self { connection: None, health: None, blocked: None, lifeline, logger }
+        Self { connection: None, health: None, blocked: None, undeclared: None, rejecting: false, lifeline, logger }
     }
 
-    /// Reports the state of the connection to the health check of the broker.
-    pub(crate) fn with_health(self, health: HealthBoard) -> Self {
-        Self { health: Some(health), ..self }
+    /// Reports the state of the connection as this part of the health check of the broker.
+    pub(crate) fn with_health(self, health: HealthBoard, part: &'static str) -> Self {
+        Self { health: Some((health, part)), ..self }
+    }
+
+    /// Reports in `undeclared` how many declarations the broker refuses.
+    pub(crate) fn with_undeclared_gauge(self, undeclared: Gauge) -> Self {
+        Self { undeclared: Some(undeclared), ..self }
     }
 
     /// Reports in `blocked` whether publishing is blocked.
@@ -47,8 +91,27 @@ impl BrokerLink {
     }
 
     pub(crate) fn connected(&mut self, connection: BrokerConnection) {
-        self.report(Ok(()));
+        self.undeclared(&[]);
         self.connection = Some(connection);
+    }
+
+    /// Whether this is the actor's first start in this process.
+    pub(crate) const fn is_first_start(&self) -> bool {
+        self.lifeline.is_first_start()
+    }
+
+    /// Reports what the broker does not let this connection declare.
+    pub(crate) fn undeclared(&self, summaries: &[&str]) {
+        if let Some(gauge) = &self.undeclared {
+            gauge.set(gauge_value(summaries.len()));
+        }
+        self.report(if summaries.is_empty() { Ok(()) } else { Err(summaries.join("; ")) });
+    }
+
+    /// Reports whether the broker rejects everything that is published on this connection.
+    pub(crate) fn set_rejecting(&mut self, rejecting: bool) {
+        self.rejecting = rejecting;
+        self.is_blocked();
     }
 
     /// Whether the broker blocks publishing. Call it before each publish: it also updates the gauge, the health check
@@ -57,7 +120,9 @@ impl BrokerLink {
         let Some(connection) = &self.connection else { return false };
         let blocked = connection.is_blocked();
         self.show_blocked(blocked);
-        if blocked {
+        if self.rejecting && !blocked {
+            self.report(Err("messages are rejected by their queue".to_owned()));
+        } else if blocked {
             if self.report(Err("publishing is blocked: memory or disk alarm".to_owned())) {
                 warn!(
                     self.logger,
@@ -79,9 +144,24 @@ impl BrokerLink {
         lost
     }
 
+    /// Ends the actor because a step at the broker failed; its supervisor restarts it with a new connection.
+    pub(crate) fn fail<A: Actor<Context = Context<A>>>(&mut self, e: AmqpError, ctx: &mut Context<A>) {
+        let summary = e.summary();
+        match &e {
+            AmqpError::Differs { .. } | AmqpError::NotDeclared { .. } => self.undeclared(&[&summary]),
+            AmqpError::Missing { .. }
+            | AmqpError::NotConnected { .. }
+            | AmqpError::Failed { .. }
+            | AmqpError::TimedOut { .. }
+            | AmqpError::Closed { .. } => {
+                self.report(Err(summary));
+            }
+        }
+        self.end_unreported(e.into(), ctx);
+    }
+
     /// Ends the actor because of the broker or of a bug; its supervisor restarts it with a new connection.
-    pub(crate) fn end<A: Actor<Context = Context<A>>>(&mut self, reason: impl Into<EndReason>, ctx: &mut Context<A>) {
-        let reason = reason.into();
+    pub(crate) fn end<A: Actor<Context = Context<A>>>(&mut self, reason: EndReason, ctx: &mut Context<A>) {
         if let EndReason::Unavailable(_) = &reason {
             self.report(Err("not connected".to_owned()));
         }
@@ -112,9 +192,9 @@ impl BrokerLink {
         }
     }
 
-    /// Returns whether this changed the check.
+    /// Returns whether this changed the actor's part of the check.
     fn report(&self, state: Result<(), String>) -> bool {
-        self.health.as_ref().is_some_and(|health| health.set(HEALTH_CHECK, state))
+        self.health.as_ref().is_some_and(|(health, part)| health.set_part(HEALTH_CHECK, part, state))
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::sync::mpsc::UnboundedSender;
 pub enum EndReason {
     /// A dependency is unavailable. The child is restarted until the dependency is back.
     Unavailable(String),
-    /// A dependency rejects it permanently. The process ends, because a restart cannot help.
+    /// A dependency rejects it permanently. At the child's first start the process ends, because nothing relies on it
+    /// yet and a restart cannot help. Later the child is restarted at long intervals, because the rest of the process
+    /// works without it.
     Refused(String),
     /// It reported a failure.
     Failed(String),
@@ -31,6 +33,8 @@ pub(super) struct Ended {
     pub(super) reason: EndReason,
 }
 
+pub(super) const FIRST_GENERATION: u64 = 1;
+
 /// A guard that a child owns. Dropping it, in whatever way the child ends, notifies the supervisor.
 #[derive(Debug)]
 pub struct Lifeline {
@@ -41,6 +45,11 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
+    /// Whether the child was not started before in this process.
+    pub const fn is_first_start(&self) -> bool {
+        self.generation == FIRST_GENERATION
+    }
+
     /// Sets the reason for the end that follows; only the first call counts.
     pub fn end(&mut self, reason: EndReason) {
         self.reason.get_or_insert(reason);

@@ -12,11 +12,11 @@ mod http_actor;
 mod signals;
 mod supervisor;
 
-pub(crate) use broker_link::{BrokerLink, blocked_gauge};
+pub(crate) use broker_link::{BrokerLink, Rejections, blocked_gauge, undeclared_gauge};
 pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
 pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps};
 pub(crate) use draining::Draining;
 pub use housekeeper::HousekeeperActor;
-pub use http_actor::{Application, HttpActor, HttpDeps, bind};
+pub use http_actor::{HttpActor, HttpDeps, bind};
 pub use signals::Signals;
-pub use supervisor::{ChildSpec, Escalation, Stop, SupervisorActor};
+pub use supervisor::{ChildSpec, Escalation, Release, Stop, SupervisorActor};

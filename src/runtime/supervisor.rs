@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::infra::health::HealthBoard;
 use crate::infra::system::random_fraction;
 use crate::kernel::{Backoff, fault};
-use crate::runtime::child::{Child, EndReason, Ended, Lifeline};
+use crate::runtime::child::{Child, EndReason, Ended, FIRST_GENERATION, Lifeline};
 
 /// Delays before a restart. The longest is short compared with an outage: an attempt is cheap, and work piles up until it
 /// succeeds.
@@ -29,6 +29,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// Failures within [`BUDGET_WINDOW`] that lead to a restart. An unavailable dependency does not count.
 const BUDGET: usize = 5;
 const BUDGET_WINDOW: Duration = Duration::from_mins(1);
+/// Delays before a child that a dependency rejects is started again: only an operator can change that.
+const REJECTED_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(30));
 /// A child that ran this long starts again with the shortest delay.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// Interval at which a continuing outage is logged again.
@@ -39,12 +41,20 @@ pub struct ChildSpec {
     /// In logs, health and metrics.
     pub name: &'static str,
     start: Box<dyn Fn(Lifeline) -> Box<dyn Child>>,
+    is_early: bool,
 }
 
 impl ChildSpec {
     /// `start` is called for each start and restart; the actor takes the lifeline.
     pub fn new<C: Child + 'static>(name: &'static str, start: impl Fn(Lifeline) -> C + 'static) -> Self {
-        Self { name, start: Box::new(move |lifeline| Box::new(start(lifeline))) }
+        Self { name, start: Box::new(move |lifeline| Box::new(start(lifeline))), is_early: false }
+    }
+
+    /// Starts even while the others are held back.
+    #[must_use]
+    pub const fn early(mut self) -> Self {
+        self.is_early = true;
+        self
     }
 }
 
@@ -53,7 +63,7 @@ impl ChildSpec {
 pub enum Escalation {
     /// A child exceeded its restart budget.
     GivenUp { child: &'static str },
-    /// A dependency rejects the process permanently.
+    /// A dependency rejects the process permanently, at its start.
     Refused {
         /// For the operator.
         message: String,
@@ -67,6 +77,11 @@ pub struct Stop {
     /// Time limit for all children together.
     pub grace: Duration,
 }
+
+/// Starts the children that are held back.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Release;
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -83,6 +98,8 @@ struct Supervised {
     ends_in_a_row: u32,
     failures: VecDeque<Instant>,
     outage_logged_at: Option<Instant>,
+    /// The reason that was logged last.
+    rejection_logged: Option<String>,
 }
 
 pub struct SupervisorActor {
@@ -92,6 +109,7 @@ pub struct SupervisorActor {
     escalation: Option<oneshot::Sender<Escalation>>,
     health: HealthBoard,
     logger: Logger,
+    holding_back: bool,
     stopping: bool,
 }
 
@@ -111,11 +129,27 @@ impl SupervisorActor {
                 ends_in_a_row: 0,
                 failures: VecDeque::new(),
                 outage_logged_at: None,
+                rejection_logged: None,
             })
             .collect();
-        let supervisor =
-            Self { children, ended, inbox: Some(inbox), escalation: Some(escalation), health, logger, stopping: false };
+        let supervisor = Self {
+            children,
+            ended,
+            inbox: Some(inbox),
+            escalation: Some(escalation),
+            health,
+            logger,
+            holding_back: false,
+            stopping: false,
+        };
         (supervisor, escalated)
+    }
+
+    /// Starts only the early children, until [`Release`].
+    #[must_use]
+    pub const fn holding_back(mut self) -> Self {
+        self.holding_back = true;
+        self
     }
 
     fn start_child(&mut self, index: usize) {
@@ -145,14 +179,25 @@ impl SupervisorActor {
         if supervised.started_at.elapsed() >= HEALTHY_AFTER {
             supervised.ends_in_a_row = 0;
             supervised.outage_logged_at = None;
+            supervised.rejection_logged = None;
         }
-        let delay = BACKOFF.delay(supervised.ends_in_a_row, random_fraction());
+        let backoff = if matches!(ended.reason, EndReason::Refused(_)) { REJECTED_BACKOFF } else { BACKOFF };
+        let delay = backoff.delay(supervised.ends_in_a_row, random_fraction());
         supervised.ends_in_a_row = supervised.ends_in_a_row.saturating_add(1);
         let again_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         match &ended.reason {
-            EndReason::Refused(message) => {
+            EndReason::Refused(message) if ended.generation == FIRST_GENERATION => {
                 error!(logger, "a dependency rejects this actor permanently"; "error" => message);
                 return self.escalate(Escalation::Refused { message: message.clone() });
+            }
+            // Logged once, and again when the reason changes; health and metrics show that it lasts.
+            EndReason::Refused(message) => {
+                if supervised.rejection_logged.as_ref() == Some(message) {
+                    debug!(logger, "a dependency still rejects this actor"; "error" => message, "again_in_ms" => again_in_ms);
+                } else {
+                    supervised.rejection_logged = Some(message.clone());
+                    error!(logger, "a dependency rejects this actor; the rest of the process goes on, and this is retried"; "error" => message, "again_in_ms" => again_in_ms);
+                }
             }
             EndReason::Unavailable(why) => {
                 if supervised.outage_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
@@ -199,7 +244,9 @@ impl Actor for SupervisorActor {
             ctx.add_stream(stream::unfold(inbox, |mut inbox| async move { inbox.recv().await.map(|e| (e, inbox)) }));
         }
         for index in 0..self.children.len() {
-            self.start_child(index);
+            if !self.holding_back || self.children.get(index).is_some_and(|child| child.spec.is_early) {
+                self.start_child(index);
+            }
         }
     }
 }
@@ -207,6 +254,21 @@ impl Actor for SupervisorActor {
 impl StreamHandler<Ended> for SupervisorActor {
     fn handle(&mut self, ended: Ended, ctx: &mut Self::Context) {
         self.child_ended(&ended, ctx);
+    }
+}
+
+impl Handler<Release> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Release, _: &mut Self::Context) {
+        if self.stopping || !std::mem::take(&mut self.holding_back) {
+            return;
+        }
+        for index in 0..self.children.len() {
+            if self.children.get(index).is_some_and(|child| !child.spec.is_early) {
+                self.start_child(index);
+            }
+        }
     }
 }
 

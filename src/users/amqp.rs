@@ -98,7 +98,7 @@ impl EventPublisher for OutboxPublisher {
                 Ok(_) => match results.next() {
                     Some(PublishResult::Confirmed) => PublishOutcome::Confirmed,
                     Some(PublishResult::Unroutable(reason)) => PublishOutcome::Refused(format!("unroutable: {reason}")),
-                    Some(PublishResult::Nacked) => PublishOutcome::Refused("rejected by the queue".to_owned()),
+                    Some(PublishResult::Nacked) => PublishOutcome::Rejected,
                     Some(PublishResult::Unconfirmed) | None => PublishOutcome::Unanswered,
                 },
             })

@@ -186,7 +186,11 @@ async fn the_handbook_lists_every_metric_and_no_other() {
         for family in Scrape::of(&process.url()).await.families() {
             let unit = ["_total", "_seconds", "_events", "_posts", "_jobs", "_info"];
             let counted = ["purse_ready", "purse_dependency_up", "purse_dead_letters", "purse_db_pool_connections"];
-            let counted = [&counted[..], &["purse_db_pool_waiting", "purse_broker_connection_blocked"]].concat();
+            let counted = [
+                &counted[..],
+                &["purse_db_pool_waiting", "purse_broker_connection_blocked", "purse_broker_undeclared"],
+            ]
+            .concat();
             let named = unit.iter().any(|unit| family.name.ends_with(unit)) || counted.contains(&family.name.as_str());
             assert!(named, "{} does not end in its unit", family.name);
             assert_eq!(family.kind == "counter", family.name.ends_with("_total"), "{}", family.name);

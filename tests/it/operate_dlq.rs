@@ -6,7 +6,8 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{CommandOutput, World, command, eventually, purse, run_on_terminal};
+use crate::operate_redrive::publish_dead_letters;
+use crate::support::{CommandOutput, World, answer_on_terminal, command, eventually, purse, run_on_terminal};
 
 const DEAD: &str = "wallet.provision.dlq";
 
@@ -54,7 +55,10 @@ async fn the_list_shows_each_dead_letter_with_its_reason_attempts_and_age_and_re
     let world = world_with_queues().await;
     let empty = dlq(&world, &["list"]).await;
     assert_eq!((empty.code, empty.out.as_str(), empty.err.as_str()), (Some(0), "No dead letters.\n", ""));
-    assert_eq!(dlq(&world, &["list", "--format", "json"]).await.done(), json!({"deadLetters": [], "total": 0}));
+    assert_eq!(
+        dlq(&world, &["list", "--format", "json"]).await.done(),
+        json!({"deadLetters": [], "total": 0, "messages": 0})
+    );
 
     let id_with_time = Uuid::now_v7().to_string();
     publish_dead_letter(&world, &id_with_time, b"{}", "userId is not a UUID").await;
@@ -68,7 +72,7 @@ async fn the_list_shows_each_dead_letter_with_its_reason_attempts_and_age_and_re
         assert!(letters[0]["ageSeconds"].as_i64().is_some_and(|age| (0..600).contains(&age)), "{listed}");
         assert!(letters[0]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{listed}");
         assert_eq!(letters[1]["reason"], "some\u{1b}[31m reason\nof two lines");
-        let unknown = json!({"reason": null, "attempts": null, "at": null, "ageSeconds": null});
+        let unknown = json!({"userId": null, "reason": null, "attempts": null, "at": null, "ageSeconds": null});
         assert_eq!(letters[2]["id"], "body:9b828d53402d6e33", "the beginning of the SHA-256 of its body");
         for (name, value) in unknown.as_object().expect("object") {
             assert_eq!(&letters[2][name], value, "{name}: {listed}");
@@ -77,7 +81,7 @@ async fn the_list_shows_each_dead_letter_with_its_reason_attempts_and_age_and_re
     let table = dlq(&world, &["list"]).await;
     assert_eq!((table.code, table.err.as_str()), (Some(0), ""));
     let lines: Vec<&str> = table.out.lines().collect();
-    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["ID", "ATTEMPTS", "AGE", "REASON"]);
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["ID", "USER", "ATTEMPTS", "AGE", "REASON"]);
     assert!(lines[1].starts_with(&id_with_time) && lines[1].ends_with("userId is not a UUID"), "{lines:?}");
     assert!(
         lines[2].ends_with(r"some\u{1b}[31m reason\nof two lines"),
@@ -109,7 +113,7 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
     world.broker.publish("", DEAD, b"\xff\x00", Some("bytes"), &[]).await;
     let shown = dlq(&world, &["show", "first", "--format", "json"]).await.done();
     let expected = json!({
-        "id": "first", "reason": "userId is not a UUID", "attempts": null, "at": null, "ageSeconds": null,
+        "id": "first", "userId": "x", "reason": "userId is not a UUID", "attempts": null, "at": null, "ageSeconds": null,
         "type": null, "contentType": null, "body": "{\"userId\":\"x\"}", "bodyBase64": null,
         "headers": {"x-error": "userId is not a UUID", "x-request-id": "r-1"},
     });
@@ -129,6 +133,41 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
         "{missing:?}"
     );
     wait_for_depth(&world, DEAD, 2).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_any_size_is_shown_or_cut_and_whole_in_json() {
+    let world = world_with_queues().await;
+    // From 65,536 characters on, a width is more than the formatting of the standard library takes.
+    for length in [65_536, 10_000, 10_001, 65_535, 200_000, 3_000_000] {
+        let (id, body) = (format!("text-{length}"), "x".repeat(length));
+        publish_dead_letter(&world, &id, body.as_bytes(), "no").await;
+        let shown = dlq(&world, &["show", &id]).await;
+        assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""), "{length}");
+        let line = shown.out.lines().find_map(|line| line.strip_prefix("body ")).expect("body").trim();
+        let whole = match length {
+            10_000 => line == body,
+            _ => line.ends_with(&format!("x… ({} more characters; `--format json` shows all)", length - 10_000)),
+        };
+        assert!(whole && line.len() < 10_100, "{length}: {} bytes", line.len());
+        assert_eq!(dlq(&world, &["show", &id, "--format", "json"]).await.done()["body"], json!(body));
+    }
+    world.broker.publish("", DEAD, &vec![0xff; 70_000], Some("bytes"), &[]).await;
+    let shown = dlq(&world, &["show", "bytes"]).await;
+    assert!(shown.out.contains("… (base64; 60000 more bytes; `--format json` shows all)"), "{:?}", shown.code);
+    // Headers are long texts from outside too, and so are the names of headers and the ids, up to 255 bytes.
+    let (name, id) = ("n".repeat(255), "i".repeat(255));
+    let (long, headers_of) = ("y".repeat(100_000), |name| vec![("x-error", "no"), (name, "1")]);
+    world.broker.publish("", DEAD, b"{}", Some("header"), &[("x-error", &long), ("x-other", "1")]).await;
+    world.broker.publish("", DEAD, b"{}", Some(&id), &headers_of(&name)).await;
+    for id in ["header", &id] {
+        let shown = dlq(&world, &["show", id]).await;
+        assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
+        assert!(shown.out.len() < 30_000, "{} bytes", shown.out.len());
+    }
+    let listed = dlq(&world, &["list"]).await;
+    assert_eq!((listed.code, listed.err.as_str()), (Some(0), ""));
+    assert!(listed.out.lines().all(|line| line.chars().count() < 600), "{listed:?}");
 }
 
 #[tokio::test]
@@ -169,27 +208,147 @@ async fn a_progress_bar_is_shown_on_a_terminal_only() {
 }
 
 #[tokio::test]
-async fn a_purge_removes_all_and_its_dry_run_none() {
+async fn the_list_shows_whose_events_they_are_and_counts_copies_of_one_event_once() {
     let world = world_with_queues().await;
-    for n in 0..3 {
-        publish_dead_letter(&world, &n.to_string(), b"{}", "no").await;
+    let (user, id) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    for _ in 0..2 {
+        publish_dead_letter(&world, &id, format!(r#"{{"userId":"{user}"}}"#).as_bytes(), "no").await;
     }
-    let dry = dlq(&world, &["purge", "--dry-run", "--format", "json"]).await.done();
-    assert_eq!(dry, json!({"dryRun": true, "purged": 3, "left": 3}));
+    publish_dead_letter(&world, "poison", b"{\"userId\":5}", "no").await;
+    let listed = dlq(&world, &["list", "--format", "json"]).await.done();
+    assert_eq!((&listed["total"], &listed["messages"]), (&json!(2), &json!(3)));
+    let users: Vec<&Value> = listed["deadLetters"].as_array().expect("a list").iter().map(|l| &l["userId"]).collect();
+    assert_eq!(users, [&json!(user), &json!(user), &Value::Null]);
+    let table = dlq(&world, &["list"]).await;
+    let line = table.out.lines().nth(1).expect("a row").split_whitespace().collect::<Vec<_>>();
+    assert_eq!(line[..2], [id.as_str(), user.as_str()]);
+    assert!(table.out.ends_with("\n2 dead letters (3 copies). See `purse dlq show ID` for details.\n"), "{table:?}");
+    let shown = dlq(&world, &["show", &id]).await;
+    let line = shown.out.lines().find_map(|line| line.strip_prefix("user ")).map(str::trim);
+    assert_eq!(line, Some(user.as_str()), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_purge_removes_the_named_ones_and_keeps_the_others_in_their_order() {
+    let world = world_with_queues().await;
+    for id in ["a", "poison", "b", "--all", "poison", "c"] {
+        publish_dead_letter(&world, id, b"{}", "no").await;
+    }
+    let arguments = ["purge", "--format", "json", "poison", "poison", "nobody"];
+    let dry = dlq(&world, &[&arguments[..], &["--dry-run"]].concat()).await;
+    let counts = |dry_run: bool, left: u32| json!({"dryRun": dry_run, "purged": 1, "messages": 2, "notFound": ["nobody"], "left": left});
+    assert_eq!((dry.code, dry.json()), (Some(1), counts(true, 6)));
+    assert_eq!(ids_in_order(&world).await, ["a", "poison", "b", "--all", "poison", "c"]);
+    let purged = dlq(&world, &arguments).await;
+    assert_eq!((purged.code, purged.json()), (Some(1), counts(false, 4)));
+    assert!(purged.err.contains("no dead letter with id nobody"), "{purged:?}");
+    assert_eq!(ids_in_order(&world).await, ["a", "b", "--all", "c"]);
+    // An id comes from outside, and may look like a flag.
+    let purged = dlq(&world, &["purge", "--", "--all"]).await;
+    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "Removed 1 dead letter for good; 3 left.\n"));
+    assert_eq!(ids_in_order(&world).await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn all_are_purged_only_when_that_is_confirmed() {
+    let world = world_with_queues().await;
+    for id in ["a", "b", "b"] {
+        publish_dead_letter(&world, id, b"{}", "no").await;
+    }
+    let dry = dlq(&world, &["purge", "--all", "--dry-run", "--format", "json"]).await.done();
+    assert_eq!(dry, json!({"dryRun": true, "purged": 2, "messages": 3, "notFound": [], "left": 3}));
+    // Without a terminal nobody can be asked.
+    for arguments in [&["purge"][..], &["purge", "--yes"], &["purge", "--all"], &["purge", "--all", "a"]] {
+        let refused = dlq(&world, arguments).await;
+        assert_eq!((refused.code, refused.out.as_str()), (Some(64), ""), "{arguments:?} {refused:?}");
+        assert_eq!(refused.err.contains("Add --yes"), arguments == ["purge", "--all"], "{refused:?}");
+    }
     wait_for_depth(&world, DEAD, 3).await;
-    let purged = dlq(&world, &["purge"]).await;
-    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "Removed 3 dead letters for good; 0 left.\n"));
-    wait_for_depth(&world, DEAD, 0).await;
+    let purge = || command(&["dlq", "purge", "--all"], &broker_url_only(&world));
+    for (answer, code) in [("no\n", 1), ("\n", 1), ("y\n", 1)] {
+        let (asking, answer) = (purge(), answer.to_owned());
+        let answered = tokio::task::spawn_blocking(move || answer_on_terminal(asking, &answer, || {}));
+        let (printed, ended) = answered.await.expect("thread");
+        assert!(printed.contains("Remove 3 dead letters for good? Type yes: "), "{printed:?}");
+        assert_eq!(ended, Some(code), "{printed:?}");
+        wait_for_depth(&world, DEAD, 3).await;
+    }
+    // What arrives while the question is open is not part of it.
+    let asking = purge();
+    let (asked, is_asked) = tokio::sync::oneshot::channel();
+    let (buried, is_buried) = std::sync::mpsc::channel();
+    let answered = tokio::task::spawn_blocking(move || {
+        let wait = || {
+            asked.send(()).expect("waits");
+            is_buried.recv().expect("buried");
+        };
+        answer_on_terminal(asking, "yes\n", wait)
+    });
+    is_asked.await.expect("asked");
+    publish_dead_letter(&world, "late", b"{}", "no").await;
+    buried.send(()).expect("waits");
+    let (printed, ended) = answered.await.expect("thread");
+    assert_eq!(ended, Some(0), "{printed:?}");
+    assert_eq!(ids_in_order(&world).await, ["late"]);
+    let purged = dlq(&world, &["purge", "--all", "--yes"]).await;
+    assert_eq!((purged.code, purged.out.as_str()), (Some(0), "Removed 1 dead letter for good; 0 left.\n"));
+    let nothing = dlq(&world, &["purge", "--all", "--yes", "--format", "json"]).await.done();
+    assert_eq!(nothing, json!({"dryRun": false, "purged": 0, "messages": 0, "notFound": [], "left": 0}));
+}
+
+#[tokio::test]
+async fn an_export_has_everything_of_each_dead_letter_and_takes_none() {
+    let world = world_with_queues().await;
+    let user = Uuid::now_v7().to_string();
+    publish_dead_letter(&world, "event", format!(r#"{{"userId":"{user}"}}"#).as_bytes(), "no\ntwo lines").await;
+    world.broker.publish("", DEAD, b"\xff\x00", Some("bytes"), &[]).await;
+    publish_dead_letter(&world, "third", b"{}", "no").await;
+    let lines = |output: &CommandOutput| -> Vec<Value> {
+        output.out.lines().map(|line| serde_json::from_str(line).expect("one object per line")).collect()
+    };
+    let exported = dlq(&world, &["export"]).await;
+    assert_eq!((exported.code, exported.err.as_str()), (Some(0), ""));
+    let [event, bytes, third] = &lines(&exported)[..] else { panic!("{exported:?}") };
     assert_eq!(
-        dlq(&world, &["purge", "--format", "json"]).await.done(),
-        json!({"dryRun": false, "purged": 0, "left": 0})
+        (&event["id"], &event["userId"], &event["reason"]),
+        (&json!("event"), &json!(user), &json!("no\ntwo lines"))
     );
+    assert_eq!(event["body"], json!(format!(r#"{{"userId":"{user}"}}"#)));
+    assert_eq!(event["headers"], json!({"x-error": "no\ntwo lines", "x-request-id": "r-1"}));
+    assert_eq!((&bytes["body"], &bytes["bodyBase64"]), (&Value::Null, &json!("/wA=")));
+    assert_eq!(third["id"], "third");
+    assert_eq!(ids_in_order(&world).await, ["event", "bytes", "third"]);
+    let some = dlq(&world, &["export", "third", "nobody"]).await;
+    assert_eq!((some.code, lines(&some).len()), (Some(1), 1), "{some:?}");
+    assert!(some.err.contains("no dead letter with id nobody"), "{some:?}");
+    // An export that is not complete must not be taken for one: it comes before a purge.
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut exporting = command(&["dlq", "export"], &broker_url_only(&world));
+    exporting.stdout(full);
+    let failed = tokio::task::spawn_blocking(move || exporting.output().expect("spawned")).await.expect("thread");
+    assert_eq!(failed.status.code(), Some(70), "{failed:?}");
+    wait_for_depth(&world, DEAD, 3).await;
+}
+
+#[tokio::test]
+async fn an_export_of_more_than_can_be_read_says_so_and_ends_with_1() {
+    let world = world_with_queues().await;
+    publish_dead_letters(&world, 2_001).await;
+    let exported = dlq(&world, &["export"]).await;
+    assert_eq!((exported.code, exported.out.lines().count()), (Some(1), 2_000));
+    assert!(exported.err.contains("exported the first 2000 of 2001 dead letters"), "{}", exported.err);
+    let dry = dlq(&world, &["purge", "--all", "--dry-run", "--format", "json"]).await.done();
+    assert_eq!((&dry["purged"], &dry["messages"]), (&Value::Null, &json!(2_001)));
+    let purged = dlq(&world, &["purge", "--all", "--yes"]).await;
+    assert_eq!(purged.out, "Removed 2001 dead letters for good; 0 left.\n");
 }
 
 #[tokio::test]
 async fn without_a_broker_or_its_queue_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
-    for arguments in [&["list"][..], &["show", "x"], &["redrive"], &["purge"]] {
+    for arguments in
+        [&["list"][..], &["show", "x"], &["redrive"], &["export"], &["purge", "x"], &["purge", "--all", "--yes"]]
+    {
         let missing = dlq(&world, arguments).await;
         assert_eq!((missing.code, missing.out.as_str()), (Some(69), ""), "{arguments:?} {missing:?}");
         assert!(missing.err.contains("RabbitMQ has no queue wallet.provision.dlq"), "{missing:?}");

@@ -1,12 +1,14 @@
 //! The commands of docs/operations.md print what the page shows.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
 use serde_json::json;
 
+use crate::operate_dlq::{publish_dead_letter, world_with_queues};
 use crate::support::repository::text;
 use crate::support::{Client, ELLIPSIS, PATIENCE, World, eventually, walk_steps};
 
@@ -35,14 +37,20 @@ fn fits(shown: &str, got: &str) -> bool {
 
 /// Runs the steps of a section, with these values instead of those on the page.
 async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
+    follow_in(Path::new("."), mark, settings, values).await;
+}
+
+/// The same, in a folder where the commands find their files.
+pub async fn follow_in(workplace: &Path, mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     let real = |text: &str| values.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real));
     let steps = walk_steps(&text("docs/operations.md"), mark, "text");
     assert!(steps.iter().any(|step| step.output.is_some()), "{mark} shows no output");
     let folder = Path::new(env!("CARGO_BIN_EXE_purse")).parent().expect("folder").display().to_string();
     for step in steps {
         let mut shell = Command::new("sh");
-        shell.args(["-eu", "-c", &real(&step.commands)]).env_clear().envs(settings);
-        shell.env("PATH", format!("{folder}:{}", std::env::var("PATH").unwrap_or_default()));
+        shell.args(["-eu", "-c", &real(&step.commands)]).current_dir(workplace).env_clear().envs(settings);
+        let (own, inherited) = (settings.get("PATH").cloned(), std::env::var("PATH").unwrap_or_default());
+        shell.env("PATH", format!("{folder}:{}:{inherited}", own.unwrap_or_default()));
         let ran = tokio::task::spawn_blocking(move || shell.output().expect("sh")).await.expect("thread");
         let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         assert!(ran.status.success() && err.is_empty(), "{}\n{out}\n{err}", step.commands);
@@ -85,6 +93,23 @@ async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
     follow("outbox", &settings, &[]).await;
     follow("ledger", &settings, &[]).await;
+}
+
+#[tokio::test]
+async fn the_purge_of_the_handbook_saves_all_and_removes_the_named_one() {
+    let world = world_with_queues().await;
+    let event = uuid::Uuid::now_v7().to_string();
+    publish_dead_letter(&world, &event, b"{}", "body is not a UserRegistered event").await;
+    let saved = std::env::temp_dir().join(format!("purse-dead-letters-{}.jsonl", std::process::id()));
+    let values = [
+        ("01a206c3-0b00-7000-8000-0000000000e2", event.as_str()),
+        ("dead-letters.jsonl", saved.to_str().expect("path")),
+    ];
+    follow("purge", &world.settings(Role::Wallet), &values).await;
+    let lines = fs::read_to_string(&saved).expect("saved");
+    fs::remove_file(&saved).expect("removed");
+    assert!(lines.lines().count() == 1 && lines.contains(&event), "{lines}");
+    assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use lapin::options::{BasicGetOptions, BasicNackOptions, QueuePurgeOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::infra::amqp::connection::{BrokerConnection, reply};
@@ -66,12 +66,6 @@ impl Browser {
             }
             sleep(RETURN_POLL_INTERVAL).await;
         }
-    }
-
-    /// Removes every message that is not taken, for good, and returns how many those were.
-    pub(crate) async fn purge(&self) -> Result<u32, AmqpError> {
-        let purged = self.connection.channel().queue_purge(self.queue.into(), QueuePurgeOptions { nowait: false });
-        reply("purging a queue", purged).await
     }
 
     pub(crate) async fn close(self) {

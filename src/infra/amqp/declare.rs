@@ -43,7 +43,7 @@ pub(crate) enum Declaration {
 }
 
 impl BrokerConnection {
-    /// Declares all of them, in order; [`AmqpError::Differs`] when one exists with other arguments.
+    /// Declares all of them, in order, up to the first that fails; see [`declare_one`](Self::declare_one).
     pub(crate) async fn declare(&self, declarations: &[Declaration]) -> Result<(), AmqpError> {
         for declaration in declarations {
             self.declare_one(declaration).await?;
@@ -61,7 +61,9 @@ impl BrokerConnection {
         Ok(queried.message_count())
     }
 
-    async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
+    /// [`AmqpError::Differs`] when it exists with other arguments, [`AmqpError::NotDeclared`] when the broker refuses it
+    /// for another reason or does not answer. The connection must not be used after either.
+    pub(crate) async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
         match declaration {
             Declaration::TopicExchange(name) => {
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -71,13 +73,13 @@ impl BrokerConnection {
                     options,
                     FieldTable::default(),
                 );
-                reply("declaring an exchange", declared).await.map_err(|e| e.or_differs(name))
+                reply("declaring an exchange", declared).await.map_err(|e| e.or_not_declared(name))
             }
             Declaration::Queue(name, kind) => {
                 // Not the default, which is transient.
                 let options = QueueDeclareOptions::durable();
                 let declared = self.channel().queue_declare(name.as_str().into(), options, arguments(kind));
-                reply("declaring a queue", declared).await.map(drop).map_err(|e| e.or_differs(name))
+                reply("declaring a queue", declared).await.map(drop).map_err(|e| e.or_not_declared(name))
             }
             Declaration::Binding { queue, exchange, routing_key } => {
                 let bound = self.channel().queue_bind(
@@ -87,7 +89,7 @@ impl BrokerConnection {
                     QueueBindOptions::default(),
                     FieldTable::default(),
                 );
-                reply("binding a queue", bound).await
+                reply("binding a queue", bound).await.map_err(|e| e.or_not_declared(&format!("the binding of {queue}")))
             }
         }
     }

@@ -16,6 +16,13 @@ pub(crate) enum AmqpError {
         #[source]
         source: Box<lapin::Error>,
     },
+    /// The virtual host is named, because a slip in the last part of the URL is a common reason.
+    #[error("connecting to RabbitMQ, virtual host {virtual_host:?}")]
+    NotConnected {
+        virtual_host: String,
+        #[source]
+        source: Box<AmqpError>,
+    },
     #[error("{step}: no reply within {limit:?}")]
     TimedOut { step: &'static str, limit: Duration },
     /// An exchange or queue differs from what is declared; no retry can change that. `reply` is the broker's reply
@@ -24,6 +31,10 @@ pub(crate) enum AmqpError {
         "{name} already exists at the broker with different arguments ({reply}). Delete it there once it is empty, or give purse its own virtual host"
     )]
     Differs { name: String, reply: String },
+    /// The broker refuses a declaration for another reason, for example a missing permission or a node that is down, or
+    /// does not answer it.
+    #[error("{name} cannot be declared: {reason}")]
+    NotDeclared { name: String, reason: String },
     #[error("the broker has no queue {name}")]
     Missing { name: String },
     #[error("{step}: the connection is closed")]
@@ -34,10 +45,13 @@ impl Classified for AmqpError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Differs { .. } => FailureClass::Permanent,
-            // A missing queue may be declared again at any time.
-            Self::Missing { .. } | Self::Failed { .. } | Self::TimedOut { .. } | Self::Closed { .. } => {
-                FailureClass::Unavailable
-            }
+            // A missing queue may be declared again at any time, a permission granted, a node started.
+            Self::Missing { .. }
+            | Self::NotDeclared { .. }
+            | Self::NotConnected { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Closed { .. } => FailureClass::Unavailable,
         }
     }
 }
@@ -58,9 +72,27 @@ impl AmqpError {
         }
     }
 
-    /// [`Differs`](Self::Differs) if the broker replied that `name` exists with other arguments, else the same error.
-    pub(super) fn or_differs(self, name: &str) -> Self {
-        let Self::Failed { source, .. } = &self else { return self };
+    /// For a health check, whose readers may be strangers: without the broker's own words.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::Differs { name, .. } => format!("{name} exists with other arguments"),
+            Self::NotDeclared { name, .. } => format!("{name} cannot be declared"),
+            Self::Missing { .. }
+            | Self::NotConnected { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Closed { .. } => "not connected".to_owned(),
+        }
+    }
+
+    /// [`Differs`](Self::Differs) if the broker replied that `name` exists with other arguments,
+    /// [`NotDeclared`](Self::NotDeclared) if it refused the declaration for another reason or did not answer it, else
+    /// the same error.
+    pub(super) fn or_not_declared(self, name: &str) -> Self {
+        let not_declared = |reason: String| Self::NotDeclared { name: name.to_owned(), reason };
+        let Self::Failed { source, .. } = &self else {
+            return if matches!(self, Self::TimedOut { .. }) { not_declared(self.to_string()) } else { self };
+        };
         match source.kind() {
             ErrorKind::ProtocolError(e)
                 if matches!(
@@ -70,6 +102,9 @@ impl AmqpError {
                 ) =>
             {
                 Self::Differs { name: name.to_owned(), reply: e.get_message().to_string() }
+            }
+            ErrorKind::ProtocolError(e) if matches!(e.kind(), AMQPErrorKind::Soft(_)) => {
+                not_declared(e.get_message().to_string())
             }
             _ => self,
         }

@@ -12,9 +12,10 @@ mod error;
 mod forward;
 mod incoming;
 mod publisher;
+mod socket;
 
 pub(crate) use browser::Browser;
-pub(crate) use connection::{Broker, BrokerConnection, FrameSize, is_broker_url};
+pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url};
 pub(crate) use consumer::Consumer;
 pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;

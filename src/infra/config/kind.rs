@@ -72,6 +72,11 @@ impl Setting {
         self.key().replace('_', "-")
     }
 
+    /// The variable that names a file with its value, if it is a secret.
+    pub fn file_variable(&self) -> String {
+        format!("{}_FILE", self.env)
+    }
+
     /// Whether it is read from the environment only.
     pub const fn is_secret(&self) -> bool {
         matches!(self.default, Fallback::RequiredSecret | Fallback::OptionalSecret)
@@ -84,16 +89,23 @@ pub(super) struct Kind<T> {
     pub(super) placeholder: &'static str,
     pub(super) accepts: Accepts,
     parse: fn(&str) -> Option<T>,
+    /// What exactly is wrong with a rejected text, as the end of a sentence, where that can be said. Shows no secret.
+    explain: fn(&str) -> Option<String>,
 }
 
 impl<T> Kind<T> {
     /// A text of this form, which `parse` recognises.
     pub(super) const fn text(placeholder: &'static str, form: &'static str, parse: fn(&str) -> Option<T>) -> Self {
-        Self { placeholder, accepts: Accepts::Form(form), parse }
+        Self { placeholder, accepts: Accepts::Form(form), parse, explain: |_| None }
     }
 
     const fn number(placeholder: &'static str, (min, max): (u64, u64), parse: fn(&str) -> Option<T>) -> Self {
-        Self { placeholder, accepts: Accepts::Numbers(min, max), parse }
+        Self { placeholder, accepts: Accepts::Numbers(min, max), parse, explain: |_| None }
+    }
+
+    const fn explained(mut self, explain: fn(&str) -> Option<String>) -> Self {
+        self.explain = explain;
+        self
     }
 
     /// The value, or the end of a sentence that begins with the text.
@@ -104,7 +116,7 @@ impl<T> Kind<T> {
         }
         .ok_or_else(|| match self.accepts {
             Accepts::Numbers(..) => format!("must be a whole number from {}", self.accepts),
-            Accepts::Form(form) => format!("must be {form}"),
+            Accepts::Form(form) => (self.explain)(text).unwrap_or_else(|| format!("must be {form}")),
         })
     }
 }
@@ -142,7 +154,8 @@ pub(super) const WHOLE_SECONDS: Kind<Duration> =
 pub(super) const POSTGRES_URL: Kind<DatabaseUrl> =
     Kind::text("URL", "a PostgreSQL URL like postgres://user:password@host:5432/database", |t| {
         postgres::is_database_url(t).then(|| DatabaseUrl(Secret::new(t)))
-    });
+    })
+    .explained(postgres::database_url_problem);
 pub(super) const AMQP_URL: Kind<Secret> =
     Kind::text("URL", "a RabbitMQ URL like amqp://user:password@host:5672/%2f", |t| {
         amqp::is_broker_url(t).then(|| Secret::new(t))

@@ -6,13 +6,14 @@
 mod kind;
 mod layers;
 pub mod parse;
+mod raw;
 pub mod setting;
 #[cfg(test)]
 mod tests;
 
-pub use layers::{ConfigError, Layers};
+pub use layers::{ConfigError, Flag, Layers};
 pub(crate) use setting::LogConfig;
 pub use setting::{
-    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, ProcessConfig, RateLimit, RateLimitStore,
-    Setting, TokenConfig, UsersConfig, WalletConfig,
+    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, ProcessConfig, RateLimit,
+    RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
 };

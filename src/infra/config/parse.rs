@@ -30,7 +30,7 @@ pub(super) fn origins(text: &str) -> Option<Vec<String>> {
         // A browser sends it in lower case and without a path; anything else would never match.
         (!host.contains('/') && !address.contains('*') && address == part.to_ascii_lowercase()).then_some(address)
     };
-    parts(text).map(origin).collect()
+    list(text, origin)
 }
 
 const DURATION_MAX: Duration = Duration::from_hours(24);
@@ -57,11 +57,14 @@ pub(super) fn whole_seconds(text: &str) -> Option<Duration> {
 
 /// Networks separated by commas; a bare address is a network of one.
 pub fn networks(text: &str) -> Option<Vec<IpNet>> {
-    parts(text).map(|part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
+    list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok())
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+/// The parts between commas. An empty text is an empty list; commas alone are a mistake that must not pass for one.
+fn list<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let values: Vec<T> = parts.map(parse).collect::<Option<_>>()?;
+    (text.is_empty() || !values.is_empty()).then_some(values)
 }
 
 #[cfg(test)]
@@ -95,6 +98,14 @@ mod tests {
     fn a_bare_address_is_a_network_of_one() {
         let networks = networks("10.0.0.0/8, 192.168.1.7,::1").map(|n| n.iter().map(ToString::to_string).collect());
         assert_eq!(networks, Some(vec!["10.0.0.0/8".to_owned(), "192.168.1.7/32".to_owned(), "::1/128".to_owned()]));
+    }
+
+    #[test]
+    fn commas_alone_are_not_an_empty_list() {
+        assert_eq!((networks(""), origins("")), (Some(Vec::new()), Some(Vec::new())));
+        for commas in [",", " , ", ",,,"] {
+            assert_eq!((networks(commas), origins(commas)), (None, None), "{commas:?}");
+        }
     }
 
     #[test]

@@ -3,15 +3,14 @@
 //! The row is the one place for a setting's name, role, default, bounds and help; flags, file keys, `--help`, the
 //! configuration template and the documentation are generated from it. To add one, add a row and a field of a section.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use slog::Level;
 
+use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
 use crate::infra::telemetry::Spans;
@@ -40,6 +39,7 @@ settings! {
     JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
     INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
+    INTERNAL_JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key for events, accepted for verification only during key rotation";
     REQUIRE_SIGNED_EVENTS: bool = WALLET, Absent, kind::BOOL, "Reject unsigned events; if unset, true in production and false elsewhere (invalid signatures are always rejected)";
     ACCESS_TOKEN_TTL: Duration = USERS, Text("1h"), kind::WHOLE_SECONDS, "Lifetime of an access token";
     RATE_LIMIT_ENABLED: bool = BOTH, Text("true"), kind::BOOL, "Enforce rate limits";
@@ -70,23 +70,11 @@ settings! {
     DB_ACQUIRE_TIMEOUT_MS: Duration = BOTH, Text("2000"), millis(10, 60_000), "Longest wait for a pooled connection";
     DB_STATEMENT_TIMEOUT_MS: Duration = BOTH, Text("3000"), millis(100, 60_000), "statement_timeout set on each session";
     DB_LOCK_TIMEOUT_MS: Duration = BOTH, Text("1000"), millis(10, 60_000), "lock_timeout set on each session";
+    DB_CONNECTION_LIFETIME: Duration = BOTH, Text("10m"), kind::DURATION, "Age at which a pooled connection is replaced";
     SHUTDOWN_GRACE_MS: Duration = BOTH, Text("15000"), millis(100, 600_000), "Longest duration of a graceful shutdown";
     OTLP_URL: String = BOTH, Absent, kind::WEB_URL, "OpenTelemetry collector that receives spans over HTTP, like http://localhost:4318; needs a binary built with the feature otlp";
     LOG_LEVEL: Level = BOTH, Text("info"), kind::LEVELS, "Lowest level that is logged";
     LOG_FORMAT: LogFormat = BOTH, Absent, kind::FORMATS, "Log format; if unset, pretty on a terminal and json elsewhere";
-}
-
-impl Layers {
-    /// Reads the files that exist in `folder`. An unreadable file or an unknown key is reported with all other problems
-    /// when a section is built.
-    pub fn new(
-        role: Role,
-        folder: &Path,
-        environment: impl IntoIterator<Item = (String, String)>,
-        flags: BTreeMap<String, String>,
-    ) -> Self {
-        Self::read(ALL, role, folder, environment, flags)
-    }
 }
 
 /// What logs look like.
@@ -167,6 +155,8 @@ pub struct DatabaseConfig {
     pub statement_timeout: Duration,
     /// Enforced by the server.
     pub lock_timeout: Duration,
+    /// Age at which a pooled connection is replaced, minus a jitter.
+    pub connection_lifetime: Duration,
 }
 
 impl DatabaseConfig {
@@ -189,8 +179,32 @@ impl DatabaseConfig {
             acquire_timeout: l.value(&DB_ACQUIRE_TIMEOUT_MS),
             statement_timeout: l.value(&DB_STATEMENT_TIMEOUT_MS),
             lock_timeout: l.value(&DB_LOCK_TIMEOUT_MS),
+            connection_lifetime: l.value(&DB_CONNECTION_LIFETIME),
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
+        })
+    }
+}
+
+/// What a migration needs: neither keys nor a broker.
+#[derive(Clone, Debug)]
+pub struct MigrationConfig {
+    /// The role whose database is migrated.
+    pub role: Role,
+    pub(crate) log: LogConfig,
+    /// The role's database.
+    pub database: DatabaseConfig,
+}
+
+impl MigrationConfig {
+    /// Builds these sections only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the sections.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(|l| {
+            let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
+            Some(Self { role, log, database: database? })
         })
     }
 }
@@ -225,6 +239,8 @@ pub struct TokenConfig {
     pub previous_access_key: Option<Secret>,
     /// Signs and verifies events between the roles.
     pub internal_key: Secret,
+    /// Verifies events too, during key rotation.
+    pub previous_internal_key: Option<Secret>,
 }
 
 /// Shorter HS256 keys are a warning in development and an error in production.
@@ -254,12 +270,17 @@ impl TokenConfig {
         let access_key = key(&JWT_PRIVATE_KEY);
         let previous_access_key = key(&JWT_PRIVATE_KEY_PREVIOUS);
         let internal_key = key(&INTERNAL_JWT_PRIVATE_KEY);
-        if internal_key.is_some() && (internal_key == access_key || internal_key == previous_access_key) {
-            let why =
-                "must differ from the keys of access tokens: otherwise anyone who has a token key can forge events";
-            l.problem_with(&INTERNAL_JWT_PRIVATE_KEY, why);
+        let previous_internal_key = key(&INTERNAL_JWT_PRIVATE_KEY_PREVIOUS);
+        for (setting, key) in
+            [(&INTERNAL_JWT_PRIVATE_KEY, &internal_key), (&INTERNAL_JWT_PRIVATE_KEY_PREVIOUS, &previous_internal_key)]
+        {
+            if key.is_some() && (*key == access_key || *key == previous_access_key) {
+                let why =
+                    "must differ from the keys of access tokens: otherwise anyone who has a token key can forge events";
+                l.problem_with(setting, why);
+            }
         }
-        Some(Self { access_key: access_key?, previous_access_key, internal_key: internal_key? })
+        Some(Self { access_key: access_key?, previous_access_key, internal_key: internal_key?, previous_internal_key })
     }
 }
 
@@ -301,7 +322,8 @@ pub struct ProcessConfig {
     pub otlp_url: Option<String>,
     /// Longest duration of a graceful shutdown.
     pub shutdown_grace: Duration,
-    /// Unsafe values that are errors in production; logged at startup.
+    /// Unsafe values that are errors in production, and valid ones that probably do not mean what they say; logged at
+    /// startup.
     pub warnings: Vec<String>,
 }
 
@@ -313,6 +335,9 @@ impl ProcessConfig {
         let http = HttpConfig::read(l);
         let database = DatabaseConfig::read(l);
         let amqp = AmqpConfig::read(l);
+        if let Some(doubt) = amqp.as_ref().and_then(|amqp| amqp::doubt(amqp.url.expose())) {
+            warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
+        }
         let tokens = TokenConfig::read(l, env, &mut warnings);
         let otlp_url = l.optional(&OTLP_URL);
         if otlp_url.is_some() && !Spans::AVAILABLE {

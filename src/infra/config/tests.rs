@@ -1,11 +1,12 @@
 //! Layers, rows and sections together.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{ConfigError, Layers};
-use super::setting::{ALL, Accepts, RETRY_TTL_1_MS, UsersConfig, WalletConfig};
+use super::layers::{ConfigError, Flag, Layers};
+use super::setting::{ALL, Accepts, RETRY_TTL_1_MS, Setting, UsersConfig, WalletConfig};
 use crate::kernel::Role;
 
 const VALID: &[(&str, &str)] = &[
@@ -16,13 +17,16 @@ const VALID: &[(&str, &str)] = &[
     ("INTERNAL_JWT_PRIVATE_KEY", "ILIACHALLENGE_INTERNAL"),
 ];
 
+fn variables(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()))
+}
+
 fn layers(role: Role, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Layers {
-    let own = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    };
-    let mut all = own(VALID);
-    all.extend(own(environment));
-    Layers::new(role, Path::new("/nonexistent"), all, own(flags))
+    let mut all: BTreeMap<OsString, OsString> = variables(VALID).collect();
+    all.extend(variables(environment));
+    let flag = |value: &str| Flag { name: "--flag".to_owned(), value: value.into() };
+    let flags = flags.iter().map(|(setting, value)| ((*setting).to_owned(), flag(value))).collect();
+    Layers::new(ALL, role, Path::new("/nonexistent"), all, flags)
 }
 
 /// Every problem of the role's whole configuration.
@@ -80,7 +84,7 @@ fn all_problems_are_reported_at_once_and_no_secret_is_shown() {
 
 #[test]
 fn a_missing_required_setting_is_reported() {
-    let missing = Layers::new(Role::Wallet, Path::new("/nonexistent"), [], BTreeMap::new());
+    let missing = Layers::new(ALL, Role::Wallet, Path::new("/nonexistent"), [], BTreeMap::new());
     let names: Vec<String> =
         problems(WalletConfig::build(missing)).iter().filter_map(|p| p.split(':').next().map(str::to_owned)).collect();
     assert_eq!(names, ["WALLET_DATABASE_URL", "RABBITMQ_URL", "JWT_PRIVATE_KEY", "INTERNAL_JWT_PRIVATE_KEY"]);
@@ -117,20 +121,27 @@ fn a_file_is_read_and_its_unknown_keys_and_secrets_are_refused() {
     std::fs::write(folder.join("base.toml"), "log_level = \"debug\"\nusers_port = 4000\n").expect("base");
     std::fs::write(folder.join("users.toml"), "users_port = 4001\nusers_prot = 1\njwt_private_key = \"x\"\n")
         .expect("role");
-    let environment: Vec<_> = VALID.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let environment: Vec<_> = variables(VALID).collect();
     let reported =
-        problems(UsersConfig::build(Layers::new(Role::Users, &folder, environment.clone(), BTreeMap::new())));
+        problems(UsersConfig::build(Layers::new(ALL, Role::Users, &folder, environment.clone(), BTreeMap::new())));
     assert!(reported.iter().any(|p| p.contains("unknown key `users_prot`")), "{reported:?}");
-    assert!(reported.iter().any(|p| p.contains("`jwt_private_key` is a secret")), "{reported:?}");
+    assert!(
+        reported.iter().any(|p| p.starts_with("jwt_private_key in ") && p.contains(": is a secret")),
+        "{reported:?}"
+    );
     std::fs::write(folder.join("users.toml"), "users_port = 4001\n").expect("role");
-    let users = UsersConfig::build(Layers::new(Role::Users, &folder, environment, BTreeMap::new())).expect("valid");
+    let users =
+        UsersConfig::build(Layers::new(ALL, Role::Users, &folder, environment, BTreeMap::new())).expect("valid");
     assert_eq!((users.process.http.listen.port(), users.process.log.level), (4001, slog::Level::Debug));
     std::fs::remove_dir_all(&folder).expect("tidy");
 }
 
 #[test]
-fn setting_names_are_unique() {
-    assert_eq!(ALL.iter().map(|s| s.env).collect::<HashSet<_>>().len(), ALL.len());
+fn every_setting_has_a_name_of_its_own() {
+    // Including the variables that name files.
+    let files = ALL.iter().filter(|s| s.is_secret()).map(Setting::file_variable);
+    let names: Vec<String> = ALL.iter().map(|s| s.env.to_owned()).chain(files).collect();
+    assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
 }
 
 #[test]

@@ -84,6 +84,17 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE", message)
     }
 
+    /// What was received is not a request. Nothing else is read from its connection.
+    pub fn malformed() -> Self {
+        Self::invalid("request", "is not a valid HTTP/1.1 request")
+    }
+
+    /// Nothing else is read from the connection.
+    pub fn slow_head() -> Self {
+        let message = "The request line and headers were not received within 5 seconds.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message)
+    }
+
     /// A full queue. Nothing was done.
     pub fn overloaded() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "The service is busy. Retry shortly.").retry_after_s(1)
@@ -99,6 +110,11 @@ impl ApiError {
     pub fn dependency_unavailable() -> Self {
         let message = "A dependency is unavailable. Retry shortly.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "DEPENDENCY_UNAVAILABLE", message).retry_after_s(2)
+    }
+
+    /// The outcome of a commit could not be determined; `message` says how to find out.
+    pub fn outcome_unknown(message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
     }
 
     /// 429 with the time to wait, rounded up so that a client that waits for that long is admitted.

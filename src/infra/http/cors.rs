@@ -3,6 +3,16 @@
 use actix_cors::Cors;
 use actix_web::http::{Method, header};
 
+/// Response headers that a page may read.
+pub(super) const EXPOSED: [&str; 7] = [
+    "idempotent-replayed",
+    "retry-after",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "x-request-id",
+    "traceparent",
+    "www-authenticate",
+];
 /// How long a browser may cache a preflight response, in seconds.
 const PREFLIGHT_MAX_AGE_S: usize = 3600;
 
@@ -14,8 +24,7 @@ pub fn cors(origins: &[String]) -> Cors {
         .allowed_methods([Method::GET, Method::HEAD, Method::POST])
         .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .allowed_headers(["idempotency-key", "x-request-id", "traceparent"])
-        .expose_headers(["idempotent-replayed", "retry-after", "ratelimit-limit", "ratelimit-remaining"])
-        .expose_headers(["x-request-id", "traceparent", "www-authenticate"])
+        .expose_headers(EXPOSED)
         .max_age(PREFLIGHT_MAX_AGE_S)
         // Other origins get a normal response, which the browser does not let the page read.
         .block_on_origin_mismatch(false)

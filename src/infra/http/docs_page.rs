@@ -72,9 +72,11 @@ impl DocsPage {
         let html = ObjectBuilder::new().schema_type(Type::String);
         [
             Endpoint::get("/openapi.json", document, "getDocument", "Get this OpenAPI document")
+                .ignores_query()
                 .tag("documentation")
                 .returns_as("application/json", json, "OpenAPI 3.1."),
             Endpoint::get("/docs", page, "getDocsPage", "Interactive API documentation")
+                .ignores_query()
                 .tag("documentation")
                 .returns_as("text/html", html, "An HTML page."),
         ]

@@ -32,6 +32,9 @@ pub(super) struct FieldSchema {
     pub(super) schema: Object,
 }
 
+/// What is wrong with a query parameter that the endpoint does not have.
+pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
+
 /// A JSON object without duplicate fields.
 struct UniqueFields(BTreeMap<String, Value>);
 
@@ -85,7 +88,7 @@ impl Fields {
         let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|_| ApiError::invalid("query", "cannot be decoded"))?;
         let mut fields =
-            Self { values: BTreeMap::new(), problems: Vec::new(), unknown: "unknown parameter", schemas: None };
+            Self { values: BTreeMap::new(), problems: Vec::new(), unknown: UNKNOWN_PARAMETER, schemas: None };
         for (name, value) in pairs.into_inner() {
             if fields.values.insert(name.clone(), Value::String(value)).is_some() {
                 fields.refuse(&printable(&name), "must not be repeated");

@@ -61,6 +61,7 @@ async fn ready(board: web::Data<HealthBoard>) -> HttpResponse {
 
 pub fn live_endpoint<Api: 'static>() -> Endpoint<Api> {
     Endpoint::get("/health/live", live, "isLive", "Liveness probe")
+        .ignores_query()
         .tag("health")
         .returns(StatusCode::OK, "The process is working.", &Live { status: "ok" })
         .returns(
@@ -77,6 +78,7 @@ pub fn ready_endpoint<Api: 'static>(database: &'static str) -> Endpoint<Api> {
     let away = check(database, false, Some("not connected"));
     let unavailable = Ready { status: "unavailable", checks: vec![check("rabbitmq", true, None), away] };
     Endpoint::get("/health/ready", ready, "isReady", "Readiness probe")
+        .ignores_query()
         .tag("health")
         .about("Without the message broker the status is `degraded`, still with 200: registrations, credits and debits work.")
         .returns(StatusCode::OK, "Send requests here.", &degraded)

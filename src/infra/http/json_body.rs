@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, web};
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
@@ -18,11 +19,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT_STOPPING: Duration = Duration::from_secs(1);
 
 /// # Errors
-/// 415 unless the body is JSON, 413 over 16 KiB, 408 after 10 s, 503 when the process shuts down meanwhile, 400 unless it
+/// 415 unless the body is JSON as it is, 413 over 16 KiB, 408 after 10 s, 503 when the process shuts down meanwhile, 400 unless it
 /// is one JSON object without duplicate fields.
 pub(crate) async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<Fields, ApiError> {
     if !is_json(request) {
         return Err(wrong_media_type());
+    }
+    if let Some(coding) = content_coding(request) {
+        return Err(wrong_coding(&coding));
     }
     let announced = request
         .headers()
@@ -71,6 +75,18 @@ pub(super) fn wrong_media_type() -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
 }
 
+/// No body is decoded: a small one could become a large one.
+pub(super) fn wrong_coding(coding: &str) -> ApiError {
+    // Shown only if it is a name: what else was sent is not repeated.
+    let is_name = (1..=32).contains(&coding.len()) && coding.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    let message = if is_name {
+        format!("The content coding {coding} is not supported. Send the body without Content-Encoding.")
+    } else {
+        "This content coding is not supported. Send the body without Content-Encoding.".to_owned()
+    };
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message)
+}
+
 pub(super) fn slow_body() -> ApiError {
     let message = "The request body was not received within 10 seconds.";
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message)
@@ -81,14 +97,26 @@ pub(super) fn too_large() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
 }
 
-/// `application/json`, with no parameter but `charset=utf-8`.
+/// The first coding of the body that changes it.
+fn content_coding(request: &HttpRequest) -> Option<String> {
+    let values = request.headers().get_all(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    let codings = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let mut changing = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+    changing.next().map(|coding| String::from_utf8_lossy(coding).into_owned())
+}
+
+/// `application/json`, with no parameter but UTF-8 as the `charset`, by either of its names.
 fn is_json(request: &HttpRequest) -> bool {
     let Some(value) = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
     let plain = |parameter: &str| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        name.trim().eq_ignore_ascii_case("charset") && value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        let value = value.trim();
+        let quoted = value.strip_prefix('"').map(|rest| rest.strip_suffix('"').unwrap_or_default());
+        let charset = quoted.unwrap_or(value);
+        let is_utf8 = ["utf-8", "utf8"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+        name.trim().eq_ignore_ascii_case("charset") && is_utf8
     };
     essence && parts.all(|parameter| parameter.is_empty() || plain(parameter))
 }

@@ -23,6 +23,11 @@ const REFUSALS: MetricName = MetricName {
     help: "Rejected requests by route pattern and error code, such as RATE_LIMITED, WALLET_PROVISIONING (the gate) or OVERLOADED.",
 };
 
+/// The count of the requests to a route that were rejected with an error code.
+pub(super) fn refusals(metrics: &Metrics, route: &str, code: &str) -> Counter {
+    metrics.counter(REFUSALS, &[("route", route), ("code", code)])
+}
+
 /// Adds the route to an application.
 pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
     app.app_data(web::Data::new(metrics.clone()));
@@ -32,6 +37,7 @@ pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
 /// Served by [`metrics_routes`], on whichever port that is.
 pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
     Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
+        .ignores_query()
         .tag("health")
         .about("Served on `METRICS_PORT` instead of this port if that is set.")
         .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
@@ -78,7 +84,7 @@ impl RequestMetrics {
             return kind.count(took);
         }
         let labels = [("method", method), ("route", route), ("status", status.as_str())];
-        let refusals = code.map(|code| self.metrics.counter(REFUSALS, &[("route", route), ("code", code)]));
+        let refusals = code.map(|code| refusals(&self.metrics, route, code));
         let kind = Kind { method, status, code, duration: self.metrics.histogram(DURATION, &labels), refusals };
         kind.count(took);
         by_route.entry(route.to_owned()).or_default().push(kind);

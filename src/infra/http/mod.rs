@@ -1,8 +1,10 @@
 //! HTTP without the routes of a role: errors, request fields, authentication, rate limits, health, metrics, endpoints with their
 //! OpenAPI document and its page, and the middleware around every request.
 
+mod admit;
 mod api_error;
 mod authenticate;
+mod connection;
 mod cors;
 mod docs_page;
 mod fields;
@@ -12,20 +14,21 @@ mod metrics_page;
 mod observe;
 pub(crate) mod openapi;
 mod rate_limit;
+mod server;
 mod shared_limit;
 mod sweep;
 mod text_limit;
 
 pub(crate) use api_error::{ApiError, Detail};
 pub(crate) use authenticate::{Authenticated, authenticate};
-pub(crate) use cors::cors;
 pub(crate) use docs_page::{DocsPage, OtherRole};
 pub use fields::Fields;
 pub(crate) use health_routes::{live_endpoint, ready_endpoint};
 pub(crate) use json_body::read_json;
 pub(crate) use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
-pub(crate) use observe::{RequestContext, observe};
+pub(crate) use observe::RequestContext;
 pub(crate) use rate_limit::{ByClient, BySubject, CountBy, Limiter};
+pub(crate) use server::{Application, ServerDeps, serve_on};
 pub(crate) use shared_limit::{SharedLimit, SharedSweep};
 pub(crate) use sweep::Sweep;
 pub(crate) use text_limit::TextLimiter;

@@ -1,5 +1,5 @@
-//! The outermost middleware: request id and trace, one log line, security headers, a limit on the request head, error
-//! bodies for what the router rejects, a line end after every body, and a 500 for a panic.
+//! The outermost middleware: request id and trace, one log line, security headers, error bodies for what the router
+//! rejects, a line end after every body, and a 500 for a panic.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -16,6 +16,7 @@ use actix_web::{Error, HttpMessage as _, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
+use crate::infra::http::admit::is_probe;
 use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, SpanName, Spans};
@@ -23,10 +24,6 @@ use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// Longest request head in bytes: method, target, and the headers with their separators. The limit of the server itself is
-/// 16 times as large.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// The id and the trace of a request: the client's, or new ones.
 #[derive(Clone, Debug)]
@@ -70,12 +67,8 @@ pub async fn observe(
         request.head_mut().method = Method::GET;
     }
 
-    let answered = if head_bytes(&request) > HEAD_BYTES_MAX {
-        Ok(Ok(request.error_response(ApiError::head_too_large())))
-    } else {
-        let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-        called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body))
-    };
+    let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let answered = called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body));
     let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
     match answered {
         Ok(Ok(response)) => {
@@ -105,12 +98,6 @@ impl MessageBody for HeadOnly {
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Infallible>>> {
         Poll::Ready(None)
     }
-}
-
-fn head_bytes(request: &ServiceRequest) -> usize {
-    let target = request.head().uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let headers = request.headers().iter().map(|(name, value)| name.as_str().len().saturating_add(value.len() + 4));
-    headers.fold(request.method().as_str().len().saturating_add(target), usize::saturating_add)
 }
 
 /// Gives the router's empty 404 and 405 an error body.
@@ -168,11 +155,6 @@ fn decorate(headers: &mut HeaderMap, context: &RequestContext) {
             headers.insert(HeaderName::from_static(ours), value);
         }
     }
-}
-
-/// Probes and scrapes, which come every few seconds.
-fn is_probe(route: &str) -> bool {
-    route.starts_with("/health") || route == "/metrics"
 }
 
 /// The one log line of a request.

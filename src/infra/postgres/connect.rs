@@ -1,28 +1,33 @@
-//! Connection parameters: session limits, planner settings, TLS, detection of dead peers.
+//! Opens sessions: limits, planner settings, TLS, every server of a URL in turn, detection of dead peers.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_postgres::config::SslMode;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
+use crate::infra::postgres::tls::{self, TlsError, advice, tls_error};
+use crate::infra::postgres::url::{SslMode, Target};
+use crate::infra::system::random_index;
+use crate::kernel::chain;
 
-/// Longest wait for a TCP connection and its handshakes.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limit for one server, from the TCP connection to a session that is ready, unless the URL has another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection is closed when sent data stays unacknowledged for this long.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 /// Idle time before the first keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-
-/// Whether `url` is a PostgreSQL URL with a user and a host. The parser's error is dropped because it may contain the
-/// password.
-pub fn is_database_url(url: &str) -> bool {
-    let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    let parsed = url.parse::<tokio_postgres::Config>();
-    scheme && parsed.is_ok_and(|config| !config.get_hosts().is_empty() && config.get_user().is_some())
-}
+/// Most addresses that one attempt tries.
+const ADDRESSES_MAX: usize = 8;
 
 /// Every statement of a pool finds few rows by an index, so it is planned once, for any values, and without table scans. The
 /// planner's statistics are always outdated on a table that grows by thousands of rows per second: a plan that is cheapest
@@ -30,7 +35,8 @@ pub fn is_database_url(url: &str) -> bool {
 const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
                        -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
-/// The isolation level that the order of our statements relies on (decision D022), whatever the database's default is.
+/// The isolation level that statements outside of a transaction are written for (decision D022), whatever the database's
+/// default is. Transactions name it themselves, because a pooler may drop these options.
 const ISOLATION: &str = r"-c default_transaction_isolation=read\ committed";
 
 /// Limits that the server enforces.
@@ -40,75 +46,279 @@ pub(super) struct SessionLimits {
     pub(super) lock_timeout: Duration,
 }
 
-/// Without `limits`, the session keeps the server's defaults.
-pub(super) fn driver_config(
-    url: &DatabaseUrl,
-    application_name: &str,
-    limits: Option<SessionLimits>,
-) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
-    let mut config: tokio_postgres::Config = url.expose().parse()?;
-    config
-        .application_name(application_name)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .keepalives(true)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .tcp_user_timeout(UNACKNOWLEDGED_MAX);
-    if let Some(limits) = limits {
-        let own = config.get_options().unwrap_or_default().to_owned();
-        config.options(format!(
-            "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
-            limits.statement_timeout.as_millis(),
-            limits.lock_timeout.as_millis(),
-            // Our transactions are never idle for longer than their own statements take.
-            limits.statement_timeout.as_millis(),
-        ));
-    }
-    Ok(config)
+/// Which servers a session may be opened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// One that accepts writes: neither a standby nor a database that is read-only.
+    Writable,
+    /// One that the URL accepts.
+    AsTheUrlSays,
 }
 
 /// Opens the connections of a process.
 #[derive(Clone)]
 pub struct Connector {
     pub(super) config: DatabaseConfig,
-    pub(super) tls: MakeRustlsConnect,
+    pub(super) runtime: Arc<Servers>,
+    pub(super) owner: Arc<Servers>,
+    /// Incremented when the open sessions of all pools are no longer trusted.
+    pub(super) generation: Arc<AtomicU64>,
     pub(super) io: Handle,
 }
 
 impl Connector {
-    /// Loads the system's root certificates once for all pools, unless TLS is disabled in every URL. Connects to nothing yet.
+    /// Reads the certificates that the URLs name. Connects to nothing yet.
     ///
     /// # Errors
-    /// When the cryptography provider does not support TLS.
-    pub fn new(config: &DatabaseConfig, io: Handle) -> Result<Self, rustls::Error> {
-        let plain = [&config.url, &config.migration_url].into_iter().all(disables_tls);
-        let mut roots = rustls::RootCertStore::empty();
-        if !plain {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // Certificates are always verified where TLS is used, also with `sslmode=require`.
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { config: config.clone(), tls: MakeRustlsConnect::new(tls), io })
+    /// When a file of certificates has changed since the configuration was read, or a certificate is to be verified and no
+    /// CA is trusted.
+    pub fn new(config: &DatabaseConfig, io: Handle) -> Result<Self, TlsError> {
+        let runtime = Arc::new(Servers::of(&config.url)?);
+        let owner = Arc::new(Servers::of(&config.migration_url)?);
+        Ok(Self { config: config.clone(), runtime, owner, generation: Arc::default(), io })
     }
 }
 
-fn disables_tls(url: &DatabaseUrl) -> bool {
-    url.expose().parse::<tokio_postgres::Config>().is_ok_and(|config| config.get_ssl_mode() == SslMode::Disable)
+/// The servers of a URL.
+pub(super) struct Servers {
+    target: Target,
+    tls: MakeRustlsConnect,
+    /// The place of the address that accepted the last session. It is tried first, so that a server that hangs costs its
+    /// time limit once and not for every session.
+    accepted: AtomicUsize,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::is_database_url;
+/// One address of a server.
+struct Address {
+    /// As the URL names it, for TLS and for messages.
+    host: String,
+    /// `None` for a Unix socket, whose path is `host`.
+    socket: Option<SocketAddr>,
+    port: u16,
+}
 
-    #[test]
-    fn only_a_postgres_url_with_a_user_and_a_host_is_accepted() {
-        assert!(is_database_url("postgres://u:p@localhost:5432/db"));
-        assert!(is_database_url("postgresql://u@localhost/db?sslmode=disable"));
-        for refused in ["", "mysql://u@h/db", "postgres://", "postgres://u:p@h:port/db", "host=localhost user=u"] {
-            assert!(!is_database_url(refused), "{refused}");
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.socket {
+            Some(socket) if socket.ip().to_string() == self.host => write!(f, "{socket}"),
+            Some(socket) => write!(f, "{} ({socket})", self.host),
+            None => f.write_str(&self.host),
         }
     }
+}
+
+impl Servers {
+    fn of(url: &DatabaseUrl) -> Result<Self, TlsError> {
+        let target = Target::parse(url.expose()).map_err(|problem| TlsError::new(&problem))?;
+        Ok(Self { tls: tls::connector(&target)?, target, accepted: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn user(&self) -> Option<&str> {
+        self.target.driver.get_user()
+    }
+
+    /// Opens a session on the first server that accepts one, within a time limit for each. The connection is driven by
+    /// the current runtime. Without `limits`, the session keeps the server's defaults.
+    pub(super) async fn open(
+        &self,
+        application_name: &str,
+        limits: Option<SessionLimits>,
+        server: Server,
+    ) -> Result<(Client, JoinHandle<()>), OpenError> {
+        let session = self.session(application_name, limits, server);
+        let limit = self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let mut failed = OpenError::default();
+        let addresses = self.addresses(limit, &mut failed).await;
+        let first = self.accepted.load(Ordering::Relaxed).checked_rem(addresses.len()).unwrap_or(0);
+        for (place, address) in addresses.iter().enumerate().cycle().skip(first).take(addresses.len()) {
+            match timeout(limit, self.open_at(address, &session, limit)).await {
+                Ok(Ok(opened)) => {
+                    self.accepted.store(place, Ordering::Relaxed);
+                    return Ok(opened);
+                }
+                Ok(Err(e)) => failed.add(address, &e),
+                Err(_) => failed.attempts.push(format!("{address}: no response within {} ms", limit.as_millis())),
+            }
+        }
+        Err(failed)
+    }
+
+    /// What the session is to be, without the server.
+    fn session(&self, application_name: &str, limits: Option<SessionLimits>, server: Server) -> tokio_postgres::Config {
+        let url = &self.target.driver;
+        let mut session = tokio_postgres::Config::new();
+        session
+            .application_name(url.get_application_name().unwrap_or(application_name))
+            .keepalives(url.get_keepalives())
+            .ssl_negotiation(url.get_ssl_negotiation())
+            .channel_binding(url.get_channel_binding())
+            .target_session_attrs(url.get_target_session_attrs())
+            .tcp_user_timeout(url.get_tcp_user_timeout().copied().unwrap_or(UNACKNOWLEDGED_MAX));
+        let default_idle = tokio_postgres::Config::new().get_keepalives_idle();
+        let idle = url.get_keepalives_idle();
+        session.keepalives_idle(if idle == default_idle { KEEPALIVE_IDLE } else { idle });
+        if let Some(interval) = url.get_keepalives_interval() {
+            session.keepalives_interval(interval);
+        }
+        if let Some(retries) = url.get_keepalives_retries() {
+            session.keepalives_retries(retries);
+        }
+        if let Some(user) = url.get_user() {
+            session.user(user);
+        }
+        if let Some(password) = url.get_password() {
+            session.password(password);
+        }
+        if let Some(database) = url.get_dbname() {
+            session.dbname(database);
+        }
+        if server == Server::Writable {
+            session.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let own = url.get_options().unwrap_or_default();
+        match limits {
+            // The last one counts, so the URL cannot change what correctness rests on.
+            Some(limits) => session.options(format!(
+                "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
+                limits.statement_timeout.as_millis(),
+                limits.lock_timeout.as_millis(),
+                // Our transactions are never idle for longer than their own statements take.
+                limits.statement_timeout.as_millis(),
+            )),
+            None if own.is_empty() => &mut session,
+            None => session.options(own),
+        };
+        session
+    }
+
+    /// Every address of every server of the URL, in the order in which they are tried.
+    async fn addresses(&self, limit: Duration, failed: &mut OpenError) -> Vec<Address> {
+        let url = &self.target.driver;
+        let (hosts, numbers, ports) = (url.get_hosts(), url.get_hostaddrs(), url.get_ports());
+        let mut addresses = Vec::new();
+        for place in 0..hosts.len().max(numbers.len()) {
+            let port = ports.get(place).or_else(|| ports.first()).copied().unwrap_or(5432);
+            match (hosts.get(place), numbers.get(place)) {
+                (Some(Host::Unix(path)), _) => {
+                    addresses.push(Address { host: path.display().to_string(), socket: None, port });
+                }
+                (Some(Host::Tcp(host)), Some(number)) => {
+                    let socket = Some(SocketAddr::new(*number, port));
+                    addresses.push(Address { host: host.clone(), socket, port });
+                }
+                (None, Some(number)) => {
+                    let socket = Some(SocketAddr::new(*number, port));
+                    addresses.push(Address { host: number.to_string(), socket, port });
+                }
+                (Some(Host::Tcp(host)), None) => {
+                    match timeout(limit, tokio::net::lookup_host((host.as_str(), port))).await {
+                        Ok(Ok(found)) => addresses.extend(found.map(|socket| Address {
+                            host: host.clone(),
+                            socket: Some(socket),
+                            port,
+                        })),
+                        Ok(Err(e)) => failed.attempts.push(format!("{host}:{port}: {e}")),
+                        Err(_) => failed.attempts.push(format!("{host}:{port}: the name was not resolved in time")),
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        addresses.truncate(ADDRESSES_MAX);
+        if url.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            for place in (1..addresses.len()).rev() {
+                addresses.swap(place, random_index(place + 1));
+            }
+        }
+        addresses
+    }
+
+    /// With and without TLS, in the order of `sslmode`.
+    async fn open_at(
+        &self,
+        address: &Address,
+        session: &tokio_postgres::Config,
+        limit: Duration,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        use tokio_postgres::config::SslMode::{Disable, Prefer, Require};
+        let (first, second) = match self.target.ssl_mode {
+            // There is no TLS over a Unix socket.
+            _ if address.socket.is_none() => (Disable, None),
+            SslMode::Disable => (Disable, None),
+            SslMode::Allow => (Disable, Some(Require)),
+            SslMode::Prefer => (Prefer, Some(Disable)),
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Require, None),
+        };
+        match (self.open_with(address, session, limit, first).await, second) {
+            (Err(e), Some(second)) if rejects_encryption(&e) => self.open_with(address, session, limit, second).await,
+            (opened, _) => opened,
+        }
+    }
+
+    async fn open_with(
+        &self,
+        address: &Address,
+        session: &tokio_postgres::Config,
+        limit: Duration,
+        mode: tokio_postgres::config::SslMode,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let mut config = session.clone();
+        config.host(&address.host).port(address.port).connect_timeout(limit).ssl_mode(mode);
+        if let Some(socket) = address.socket {
+            config.hostaddr(socket.ip());
+        }
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        Ok((client, tokio::spawn(async move { drop(connection.await) })))
+    }
+}
+
+/// Whether a session may be accepted with TLS where it was rejected without, or the other way round: the handshake failed,
+/// or the server's rules for hosts have no entry for this kind of connection.
+fn rejects_encryption(error: &tokio_postgres::Error) -> bool {
+    tls_error(error).is_some() || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// Why no server accepted a session, by address. Whatever the reasons are, they say nothing about a statement.
+#[derive(Debug, Default)]
+pub struct OpenError {
+    attempts: Vec<String>,
+    read_only: bool,
+}
+
+impl OpenError {
+    fn add(&mut self, address: &Address, error: &tokio_postgres::Error) {
+        self.read_only |= is_read_only(error);
+        let mut reason = format!("{address}: {}", chain(error));
+        if let Some(tls) = tls_error(error) {
+            if !reason.contains(&tls.to_string()) {
+                reason = format!("{reason}: {tls}");
+            }
+            if let Some(advice) = advice(tls) {
+                reason = format!("{reason}; {advice}");
+            }
+        }
+        self.attempts.push(reason);
+    }
+
+    /// Whether a server was reached that accepts no writes.
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempts.as_slice() {
+            [] => f.write_str("no address of a database server was found"),
+            attempts => f.write_str(&attempts.join("; ")),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// How the driver reports a server that it does not want. The system's own errors have a number.
+fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    source.is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied && e.raw_os_error().is_none())
 }

@@ -3,22 +3,41 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool::Runtime;
+use deadpool::managed::{Object, PoolError, TimeoutType};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
+use tokio_postgres::IsolationLevel;
 
 use crate::infra::metrics::{MetricName, Metrics, gauge_value};
-use crate::infra::postgres::connect::{CONNECT_TIMEOUT, Connector, SessionLimits, driver_config};
-use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::connect::{Connector, SessionLimits};
+use crate::infra::postgres::error::{DbError, SessionFate};
 use crate::infra::postgres::gate::Gate;
+use crate::infra::postgres::pool::{Pool, SessionManager};
 
 /// A connection with `prepare_cached` and `transaction`.
 pub type Client = deadpool_postgres::ClientWrapper;
 
 /// The future of a unit of work, which borrows its connection.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, DbError>> + Send + 'c>>;
+
+/// A transaction with `prepare_cached`.
+pub type Transaction<'c> = deadpool_postgres::Transaction<'c>;
+
+/// Begins a transaction at the isolation level that the order of our statements relies on (decision D022). Named here and not
+/// only by an option of the session, which a pooler in front of the server may drop.
+pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// The same, as a transaction that rolls back when it is dropped.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, DbError> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+}
 
 const CONNECTIONS: MetricName =
     MetricName { name: "purse_db_pool_connections", help: "Open connections of a pool, in use or idle." };
@@ -35,6 +54,8 @@ pub struct PoolOptions {
     pub application_name: &'static str,
     /// Connections that are opened as needed.
     pub connections_max: usize,
+    /// Longest time after which a connection is replaced, if that is shorter than for all pools.
+    pub lifetime_max: Option<Duration>,
 }
 
 /// A pool of connections that are driven by the IO runtime.
@@ -47,30 +68,35 @@ pub struct Database {
     gate: Arc<Gate>,
     io: Handle,
     deadline: Duration,
+    generation: Arc<AtomicU64>,
 }
 
 impl Database {
     /// Prepares a pool; connects to nothing yet.
     ///
     /// # Errors
-    /// For a URL that the driver rejects, which a valid configuration rules out.
+    /// For invalid parameters of the pool, which is a bug.
     pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
         let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
-        let driver = driver_config(&config.url, options.application_name, Some(limits))?;
-        // Fast: a closed connection is detected without a round trip; an open one is assumed to work.
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(driver, connector.tls.clone(), manager_config);
+        let lifetime =
+            options.lifetime_max.map_or(config.connection_lifetime, |max| max.min(config.connection_lifetime));
+        let manager = SessionManager {
+            servers: Arc::clone(&connector.runtime),
+            application_name: options.application_name,
+            limits,
+            lifetime,
+            generation: Arc::clone(&connector.generation),
+        };
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
-            .runtime(Runtime::Tokio1) // the timeouts below need it
+            .runtime(Runtime::Tokio1) // the timeout below needs it
             .wait_timeout(Some(config.acquire_timeout)) // default: for ever
-            .create_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
-            .recycle_timeout(Some(CONNECT_TIMEOUT)) // default: for ever
-            .build()
+            .build() // opening has a limit of its own
             .map_err(|e| DbError::NoPool(Box::new(e)))?;
         let deadline = config.statement_timeout + DEADLINE_MARGIN;
-        Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline })
+        let generation = Arc::clone(&connector.generation);
+        Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline, generation })
     }
 
     /// Exports the state of the pool, with `name` as its label.
@@ -90,7 +116,7 @@ impl Database {
     /// Runs `work` on a connection of its own, within a deadline, to completion even if the caller is cancelled.
     ///
     /// # Errors
-    /// [`DbError`]. After `Deadline` or `Panicked` the connection is closed instead of returned to the pool.
+    /// [`DbError`]. After an error that is about the connection, it is closed instead of returned to the pool.
     pub async fn run<T, F>(&self, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
@@ -100,37 +126,48 @@ impl Database {
         let task = self.io.spawn(async move {
             let mut connection = PooledConnection(Some(database.connection().await?));
             let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
-            let result =
-                timeout_at(Instant::now() + database.deadline, work(object)).await.unwrap_or(Err(DbError::Deadline));
-            if !matches!(result, Err(DbError::Deadline)) {
-                connection.release();
+            let work = work(&mut object.client);
+            let result = timeout_at(Instant::now() + database.deadline, work).await.unwrap_or(Err(DbError::Deadline));
+            match result.as_ref().map_or_else(DbError::fate, |_| SessionFate::Keep) {
+                SessionFate::Keep => connection.release(),
+                SessionFate::Close => {}
+                SessionFate::CloseAll => database.distrust_open_sessions(),
             }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
     }
 
+    /// Closes the sessions of all pools of this process that were opened before, instead of using them again: they may
+    /// belong to a server that is no longer the one in use.
+    pub fn distrust_open_sessions(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// An idle connection, or a new one unless the last attempt to open one has just failed.
-    async fn connection(&self) -> Result<Object, DbError> {
+    async fn connection(&self) -> Result<Object<SessionManager>, DbError> {
         if self.pool.status().available == 0 && !self.gate.allows(Instant::now().into_std()) {
             return Err(DbError::Unreachable);
         }
-        let connection = self.pool.get().await;
-        match &connection {
-            Ok(_) => self.gate.opened(),
-            Err(PoolError::Backend(_) | PoolError::Timeout(TimeoutType::Create)) => {
+        match self.pool.get().await {
+            Ok(connection) => {
+                self.gate.opened();
+                Ok(connection)
+            }
+            Err(PoolError::Backend(e)) => {
                 self.gate.failed(Instant::now().into_std());
+                Err(DbError::Open(e))
             }
             // All connections are busy, which says nothing about the database.
-            Err(_) => {}
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(DbError::Busy),
+            Err(_) => Err(DbError::Unreachable),
         }
-        Ok(connection?)
     }
 }
 
 /// A connection that is closed when dropped, unless it is released to the pool: after a panic or a deadline, statements may
 /// still be running on it.
-struct PooledConnection(Option<Object>);
+struct PooledConnection(Option<Object<SessionManager>>);
 
 impl PooledConnection {
     fn release(&mut self) {

@@ -5,14 +5,18 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use crate::infra::postgres::connect::{Connector, driver_config};
+use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::{DbError, class_of};
+use crate::infra::postgres::session::UNLIMITED;
 use crate::kernel::{Classified, FailureClass};
 
 /// Key of the advisory lock around migrations; arbitrary, but it must never change ("purse" in ASCII).
 const LOCK_KEY: i64 = 0x70_75_72_73_65;
 /// Longest wait for the migrations of another process.
 const LOCK_WAIT_MAX: Duration = Duration::from_mins(1);
+/// Longest wait of a script for the lock of a table. Requests queue behind a waiting script, so it waits shortly, and the
+/// caller tries again.
+const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The schema and the privileges of a role's database.
 #[derive(Clone, Copy)]
@@ -21,6 +25,22 @@ pub struct Migrations {
     pub runner: fn() -> refinery::Runner,
     /// Privileges of the runtime user, each a `GRANT … TO` without the user. All others are revoked.
     pub grants: &'static [&'static str],
+    /// Statements that need each privilege that requests need, and change nothing.
+    pub probe: &'static str,
+}
+
+#[cfg(test)]
+impl Migrations {
+    /// The version of the newest script, and a digest of the privileges (FNV-1a). A test of each role pins them together: a
+    /// release that changed the privileges without a script would have them taken back by each older process that starts,
+    /// because that one knows every script of the history.
+    pub fn privileges(&self) -> (Option<i32>, u64) {
+        let newest = (self.runner)().get_migrations().iter().map(refinery::Migration::version).max();
+        let bytes = self.grants.iter().flat_map(|grant| grant.bytes());
+        let digest = bytes
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        (newest, digest)
+    }
 }
 
 /// A script that has just been applied.
@@ -52,6 +72,17 @@ pub enum MigrateError {
         "the runtime user may not bring the database up to date; run `purse migrate` as the owner first, or set the URL of the owner"
     )]
     NotOwner(#[source] Box<refinery::Error>),
+    /// Tables would have no schema to be created in.
+    #[error(
+        "the search_path of {0} names no schema that exists; create one that this user owns, or set its search_path"
+    )]
+    NoSchema(String),
+    /// The tables were found or created by the owner, and the runtime user looks elsewhere.
+    #[error("{0} does not find the tables, which are in schema {1}; run ALTER ROLE … SET search_path for this user")]
+    OtherSchema(String, String),
+    /// The runtime user cannot be given its privileges, or has others than requests need.
+    #[error("the privileges of {0}")]
+    Privileges(String, #[source] DbError),
     /// A script failed, or an applied one has changed since.
     #[error("migration")]
     Script(#[source] Box<refinery::Error>),
@@ -60,17 +91,19 @@ pub enum MigrateError {
 impl Classified for MigrateError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::Database(e) => e.class(),
-            // A lost connection has rolled the script back: the next attempt may succeed.
-            Self::Script(e) if is_unreachable(e.as_ref()) => FailureClass::Unavailable,
-            Self::Script(_) | Self::NotUtf8(_) | Self::NotOwner(_) => FailureClass::Permanent,
+            Self::Database(e) | Self::Privileges(_, e) => match e.class() {
+                // The server rejects a statement because of how it is set up.
+                FailureClass::Bug if matches!(e, DbError::Postgres(_)) => FailureClass::Permanent,
+                class => class,
+            },
+            // A lost connection or a lock has rolled the script back: the next attempt may succeed.
+            Self::Script(e) => driver_errors(e.as_ref())
+                .map(class_of)
+                .find(|class| matches!(class, FailureClass::Unavailable | FailureClass::Transient))
+                .unwrap_or(FailureClass::Permanent),
+            Self::NotUtf8(_) | Self::NotOwner(_) | Self::NoSchema(_) | Self::OtherSchema(..) => FailureClass::Permanent,
         }
     }
-}
-
-/// Whether a source of this error says that the database is unreachable.
-fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
-    driver_errors(error).any(|e| class_of(e) == FailureClass::Unavailable)
 }
 
 /// Whether a source of this error says that the user lacks a privilege.
@@ -95,6 +128,10 @@ impl From<tokio_postgres::Error> for MigrateError {
 pub struct Migrated {
     /// In order.
     pub applied: Vec<Migration>,
+    /// The schema of the tables.
+    pub schema: String,
+    /// Whether a newer version has migrated the database, and privileges were left as they are.
+    pub is_newer: bool,
     /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
 }
@@ -110,21 +147,24 @@ pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Mi
 }
 
 async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
-    // No session limits: a migration may take long. The wait for the lock is limited below.
-    let config = &connector.config;
-    let owner = driver_config(&config.migration_url, "purse migrations", None)?;
-    let runtime: tokio_postgres::Config = config.url.expose().parse()?;
-    let (mut client, connection) = owner.connect(connector.tls.clone()).await?;
-    let connection = tokio::spawn(async move { drop(connection.await) });
-    // A session lock, because refinery opens its own transactions on this connection and does not lock.
-    client.batch_execute(&format!("SET lock_timeout = {}", LOCK_WAIT_MAX.as_millis())).await?;
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+    let (owner, runtime) = (connector.owner.user(), connector.runtime.user().unwrap_or_default());
+    let opened = connector.owner.open("purse migrations", None, Server::Writable).await;
+    let (mut client, connection) = opened.map_err(|e| MigrateError::Database(e.into()))?;
+    client.batch_execute(UNLIMITED).await?;
     let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.try_get(0)?;
     if encoding != "UTF8" {
         return Err(MigrateError::NotUtf8(encoding));
     }
+    // A session lock, because refinery opens its own transactions on this connection and does not lock.
+    set_lock_timeout(&client, LOCK_WAIT_MAX).await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await?;
+    // Half of what requests wait, so that those behind a script get the lock in time when it gives up.
+    set_lock_timeout(&client, TABLE_LOCK_WAIT_MAX.min(connector.config.lock_timeout / 2)).await?;
+    let Some(schema) = schema_in_use(&client).await? else {
+        return Err(MigrateError::NoSchema(owner.unwrap_or_default().to_owned()));
+    };
     let runner = (migrations.runner)().set_abort_missing(false); // during a rollout, an older binary meets the scripts of a newer one
-    let has_owner = runtime.get_user() != owner.get_user();
+    let has_owner = Some(runtime) != owner;
     let applied = if !has_owner && nothing_is_missing(&client, runner.get_migrations()).await {
         // Already migrated by a process with the owner's password, which this process need not have.
         Vec::new()
@@ -135,14 +175,72 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         })?;
         report.applied_migrations().iter().map(Migration::of).collect()
     };
-    if let (Some(user), true) = (runtime.get_user(), has_owner) {
-        grant(&mut client, user, migrations.grants).await?;
+    // Under the lock, so that a newer version either has applied its scripts or grants after this.
+    let is_newer = has_newer_script(&client, runner.get_migrations()).await?;
+    if has_owner && !is_newer {
+        let granted = grant(&mut client, &schema, runtime, migrations.grants).await;
+        granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
     }
     let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = connection.await;
-    Ok(Migrated { applied, not_durable })
+    Ok(Migrated { applied, schema, is_newer, not_durable })
+}
+
+/// Checks that the runtime user finds the tables and may do with them what requests do. Changes nothing.
+///
+/// # Errors
+/// [`MigrateError`].
+pub async fn check_runtime_user(
+    connector: &Connector,
+    migrations: Migrations,
+    migrated: &Migrated,
+) -> Result<(), MigrateError> {
+    let (here, schema) = (connector.clone(), migrated.schema.clone());
+    let task = connector.io.spawn(async move {
+        let user = here.runtime.user().unwrap_or_default().to_owned();
+        let opened = here.runtime.open("purse migrations", None, Server::Writable).await;
+        let (client, _driver) = opened.map_err(|e| MigrateError::Database(e.into()))?;
+        client.batch_execute(UNLIMITED).await?;
+        set_lock_timeout(&client, here.config.lock_timeout).await?;
+        if schema_of_the_tables(&client).await?.as_ref() != Some(&schema) {
+            return Err(MigrateError::OtherSchema(user, schema));
+        }
+        let probed = client.batch_execute(migrations.probe).await;
+        probed.map_err(|e| MigrateError::Privileges(user, e.into()))
+    });
+    task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
+}
+
+async fn set_lock_timeout(client: &Client, limit: Duration) -> Result<(), tokio_postgres::Error> {
+    // Zero would be no limit.
+    client.batch_execute(&format!("SET lock_timeout = {}", limit.as_millis().max(1))).await
+}
+
+/// Where the tables are, or where they would be created. `None` if there is no such place.
+async fn schema_in_use(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    match schema_of_the_tables(client).await? {
+        Some(schema) => Ok(Some(schema)),
+        None => client.query_one("SELECT current_schema()::text", &[]).await?.try_get(0),
+    }
+}
+
+/// The schema in which this user finds the history of migrations.
+async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let found = client.query_opt(
+        "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+         WHERE pg_class.oid = to_regclass('refinery_schema_history')",
+        &[],
+    );
+    found.await?.map(|row| row.try_get("nspname")).transpose()
+}
+
+/// Whether a script has been applied that is newer than all of `scripts`.
+async fn has_newer_script(client: &Client, scripts: &[refinery::Migration]) -> Result<bool, tokio_postgres::Error> {
+    let newest = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
+    let newer = "SELECT EXISTS (SELECT FROM refinery_schema_history WHERE version::bigint > $1)";
+    client.query_one(newer, &[&newest]).await?.try_get(0)
 }
 
 /// Whether each script has been applied unchanged; false if the history does not exist or may not be read.
@@ -167,19 +265,24 @@ async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgre
     Ok(off)
 }
 
-/// Replaces the privileges of `user` with `grants`, in one transaction.
-async fn grant(client: &mut Client, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
-    let user = format!("\"{}\"", user.replace('"', "\"\""));
+/// Replaces the privileges of `user` in `schema` with `grants`, in one transaction.
+async fn grant(client: &mut Client, schema: &str, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
+    let (schema, user) = (quoted(schema), quoted(user));
     let tx = client.transaction().await?;
     tx.batch_execute(&format!(
-        "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {user}; REVOKE CREATE ON SCHEMA public FROM {user}, PUBLIC;
-         GRANT USAGE ON SCHEMA public TO {user};"
+        "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {user}; REVOKE CREATE ON SCHEMA {schema} FROM {user}, PUBLIC;
+         GRANT USAGE ON SCHEMA {schema} TO {user};"
     ))
     .await?;
     for grant in grants {
         tx.batch_execute(&format!("{grant} TO {user}")).await?;
     }
     tx.commit().await
+}
+
+/// As an identifier in a statement.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl DbError {

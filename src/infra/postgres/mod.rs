@@ -4,14 +4,21 @@
 mod connect;
 mod database;
 mod error;
+mod find_out;
 mod gate;
 mod migrate;
+mod pool;
 mod session;
 mod shared_counts;
+mod tls;
+mod url;
 
-pub use connect::{Connector, is_database_url};
-pub use database::{Client, Database, PoolOptions, Work};
+pub use connect::{Connector, OpenError};
+pub use database::{BEGIN, Client, Database, PoolOptions, Transaction, Work, begin};
 pub use error::{DbError, violated_constraint};
-pub use migrate::{MigrateError, Migrated, Migration, Migrations, migrate};
+pub use find_out::find_out;
+pub use migrate::{MigrateError, Migrated, Migration, Migrations, check_runtime_user, migrate};
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
+pub use tls::TlsError;
+pub use url::{database_url_problem, is_database_url};

@@ -1,10 +1,20 @@
 //! A connection outside of the pools, for statements of any duration.
 
+use std::sync::Arc;
+
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
-use crate::infra::postgres::connect::{Connector, driver_config};
+use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
+
+/// Limits of the database or the account are meant for requests, and would cancel a long statement or a wait. Those that
+/// this server does not have are left out. The check interval cancels a statement on the server when this process is killed.
+pub(super) const UNLIMITED: &str =
+    "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '1s' ELSE '0' END, false)
+     FROM pg_settings
+     WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+                    'transaction_timeout', 'client_connection_check_interval')";
 
 /// A connection without the limits of a unit of work: for commands of an operator, never for requests.
 pub struct Session {
@@ -19,19 +29,11 @@ impl Session {
     /// # Errors
     /// [`DbError`].
     pub async fn open(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
-        let driver = driver_config(&connector.config.url, application_name, None)?;
-        let tls = connector.tls.clone();
-        let connected = connector.io.spawn(async move { driver.connect(tls).await });
-        let (client, connection) = connected.await.map_err(|_| DbError::Panicked)??;
-        let driver = connector.io.spawn(async move { drop(connection.await) });
-        // Limits of the database or the user would cancel a long read. The check interval cancels it on the server when this
-        // process is killed.
-        client
-            .batch_execute(
-                "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-                 SET client_connection_check_interval = '1s'",
-            )
-            .await?;
+        let servers = Arc::clone(&connector.runtime);
+        let opened =
+            connector.io.spawn(async move { servers.open(application_name, None, Server::AsTheUrlSays).await });
+        let (client, driver) = opened.await.map_err(|_| DbError::Panicked)??;
+        client.batch_execute(UNLIMITED).await?;
         Ok(Self { client, _driver: driver })
     }
 

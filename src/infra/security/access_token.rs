@@ -161,6 +161,7 @@ mod tests {
             access_key: Secret::new("ILIACHALLENGE"),
             previous_access_key: previous.map(Secret::new),
             internal_key: Secret::new("ILIACHALLENGE_INTERNAL"),
+            previous_internal_key: None,
         }
     }
 

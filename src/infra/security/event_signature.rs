@@ -66,21 +66,23 @@ pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
 /// Signs and verifies events.
 pub struct EventSignatures {
     signing: EncodingKey,
-    verifying: DecodingKey,
+    /// The current key first.
+    verifying: Vec<DecodingKey>,
     validation: Validation,
 }
 
 impl EventSignatures {
-    /// With the internal key.
-    pub fn new(internal_key: &Secret) -> Self {
+    /// Signs with the internal key, and accepts also the previous one during key rotation.
+    pub fn new(internal_key: &Secret, previous: Option<&Secret>) -> Self {
         hs256::install();
-        let key = internal_key.expose().as_bytes();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false; // see the module documentation
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["iss", "aud", "sub"]);
-        Self { signing: EncodingKey::from_secret(key), verifying: DecodingKey::from_secret(key), validation }
+        let keys = std::iter::once(internal_key).chain(previous).map(|key| key.expose().as_bytes());
+        let verifying = keys.map(DecodingKey::from_secret).collect();
+        Self { signing: EncodingKey::from_secret(internal_key.expose().as_bytes()), verifying, validation }
     }
 
     /// Returns the value of the `x-signature` header.
@@ -96,8 +98,8 @@ impl EventSignatures {
     /// # Errors
     /// [`SignatureRefused`].
     pub fn verify(&self, signature: &str, event: &SignedEvent<'_>) -> Result<(), SignatureRefused> {
-        let decoded = jsonwebtoken::decode::<Claims>(signature, &self.verifying, &self.validation)
-            .map_err(|_| SignatureRefused::Invalid)?;
+        let decode = |key| jsonwebtoken::decode::<Claims>(signature, key, &self.validation).ok();
+        let decoded = self.verifying.iter().find_map(decode).ok_or(SignatureRefused::Invalid)?;
         if decoded.header.crit.is_some() {
             return Err(SignatureRefused::Invalid);
         }
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_signature_is_valid_for_its_own_event_only() {
-        let signatures = EventSignatures::new(&Secret::new("internal"));
+        let signatures = EventSignatures::new(&Secret::new("internal"), None);
         let signature = signatures.sign(&EVENT).expect("signed");
         assert_eq!(signatures.verify(&signature, &EVENT), Ok(()));
         for other in [
@@ -127,9 +129,26 @@ mod tests {
 
     #[test]
     fn a_signature_of_another_key_is_rejected() {
-        let signatures = EventSignatures::new(&Secret::new("internal"));
-        let other = EventSignatures::new(&Secret::new("access")).sign(&EVENT).expect("signed");
+        let signatures = EventSignatures::new(&Secret::new("internal"), None);
+        let other = EventSignatures::new(&Secret::new("access"), None).sign(&EVENT).expect("signed");
         assert_eq!(signatures.verify(&other, &EVENT), Err(SignatureRefused::Invalid));
         assert_eq!(signatures.verify("", &EVENT), Err(SignatureRefused::Invalid));
+    }
+    #[test]
+    fn the_previous_key_verifies_and_never_signs() {
+        let [old, new] = ["old", "new"].map(Secret::new);
+        let (before, during, after) = (
+            EventSignatures::new(&old, None),
+            EventSignatures::new(&new, Some(&old)),
+            EventSignatures::new(&new, None),
+        );
+        let (old_signature, new_signature) =
+            (before.sign(&EVENT).expect("signed"), during.sign(&EVENT).expect("signed"));
+        assert_eq!(during.verify(&old_signature, &EVENT), Ok(()));
+        assert_eq!(during.verify(&new_signature, &EVENT), Ok(()));
+        assert_eq!(after.verify(&new_signature, &EVENT), Ok(()));
+        assert_eq!(after.verify(&old_signature, &EVENT), Err(SignatureRefused::Invalid));
+        let other = SignedEvent { subject: "u2", ..EVENT };
+        assert_eq!(during.verify(&old_signature, &other), Err(SignatureRefused::OtherEvent));
     }
 }

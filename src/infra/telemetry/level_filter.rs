@@ -50,14 +50,27 @@ pub(super) fn target<'r>(record: &'r Record<'_>) -> &'r str {
     if record.tag().is_empty() { record.module() } else { record.tag() }
 }
 
+/// Whether `prefix` is `target` or a module around it.
+fn is_within(target: &str, prefix: &str) -> bool {
+    target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether a record with this target comes from our code and not from a library.
+pub(super) fn is_ours(target: &str) -> bool {
+    is_within(target, "purse")
+}
+
+/// The crate that a target belongs to.
+pub(super) fn library(target: &str) -> &str {
+    target.split_once("::").map_or(target, |(library, _)| library)
+}
+
 /// The configured level, limited by the longest matching ceiling. What dependencies report at info ("starting 4
 /// workers") is detail to an operator, so it is logged with `LOG_LEVEL=debug` only.
 fn most_verbose(target: &str, configured: Level) -> Level {
-    let within =
-        |prefix: &str| target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-    let configured = if configured == Level::Info && !within("purse") { Level::Warning } else { configured };
-    let ceiling =
-        CEILINGS.iter().filter(|(prefix, _)| within(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, c)| *c);
+    let configured = if configured == Level::Info && !is_ours(target) { Level::Warning } else { configured };
+    let ceilings = CEILINGS.iter().filter(|(prefix, _)| is_within(target, prefix));
+    let ceiling = ceilings.max_by_key(|(prefix, _)| prefix.len()).map(|(_, ceiling)| *ceiling);
     ceiling.map_or(configured, |ceiling| if ceiling.is_at_least(configured) { ceiling } else { configured })
 }
 

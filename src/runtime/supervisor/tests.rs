@@ -140,7 +140,7 @@ async fn an_unavailable_dependency_uses_no_restart_budget() {
 }
 
 #[actix::test]
-async fn a_permanent_rejection_is_not_retried() {
+async fn a_permanent_rejection_at_the_first_start_is_not_retried() {
     let mut fixture = fixture(0);
     fixture.started(1).await;
     fixture.send(Break::Stop(Some(EndReason::Refused("other arguments".into())))).await;
@@ -149,6 +149,18 @@ async fn a_permanent_rejection_is_not_retried() {
         escalation.expect("in time").expect("escalated"),
         Escalation::Refused { message: "other arguments".into() }
     );
+}
+
+#[actix::test]
+async fn a_permanent_rejection_of_a_restarted_child_does_not_end_the_process() {
+    let mut fixture = fixture(0);
+    fixture.started(1).await;
+    fixture.send(Break::Stop(Some(EndReason::Unavailable("broker".into())))).await;
+    fixture.started(2).await;
+    fixture.send(Break::Stop(Some(EndReason::Refused("other arguments".into())))).await;
+    fixture.started(3).await;
+    assert_eq!(fixture.escalation.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    assert!(fixture.health.read().is_live());
 }
 
 #[actix::test]

@@ -1,7 +1,7 @@
 //! The users role's metrics beside those of its requests.
 
 use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, counter_value, gauge_value};
-use crate::runtime::blocked_gauge;
+use crate::runtime::{blocked_gauge, undeclared_gauge};
 use crate::users::application::relay_outbox::Relayed;
 
 const EVENTS: MetricName = MetricName {
@@ -31,6 +31,7 @@ pub(crate) struct RelayMetrics {
     unanswered: Counter,
     batch: Histogram,
     pub(super) blocked: Gauge,
+    pub(super) undeclared: Gauge,
 }
 
 impl RelayMetrics {
@@ -42,6 +43,7 @@ impl RelayMetrics {
             unanswered: events("unanswered"),
             batch: metrics.histogram(BATCH, &[]),
             blocked: blocked_gauge(metrics, "outbox"),
+            undeclared: undeclared_gauge(metrics, "outbox"),
         }
     }
 

@@ -4,10 +4,14 @@
 //! Receives: wake (an event was stored), tick (the timer), the end of a batch, shutdown.
 //! Sends: nothing; it calls `relay_outbox`.
 //! Mailbox: 16 messages. Further wakes are dropped on purpose, since one wake relays the whole outbox.
-//! Ends: when the broker is unavailable or sends no confirms; it is restarted with a new connection.
+//! Ends: when the broker is unavailable, sends no confirms, or rejects everything on this connection; it is restarted with
+//! a new one.
+//!
+//! After a batch of which nothing was confirmed it pauses, whatever wakes it: each further batch would be read, published
+//! and written back for nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
 use slog::{Logger, debug, error, info, warn};
@@ -17,14 +21,19 @@ use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
-use crate::kernel::{DependencyError, chain, fault};
-use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Shutdown};
+use crate::kernel::{Backoff, DependencyError, chain, fault};
+use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Rejections, Shutdown};
 use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
 use crate::users::application::ports::{Outbox, RelayWake};
 use crate::users::application::relay_outbox::{RelayOutbox, Relayed};
 
 const MAILBOX_MAX: usize = 16;
+/// Pauses after batches of which nothing was confirmed. Short, because what is due waits when the broker takes events
+/// again.
+const PAUSE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
+/// Interval at which a continuing refusal is logged again.
+const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 pub(crate) struct OutboxPollerDeps {
     pub(crate) broker: Broker,
@@ -47,6 +56,11 @@ pub(crate) struct OutboxPollerActor {
     publisher: Option<Arc<OutboxPublisher>>,
     relaying: bool,
     woken_while_relaying: bool,
+    rejections: Rejections,
+    /// Batches in a row of which nothing was confirmed.
+    futile: u32,
+    pausing: bool,
+    refusal_logged_at: Option<Instant>,
     draining: Draining,
 }
 
@@ -58,10 +72,22 @@ pub(crate) struct Wake;
 impl OutboxPollerActor {
     pub(crate) fn new(deps: Arc<OutboxPollerDeps>, lifeline: Lifeline) -> Self {
         let link = BrokerLink::new(lifeline, deps.logger.clone())
-            .with_health(deps.health.clone())
-            .with_gauge(deps.metrics.blocked.clone());
+            .with_health(deps.health.clone(), "outbox")
+            .with_gauge(deps.metrics.blocked.clone())
+            .with_undeclared_gauge(deps.metrics.undeclared.clone());
         let draining = Draining::default();
-        Self { deps, link, publisher: None, relaying: false, woken_while_relaying: false, draining }
+        Self {
+            deps,
+            link,
+            publisher: None,
+            relaying: false,
+            woken_while_relaying: false,
+            rejections: Rejections::default(),
+            futile: 0,
+            pausing: false,
+            refusal_logged_at: None,
+            draining,
+        }
     }
 
     fn connected(&mut self, connected: Result<OutboxPublisher, AmqpError>, ctx: &mut Context<Self>) {
@@ -73,7 +99,7 @@ impl OutboxPollerActor {
                 ctx.run_interval(self.deps.poll_interval, Self::tick);
                 self.relay(ctx);
             }
-            Err(e) => self.link.end(e, ctx),
+            Err(e) => self.link.fail(e, ctx),
         }
     }
 
@@ -90,6 +116,9 @@ impl OutboxPollerActor {
         let Some(publisher) = self.publisher.clone().filter(|_| !self.draining.has_begun()) else { return };
         if self.relaying {
             self.woken_while_relaying = true;
+            return;
+        }
+        if self.pausing {
             return;
         }
         // If it is blocked, the timer tries again.
@@ -117,9 +146,20 @@ impl OutboxPollerActor {
         match ended {
             Ok(relayed) => {
                 self.deps.metrics.count(relayed);
-                log(&self.deps.logger, relayed);
+                if relayed.confirmed > 0 {
+                    self.futile = 0;
+                    self.refusal_logged_at = None;
+                }
+                self.log(relayed);
+                let give_up = self.rejections.after_batch(relayed.confirmed > 0, relayed.rejected > 0);
+                self.link.set_rejecting(self.rejections.any());
                 if relayed.unanswered > 0 && !self.link.is_blocked() {
                     self.link.end(EndReason::Unavailable("broker did not confirm".to_owned()), ctx);
+                } else if give_up {
+                    let why = "events are rejected on this connection".to_owned();
+                    self.link.end_unreported(EndReason::Unavailable(why), ctx);
+                } else if relayed.is_futile() {
+                    self.pause(ctx);
                 } else if relayed.more_likely || self.woken_while_relaying {
                     self.relay(ctx);
                 }
@@ -127,6 +167,38 @@ impl OutboxPollerActor {
             // The timer tries again. Events that were claimed become free when their lease ends.
             Err(e) => warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e)),
         }
+    }
+}
+
+impl OutboxPollerActor {
+    fn log(&mut self, relayed: &Relayed) {
+        let logger = &self.deps.logger;
+        if relayed.confirmed > 0 {
+            debug!(logger, "events published"; "count" => relayed.confirmed);
+        }
+        if let Some(reason) = &relayed.first_refusal {
+            if self.refusal_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
+                self.refusal_logged_at = Some(Instant::now());
+                error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
+            } else {
+                debug!(logger, "events are still refused by the broker"; "count" => relayed.refused, "error" => reason);
+            }
+        }
+        if relayed.unanswered > 0 {
+            warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
+        }
+        if relayed.lost_to_others > 0 {
+            warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
+        }
+    }
+
+    fn pause(&mut self, ctx: &mut Context<Self>) {
+        self.pausing = true;
+        ctx.run_later(PAUSE_BACKOFF.delay(self.futile, random_fraction()), |poller, ctx| {
+            poller.pausing = false;
+            poller.relay(ctx);
+        });
+        self.futile = self.futile.saturating_add(1);
     }
 }
 
@@ -165,21 +237,6 @@ impl Handler<Shutdown> for OutboxPollerActor {
             drained.await;
             closed.await;
         })
-    }
-}
-
-fn log(logger: &Logger, relayed: &Relayed) {
-    if relayed.confirmed > 0 {
-        debug!(logger, "events published"; "count" => relayed.confirmed);
-    }
-    if let Some(reason) = &relayed.first_refusal {
-        error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
-    }
-    if relayed.unanswered > 0 {
-        warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
-    }
-    if relayed.lost_to_others > 0 {
-        warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
     }
 }
 

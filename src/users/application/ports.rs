@@ -61,6 +61,9 @@ pub enum AddUserError {
     /// The store failed; nothing was stored.
     #[error(transparent)]
     Store(#[from] DependencyError),
+    /// The connection was lost during the commit, and the store cannot be reached since.
+    #[error("outcome of the registration is unknown")]
+    OutcomeUnknown(#[source] DependencyError),
 }
 
 /// What a login is checked against.
@@ -86,7 +89,8 @@ pub struct HashRenewal {
 /// Stores users.
 #[async_trait]
 pub trait UserStore: Send + Sync {
-    /// Stores the user and the event in one database transaction.
+    /// Stores the user and the event in one database transaction. If the connection is lost during the commit, this looks
+    /// up whether it succeeded before it returns.
     async fn add(&self, registration: Registration) -> Result<(), AddUserError>;
     /// `None` if the email address has no account.
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError>;
@@ -161,8 +165,10 @@ pub struct ClaimedBatch {
 pub enum PublishOutcome {
     /// Routed and stored: the only outcome after which a row is marked as published.
     Confirmed,
-    /// The broker returned or refused it: it stays pending, and the attempt counts.
+    /// The broker returned it, or it cannot be published at all: it stays pending, and the attempt counts.
     Refused(String),
+    /// The queue rejected it: it stays pending, and the attempt counts. Another connection may be accepted.
+    Rejected,
     /// The broker is unreachable or too slow: it stays pending, and no attempt counts.
     Unanswered,
 }

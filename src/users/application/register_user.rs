@@ -57,9 +57,12 @@ pub enum RegisterError {
     /// The queue of the password hasher is full.
     #[error("too many passwords are being hashed")]
     Overloaded,
-    /// The store failed or timed out.
+    /// The store failed or timed out; nothing was stored.
     #[error("registration could not be stored")]
     Store(#[source] DependencyError),
+    /// The connection was lost during the commit, and the store cannot be reached since: the user may exist or not.
+    #[error("outcome of the registration is unknown")]
+    OutcomeUnknown(#[source] DependencyError),
     /// A bug in the password hasher.
     #[error("password could not be hashed")]
     Hash(#[source] HashError),
@@ -73,7 +76,7 @@ impl Classified for RegisterError {
         match self {
             Self::EmailExists => FailureClass::Refused,
             Self::Overloaded => FailureClass::Transient,
-            Self::Store(e) => e.class(),
+            Self::Store(e) | Self::OutcomeUnknown(e) => e.class(),
             Self::Hash(_) | Self::Token(_) => FailureClass::Bug,
         }
     }
@@ -83,7 +86,7 @@ impl RegisterUser {
     /// Hashes before it checks the email address, so that the time does not reveal whether that has an account.
     ///
     /// # Errors
-    /// [`RegisterError`]. Nothing is stored then, except with `Token`.
+    /// [`RegisterError`]. Nothing is stored then, except with `Token` and perhaps with `OutcomeUnknown`.
     pub async fn execute(&self, new: NewUser, origin: Origin) -> Result<Registered, RegisterError> {
         let password_hash = self.hasher.hash(new.password).await.map_err(|e| match e {
             HashError::Overloaded => RegisterError::Overloaded,
@@ -107,6 +110,7 @@ impl RegisterUser {
         self.users.add(registration).await.map_err(|e| match e {
             AddUserError::EmailExists => RegisterError::EmailExists,
             AddUserError::Store(e) => RegisterError::Store(e),
+            AddUserError::OutcomeUnknown(e) => RegisterError::OutcomeUnknown(e),
         })?;
         self.relay.wake();
         let access_token = self.tokens.issue(user.id, now).map_err(RegisterError::Token)?;

@@ -29,7 +29,10 @@ pub struct Relayed {
     pub claimed: usize,
     /// Confirmed by the broker and marked as published.
     pub confirmed: usize,
+    /// Returned or rejected by the broker, or impossible to publish.
     pub refused: usize,
+    /// The refused ones that their queue rejected.
+    pub rejected: usize,
     /// The reason that the broker gave for the first refused event.
     pub first_refusal: Option<String>,
     /// If there are any, the connection should be replaced.
@@ -38,6 +41,13 @@ pub struct Relayed {
     pub lost_to_others: u64,
     /// The batch was full, so more events are likely to be pending.
     pub more_likely: bool,
+}
+
+impl Relayed {
+    /// Whether there were events and the broker took none of them, so that the next ones would end no better.
+    pub const fn is_futile(&self) -> bool {
+        self.claimed > 0 && self.confirmed == 0
+    }
 }
 
 impl RelayOutbox {
@@ -64,21 +74,31 @@ impl RelayOutbox {
 fn settle(claim: &ClaimedBatch, outcomes: Vec<PublishOutcome>, roll: f64) -> (Settlement, Relayed) {
     let mut settlement = Settlement::default();
     let padded = outcomes.into_iter().chain(std::iter::repeat(PublishOutcome::Unanswered));
+    let mut rejected = 0;
     for (event, outcome) in claim.events.iter().zip(padded) {
-        match outcome {
-            PublishOutcome::Confirmed => settlement.confirmed.push(event.id),
-            PublishOutcome::Unanswered => settlement.unanswered.push(event.id),
-            PublishOutcome::Refused(reason) => settlement.refused.push(RefusedEvent {
-                id: event.id,
-                reason,
-                retry_in: REFUSED_BACKOFF.delay(event.attempts, roll),
-            }),
-        }
+        let reason = match outcome {
+            PublishOutcome::Confirmed => {
+                settlement.confirmed.push(event.id);
+                continue;
+            }
+            PublishOutcome::Unanswered => {
+                settlement.unanswered.push(event.id);
+                continue;
+            }
+            PublishOutcome::Refused(reason) => reason,
+            PublishOutcome::Rejected => {
+                rejected += 1;
+                "rejected by the queue".to_owned()
+            }
+        };
+        let retry_in = REFUSED_BACKOFF.delay(event.attempts, roll);
+        settlement.refused.push(RefusedEvent { id: event.id, reason, retry_in });
     }
     let relayed = Relayed {
         claimed: claim.events.len(),
         confirmed: settlement.confirmed.len(),
         refused: settlement.refused.len(),
+        rejected,
         first_refusal: settlement.refused.first().map(|r| r.reason.clone()),
         unanswered: settlement.unanswered.len(),
         ..Relayed::default()
@@ -177,6 +197,30 @@ mod tests {
             assert!(wait >= last && wait <= Duration::from_secs(10), "{attempts}: {wait:?}");
             last = wait;
         }
+    }
+
+    #[tokio::test]
+    async fn a_rejected_event_is_retried_like_a_refused_one_and_counted_as_rejected() {
+        let outcomes = vec![PublishOutcome::Rejected, PublishOutcome::Refused("no route".to_owned())];
+        let (relayed, settled) = relay(vec![event(1, 0), event(2, 0)], outcomes, 10).await;
+        assert_eq!((relayed.refused, relayed.rejected), (2, 1));
+        assert_eq!(settled.expect("settled").refused[0].reason, "rejected by the queue");
+        assert_eq!(relayed.first_refusal.as_deref(), Some("rejected by the queue"));
+    }
+
+    #[tokio::test]
+    async fn only_a_batch_of_which_nothing_was_confirmed_is_futile() {
+        let refused = || PublishOutcome::Refused(String::new());
+        for (outcomes, futile) in [
+            (vec![refused(), refused()], true),
+            (vec![PublishOutcome::Rejected, PublishOutcome::Unanswered], true),
+            (vec![refused(), PublishOutcome::Confirmed], false),
+        ] {
+            let (relayed, _) = relay(vec![event(1, 0), event(2, 0)], outcomes, 2).await;
+            assert_eq!(relayed.is_futile(), futile, "{relayed:?}");
+        }
+        let (relayed, _) = relay(Vec::new(), Vec::new(), 2).await;
+        assert!(!relayed.is_futile(), "nothing was pending");
     }
 
     #[tokio::test]

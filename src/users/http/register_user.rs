@@ -41,16 +41,18 @@ async fn handle(
 
 fn registration(body: &mut Fields) -> Option<NewUser> {
     let name = |name: ObjectBuilder| {
-        name.description(Some("No control characters; leading and trailing whitespace is removed."))
-            .min_length(Some(1))
-            .max_length(Some(100))
-            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))
+        name.description(Some(
+            "At least one visible character, no control characters; leading and trailing whitespace is removed.",
+        ))
+        .min_length(Some(1))
+        .max_length(Some(100))
+        .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))
     };
     let first_name = body.text("firstName", PersonName::parse, name);
     let last_name = body.text("lastName", PersonName::parse, name);
     let email = body.text("email", EmailAddress::parse, |email| {
         email
-            .description(Some("At most 254 bytes; case-insensitive."))
+            .description(Some("At most 254 bytes; case-insensitive. Unicode is normalized to NFC."))
             .format(Some(format("email")))
             .max_length(Some(254))
     });
@@ -70,10 +72,17 @@ fn email_exists() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "EMAIL_EXISTS", message)
 }
 
+fn outcome_unknown() -> ApiError {
+    ApiError::outcome_unknown(
+        "The user may or may not have been registered. Log in to find out; if that fails with 401, register again.",
+    )
+}
+
 fn api_error(error: RegisterError) -> ApiError {
     match error {
         RegisterError::EmailExists => email_exists(),
         RegisterError::Overloaded => ApiError::overloaded(),
+        unknown @ RegisterError::OutcomeUnknown(_) => outcome_unknown().caused_by(&unknown),
         other @ (RegisterError::Store(_) | RegisterError::Hash(_) | RegisterError::Token(_)) => {
             ApiError::from_failure(&other)
         }
@@ -89,5 +98,5 @@ pub(super) fn endpoint() -> Endpoint<UsersApi> {
         .limited(|api: &UsersApi| &api.register_limit)
         .body("Registration", registration, example, &bad)
         .returns(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
-        .errors([email_exists(), ApiError::dependency_unavailable()])
+        .errors([email_exists(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::kernel::rfc3339;
 use crate::users::application::ports::AccessToken;
 use crate::users::domain::User;
 
@@ -15,7 +16,7 @@ pub(super) struct UserBody {
     id: String,
     first_name: String,
     last_name: String,
-    /// Lower-cased.
+    /// Lower-cased, in Unicode NFC.
     #[schema(format = "email")]
     email: String,
     #[schema(format = "date-time")]
@@ -41,7 +42,7 @@ impl From<&User> for UserBody {
             first_name: user.first_name.as_str().to_owned(),
             last_name: user.last_name.as_str().to_owned(),
             email: user.email.as_str().to_owned(),
-            created_at: user.created_at.to_string(),
+            created_at: rfc3339(user.created_at),
         }
     }
 }

@@ -28,4 +28,20 @@ pub const MIGRATIONS: Migrations = Migrations {
         // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
     ],
+    probe: "-- health.probe
+        INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
+        SELECT id, first_name, last_name, email, password_hash, created_at FROM users WHERE false;
+        UPDATE users SET password_hash = password_hash WHERE false;
+        INSERT INTO outbox (id, type, payload_json, request_id, traceparent)
+        SELECT id, type, payload_json, request_id, traceparent FROM outbox WHERE false;
+        UPDATE outbox SET status = status, attempts = attempts, last_error = last_error, published_at = published_at,
+               next_attempt_at = next_attempt_at, claimed_until = claimed_until, claim_token = claim_token WHERE false",
 };
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn privileges_change_only_together_with_a_script() {
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(4), 0xa63a_6451_cc24_2802));
+    }
+}

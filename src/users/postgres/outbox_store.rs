@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Database, DbError, begin};
 use crate::kernel::{DependencyError, EventId, IdSource, RequestId, TraceParent, fault};
 use crate::users::application::ports::{ClaimedBatch, ClaimedEvent, Outbox, Settlement};
 
@@ -53,15 +53,16 @@ impl Outbox for PgOutbox {
         let token = self.ids.next_id();
         let claimed = self.database.run(move |client| {
             Box::pin(async move {
-                // MATERIALIZED: the rows are locked once, whatever the plan of the join.
+                // MATERIALIZED: the rows are locked once, whatever the plan of the join. The statement's time, because
+                // no index can be searched for clock_timestamp(), which changes from row to row.
                 let claim = client
                     .prepare_cached(
                         "-- users.outbox.claim ($1 token, $2 lease in seconds, $3 most rows)
                          WITH due AS MATERIALIZED (
                              SELECT id FROM outbox
-                             WHERE status = 'pending' AND next_attempt_at <= clock_timestamp()
-                               AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
-                             ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+                             WHERE status = 'pending' AND next_attempt_at <= statement_timestamp()
+                               AND (claimed_until IS NULL OR claimed_until < statement_timestamp())
+                             ORDER BY next_attempt_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
                          )
                          UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp() + make_interval(secs => $2)
                          FROM due WHERE outbox.id = due.id
@@ -84,7 +85,7 @@ impl Outbox for PgOutbox {
         let settled = self.database.run(move |client| {
             Box::pin(async move {
                 let Settlement { confirmed, refused, unanswered } = settlement;
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 let mut changed = 0;
                 if fault::disabled("outbox.lease_token") {
                     tx.execute("UPDATE outbox SET claim_token = $1, claimed_until = clock_timestamp()", &[&token])

@@ -20,13 +20,13 @@ impl PgUserQueries {
     }
 }
 
-/// Checks stored values as strictly as new ones.
+/// Stored values are not checked again: a rule that became stricter must not lock users out of their profile.
 fn read_user(row: &Row) -> Result<User, DbError> {
     Ok(User {
         id: UserId::from_uuid(row.try_get("id")?),
-        first_name: PersonName::parse(row.try_get("first_name")?).map_err(|_| DbError::Corrupt("users.first_name"))?,
-        last_name: PersonName::parse(row.try_get("last_name")?).map_err(|_| DbError::Corrupt("users.last_name"))?,
-        email: EmailAddress::parse(row.try_get("email")?).map_err(|_| DbError::Corrupt("users.email"))?,
+        first_name: PersonName::from_stored(row.try_get("first_name")?),
+        last_name: PersonName::from_stored(row.try_get("last_name")?),
+        email: EmailAddress::from_stored(row.try_get("email")?),
         created_at: row.try_get("created_at")?,
     })
 }

@@ -1,15 +1,22 @@
 //! Writes registrations and reads credentials.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+use tokio_postgres::Error;
 
 use crate::contracts::UserRegistered;
-use crate::infra::postgres::{Database, violated_constraint};
+use crate::infra::postgres::{Client, Database, DbError, begin, find_out, violated_constraint};
 use crate::kernel::{DependencyError, UserId, fault};
 use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
 use crate::users::domain::EmailAddress;
 
 /// The unique constraint on `users.email`.
 const EMAIL_KEY: &str = "users_email_key";
+
+const REGISTER: &str = "users.register";
 
 pub struct PgUserStore {
     database: Database,
@@ -21,69 +28,114 @@ impl PgUserStore {
     }
 }
 
+const INSERT_USER: &str = "-- users.register.user
+     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
+     VALUES ($1, $2, $3, $4, $5, $6)";
+
+/// Waits for a transaction that is about to insert the same user, until its outcome is known.
+const INSERT_USER_AGAIN: &str = "-- users.register.find_out.insert
+     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+
+/// Inserts the user of a registration, and returns how many rows that were.
+async fn insert_user(tx: &Transaction<'_>, statement: &str, registration: &Registration) -> Result<u64, Error> {
+    let Registration { user, password_hash, .. } = registration;
+    let statement = tx.prepare_cached(statement).await?;
+    tx.execute(
+        &statement,
+        &[
+            &user.id.as_uuid(),
+            &user.first_name.as_str(),
+            &user.last_name.as_str(),
+            &user.email.as_str(),
+            &password_hash.expose(),
+            &user.created_at,
+        ],
+    )
+    .await
+}
+
+/// `false` if the address is taken. `commit_sent` is set just before the commit is sent.
+async fn store(client: &mut Client, registration: &Registration, commit_sent: &AtomicBool) -> Result<bool, DbError> {
+    let tx = begin(client).await?;
+    match insert_user(&tx, INSERT_USER, registration).await {
+        Ok(_) => {}
+        // Returning without a commit drops the transaction, which rolls back.
+        Err(e) if violated_constraint(&e) == Some(EMAIL_KEY) => return Ok(false),
+        Err(e) => return Err(e.into()),
+    }
+    fault::point("users.S1");
+    let Registration { event_id, event, origin, .. } = registration;
+    let add_event = tx
+        .prepare_cached(
+            "-- users.register.event
+             INSERT INTO outbox (id, type, payload_json, request_id, traceparent)
+             VALUES ($1, $2, $3::text::json, $4, $5)",
+        )
+        .await?;
+    tx.execute(
+        &add_event,
+        &[
+            &event_id.as_uuid(),
+            &UserRegistered::TYPE,
+            &event.encode(),
+            &origin.request_id.as_str(),
+            &origin.traceparent.as_str(),
+        ],
+    )
+    .await?;
+    fault::point("users.S2");
+    commit_sent.store(true, Ordering::SeqCst);
+    tx.commit().await?;
+    fault::point("users.S4");
+    Ok(true)
+}
+
+impl PgUserStore {
+    /// Whether the registration is stored. An insert of the same user waits for a backend that is still committing it, so
+    /// an insert that finds no conflict proves that the commit failed. It is rolled back.
+    async fn look_up(&self, registration: Arc<Registration>) -> Result<bool, DbError> {
+        let there = self.database.run(move |client| {
+            Box::pin(async move {
+                let tx = begin(client).await?;
+                if insert_user(&tx, INSERT_USER_AGAIN, &registration).await? > 0 {
+                    tx.rollback().await?;
+                    return Ok(false);
+                }
+                let by_id = tx
+                    .prepare_cached(
+                        "-- users.register.find_out
+                         SELECT FROM users WHERE id = $1 FOR UPDATE",
+                    )
+                    .await?;
+                let found = tx.query_opt(&by_id, &[&registration.user.id.as_uuid()]).await?;
+                tx.commit().await?;
+                Ok(found.is_some())
+            })
+        });
+        there.await
+    }
+}
+
 #[async_trait]
 impl UserStore for PgUserStore {
     async fn add(&self, registration: Registration) -> Result<(), AddUserError> {
-        const STEP: &str = "users.register";
-        let stored = self.database.run(move |client| {
-            Box::pin(async move {
-                let Registration { user, password_hash, event_id, event, origin } = registration;
-                let tx = client.transaction().await?;
-                let add_user = tx
-                    .prepare_cached(
-                        "-- users.register.user
-                         INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
-                         VALUES ($1, $2, $3, $4, $5, $6)",
-                    )
-                    .await?;
-                let inserted = tx
-                    .execute(
-                        &add_user,
-                        &[
-                            &user.id.as_uuid(),
-                            &user.first_name.as_str(),
-                            &user.last_name.as_str(),
-                            &user.email.as_str(),
-                            &password_hash.expose(),
-                            &user.created_at,
-                        ],
-                    )
-                    .await;
-                match inserted {
-                    Ok(_) => {}
-                    // Returning without a commit drops the transaction, which rolls back.
-                    Err(e) if violated_constraint(&e) == Some(EMAIL_KEY) => return Ok(false),
-                    Err(e) => return Err(e.into()),
-                }
-                fault::point("users.S1");
-                let add_event = tx
-                    .prepare_cached(
-                        "-- users.register.event
-                         INSERT INTO outbox (id, type, payload_json, request_id, traceparent)
-                         VALUES ($1, $2, $3::text::json, $4, $5)",
-                    )
-                    .await?;
-                tx.execute(
-                    &add_event,
-                    &[
-                        &event_id.as_uuid(),
-                        &UserRegistered::TYPE,
-                        &event.encode(),
-                        &origin.request_id.as_str(),
-                        &origin.traceparent.as_str(),
-                    ],
-                )
-                .await?;
-                fault::point("users.S2");
-                tx.commit().await?;
-                fault::point("users.S4");
-                Ok(true)
-            })
-        });
-        match stored.await {
+        let registration = Arc::new(registration);
+        let commit_sent = Arc::new(AtomicBool::new(false));
+        let (new, sent) = (Arc::clone(&registration), Arc::clone(&commit_sent));
+        let stored = self.database.run(move |client| Box::pin(async move { store(client, &new, &sent).await })).await;
+        match stored {
             Ok(true) => Ok(()),
             Ok(false) => Err(AddUserError::EmailExists),
-            Err(e) => Err(AddUserError::Store(e.at(STEP))),
+            // Nothing is stored before the commit is sent, nor when the server responds to it with an error.
+            Err(e) if e.is_definite() || !commit_sent.load(Ordering::SeqCst) => {
+                Err(AddUserError::Store(e.at(REGISTER)))
+            }
+            Err(e) => match find_out(|| self.look_up(Arc::clone(&registration))).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(AddUserError::Store(e.at(REGISTER))),
+                Err(unreachable) => Err(AddUserError::OutcomeUnknown(unreachable.at(REGISTER))),
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! The wallet role's metrics beside those of its requests.
 
 use crate::infra::metrics::{Counter, Gauge, Histogram, MetricName, Metrics, gauge_value};
-use crate::runtime::blocked_gauge;
+use crate::runtime::{blocked_gauge, undeclared_gauge};
 use crate::wallet::amqp::Route;
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::retry_ladder::TIERS;
@@ -35,6 +35,7 @@ pub(crate) struct ProvisionMetrics {
     retried: Counter,
     tiers: [Counter; TIERS],
     dead_lettered: Counter,
+    pub(super) undeclared: Gauge,
 }
 
 impl ProvisionMetrics {
@@ -46,6 +47,7 @@ impl ProvisionMetrics {
             retried: deliveries("retried"),
             tiers: ["1", "2", "3"].map(|tier| metrics.counter(RETRIES, &[("tier", tier)])),
             dead_lettered: deliveries("dead_lettered"),
+            undeclared: undeclared_gauge(metrics, "provisioning"),
         }
     }
 
@@ -65,13 +67,24 @@ impl ProvisionMetrics {
 
 #[derive(Clone)]
 pub(crate) struct RouterMetrics {
-    pub(super) dead_letters: Gauge,
     pub(super) blocked: Gauge,
 }
 
 impl RouterMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        Self { dead_letters: metrics.gauge(DEAD_LETTERS, &[]), blocked: blocked_gauge(metrics, "retries") }
+        Self { blocked: blocked_gauge(metrics, "retries") }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct TopologyMetrics {
+    pub(super) dead_letters: Gauge,
+    pub(super) undeclared: Gauge,
+}
+
+impl TopologyMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self { dead_letters: metrics.gauge(DEAD_LETTERS, &[]), undeclared: undeclared_gauge(metrics, "topology") }
     }
 }
 

@@ -5,8 +5,10 @@ mod metrics;
 mod provision_batch;
 mod provision_consumer;
 mod retry_router;
+mod topology_keeper;
 
 pub(crate) use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
-pub(crate) use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics};
+pub(crate) use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics, TopologyMetrics};
 pub(crate) use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
 pub(crate) use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};
+pub(crate) use topology_keeper::{TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps};

@@ -2,7 +2,8 @@
 //!
 //! Owns: the consuming connection, the unacknowledged deliveries, at most one batch in flight.
 //! Receives: deliveries, the end of a batch, the end of a routing, shutdown.
-//! Sends: failed deliveries to the retry router; it calls `provision_wallets`.
+//! Sends: failed deliveries to the retry router; to the topology keeper, that the queue may be new; it calls
+//! `provision_wallets`.
 //! Mailbox: control messages; deliveries arrive as a stream, at most as many as the prefetch.
 //! Ends: when the subscription ends for any reason; it is restarted with a new connection.
 //!
@@ -27,13 +28,16 @@ use crate::runtime::{BrokerLink, Draining, EndReason, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
 use crate::wallet::actors::retry_router::RouterHandle;
-use crate::wallet::amqp::{DeliveryCopy, DeliveryReader, ProvisionDelivery, Route, topology};
+use crate::wallet::actors::topology_keeper::TopologyHandle;
+use crate::wallet::amqp::{DeliveryCopy, DeliveryReader, ProvisionDelivery, Route, provision_queue};
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
 /// Name of the connection in the broker's listings.
 const CONNECTION_NAME: &str = "purse wallet: provisioning";
 /// Between pings of an unavailable database, and between tries to route a delivery while the router has no connection.
 const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
+/// Interval at which a delivery that still cannot be routed is logged again.
+const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 /// From this many earlier deliveries on, a message is suspected of crashing the process. One or two happen to any
 /// message that was unacknowledged when a process was stopped.
@@ -47,6 +51,7 @@ pub(crate) struct ProvisionConsumerDeps {
     pub(crate) reader: DeliveryReader,
     pub(crate) provision: Arc<ProvisionWallets>,
     pub(crate) router: RouterHandle,
+    pub(crate) topology: TopologyHandle,
     /// Most unacknowledged deliveries.
     pub(crate) prefetch: u16,
     pub(crate) health: HealthBoard,
@@ -86,7 +91,9 @@ enum SubscribeError {
 
 impl ProvisionConsumerActor {
     pub(crate) fn new(deps: Arc<ProvisionConsumerDeps>, lifeline: Lifeline) -> Self {
-        let link = BrokerLink::new(lifeline, deps.logger.clone()).with_health(deps.health.clone());
+        let link = BrokerLink::new(lifeline, deps.logger.clone())
+            .with_health(deps.health.clone(), "provisioning")
+            .with_undeclared_gauge(deps.metrics.undeclared.clone());
         Self {
             deps,
             link,
@@ -107,8 +114,10 @@ impl ProvisionConsumerActor {
                 self.link.connected(consumer.connection().clone());
                 self.consumer = Some(consumer);
                 ctx.add_stream(deliveries);
+                // If the queue is new, it has no binding.
+                self.deps.topology.declare_now();
             }
-            Err(SubscribeError::Broker(e)) => self.link.end(e, ctx),
+            Err(SubscribeError::Broker(e)) => self.link.fail(e, ctx),
             Err(SubscribeError::Database(e)) => self.link.end_unreported(EndReason::Unavailable(chain(&e)), ctx),
         }
     }
@@ -148,7 +157,7 @@ impl ProvisionConsumerActor {
     fn batch_ended(&mut self, ended: BatchEnd, ctx: &mut Context<Self>) {
         self.batch_in_flight = false;
         if let Some(e) = ended.ack_error {
-            return self.link.end(e, ctx);
+            return self.link.fail(e, ctx);
         }
         for failed in ended.failed {
             self.route(failed, ctx);
@@ -192,8 +201,12 @@ impl ProvisionConsumerActor {
         let (router, metrics) = (self.deps.router.clone(), self.deps.metrics.clone());
         let routing = async move {
             let mut tries = 0;
+            let mut logged_at: Option<Instant> = None;
             while let Err(e) = router.route(copy.clone()).await {
-                warn!(logger, "could not route a failed delivery yet"; "error" => e.to_string());
+                if logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
+                    logged_at = Some(Instant::now());
+                    warn!(logger, "could not route a failed delivery yet"; "error" => e.to_string());
+                }
                 tokio::time::sleep(RETRY_BACKOFF.delay(tries, random_fraction())).await;
                 tries = tries.saturating_add(1);
             }
@@ -212,7 +225,7 @@ impl ProvisionConsumerActor {
             consumer.routings_in_flight = consumer.routings_in_flight.saturating_sub(1);
             match acked {
                 Ok(()) => consumer.finish_if_idle(),
-                Err(e) => consumer.link.end(e, ctx),
+                Err(e) => consumer.link.fail(e, ctx),
             }
         }));
     }
@@ -241,7 +254,7 @@ impl StreamHandler<Result<Incoming, AmqpError>> for ProvisionConsumerActor {
                 self.queue.push(self.deps.reader.open(incoming));
                 self.work(ctx);
             }
-            Err(e) => self.link.end(e, ctx),
+            Err(e) => self.link.fail(e, ctx),
         }
     }
 
@@ -278,7 +291,8 @@ async fn subscribe(deps: Arc<ProvisionConsumerDeps>) -> Result<Subscription, Sub
     deps.provision.wallets.ping().await.map_err(SubscribeError::Database)?;
     let subscribing = async {
         let connection = deps.broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
-        connection.declare(&topology(&deps.reader.ladder)).await?;
+        // Nothing else: where failed deliveries go does not decide whether healthy ones are consumed.
+        connection.declare(&[provision_queue()]).await?;
         Consumer::subscribe(connection, PROVISION_QUEUE, deps.prefetch).await
     };
     let (consumer, deliveries) = subscribing.await.map_err(SubscribeError::Broker)?;

@@ -1,10 +1,11 @@
-//! Moves failed deliveries to the retry ladder or the dead letters, and keeps the broker's topology declared.
+//! Moves failed deliveries to the retry ladder or the dead letters.
 //!
 //! Owns: the publishing connection, the copies to publish, at most one batch in flight.
-//! Receives: a copy to publish, the end of a batch, its timers (connection, topology), shutdown.
-//! Sends: the result of a publish, to its caller.
+//! Receives: a copy to publish, the end of a batch, its timer (the state of the connection), shutdown.
+//! Sends: the result of a publish, to its caller; to the topology keeper, that a queue is missing.
 //! Mailbox: bounded by the prefetch, since each unacknowledged delivery publishes one copy at a time.
-//! Ends: when the broker is unavailable or confirms nothing; the restarted actor connects and declares again.
+//! Ends: when the broker is unavailable, confirms nothing, or rejects everything on this connection; the restarted actor
+//! has a new one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +15,19 @@ use slog::{Logger, info};
 use tokio::sync::oneshot;
 
 use crate::infra::amqp::{AmqpError, Broker};
+use crate::infra::health::HealthBoard;
 use crate::kernel::fault;
-use crate::runtime::{BrokerLink, EndReason, Handle, Lifeline, Shutdown};
+use crate::runtime::{BrokerLink, EndReason, Handle, Lifeline, Rejections, Shutdown};
 use crate::wallet::actors::metrics::RouterMetrics;
+use crate::wallet::actors::topology_keeper::TopologyHandle;
 use crate::wallet::amqp::{DeliveryCopy, RetryPublisher, RouteError};
-use crate::wallet::application::retry_ladder::RetryLadder;
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Deleting an exchange or a binding closes no connection, so only declaring it again restores it: events are
-/// unroutable for at most this long.
-const DECLARE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(crate) struct RetryRouterDeps {
     pub(crate) broker: Broker,
-    pub(crate) ladder: Arc<RetryLadder>,
+    pub(crate) topology: TopologyHandle,
+    pub(crate) health: HealthBoard,
     pub(crate) metrics: RouterMetrics,
     pub(crate) logger: Logger,
 }
@@ -38,6 +38,7 @@ pub(crate) struct RetryRouterActor {
     publisher: Option<Arc<RetryPublisher>>,
     queue: Vec<Publish>,
     publishing: bool,
+    rejections: Rejections,
 }
 
 #[derive(Message)]
@@ -49,8 +50,10 @@ struct Publish {
 
 impl RetryRouterActor {
     pub(crate) fn new(deps: Arc<RetryRouterDeps>, lifeline: Lifeline) -> Self {
-        let link = BrokerLink::new(lifeline, deps.logger.clone()).with_gauge(deps.metrics.blocked.clone());
-        Self { deps, link, publisher: None, queue: Vec::new(), publishing: false }
+        let link = BrokerLink::new(lifeline, deps.logger.clone())
+            .with_health(deps.health.clone(), "retries")
+            .with_gauge(deps.metrics.blocked.clone());
+        Self { deps, link, publisher: None, queue: Vec::new(), publishing: false, rejections: Rejections::default() }
     }
 
     fn connected(&mut self, connected: Result<RetryPublisher, AmqpError>, ctx: &mut Context<Self>) {
@@ -64,27 +67,10 @@ impl RetryRouterActor {
                         router.publish(ctx);
                     }
                 });
-                // Now too, so that the gauge of dead letters has a value at once.
-                self.declare(ctx);
-                ctx.run_interval(DECLARE_INTERVAL, Self::declare);
                 self.publish(ctx);
             }
-            Err(e) => self.link.end(e, ctx),
+            Err(e) => self.link.fail(e, ctx),
         }
-    }
-
-    fn declare(&mut self, ctx: &mut Context<Self>) {
-        let Some(publisher) = self.publisher.clone() else { return };
-        // A refused declaration closes the channel, and a batch in flight would lose its confirms.
-        if self.publishing || self.link.is_blocked() {
-            return;
-        }
-        let deps = Arc::clone(&self.deps);
-        let declared = async move { publisher.declare(&deps.ladder).await };
-        ctx.spawn(declared.into_actor(self).map(|declared, router, ctx| match declared {
-            Ok(dead_letters) => router.deps.metrics.dead_letters.set(dead_letters),
-            Err(e) => router.link.end(e, ctx),
-        }));
     }
 
     /// Publishes all queued copies, unless a batch is in flight or the broker blocks publishing.
@@ -96,26 +82,66 @@ impl RetryRouterActor {
             return;
         }
         self.publishing = true;
+        // Last, because publishing one may close the channel: a copy for a tier must not be in doubt for that.
+        self.queue.sort_by_key(|publish| publish.copy.is_dead_letter());
         let (copies, callers): (Vec<_>, Vec<_>) = self.queue.drain(..).map(|p| (p.copy, p.result)).unzip();
         let batch = self.deps.broker.io().spawn(async move {
             let results = publisher.publish(copies).await;
-            let failure = results.iter().find_map(|result| result.clone().err());
+            let ended = Ended::of(&results);
             for (caller, result) in callers.into_iter().zip(results) {
                 // A caller that is gone has lost its delivery, which the broker redelivers.
                 let _ = caller.send(result);
             }
-            failure
+            ended
         });
         ctx.spawn(batch.into_actor(self).map(|ended, router, ctx| {
             router.publishing = false;
             match ended {
-                Ok(None) => router.publish(ctx),
-                Ok(Some(_)) if router.link.is_blocked() => {}
-                // A new connection redeclares the queues, which also restores a deleted one.
-                Ok(Some(failure)) => router.link.end(EndReason::Unavailable(failure.to_string()), ctx),
+                Ok(ended) => router.batch_ended(ended, ctx),
                 Err(_) => router.link.end(EndReason::Panicked, ctx),
             }
         }));
+    }
+
+    /// Callers keep their deliveries and try again, so only the connection has to be decided about.
+    fn batch_ended(&mut self, ended: Ended, ctx: &mut Context<Self>) {
+        if ended.unroutable > 0 {
+            self.deps.topology.declare_now();
+        }
+        let give_up = self.rejections.after_batch(ended.confirmed > 0, ended.rejected > 0);
+        self.link.set_rejecting(self.rejections.any());
+        if ended.unconfirmed > 0 && !self.link.is_blocked() {
+            self.link.end(EndReason::Unavailable(RouteError::Unconfirmed.to_string()), ctx);
+        } else if give_up {
+            self.link.end_unreported(EndReason::Unavailable(RouteError::Rejected.to_string()), ctx);
+        } else {
+            self.publish(ctx);
+        }
+    }
+}
+
+/// How many copies of a batch ended how.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    confirmed: usize,
+    unroutable: usize,
+    rejected: usize,
+    unconfirmed: usize,
+}
+
+impl Ended {
+    fn of(results: &[Result<(), RouteError>]) -> Self {
+        let mut ended = Self::default();
+        for result in results {
+            let count = match result {
+                Ok(()) => &mut ended.confirmed,
+                Err(RouteError::Unroutable(_)) => &mut ended.unroutable,
+                Err(RouteError::Rejected) => &mut ended.rejected,
+                Err(RouteError::Unconfirmed) => &mut ended.unconfirmed,
+            };
+            *count = count.saturating_add(1);
+        }
+        ended
     }
 }
 
@@ -124,7 +150,7 @@ impl Actor for RetryRouterActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let deps = Arc::clone(&self.deps);
-        let connecting = async move { RetryPublisher::connect(&deps.broker, &deps.ladder).await };
+        let connecting = async move { RetryPublisher::connect(&deps.broker).await };
         ctx.spawn(connecting.into_actor(self).map(|connected, router, ctx| router.connected(connected, ctx)));
     }
 }

@@ -9,7 +9,6 @@ use crate::infra::amqp::{
     AmqpError, Broker, BrokerConnection, ConfirmedPublisher, FrameSize, HeaderValue, Outgoing, PublishResult,
 };
 use crate::wallet::amqp::provision_delivery::ProvisionDelivery;
-use crate::wallet::amqp::topology::topology;
 use crate::wallet::application::retry_ladder::{Attempt, LadderStep, RetryLadder};
 
 /// Name of the connection in the broker's listings.
@@ -74,12 +73,22 @@ impl DeliveryCopy {
     }
 }
 
+impl DeliveryCopy {
+    /// Whether it goes to the dead letters, and not to a retry tier.
+    pub(crate) fn is_dead_letter(&self) -> bool {
+        self.0.exchange == DEAD_LETTER_EXCHANGE
+    }
+}
+
 /// Why a copy is not known to have arrived. The original stays unacknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RouteError {
-    /// The queue is missing or full; declaring it again may help.
-    #[error("broker refused the copy: {0}")]
-    Refused(String),
+    /// Its queue is missing; declaring it again may help.
+    #[error("broker returned the copy: {0}")]
+    Unroutable(String),
+    /// Its queue is full, or lost its leader while this channel published.
+    #[error("queue rejected the copy")]
+    Rejected,
     #[error("broker did not confirm the copy")]
     Unconfirmed,
 }
@@ -90,10 +99,9 @@ pub(crate) struct RetryPublisher {
 }
 
 impl RetryPublisher {
-    /// Connects and declares the topology.
-    pub(crate) async fn connect(broker: &Broker, ladder: &RetryLadder) -> Result<Self, AmqpError> {
+    /// Connects, and needs no queue to exist: copies whose queue is missing are returned.
+    pub(crate) async fn connect(broker: &Broker) -> Result<Self, AmqpError> {
         let connection = broker.connect(CONNECTION_NAME, FrameSize::Small).await?;
-        connection.declare(&topology(ladder)).await?;
         Ok(Self { publisher: ConfirmedPublisher::open(connection).await? })
     }
 
@@ -107,27 +115,28 @@ impl RetryPublisher {
         for batch in batches_of_unique_ids(copies) {
             results.extend(self.publisher.publish(&batch).await.into_iter().map(|result| match result {
                 PublishResult::Confirmed => Ok(()),
-                PublishResult::Unroutable(reason) => Err(RouteError::Refused(reason)),
-                PublishResult::Nacked => Err(RouteError::Refused("rejected by the queue".to_owned())),
+                PublishResult::Unroutable(reason) => Err(RouteError::Unroutable(reason)),
+                PublishResult::Nacked => Err(RouteError::Rejected),
                 PublishResult::Unconfirmed => Err(RouteError::Unconfirmed),
             }));
         }
         results
     }
-
-    /// Declares the topology again, which restores what was deleted, and returns the number of dead letters.
-    pub(crate) async fn declare(&self, ladder: &RetryLadder) -> Result<u32, AmqpError> {
-        self.connection().declare(&topology(ladder)).await?;
-        self.connection().depth(DEAD_LETTER_QUEUE).await
-    }
 }
 
-/// Splits the sequence wherever an id repeats, because the publisher recognises returned messages by their id.
+/// Splits the sequence wherever an id repeats, because the publisher recognises returned messages by their id, and where
+/// the exchange changes, because a missing exchange closes the channel with the confirms of all that was sent before.
 fn batches_of_unique_ids(copies: Vec<DeliveryCopy>) -> Vec<Vec<Outgoing>> {
     let mut batches: Vec<Vec<Outgoing>> = Vec::new();
     for DeliveryCopy(copy) in copies {
         match batches.last_mut() {
-            Some(batch) if batch.iter().all(|earlier| earlier.message_id != copy.message_id) => batch.push(copy),
+            Some(batch)
+                if batch
+                    .iter()
+                    .all(|earlier| earlier.message_id != copy.message_id && earlier.exchange == copy.exchange) =>
+            {
+                batch.push(copy);
+            }
             _ => batches.push(vec![copy]),
         }
     }

@@ -19,12 +19,20 @@ pub struct AwaitWallet {
 }
 
 impl AwaitWallet {
+    /// Whether the user has a wallet. A wallet that was found before is assumed to exist.
+    ///
+    /// # Errors
+    /// [`DependencyError`] of the store.
+    pub async fn is_ready(&self, user: UserId) -> Result<bool, DependencyError> {
+        Ok(self.wallets.created_at(user).await?.is_some())
+    }
+
     /// When the user's wallet was created. Waits for it up to `wait_max`; `None` if it does not exist by then.
     ///
     /// # Errors
     /// [`DependencyError`] of the store.
     pub async fn execute(&self, user: UserId, wait_max: Duration) -> Result<Option<Timestamp>, DependencyError> {
-        if let Some(created_at) = self.wallets.created_at(user).await? {
+        if let Some(created_at) = self.wallets.look_up(user).await? {
             return Ok(Some(created_at));
         }
         if wait_max.is_zero() {
@@ -34,7 +42,7 @@ impl AwaitWallet {
         // Listening begins before the store is asked again, so that no wallet is missed in between.
         let mut listener = self.announcements.listen();
         loop {
-            if let Some(created_at) = self.wallets.created_at(user).await? {
+            if let Some(created_at) = self.wallets.look_up(user).await? {
                 return Ok(Some(created_at));
             }
             let now = Instant::now();
@@ -74,6 +82,10 @@ mod tests {
         }
 
         async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
+            self.look_up(user).await
+        }
+
+        async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             Ok(self.0.lock().expect("wallets").contains(&user).then_some(Timestamp::UNIX_EPOCH))
         }

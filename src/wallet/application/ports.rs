@@ -12,8 +12,10 @@ pub trait WalletStore: Send + Sync {
     async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError>;
     /// Fails if [`provision`](Self::provision) cannot succeed at the moment, whatever the users.
     async fn ping(&self) -> Result<(), DependencyError>;
-    /// `None` if the user has no wallet.
+    /// `None` if the user has no wallet. A wallet that was found before is not looked up again.
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
+    /// The same, always from the store: a wallet that was found before is gone if the store was restored from a backup.
+    async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
 }
 
 /// The result of a post.

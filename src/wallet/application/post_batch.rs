@@ -1,5 +1,6 @@
 //! Write a batch of posts; one that makes it fail must fail alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::kernel::{Classified, DependencyError, FailureClass};
@@ -47,9 +48,21 @@ impl PostBatch {
 
     async fn one_by_one(&self, drafts: &[Draft], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(drafts.len()), failures: vec![first] };
+        // The lock may become free between two drafts of a user. The later one must not be written first.
+        let mut held = HashSet::new();
         for draft in drafts {
+            if held.contains(&draft.user_id) {
+                batch.results.push(DraftResult::Held);
+                continue;
+            }
             match self.journal.commit(std::slice::from_ref(draft), lock_wait).await {
-                Ok(outcomes) => batch.results.extend(read(outcomes, lock_wait)),
+                Ok(outcomes) => {
+                    let results = read(outcomes, lock_wait);
+                    if results.contains(&DraftResult::Held) {
+                        held.insert(draft.user_id);
+                    }
+                    batch.results.extend(results);
+                }
                 Err(e) => {
                     batch.results.push(DraftResult::Answer(Err(answer(&e))));
                     batch.failures.push(e);
@@ -98,6 +111,10 @@ mod tests {
     use crate::kernel::{EntryId, Timestamp, UserId};
     use crate::wallet::domain::{AmountMinor, Direction, EntryRefused, LedgerHead};
     use async_trait::async_trait;
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::sync::Mutex;
     use uuid::Uuid;
 
     /// A journal that fails for whole batches, for drafts of one amount, or during the commit.
@@ -203,5 +220,69 @@ mod tests {
     async fn an_outcome_that_cannot_be_looked_up_is_unknown() {
         let unknown = FailingJournal { whole: None, cents: None, unknown: true };
         assert_eq!(results(unknown, &[5], LockWait::Wait).await.0, ["outcome of the post is unknown"]);
+    }
+
+    fn draft_of(number: u128, user: u128) -> Draft {
+        Draft {
+            id: EntryId::from_uuid(Uuid::from_u128(number)),
+            user_id: UserId::from_uuid(Uuid::from_u128(user)),
+            ..draft(4)
+        }
+    }
+
+    /// A journal that fails for every batch of several drafts. Each wallet is locked by another process for a number of
+    /// attempts, then free.
+    struct BusyJournal(Mutex<HashMap<UserId, u32>>);
+
+    #[async_trait]
+    impl Journal for BusyJournal {
+        async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
+            let [draft] = drafts else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
+            let mut locked = self.0.lock().expect("locks");
+            if let Some(attempts) = locked.get_mut(&draft.user_id).filter(|attempts| **attempts > 0) {
+                *attempts -= 1;
+                if lock_wait == LockWait::SkipLocked {
+                    return Ok(vec![DraftOutcome::NotLocked]);
+                }
+            }
+            Ok(vec![DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry"))])
+        }
+    }
+
+    /// Which of the users' drafts are held after a batch that was tried one by one.
+    fn held(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
+        let drafts: Vec<_> = (1..).zip(users).map(|(number, user)| draft_of(number, *user)).collect();
+        let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
+        let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
+        let batch = PostBatch { journal }.execute(&drafts, lock_wait).now_or_never().expect("the journal never waits");
+        batch.results.into_iter().map(|result| result == DraftResult::Held).collect()
+    }
+
+    #[test]
+    fn once_a_post_is_held_the_later_posts_of_its_user_are_held_too() {
+        let (a, b) = (1, 2);
+        assert_eq!(
+            held(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
+            [true, false, true, false, true],
+            "the lock is free again at the second post of a"
+        );
+        assert_eq!(held(&[a, b, a], &[(a, 1)], LockWait::Wait), [false; 3], "a batch that waits holds nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn no_post_overtakes_an_earlier_one_of_its_user(
+            users in proptest::collection::vec(0_u128..4, 2..40),
+            locked in proptest::collection::vec((0_u128..4, 0_u32..5), 0..4),
+        ) {
+            let held = held(&users, &locked, LockWait::SkipLocked);
+            for user in 0..4 {
+                let of_user: Vec<bool> =
+                    users.iter().zip(&held).filter(|(owner, _)| **owner == user).map(|(_, held)| *held).collect();
+                prop_assert!(of_user.is_sorted(), "user {}: {:?}", user, of_user);
+                let is_locked = locked.iter().rev().any(|(owner, attempts)| *owner == user && *attempts > 0);
+                prop_assert!(is_locked || !of_user.contains(&true), "user {} is held without a lock", user);
+            }
+        }
     }
 }

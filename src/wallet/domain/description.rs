@@ -29,6 +29,11 @@ impl Description {
         Ok(Self(text.to_owned()))
     }
 
+    /// A description that was accepted when it was stored. The rules may have become stricter since.
+    pub const fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// Exactly as sent.
     pub fn as_str(&self) -> &str {
         &self.0

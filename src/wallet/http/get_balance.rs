@@ -9,8 +9,9 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::domain::Balance;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::time;
 
 /// The only currency of this service.
@@ -33,6 +34,7 @@ async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
+    gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let BalanceQuery { at } = Fields::query(request.query_string())?.read(balance_query)?;
     let balance = match at {
@@ -40,6 +42,9 @@ async fn handle(
         Some(at) => queries.balance_at(wallet.user_id, at),
     };
     let balance = balance.await.map_err(|e| ApiError::from_failure(&e))?;
+    if balance == Balance::ZERO {
+        gate.confirm(wallet).await?;
+    }
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
 }
 
@@ -55,10 +60,10 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
-    Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
+    let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .bearer()
         .query(balance_query, "at=yesterday")
-        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY })
-        .errors([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY });
+    gated(endpoint)
 }

@@ -9,7 +9,7 @@ use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::wire::EntryBody;
 
 /// # Errors
@@ -18,10 +18,15 @@ async fn handle(
     wallet: ReadyWallet,
     id: web::Path<String>,
     queries: web::Data<dyn WalletQueries>,
+    gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id.parse().map_err(|_| not_found())?;
     let entry = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    Ok(HttpResponse::Ok().json(EntryBody::from(&entry.ok_or_else(not_found)?)))
+    let Some(entry) = entry else {
+        gate.confirm(wallet).await?;
+        return Err(not_found());
+    };
+    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
 }
 
 fn not_found() -> ApiError {
@@ -30,10 +35,11 @@ fn not_found() -> ApiError {
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
-    Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
+    let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
         .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
-        .errors([not_found(), provisioning(), ApiError::dependency_unavailable()])
+        .errors([not_found()]);
+    gated(endpoint)
 }

@@ -11,7 +11,7 @@ use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of};
 
@@ -36,9 +36,13 @@ async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     queries: web::Data<dyn WalletQueries>,
+    gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let query = Fields::query(request.query_string())?.read(history)?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
+    if page.entries.is_empty() {
+        gate.confirm(wallet).await?;
+    }
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
         next_cursor: page.next.map(HistoryCursor::encode),
@@ -87,11 +91,11 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
-    Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
+    let endpoint = Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
         .about("New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.")
         .bearer()
         .query(history, "limit=0")
-        .returns(StatusCode::OK, "A page of transactions.", &page)
-        .errors([provisioning(), ApiError::dependency_unavailable()])
+        .returns(StatusCode::OK, "A page of transactions.", &page);
+    gated(endpoint)
 }

@@ -1,13 +1,15 @@
 //! The HTTP API of the wallet role.
 
+mod gate;
 mod get_balance;
 mod get_entry;
 mod list_entries;
 mod post_entry;
-mod ready_wallet;
 mod time;
 mod wallet_status;
 mod wire;
+
+pub use gate::Gate;
 
 use std::sync::Arc;
 
@@ -18,7 +20,6 @@ use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, s
 use crate::infra::http::{BySubject, DocsPage, Limiter, live_endpoint, metrics_endpoint, ready_endpoint};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::kernel::Role;
-use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 
@@ -38,8 +39,7 @@ const ABOUT: About = About {
 pub struct WalletApi {
     pub ledger: Arc<dyn Ledger>,
     pub queries: Arc<dyn WalletQueries>,
-    /// Also the gate.
-    pub await_wallet: Arc<AwaitWallet>,
+    pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
     pub post_limit: Limiter<BySubject>,
     pub health: HealthBoard,
@@ -64,7 +64,7 @@ impl WalletApi {
     pub fn routes(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::from(Arc::clone(&self.ledger)))
             .app_data(web::Data::from(Arc::clone(&self.queries)))
-            .app_data(web::Data::from(Arc::clone(&self.await_wallet)))
+            .app_data(web::Data::from(Arc::clone(&self.gate)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::new(self.health.clone()))
             .configure(|app| serve(self, endpoints(), app))

@@ -14,7 +14,7 @@ use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::{ReadyWallet, provisioning};
+use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
 use crate::wallet::http::wire::{EntryBody, direction_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -29,6 +29,7 @@ async fn handle(
     request: HttpRequest,
     payload: web::Payload,
     ledger: web::Data<dyn Ledger>,
+    gate: web::Data<Gate>,
     direction: Option<Direction>,
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(&request, payload).await?;
@@ -37,11 +38,17 @@ async fn handle(
     // Chosen before anything is written, so that an unknown outcome can be looked up by it.
     let id = EntryId::from_uuid(System.next_id());
     let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
-    match ledger.post(draft).await.map_err(|e| api_error(&e))? {
-        Posted::New(entry) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
-        Posted::Replayed(entry) => Ok(HttpResponse::Ok()
+    match ledger.post(draft).await {
+        Ok(Posted::New(entry)) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
+        Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
             .json(EntryBody::from(&entry))),
+        Err(PostError::NoWallet) => {
+            // Although the gate has let the user pass: it has to learn that the wallet is gone.
+            gate.confirm(wallet).await?;
+            Err(provisioning())
+        }
+        Err(e) => Err(api_error(&e)),
     }
 }
 
@@ -100,7 +107,7 @@ fn refused(error: EntryRefused) -> ApiError {
 
 fn outcome_unknown() -> ApiError {
     let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
+    ApiError::outcome_unknown(message)
 }
 
 fn api_error(error: &PostError) -> ApiError {
@@ -133,8 +140,9 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
     };
     let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
-    let handler = move |wallet, request, payload, ledger| handle(wallet, request, payload, ledger, direction);
-    Endpoint::post(path, handler, id, summary)
+    let handler =
+        move |wallet, request, payload, ledger, gate| handle(wallet, request, payload, ledger, gate, direction);
+    let endpoint = Endpoint::post(path, handler, id, summary)
         .tag("transactions")
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
@@ -148,5 +156,6 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
             [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
                 .map(refused),
         )
-        .errors([provisioning(), ApiError::dependency_unavailable(), outcome_unknown()])
+        .errors([outcome_unknown()]);
+    gated(endpoint)
 }

@@ -9,9 +9,11 @@ use uuid::Uuid;
 use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
 use crate::infra::http::OtherRole;
+use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::TokenSigner;
 use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
 use crate::wallet::application::announcements::WalletAnnouncements;
+use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{PostError, Posted, WalletStore};
 use crate::wallet::domain::{Balance, Draft, Entry, EntryRefused};
@@ -63,7 +65,10 @@ impl WalletStore for ReadyWallets {
     async fn ping(&self) -> Result<(), DependencyError> {
         Ok(())
     }
-    async fn created_at(&self, _: UserId) -> Result<Option<Timestamp>, DependencyError> {
+    async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
+        self.look_up(user).await
+    }
+    async fn look_up(&self, _: UserId) -> Result<Option<Timestamp>, DependencyError> {
         Ok(Some(Timestamp::UNIX_EPOCH))
     }
 }
@@ -71,7 +76,12 @@ impl WalletStore for ReadyWallets {
 /// Status and body of the response to a request with a valid token.
 async fn respond(error: PostError, class: FailureClass, request: TestRequest) -> (u16, serde_json::Value) {
     let secret = || Secret::new("a key of more than thirty-two bytes");
-    let tokens = TokenConfig { access_key: secret(), previous_access_key: None, internal_key: secret() };
+    let tokens = TokenConfig {
+        access_key: secret(),
+        previous_access_key: None,
+        internal_key: secret(),
+        previous_internal_key: None,
+    };
     let signer = TokenSigner::new(&tokens, std::time::Duration::from_mins(1));
     let token = signer.sign(UserId::from_uuid(Uuid::from_u128(7)), Timestamp::now()).expect("a token");
     let limit = RateLimit { max: std::num::NonZeroU32::MIN, window: std::time::Duration::from_secs(1) };
@@ -79,10 +89,10 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
-        await_wallet: Arc::new(AwaitWallet {
-            wallets: Arc::new(ReadyWallets),
-            announcements: WalletAnnouncements::default(),
-        }),
+        gate: Arc::new(Gate::new(
+            AwaitWallet { wallets: Arc::new(ReadyWallets), announcements: WalletAnnouncements::default() },
+            &Metrics::try_new().expect("metrics"),
+        )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
         post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
         health: HealthBoard::default(),

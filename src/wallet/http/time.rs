@@ -2,7 +2,7 @@
 
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat};
 
-use crate::kernel::Timestamp;
+use crate::kernel::{Timestamp, has_leap_second};
 
 const EXPECTED: &str = "must be an RFC 3339 time like 2026-01-31T12:00:00Z";
 
@@ -11,7 +11,8 @@ const EARLIEST_S: i64 = -62_135_596_800;
 /// Longer than any time that is accepted.
 const BYTES_MAX: usize = 40;
 
-/// An RFC 3339 time, with an offset or `Z`, of the years 1 to 9999.
+/// An RFC 3339 time, with an offset or `Z`, of the years 1 to 9999. Leap seconds (`:60`) are refused: the databases have
+/// none, and the parser reads them as `:59`, so that a later time would be read as an earlier one.
 ///
 /// # Source
 /// RFC 3339 §5.6.
@@ -45,7 +46,9 @@ fn has_the_form(text: &str) -> bool {
         Some(_) => return false,
         None => rest,
     };
-    fits(seconds, "0000-00-00T00:00:00") && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
+    fits(seconds, "0000-00-00T00:00:00")
+        && !has_leap_second(seconds)
+        && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
 }
 
 /// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "for ever".
@@ -84,6 +87,9 @@ mod tests {
             "2026-01-31T12:00:00Z[UTC]",
             "+002026-01-31T12:00:00Z",
             "2026-01-31T12:00:0é",
+            "2026-01-31T12:00:60Z",
+            "2016-12-31T23:59:60.5Z",
+            "9999-12-31T23:59:60Z",
             "9999-12-32T00:00:00Z",
             "0000-12-31T00:00:00Z",
         ] {

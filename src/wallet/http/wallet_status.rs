@@ -11,9 +11,9 @@ use utoipa::openapi::Type;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated, Fields};
-use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::kernel::rfc3339;
 use crate::wallet::http::WalletApi;
-use crate::wallet::http::ready_wallet::provisioning;
+use crate::wallet::http::gate::{Gate, provisioning};
 
 const WAIT_MAX_S: u64 = 30;
 
@@ -34,22 +34,21 @@ struct Body {
 async fn handle(
     bearer: Authenticated,
     request: HttpRequest,
-    await_wallet: web::Data<AwaitWallet>,
+    gate: web::Data<Gate>,
     health: web::Data<HealthBoard>,
 ) -> Result<HttpResponse, ApiError> {
     let wait = Fields::query(request.query_string()).and_then(|query| query.read(wait));
     let wait_max = *wait.as_ref().unwrap_or(&Duration::ZERO);
     let mut state = health.watch();
-    let found = tokio::select! {
+    let created_at = tokio::select! {
         biased;
-        found = await_wallet.execute(bearer.user_id(), wait_max) => found.map_err(|e| ApiError::from_failure(&e))?,
+        created_at = gate.created_at(bearer.user_id(), wait_max) => created_at?,
         // During shutdown no request waits here: a retry reaches another process.
-        _ = state.wait_for(|health| health.stopping) => None,
+        _ = state.wait_for(|health| health.stopping) => return Err(provisioning()),
     };
-    let created_at = found.ok_or_else(provisioning)?;
     // The gate comes before an invalid parameter.
     wait?;
-    Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: created_at.to_string() }))
+    Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: rfc3339(created_at) }))
 }
 
 fn wait(query: &mut Fields) -> Option<Duration> {

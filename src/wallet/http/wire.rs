@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::kernel::rfc3339;
 use crate::wallet::domain::{Description, Direction, Entry};
 
 pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
@@ -53,7 +54,7 @@ impl From<&Entry> for EntryBody {
             amount_minor: entry.amount.cents(),
             balance_after_minor: entry.balance_after.cents(),
             description: entry.description.as_ref().map(Description::as_str).map(str::to_owned),
-            created_at: entry.created_at.to_string(),
+            created_at: rfc3339(entry.created_at),
         }
     }
 }

@@ -7,25 +7,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::join;
-use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use crate::infra::postgres::{Client, Database, DbError};
+use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
 use crate::kernel::{EntryId, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
 use crate::wallet::domain::{Decision, Draft, Entry, IdempotencyKey, LedgerHead, WalletState, decide_batch};
 use crate::wallet::postgres::rows;
-
-/// How long the outcome of an interrupted commit is looked up before it is reported as unknown, and the pause between
-/// two attempts.
-const LOOK_UP_MAX: Duration = Duration::from_secs(2);
-const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
 
 const STEP: &str = "wallet.ledger.post";
 
@@ -44,19 +37,19 @@ impl PgJournal {
 
     /// Whether a commit succeeded whose response was lost.
     async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
-        let posted = outcomes.iter().zip(drafts).find_map(|(outcome, draft)| match outcome {
+        let ids = || outcomes.iter().zip(drafts);
+        let posted = ids().find_map(|(outcome, draft)| match outcome {
             DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
             _ => None,
         });
-        // Nothing was to be written, so it does not matter.
-        let Some((user, id)) = posted else { return Ok(true) };
-        let give_up = Instant::now() + LOOK_UP_MAX;
-        loop {
-            match self.look_up(user, id).await {
-                Err(_) if Instant::now() < give_up => tokio::time::sleep(LOOK_UP_PAUSE).await,
-                known => return known,
-            }
-        }
+        // A replay writes nothing, but its entry may exist on this server alone: the commit would have waited for a standby.
+        let replayed = ids().find_map(|(outcome, draft)| match outcome {
+            DraftOutcome::Replayed(entry) => Some((draft.user_id, entry.id)),
+            _ => None,
+        });
+        // Without entries, it does not matter.
+        let Some((user, id)) = posted.or(replayed) else { return Ok(true) };
+        find_out(|| self.look_up(user, id)).await
     }
 
     /// Looks for one entry of the batch on another connection, under the lock of the wallet. A backend that is still
@@ -64,7 +57,7 @@ impl PgJournal {
     async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
         let there = self.database.run(move |client| {
             Box::pin(async move {
-                let tx = client.transaction().await?;
+                let tx = begin(client).await?;
                 tx.query(
                     "-- wallet.ledger.find_out.lock
                      SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
@@ -78,7 +71,8 @@ impl PgJournal {
                         &[&user.as_uuid(), &id.as_uuid()],
                     )
                     .await?;
-                tx.rollback().await?;
+                // Not a rollback: the commit waits for a synchronous standby, as the commit in doubt should have.
+                tx.commit().await?;
                 Ok(found.is_some())
             })
         });
@@ -215,7 +209,7 @@ async fn read_locked(
     // The driver sends each statement when it is first polled, so they reach the server in this order.
     let (begun, locked, heads, used) = join!(
         biased;
-        client.batch_execute("BEGIN"),
+        client.batch_execute(BEGIN),
         client.query(&statements.lock, &parameters),
         client.query(&statements.heads, &parameters),
         used,
@@ -250,7 +244,7 @@ fn states(
         wallets.insert(UserId::from_uuid(user), WalletState::new(head));
     }
     for row in used_keys {
-        let key = IdempotencyKey::parse(row.try_get("key")?).map_err(|_| DbError::Corrupt("idempotency_key"))?;
+        let key = IdempotencyKey::from_stored(row.try_get("key")?);
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.used_keys.insert(key, rows::entry(row)?);
         }

@@ -29,4 +29,19 @@ pub const MIGRATIONS: Migrations = Migrations {
         // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
     ],
+    probe: "-- health.probe
+        INSERT INTO wallets (user_id, id) SELECT user_id, id FROM wallets WHERE false;
+        SELECT user_id FROM wallets WHERE false FOR UPDATE;
+        INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description, idempotency_key,
+                                  created_at)
+        SELECT user_id, seq, id, type, amount_minor, balance_after_minor, description, idempotency_key, created_at
+        FROM transactions WHERE false",
 };
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn privileges_change_only_together_with_a_script() {
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(5), 0x004d_a4ba_07a7_cb5b));
+    }
+}

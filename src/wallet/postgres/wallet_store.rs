@@ -11,7 +11,8 @@ use crate::infra::postgres::Database;
 use crate::kernel::{DependencyError, IdSource, Timestamp, UserId, fault};
 use crate::wallet::application::ports::WalletStore;
 
-/// Size of the cache. It cannot become stale: wallets are never deleted, and a missing one is always looked up.
+/// Size of the cache. Wallets are never deleted, and a missing one is always looked up. Only a restore from a backup makes
+/// it stale; callers notice an empty ledger and look up the wallet.
 const CACHED_MAX: u64 = 50_000;
 /// Initial capacity of the cache.
 const CACHED_EXPECTED: usize = 1_000;
@@ -85,6 +86,10 @@ impl WalletStore for PgWalletStore {
         if let Some(created_at) = self.cached.get(&user) {
             return Ok(Some(created_at));
         }
+        self.look_up(user).await
+    }
+
+    async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
         let found = self.lookups.run(move |client| {
             Box::pin(async move {
                 let by_user = client
@@ -98,8 +103,11 @@ impl WalletStore for PgWalletStore {
             })
         });
         let found: Option<Timestamp> = found.await.map_err(|e| e.at("wallet.created_at"))?;
-        if let Some(created_at) = found {
-            self.cached.insert(user, created_at);
+        match found {
+            Some(created_at) => self.cached.insert(user, created_at),
+            None => {
+                self.cached.remove(&user);
+            }
         }
         Ok(found)
     }

@@ -107,20 +107,31 @@ impl History {
 
     /// Registers a new user.
     pub async fn register(&self, client: &Client) -> Registration {
-        let email = Client::fresh_email();
+        self.register_as(client, Client::fresh_email()).await
+    }
+
+    /// Registers an address. A success replaces the record of an earlier attempt that was rejected.
+    pub async fn register_as(&self, client: &Client, email: String) -> Registration {
         let response = client.try_register(&email).await;
         let user = response.as_ref().and_then(Client::registered_user);
         let outcome = match (&user, &response) {
             (Some(user), _) => Outcome::Done(user.id.clone()),
-            (None, Some(response)) if response.status.is_client_error() || response.code() == "OVERLOADED" => {
+            (None, Some(response))
+                if response.status.is_client_error()
+                    || matches!(response.code(), "OVERLOADED" | "DEPENDENCY_UNAVAILABLE") =>
+            {
                 Outcome::NotDone(response.code().to_owned())
             }
-            // If the database fails during a registration, it may have been written.
+            // A panic after the commit is an internal error too.
             (None, _) => Outcome::Unknown,
         };
         let registration = Registration { email, outcome, user };
         let mut recorded = self.0.lock().expect("history");
         recorded.note_success(&registration.outcome);
+        if registration.user.is_some() {
+            let is_superseded = |earlier: &Registration| earlier.email == registration.email && earlier.user.is_none();
+            recorded.registrations.retain(|earlier| !is_superseded(earlier));
+        }
         recorded.registrations.push(registration.clone());
         registration
     }

@@ -65,6 +65,10 @@ const EITHER: &[(&str, &str)] = &[
     ("P5 no deadlock", "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0"),
 ];
 
+/// Wallet processes that run now: each has one connection for its probe.
+const WALLET_PROCESSES: &str = "SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'purse wallet: probe'";
+
 /// Waits until nothing is in flight, and returns how long that took.
 async fn wait_until_quiet(world: &World, within: Duration) -> Duration {
     let began = Instant::now();
@@ -75,12 +79,16 @@ async fn wait_until_quiet(world: &World, within: Duration) -> Duration {
         let is_ours = |name: &str| name.starts_with("wallet.provision") && name != DEAD;
         let waiting: u64 = queues.iter().filter(|(name, _)| is_ours(name)).map(|(_, messages)| messages).sum();
         let (users, owners) = users_and_wallet_owners(world).await;
-        if pending == "0" && waiting == 0 && users.is_subset(&owners) {
+        // B3: a consumer without a process takes messages and acks none.
+        let consumers = world.broker.consumers("wallet.provision").await.unwrap_or_default();
+        let processes: u32 = world.sql(Role::Wallet, WALLET_PROCESSES).await.parse().expect("a count");
+        if pending == "0" && waiting == 0 && consumers <= processes && users.is_subset(&owners) {
             return began.elapsed();
         }
         assert!(
             began.elapsed() < within,
-            "not quiet within {within:?}: {pending} events pending, queues {queues:?}, {} users without a wallet",
+            "not quiet within {within:?}: {pending} events pending, queues {queues:?}, {consumers} consumers of \
+             {processes} processes, {} users without a wallet",
             users.difference(&owners).count()
         );
         tokio::time::sleep(Duration::from_millis(50)).await;

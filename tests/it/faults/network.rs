@@ -153,8 +153,8 @@ async fn fp_10_connection_resets_leak_nothing_and_lose_nothing() {
         })
         .await;
     }
-    eventually(PATIENCE, "the broker has three connections", || async {
-        (world.broker.connections().await == 3).then_some(())
+    eventually(PATIENCE, "the broker has four connections", || async {
+        (world.broker.connections().await == 4).then_some(())
     })
     .await;
 }

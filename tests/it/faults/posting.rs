@@ -143,6 +143,42 @@ async fn fm_05_a_commit_that_cannot_be_looked_up_is_resolved_by_its_key() {
 }
 
 #[tokio::test]
+async fn fm_05_a_post_that_no_standby_has_yet_is_reported_as_unknown() {
+    let world = World::new().await;
+    let quick = [("DB_STATEMENT_TIMEOUT_MS", "500")];
+    let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &quick));
+    let (client, history) = (Client::new(&users.url(), &wallet.url()), History::default());
+    let user = client.ready_user().await;
+    // Commits of this database wait for a standby that does not exist.
+    world.wait_for_standby(Role::Wallet).await;
+    eventually(PATIENCE, "the wallet role has connected again", || async {
+        (client.get(&user, "/v1/balance").await.status == 200).then_some(())
+    })
+    .await;
+    for attempt in ["the post", "its replay"] {
+        // The server ends the session that waits for the standby, which makes its commit visible, as a restart would.
+        let ended = end_waiting_commit(&world);
+        let (outcome, ()) = tokio::join!(history.post(&client, &user, "credit", 5, "k"), ended);
+        assert_eq!(outcome, Outcome::Unknown, "{attempt}");
+    }
+    assert_eq!(entries(&world).await, "1", "it exists on the primary");
+    world.wait_for_no_standby(Role::Wallet).await;
+    assert!(matches!(history.post_until_known(&client, &user, "credit", 5, "k").await, Outcome::Done(_)));
+    assert_invariants(&world, &history, &client).await;
+    assert_eq!(entries(&world).await, "1");
+}
+
+/// Ends the first session whose commit waits for a standby.
+async fn end_waiting_commit(world: &World) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event = 'SyncRep'";
+    eventually(PATIENCE, "a commit waits for the standby", || async {
+        (!world.sql(Role::Wallet, end).await.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn fm_07_a_client_that_disconnects_mid_post_leaves_no_lock_and_no_poisoned_connection() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;

@@ -12,6 +12,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// The whole statement, as it is sent. `BEGIN` may name READ COMMITTED.
+const COMMIT: &[u8] = b"COMMIT\0";
+
 /// How one direction of every connection behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
@@ -139,7 +142,7 @@ impl Network {
     /// The fault for these bytes, if they contain a `COMMIT` that one is due for.
     fn take_commit_fault(&self, bytes: &[u8]) -> CommitFault {
         let mut taken = CommitFault::None;
-        if self.conditions.borrow().commit != taken && bytes.windows(6).any(|word| word == b"COMMIT") {
+        if self.conditions.borrow().commit != taken && bytes.windows(COMMIT.len()).any(|part| part == COMMIT) {
             self.conditions.send_modify(|conditions| taken = std::mem::take(&mut conditions.commit));
             self.commits_intercepted.fetch_add(usize::from(taken != CommitFault::None), Ordering::SeqCst);
         }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::history::{History, Outcome};
 use super::invariants::{assert_invariants, assert_invariants_with_poison};
-use super::proxy::{CommitFault, Proxy};
+use super::proxy::{CommitFault, Flow, Proxy};
 use super::{FAST_LADDER, start_with_failpoints};
 use crate::support::{Client, PASSWORD, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
 
@@ -53,16 +53,106 @@ async fn fr_03_a_commit_without_a_response_is_all_or_nothing() {
         eventually(PATIENCE, "the commit is under way", || async { (proxy.commits_intercepted() == 1).then_some(()) })
             .await;
         users.kill().await;
-        assert_eq!(pending.await.expect("task").outcome, Outcome::Unknown);
+        let outcome = pending.await.expect("task").outcome;
+        // A lost request breaks the connection at once. The look-up may have finished before the kill.
+        let looked_up = outcome == Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()) && !committed;
+        assert!(looked_up || outcome == Outcome::Unknown, "{commit:?}: {outcome:?}");
         let users = world.start(Role::Users).await;
         let client = Client::new(&users.url(), &wallet.url());
-        let email = &history.registrations()[0].email;
-        let again = client.register(email).await;
-        assert_eq!(again.status.as_u16(), if committed { 409 } else { 201 }, "{commit:?}");
-        assert_eq!(client.log_in(email, PASSWORD).await.status, 200, "{commit:?}");
+        let email = history.registrations()[0].email.clone();
+        if committed {
+            assert_eq!(client.register(&email).await.code(), "EMAIL_EXISTS");
+        } else {
+            assert!(matches!(history.register_as(&client, email.clone()).await.outcome, Outcome::Done(_)));
+        }
+        assert_eq!(client.log_in(&email, PASSWORD).await.status, 200, "{commit:?}");
         assert_invariants(&world, &history, &client).await;
         assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM wallets").await, "1");
     }
+}
+
+/// A users role, connected to its database through a proxy, with the other role and a client.
+async fn start_proxied_users(world: &World, changed: &[(&str, &str)]) -> (Proxy, RoleProcess, RoleProcess, Client) {
+    let proxy = Proxy::start(world.addresses.postgres_port).await;
+    let url = proxy.url(&world.databases.users.runtime_url);
+    let changed = [changed, &[("USERS_DATABASE_URL", url.as_str())]].concat();
+    let (users, wallet) = tokio::join!(world.start_with(Role::Users, &changed), world.start(Role::Wallet));
+    let client = Client::new(&users.url(), &wallet.url());
+    (proxy, users, wallet, client)
+}
+
+async fn rows(world: &World) -> String {
+    world.sql(Role::Users, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM outbox)").await
+}
+
+#[tokio::test]
+async fn fr_03_a_registration_in_doubt_is_looked_up_and_reported_correctly() {
+    let (world, history) = (World::new().await, History::default());
+    let (proxy, _users, _wallet, client) = start_proxied_users(&world, &[("DB_STATEMENT_TIMEOUT_MS", "1000")]).await;
+    // Executed, but the response was lost or withheld: the user exists.
+    for (done, commit) in [(1, CommitFault::ResponseLost), (2, CommitFault::ResponseWithheld)] {
+        proxy.fail_next_commit(commit);
+        let registration = history.register(&client).await;
+        assert!(matches!(registration.outcome, Outcome::Done(_)), "{commit:?}: {registration:?}");
+        assert_eq!((proxy.commits_intercepted(), rows(&world).await), (done, format!("{done}|{done}")));
+    }
+    // Never arrived: the user does not exist, and the address is free.
+    proxy.fail_next_commit(CommitFault::RequestLost);
+    let lost = history.register(&client).await;
+    assert_eq!((lost.outcome, rows(&world).await), (Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()), "2|2".into()));
+    assert_eq!(proxy.commits_intercepted(), 3);
+    assert!(matches!(history.register_as(&client, lost.email).await.outcome, Outcome::Done(_)));
+    assert_invariants(&world, &history, &client).await;
+}
+
+#[tokio::test]
+async fn fr_03_a_registration_that_cannot_be_looked_up_is_reported_as_unknown() {
+    let quick = [("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_ACQUIRE_TIMEOUT_MS", "200")];
+    for (commit, exists) in [(CommitFault::ResponseWithheld, true), (CommitFault::RequestLost, false)] {
+        let (world, history) = (World::new().await, History::default());
+        let (proxy, _users, _wallet, client) = start_proxied_users(&world, &quick).await;
+        proxy.fail_next_commit(commit);
+        let email = Client::fresh_email();
+        let (registrant, address) = (client.clone(), email.clone());
+        let pending = tokio::spawn(async move { registrant.register(&address).await });
+        eventually(PATIENCE, "the commit is under way", || async { (proxy.commits_intercepted() == 1).then_some(()) })
+            .await;
+        // From here on the database is unreachable, so the outcome cannot be looked up.
+        proxy.both(Flow::SILENT);
+        let response = pending.await.expect("task");
+        assert_eq!((response.status.as_u16(), response.code()), (503, "OUTCOME_UNKNOWN"), "{commit:?}");
+        assert_eq!(response.header("retry-after"), "2");
+        proxy.both(Flow::default());
+        // Logging in or registering again tells.
+        let again = eventually(PATIENCE, "the database is reachable", || async {
+            let again = client.register(&email).await;
+            (again.status != 503).then_some(again)
+        });
+        assert_eq!(again.await.status.as_u16(), if exists { 409 } else { 201 }, "{commit:?}");
+        assert_eq!(client.log_in(&email, PASSWORD).await.status, 200, "{commit:?}");
+        assert_invariants(&world, &history, &client).await;
+        assert_eq!(rows(&world).await, "1|1", "{commit:?}");
+    }
+}
+
+#[tokio::test]
+async fn fr_03_a_registration_that_no_standby_has_yet_is_reported_as_unknown() {
+    let (world, history) = (World::new().await, History::default());
+    let wallet = world.start(Role::Wallet).await;
+    let users = world.start_with(Role::Users, &[("DB_STATEMENT_TIMEOUT_MS", "500")]).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    // Commits of this database wait for a standby that does not exist. Other databases of the server do not wait.
+    world.wait_for_standby(Role::Users).await;
+    let email = Client::fresh_email();
+    let response = client.register(&email).await;
+    assert_eq!((response.status.as_u16(), response.code()), (503, "OUTCOME_UNKNOWN"));
+    world.wait_for_no_standby(Role::Users).await;
+    eventually(PATIENCE, "the registration is visible", || async {
+        (client.log_in(&email, PASSWORD).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(client.register(&email).await.code(), "EMAIL_EXISTS");
+    assert_invariants(&world, &history, &client).await;
 }
 
 #[tokio::test]

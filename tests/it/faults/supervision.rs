@@ -49,6 +49,7 @@ async fn every_actor_of_the_wallet_role_is_restarted_wherever_it_panics() {
     let world = World::new().await;
     let points = "provision_consumer=1*panic;provision_consumer.delivery=1*panic;wallet.S10=1*panic;\
                   retry_router=1*panic;retry_router.publish=1*panic;amqp.written=1*panic;\
+                  topology_keeper=1*panic;topology_keeper.pass=1*panic;\
                   ledger_writer=1*panic;ledger_writer.post=1*panic;ledger_writer.batch=1*panic";
     let (wallet, _users, client) = start_with_failpoints(&world, Role::Wallet, points, FAST_LADDER).await;
     let user = client.user().await;
@@ -66,7 +67,8 @@ async fn every_actor_of_the_wallet_role_is_restarted_wherever_it_panics() {
         response.status.is_success().then_some(response)
     });
     assert_eq!(credit.await.body["balanceAfterMinor"], 5);
-    for (actor, times) in [("provision_consumer", 3), ("retry_router", 3), ("ledger_writer", 3)] {
+    for (actor, times) in [("provision_consumer", 3), ("retry_router", 3), ("topology_keeper", 2), ("ledger_writer", 3)]
+    {
         assert_eq!(restarts(&wallet, actor), times, "{actor}\n{}", wallet.output());
     }
     assert!(is_live(&wallet).await);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -44,11 +44,25 @@ impl Broker {
         assert!(response.status().is_success(), "{url}: {}", response.status());
     }
 
+    async fn delete(&self, path: &str) {
+        let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
+        let request = reqwest::Client::new()
+            .delete(&url)
+            .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password));
+        let response = request.send().await.expect("management API");
+        assert!(response.status().is_success(), "{url}: {}", response.status());
+    }
+
     /// Further publishes are rejected.
     pub async fn limit_length(&self, queue: &str, messages_max: u32) {
         let definition = json!({"max-length": messages_max, "overflow": "reject-publish"});
         let policy = json!({"pattern": format!("^{queue}$"), "definition": definition, "apply-to": "queues"});
         self.put(&format!("policies/{}/limit", self.virtual_host), &policy).await;
+    }
+
+    /// Removes the limit again.
+    pub async fn unlimit_length(&self) {
+        self.delete(&format!("policies/{}/limit", self.virtual_host)).await;
     }
 
     pub fn virtual_host(&self) -> &str {
@@ -88,6 +102,14 @@ impl Broker {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
         Some(declared.message_count())
+    }
+
+    /// Subscriptions to `queue`, as the broker counts them now.
+    pub async fn consumers(&self, queue: &str) -> Option<u32> {
+        let (_connection, channel) = self.channel().await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.ok()?;
+        Some(declared.consumer_count())
     }
 
     pub async fn wait_until_unconsumed(&self, queue: &str) {
@@ -235,6 +257,33 @@ impl Broker {
         let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
         let bound = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, nothing);
         bound.await.expect("bound");
+    }
+
+    /// Deletes the queue and declares it again as a classic queue with arguments that no role declares.
+    pub async fn recreate_with_other_arguments(&self, queue: &str) {
+        let (_connection, channel) = self.channel().await;
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1_000));
+        let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments);
+        declared.await.expect("declared");
+    }
+
+    /// Declares a durable exchange of a type that no role declares.
+    pub async fn declare_fanout(&self, exchange: &str) {
+        let (_connection, channel) = self.channel().await;
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            channel.exchange_declare(exchange.into(), lapin::ExchangeKind::Fanout, options, FieldTable::default());
+        declared.await.expect("declared");
+    }
+
+    /// Creates an account that may read and write everything in this virtual host, and declare what `configure` matches.
+    pub async fn account(&self, user: &str, password: &str, configure: &str) {
+        let permissions =
+            json!({"user": user, "vhost": self.virtual_host, "configure": configure, "write": ".*", "read": ".*"});
+        let users = json!([{"name": user, "password": password, "tags": ""}]);
+        self.import_definitions(&json!({"users": users, "permissions": [permissions]})).await;
     }
 
     /// Declares a durable classic queue, before a role declares it.

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
@@ -46,24 +46,50 @@ pub async fn purse(arguments: &[&str], settings: &BTreeMap<String, String>) -> C
     CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// Both ends of a new terminal: ours, and the one for the command.
+fn terminal() -> (File, File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&ours).expect("granted");
+    unlockpt(&ours).expect("unlocked");
+    let name = ptsname(&ours, Vec::new()).expect("its name");
+    let theirs = File::options().read(true).write(true).open(std::ffi::OsStr::from_bytes(name.as_bytes()));
+    (File::from(ours), theirs.expect("opened"))
+}
+
 /// Runs the command with its standard error on a terminal, and returns what it wrote there.
 pub fn run_on_terminal(mut command: Command) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&terminal).expect("granted");
-    unlockpt(&terminal).expect("unlocked");
-    let name = ptsname(&terminal, Vec::new()).expect("its name");
-    let inside = File::options().read(true).write(true).open(std::ffi::OsStr::from_bytes(name.as_bytes()));
-    let mut child = command.stdout(Stdio::null()).stderr(inside.expect("opened")).spawn().expect("spawned");
+    let (mut ours, theirs) = terminal();
+    let mut child = command.stdout(Stdio::null()).stderr(theirs).spawn().expect("spawned");
     // Closes this process's end of the terminal; while it is open, reading would not end.
     drop(command);
-    let reading = std::thread::spawn(move || {
-        let (mut written, mut part) = (Vec::new(), [0; 4096]);
-        // On Linux the read fails once the last writer has closed.
-        while let Ok(length @ 1..) = File::from(terminal.try_clone().expect("cloned")).read(&mut part) {
-            written.extend_from_slice(&part[..length]);
-        }
-        written
-    });
+    let reading = std::thread::spawn(move || read_until(&mut ours, |_| false));
     child.wait().expect("ended");
-    String::from_utf8_lossy(&reading.join().expect("read")).into_owned()
+    reading.join().expect("read")
+}
+
+/// Runs the command on a terminal. When it asks, calls `then` and types `answer`. Returns what the terminal showed, and
+/// the exit code.
+pub fn answer_on_terminal(mut command: Command, answer: &str, then: impl FnOnce()) -> (String, Option<i32>) {
+    let (mut ours, theirs) = terminal();
+    let their_input = theirs.try_clone().expect("cloned");
+    let mut child = command.stdin(their_input).stdout(Stdio::null()).stderr(theirs).spawn().expect("spawned");
+    drop(command);
+    let mut shown = read_until(&mut ours, |shown| shown.ends_with("? Type yes: "));
+    then();
+    ours.write_all(answer.as_bytes()).expect("typed");
+    shown += &read_until(&mut ours, |_| false);
+    (shown, child.wait().expect("ended").code())
+}
+
+/// What the terminal shows until `done`, or until the command has ended.
+fn read_until(terminal: &mut File, done: impl Fn(&str) -> bool) -> String {
+    let (mut written, mut part) = (Vec::new(), [0; 4096]);
+    // On Linux the read fails once the last writer has closed.
+    while let Ok(length @ 1..) = terminal.read(&mut part) {
+        written.extend_from_slice(&part[..length]);
+        if done(&String::from_utf8_lossy(&written)) {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&written).into_owned()
 }

@@ -4,6 +4,7 @@
     allow(dead_code, unused_imports, reason = "only the fault tests use all of it")
 )]
 
+pub mod amqp_proxy;
 mod assertions;
 mod broker;
 mod browser;
@@ -13,6 +14,7 @@ mod document;
 pub mod leaks;
 mod lossy_proxy;
 mod panels;
+mod private_postgres;
 mod process;
 mod raw;
 pub mod repository;
@@ -27,14 +29,16 @@ pub mod world;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use amqp_proxy::AmqpProxy;
 pub use assertions::{assert_common_headers, assert_error, assert_invalid, assert_json_response};
 pub use broker::{Broker, Message};
 pub use browser::Browser;
 pub use client::{Client, PASSWORD, Response, User};
-pub use command::{CommandOutput, command, purse, run_on_terminal};
+pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_terminal};
 pub use document::Document;
 pub use lossy_proxy::LossyProxy;
 pub use panels::{Panel, draw as draw_panels};
+pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use scrape::{Family, Scrape};

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,16 +22,23 @@ pub struct RoleProcess {
     lines: Arc<Mutex<Vec<String>>>,
     errors: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
+    reading_is_paused: Arc<AtomicBool>,
     settings: BTreeMap<String, String>,
     address: Option<String>,
 }
 
-fn collect(stream: impl std::io::Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
+fn collect(
+    stream: impl std::io::Read + Send + 'static,
+    is_paused: &Arc<AtomicBool>,
+) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let collected = Arc::clone(&lines);
+    let (collected, is_paused) = (Arc::clone(&lines), Arc::clone(is_paused));
     let reader = std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         for line in stream.by_ref().lines().map_while(Result::ok) {
+            while is_paused.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             let listening = line.contains(r#""msg":"listening""#);
             collected.lock().expect("lines").push(line);
             if listening && !TEST {
@@ -52,10 +60,11 @@ impl RoleProcess {
         command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
         kill_with_us(child.id());
-        let (lines, lines_reader) = collect(child.stdout.take().expect("stdout"));
-        let (errors, errors_reader) = collect(child.stderr.take().expect("stderr"));
+        let reading_is_paused = Arc::new(AtomicBool::new(false));
+        let (lines, lines_reader) = collect(child.stdout.take().expect("stdout"), &reading_is_paused);
+        let (errors, errors_reader) = collect(child.stderr.take().expect("stderr"), &reading_is_paused);
         let readers = vec![lines_reader, errors_reader];
-        Self { child, lines, errors, readers, settings: settings.clone(), address: None }
+        Self { child, lines, errors, readers, reading_is_paused, settings: settings.clone(), address: None }
     }
 
     /// Waits until the process listens.
@@ -106,6 +115,11 @@ impl RoleProcess {
 
     pub fn stderr(&self) -> String {
         self.errors.lock().expect("errors").join("\n")
+    }
+
+    /// While reading is paused, the process writes into full pipes.
+    pub fn pause_reading(&self, is_paused: bool) {
+        self.reading_is_paused.store(is_paused, Ordering::Relaxed);
     }
 
     pub fn signal(&self, signal: Signal) {

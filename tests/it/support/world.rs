@@ -10,7 +10,7 @@ use purse_dev::{Action, Durability, RoleDatabases, Server, ServerAddresses, Test
 use uuid::Uuid;
 
 use super::process::RoleProcess;
-use super::{Broker, Client};
+use super::{Broker, Client, PrivatePostgres};
 
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
@@ -95,6 +95,14 @@ impl World {
         Self { addresses, databases, broker }
     }
 
+    /// Uses new databases on another PostgreSQL server instead.
+    pub async fn move_to(&mut self, server: &PrivatePostgres) {
+        self.addresses.postgres_port = server.port();
+        let (addresses, prefix) = (self.addresses.clone(), "private".to_owned());
+        let databases = tokio::task::spawn_blocking(move || addresses.create_role_databases(&prefix));
+        self.databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
+    }
+
     /// The role's settings. Rate limits are disabled because they have tests of their own; everything is logged because
     /// every log is scanned for secrets.
     pub fn settings(&self, role: Role) -> BTreeMap<String, String> {
@@ -163,6 +171,30 @@ impl World {
         self.broker.publish("domain.events", "user.registered", body.as_bytes(), Some(message_id), &[]).await;
     }
 
+    /// From now on, commits to a role's database wait for a synchronous standby, which does not exist. Open sessions are
+    /// ended, so that the setting applies to the next ones.
+    pub async fn wait_for_standby(&self, role: Role) {
+        // For the whole server, but its default is `synchronous_commit = off`, which waits for nothing.
+        self.sql(role, "ALTER SYSTEM SET synchronous_standby_names = 'missing'").await;
+        self.sql(role, "SELECT pg_reload_conf()").await;
+        self.change_database(role, "SET synchronous_commit = on").await;
+    }
+
+    /// Ends the waiting commits, which then succeed, and those to come.
+    pub async fn wait_for_no_standby(&self, role: Role) {
+        self.change_database(role, "RESET synchronous_commit").await;
+    }
+
+    async fn change_database(&self, role: Role, change: &str) {
+        let script = format!(
+            "SET synchronous_commit = off;
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {change}', current_database()); END $$;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        );
+        self.sql(role, &script).await;
+    }
+
     /// Runs SQL on a role's database as the superuser. Columns are separated by `|`, rows by line breaks.
     pub async fn sql(&self, role: Role, script: &str) -> String {
         let database = match role {
@@ -172,5 +204,33 @@ impl World {
         let (addresses, script) = (self.addresses.clone(), script.to_owned());
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
         printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
+    }
+
+    /// Runs SQL in the maintenance database, where the settings of the role databases do not apply.
+    pub async fn administer(&self, script: &str) {
+        let (addresses, script) = (self.addresses.clone(), script.to_owned());
+        let done = tokio::task::spawn_blocking(move || addresses.psql("postgres", &script)).await.expect("thread");
+        done.unwrap_or_else(|e| panic!("psql: {e}"));
+    }
+
+    pub fn database_names(&self) -> [&str; 2] {
+        [&self.databases.users.database, &self.databases.wallet.database]
+    }
+
+    /// Runs this statement for both databases; `{}` is the name of the database.
+    pub async fn for_both_databases(&self, statement: &str) {
+        for database in self.database_names() {
+            self.administer(&statement.replace("{}", database)).await;
+        }
+    }
+
+    /// Terminates all sessions of both databases.
+    pub async fn terminate_sessions(&self) {
+        let [users, wallet] = self.database_names();
+        let terminate = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname IN ('{users}', '{wallet}') AND pid <> pg_backend_pid()"
+        );
+        self.administer(&terminate).await;
     }
 }

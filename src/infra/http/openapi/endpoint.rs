@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
-use actix_web::middleware::from_fn;
-use actix_web::{FromRequest, Handler, Resource, Responder, ResponseError as _, Route, web};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{Error, FromRequest, Handler, Resource, Responder, ResponseError as _, Route, web};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -21,8 +23,8 @@ use utoipa::openapi::{
 
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
-use crate::infra::http::fields::FieldSchema;
-use crate::infra::http::json_body::{slow_body, too_large, wrong_media_type};
+use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
+use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
 use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
@@ -40,9 +42,22 @@ pub struct Endpoint<Api> {
     route: Route,
     needs_token: bool,
     limit: Option<Limit<Api>>,
+    guard: Option<fn(Route) -> Route>,
+    parameters: Parameters,
     operation: OperationBuilder,
     responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
+}
+
+/// What happens to the query parameters of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parameters {
+    /// The endpoint has none: any is a 400, before the handler runs.
+    None,
+    /// The handler reads them with a form, which refuses unknown ones.
+    Form,
+    /// Not looked at.
+    Ignored,
 }
 
 type Limit<Api> = Box<dyn FnOnce(&Api, Route) -> Route>;
@@ -94,15 +109,26 @@ impl<Api: 'static> Endpoint<Api> {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
         let (responses, schemas) = (BTreeMap::new(), Vec::new());
-        let new = Self { path, method, route, needs_token: false, limit: None, operation, responses, schemas };
-        new.errors([ApiError::internal()])
+        let (needs_token, limit, guard, parameters) = (false, None, None, Parameters::None);
+        let new = Self { path, method, route, needs_token, limit, guard, parameters, operation, responses, schemas };
+        // Also what is rejected before routing.
+        new.errors([ApiError::malformed(), ApiError::slow_head(), ApiError::head_too_large(), ApiError::internal()])
     }
 
-    /// The route with what wraps it: the token is checked first, then the limit; a wrong method is refused before both.
+    /// The route with what wraps it: the token is checked first, then the limit, the guard and the query; a wrong method is
+    /// refused before all of them.
     fn route(self, api: &Api) -> Route {
+        let route = match self.parameters {
+            Parameters::None => self.route.wrap(from_fn(without_query)),
+            Parameters::Form | Parameters::Ignored => self.route,
+        };
+        let route = match self.guard {
+            Some(guard) => guard(route),
+            None => route,
+        };
         let route = match self.limit {
-            Some(limit) => limit(api, self.route),
-            None => self.route,
+            Some(limit) => limit(api, route),
+            None => route,
         };
         if self.needs_token { route.wrap(from_fn(authenticate)) } else { route }
     }
@@ -143,6 +169,18 @@ impl<Api: 'static> Endpoint<Api> {
         self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
     }
 
+    /// A check after the rate limit and before the query and the body are looked at.
+    #[must_use]
+    pub fn guarded(self, guard: fn(Route) -> Route) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    /// Query parameters are not looked at: probes, scrapers and browsers add their own.
+    #[must_use]
+    pub fn ignores_query(self) -> Self {
+        Self { parameters: Parameters::Ignored, ..self }
+    }
+
     /// Documents a JSON body with the fields of `form`, as the schema `name`. The example of a 400 is the response to
     /// `bad`.
     #[must_use]
@@ -165,15 +203,18 @@ impl<Api: 'static> Endpoint<Api> {
         self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
             slow_body(),
             too_large(),
+            wrong_coding("gzip"),
             wrong_media_type(),
             ApiError::stopping(),
             ApiError::overloaded(),
         ])
     }
 
-    /// Documents the query parameters of `form`. The example of a 400 is the response to `bad`.
+    /// Documents the query parameters of `form`, with which the handler has to read the query. The example of a 400 is the
+    /// response to `bad`.
     #[must_use]
-    pub fn query<T>(self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
+    pub fn query<T>(mut self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
+        self.parameters = Parameters::Form;
         let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
         let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
             let about = field.schema.description.take().unwrap_or_default();
@@ -237,7 +278,11 @@ impl<Api: 'static> Endpoint<Api> {
         Ref::from_schema_name(T::name()).into()
     }
 
-    pub(super) fn describe(self) -> PathItem {
+    pub(super) fn describe(mut self) -> PathItem {
+        // A body has an example of its own.
+        if self.parameters == Parameters::None && !self.responses.contains_key(&StatusCode::BAD_REQUEST.as_u16()) {
+            self = self.errors([ApiError::invalid("colour", UNKNOWN_PARAMETER)]);
+        }
         let counted = self.limit.is_some();
         let operation = self.responses.into_iter().fold(self.operation, |operation, (status, mut response)| {
             // The token is checked before the limit: a request without one is not counted.
@@ -247,5 +292,20 @@ impl<Api: 'static> Endpoint<Api> {
             operation.response(status.to_string(), response.build())
         });
         PathItem::new(self.method, operation)
+    }
+}
+
+/// Middleware: refuses every query parameter.
+async fn without_query(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
+    let refused = match request.query_string() {
+        "" => None,
+        query => Fields::query(query).and_then(|fields| fields.read(|_| Some(()))).err(),
+    };
+    match refused {
+        Some(error) => Ok(request.error_response(error).map_into_right_body()),
+        None => next.call(request).await.map(ServiceResponse::map_into_left_body),
     }
 }

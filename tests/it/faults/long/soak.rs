@@ -7,16 +7,25 @@ use fastrand::Rng;
 use purse::kernel::Role;
 use purse_dev::{Action, Server};
 use rustix::process::Signal;
+use tokio::time::timeout;
 
 use super::super::history::History;
 use super::super::invariants::assert_invariants;
 use super::super::load::{Load, seed};
 use super::super::proxy::{Flow, Proxy};
 use super::print_measurement;
-use crate::support::{Client, Outages, PATIENCE, RoleProcess, User, World, eventually, free_port};
+use crate::support::amqp_proxy::{CONFIRM_SELECT_OK, CONSUME_OK, QUEUE_DECLARE_OK};
+use crate::support::{AmqpProxy, Client, Outages, PATIENCE, Raw, RoleProcess, User, World, eventually, free_port};
 
 /// Permitted growth between warm-up and end.
 const MEMORY_GROWTH_MIB_MAX: u64 = 24;
+
+const DEAD_LETTERS: &str = "wallet.provision.dlq";
+/// Longer than a role waits for a reply.
+const REPLY_WITHHELD: Duration = Duration::from_secs(6);
+/// Clients of each role that do not read.
+const CLIENTS: usize = 100;
+const UNREAD: &str = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
 
 fn length() -> Duration {
     let seconds = std::env::var("SOAK_S").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(300);
@@ -41,9 +50,19 @@ enum Fault {
     DeletedQueue,
     DeletedExchange,
     DeletedBinding,
+    OtherDeadLetterQueue,
+    FullQueue,
+    WithheldReplies,
+    ReadOnlyDatabases,
+    ClosedDatabases,
+    ShortStatements,
+    LockedTables,
+    FullLog,
+    UnreadResponses,
+    IdleConnections,
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 26] = [
     Fault::KillUsers,
     Fault::KillWallet,
     Fault::FreezeUsers,
@@ -60,6 +79,16 @@ const FAULTS: [Fault; 16] = [
     Fault::DeletedQueue,
     Fault::DeletedExchange,
     Fault::DeletedBinding,
+    Fault::OtherDeadLetterQueue,
+    Fault::FullQueue,
+    Fault::WithheldReplies,
+    Fault::ReadOnlyDatabases,
+    Fault::ClosedDatabases,
+    Fault::ShortStatements,
+    Fault::LockedTables,
+    Fault::FullLog,
+    Fault::UnreadResponses,
+    Fault::IdleConnections,
 ];
 
 /// The processes that are killed, the ones that are not, and the proxies between these and the servers.
@@ -73,14 +102,17 @@ struct Soak {
     ports: (u16, u16),
     postgres: Proxy,
     rabbitmq: Proxy,
+    /// Between `rabbitmq` and the broker.
+    replies: AmqpProxy,
 }
 
 impl Soak {
     async fn begin() -> Self {
         let outages = Outages::begin().await;
         let world = World::on(outages.servers).await;
+        let replies = AmqpProxy::start(world.addresses.amqp_port).await;
         let (postgres, rabbitmq) =
-            (Proxy::start(world.addresses.postgres_port).await, Proxy::start(world.addresses.amqp_port).await);
+            (Proxy::start(world.addresses.postgres_port).await, Proxy::start(replies.port()).await);
         let ports = (free_port(), free_port());
         let killed_users = world.start_on(Role::Users, ports.0, &[]).await;
         let killed_wallet = world.start_on(Role::Wallet, ports.1, &[]).await;
@@ -91,7 +123,7 @@ impl Soak {
         let database = postgres.url(&world.databases.wallet.runtime_url);
         let wallet =
             world.start_with(Role::Wallet, &[("RABBITMQ_URL", &broker), ("WALLET_DATABASE_URL", &database)]).await;
-        Self { outages, world, killed_users, killed_wallet, users, wallet, ports, postgres, rabbitmq }
+        Self { outages, world, killed_users, killed_wallet, users, wallet, ports, postgres, rabbitmq, replies }
     }
 
     fn clients(&self) -> [Client; 2] {
@@ -134,7 +166,76 @@ impl Soak {
             Fault::DeletedBinding => {
                 self.world.broker.unbind("wallet.provision", "domain.events", "user.registered").await;
             }
+            Fault::OtherDeadLetterQueue => {
+                // Dead letters are not lost: no event of this test becomes one.
+                self.world.broker.recreate_with_other_arguments(DEAD_LETTERS).await;
+                tokio::time::sleep(span).await;
+                self.world.broker.delete_queue_if_empty(DEAD_LETTERS).await;
+            }
+            Fault::FullQueue => {
+                self.world.broker.limit_length("wallet.provision", 0).await;
+                tokio::time::sleep(span).await;
+                self.world.broker.unlimit_length().await;
+            }
+            Fault::WithheldReplies => {
+                for reply in [CONSUME_OK, QUEUE_DECLARE_OK, CONFIRM_SELECT_OK] {
+                    self.replies.hold(reply, 1, REPLY_WITHHELD);
+                }
+                self.replies.reset();
+                tokio::time::sleep(REPLY_WITHHELD + span).await;
+                self.replies.hold_nothing();
+            }
+            Fault::ReadOnlyDatabases => {
+                self.database_setting("SET default_transaction_read_only = on", span).await;
+                self.world.for_both_databases(r#"ALTER DATABASE "{}" RESET default_transaction_read_only"#).await;
+            }
+            Fault::ClosedDatabases => {
+                self.database_setting("WITH ALLOW_CONNECTIONS false", span).await;
+                self.world.for_both_databases(r#"ALTER DATABASE "{}" WITH ALLOW_CONNECTIONS true"#).await;
+            }
+            Fault::ShortStatements => {
+                self.database_setting("SET statement_timeout = '5ms'", span).await;
+                self.world.for_both_databases(r#"ALTER DATABASE "{}" RESET statement_timeout"#).await;
+            }
+            Fault::LockedTables => {
+                let lock =
+                    |table| format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep({}); COMMIT", span.as_secs_f64());
+                let (events, entries) = (lock("outbox"), lock("transactions"));
+                tokio::join!(self.world.sql(Role::Users, &events), self.world.sql(Role::Wallet, &entries));
+            }
+            Fault::FullLog => {
+                for process in [&self.users, &self.wallet] {
+                    process.pause_reading(true);
+                }
+                tokio::time::sleep(span).await;
+                for process in [&self.users, &self.wallet] {
+                    process.pause_reading(false);
+                }
+            }
+            Fault::UnreadResponses => self.connect_clients(&UNREAD.repeat(200), span).await,
+            Fault::IdleConnections => self.connect_clients("GET ", span).await,
         }
+    }
+
+    /// Applies a setting, with sessions that were opened under it.
+    async fn database_setting(&self, setting: &str, span: Duration) {
+        self.world.for_both_databases(&format!(r#"ALTER DATABASE "{{}}" {setting}"#)).await;
+        self.world.terminate_sessions().await;
+        tokio::time::sleep(span).await;
+    }
+
+    /// Clients that send this and read nothing.
+    async fn connect_clients(&self, request: &str, span: Duration) {
+        let mut open = Vec::new();
+        for process in [&self.users, &self.wallet] {
+            for _ in 0..CLIENTS {
+                let mut raw = Raw::connect(&process.url()).await;
+                // The server stops reading before it has everything.
+                drop(timeout(Duration::from_millis(20), raw.send(request)).await);
+                open.push(raw);
+            }
+        }
+        tokio::time::sleep(span).await;
     }
 
     async fn outage(&self, server: Server, begin: Action, end: Action, span: Duration) {
