@@ -86,7 +86,7 @@ async fn store(client: &mut Client, registration: &Registration, commit_sent: &A
     .await?;
     fault::point("users.S2");
     commit_sent.store(true, Ordering::SeqCst);
-    tx.commit().await?;
+    tx.commit().await.map_err(DbError::InDoubt)?;
     fault::point("users.S4");
     Ok(true)
 }
@@ -127,7 +127,7 @@ impl UserStore for PgUserStore {
         match stored {
             Ok(true) => Ok(()),
             Ok(false) => Err(AddUserError::EmailExists),
-            // Nothing is stored before the commit is sent, nor when the server responds to it with an error.
+            // Nothing is stored before the commit is sent.
             Err(e) if e.is_definite() || !commit_sent.load(Ordering::SeqCst) => {
                 Err(AddUserError::Store(e.at(REGISTER)))
             }
