@@ -246,8 +246,10 @@ async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
         (&json!(name), &json!("A\u{7}"), &json!(email))
     );
     let insert = format!(
-        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, created_at)
-         VALUES ('{}', 1, gen_random_uuid(), 'credit', 5, 5, 'an old key', '2026-01-31T12:00:00Z')",
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key,
+                                   request_digest, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 5, 5, 0, 'an old key', '\\x00112233445566778899aabbccddeeff',
+                 '2026-01-31T12:00:00Z', sha256(''))",
         user.id
     );
     world.sql(Role::Wallet, &insert).await;
@@ -287,8 +289,8 @@ async fn every_time_in_a_response_or_log_has_six_digits_and_sorts_as_text() {
     let user = client.ready_user().await;
     for (seq, time) in [(1, "2026-01-31T12:00:00Z"), (2, "2026-01-31T12:00:00.5Z"), (3, "2026-01-31T12:00:00.51Z")] {
         let insert = format!(
-            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-             VALUES ('{}', {seq}, gen_random_uuid(), 'credit', 1, {seq}, '{time}')",
+            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+             VALUES ('{}', {seq}, gen_random_uuid(), 'credit', 1, {seq}, 0, '{time}', sha256(''))",
             user.id
         );
         world.sql(Role::Wallet, &insert).await;

@@ -149,9 +149,12 @@ async fn every_unique_key_of_the_wallet_tables_begins_with_the_user_id() {
     let _wallet = world.start(Role::Wallet).await;
     let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)
                 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
-                WHERE indisunique AND indrelid IN ('wallets'::regclass, 'transactions'::regclass)";
+                WHERE indisunique
+                  AND indrelid IN ('wallets'::regclass, 'transactions'::regclass, 'entry_texts'::regclass, 'open_holds'::regclass)";
     assert_eq!(
         world.sql(Role::Wallet, keys).await,
-        "transactions_id_key user_id, transactions_idempotency_key user_id, transactions_pkey user_id, wallets_pkey user_id"
+        "entry_texts_pkey user_id, open_holds_id_key user_id, open_holds_pkey user_id, transactions_id_key user_id, \
+         transactions_idempotency_key user_id, transactions_origin_key user_id, transactions_pkey user_id, \
+         transactions_service_key user_id, transactions_transfer_key user_id, wallets_pkey user_id"
     );
 }

@@ -41,6 +41,8 @@ mod http_raw;
 mod http_shutdown;
 mod key_rotation;
 mod layers;
+mod ledger_chain;
+mod ledger_upgrade;
 mod lifecycle;
 mod log_backpressure;
 mod log_secrets;

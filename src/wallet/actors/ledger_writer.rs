@@ -25,9 +25,9 @@ use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
 use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
-use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
+use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
 use crate::wallet::application::posting_queue::PostingQueue;
-use crate::wallet::domain::Draft;
+use crate::wallet::domain::Posting;
 
 /// Batches of set-aside wallets in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
@@ -57,7 +57,7 @@ pub(crate) struct LedgerWriterActor {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct PendingPost {
-    draft: Draft,
+    posting: Posting,
     reply: Reply,
 }
 
@@ -169,7 +169,7 @@ impl Handler<PendingPost> for LedgerWriterActor {
 
     fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        self.queue.push(post.draft.user_id, post);
+        self.queue.push(post.posting.user_id, post);
         self.write(ctx);
     }
 }
@@ -186,32 +186,32 @@ impl Handler<Shutdown> for LedgerWriterActor {
 
 /// Writes a batch, replies to its callers, and returns the posts whose wallet another process has locked.
 async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: LockWait) -> Skipped {
-    let (drafts, replies): (Vec<_>, Vec<_>) = posts
+    let (postings, replies): (Vec<_>, Vec<_>) = posts
         .into_iter()
-        .map(|PendingPost { draft, mut reply }| {
+        .map(|PendingPost { posting, mut reply }| {
             reply.begun = true;
-            (draft, reply)
+            (posting, reply)
         })
         .unzip();
     fault::point("ledger_writer.batch");
     let began = Instant::now();
-    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, lock_wait).await;
+    let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
         LockWait::SkipLocked => &deps.metrics.commit_common,
         LockWait::Wait => &deps.metrics.commit_set_aside,
     };
     duration.record(began.elapsed());
-    deps.metrics.batch.record(gauge_value(drafts.len()));
+    deps.metrics.batch.record(gauge_value(postings.len()));
     for failure in &failures {
-        log(&deps.logger, failure, drafts.len());
+        log(&deps.logger, failure, postings.len());
     }
     let mut skipped = Skipped::new();
-    for ((draft, mut reply), result) in drafts.into_iter().zip(replies).zip(results) {
+    for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
-            DraftResult::Answer(result) => reply.send(result),
-            DraftResult::Held => {
+            PostingResult::Answer(result) => reply.send(result),
+            PostingResult::Held => {
                 reply.begun = false;
-                skipped.push((draft.user_id, PendingPost { draft, reply }));
+                skipped.push((posting.user_id, PendingPost { posting, reply }));
             }
         }
     }
@@ -249,12 +249,12 @@ impl LedgerHandle {
         Self { writer, slots, metrics }
     }
 
-    async fn submit(&self, draft: Draft) -> Result<Posted, PostError> {
+    async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
         let (caller, result) = oneshot::channel();
         let reply = Reply { caller: Some(caller), begun: false, _slot: slot };
-        writer.try_send(PendingPost { draft, reply }).map_err(|_| PostError::Overloaded)?;
+        writer.try_send(PendingPost { posting, reply }).map_err(|_| PostError::Overloaded)?;
         // `Reply` always sends a result before it is gone.
         result.await.unwrap_or(Err(PostError::OutcomeUnknown))
     }
@@ -262,8 +262,8 @@ impl LedgerHandle {
 
 #[async_trait]
 impl Ledger for LedgerHandle {
-    async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
-        let result = self.submit(draft).await;
+    async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
+        let result = self.submit(posting).await;
         self.metrics.count(&result);
         result
     }

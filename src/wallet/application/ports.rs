@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, Timestamp, UserId};
-use crate::wallet::domain::{Draft, Entry, EntryRefused};
+use crate::wallet::domain::{Entry, EntryRefused, OneOrMore, Posting};
 
 /// Stores wallets: one per user.
 #[async_trait]
@@ -18,13 +18,13 @@ pub trait WalletStore: Send + Sync {
     async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
 }
 
-/// The result of a post.
+/// The result of a posting: an entry per draft, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// The entry is new.
-    New(Entry),
-    /// An earlier request with the same idempotency key created the entry.
-    Replayed(Entry),
+    /// The entries are new.
+    New(OneOrMore<Entry>),
+    /// An earlier request with the same idempotency key created the entries.
+    Replayed(OneOrMore<Entry>),
 }
 
 /// Why a post failed.
@@ -54,8 +54,8 @@ pub enum PostError {
 /// and the API above it may not import.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Posts for one wallet are decided in the order of the calls.
-    async fn post(&self, draft: Draft) -> Result<Posted, PostError>;
+    /// Postings for one wallet are decided in the order of the calls.
+    async fn post(&self, posting: Posting) -> Result<Posted, PostError>;
 }
 
 /// Whether a batch waits for a wallet that another process has locked.
@@ -67,13 +67,13 @@ pub enum LockWait {
     Wait,
 }
 
-/// What a committed batch did with one draft.
+/// What a committed batch did with one posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DraftOutcome {
-    /// It became this entry.
-    Posted(Entry),
-    /// An earlier request with the same key created this entry.
-    Replayed(Entry),
+pub enum PostingOutcome {
+    /// It became these entries.
+    Posted(OneOrMore<Entry>),
+    /// An earlier request with the same key created these entries.
+    Replayed(OneOrMore<Entry>),
     /// A rule of the ledger; nothing was written for it.
     Refused(EntryRefused),
     /// Undecided: the user has no wallet or, with [`LockWait::SkipLocked`], another process has locked it.
@@ -86,7 +86,7 @@ pub enum JournalError {
     /// Nothing was written.
     #[error("batch was not written")]
     NotDone(#[source] DependencyError),
-    /// The connection was lost during the commit, and the store cannot be reached since.
+    /// The commit is in doubt, and the store cannot be reached since.
     #[error("outcome of the batch is unknown")]
     Unknown(#[source] DependencyError),
 }
@@ -94,7 +94,7 @@ pub enum JournalError {
 /// Writes batches to the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Writes a batch in one database transaction. The outcomes are in the order of `drafts`. If the connection is lost
-    /// during the commit, this looks up whether it succeeded before it returns.
-    async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError>;
+    /// Writes a batch in one database transaction. The outcomes are in the order of `postings`. If the response to the
+    /// commit is not a success, this looks up whether it succeeded before it returns.
+    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<PostingOutcome>, JournalError>;
 }

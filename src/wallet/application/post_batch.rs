@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::kernel::{Classified, DependencyError, FailureClass};
-use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError, Posted};
-use crate::wallet::domain::Draft;
+use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostError, Posted, PostingOutcome};
+use crate::wallet::domain::Posting;
 
 /// The use case with its port.
 #[derive(Clone)]
@@ -14,9 +14,9 @@ pub struct PostBatch {
     pub journal: Arc<dyn Journal>,
 }
 
-/// The result of one draft.
+/// The result of one posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DraftResult {
+pub enum PostingResult {
     /// The reply to the request.
     Answer(Result<Posted, PostError>),
     /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
@@ -26,45 +26,45 @@ pub enum DraftResult {
 /// The result of a batch.
 #[derive(Debug)]
 pub struct BatchResult {
-    /// One per draft, in their order.
-    pub results: Vec<DraftResult>,
+    /// One per posting, in their order.
+    pub results: Vec<PostingResult>,
     /// The causes of failures, for the log.
     pub failures: Vec<JournalError>,
 }
 
 impl PostBatch {
-    /// Writes `drafts` together. If one of them may be the reason for a failure, each is tried alone.
-    pub async fn execute(&self, drafts: &[Draft], lock_wait: LockWait) -> BatchResult {
-        match self.journal.commit(drafts, lock_wait).await {
+    /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone.
+    pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait) -> BatchResult {
+        match self.journal.commit(postings, lock_wait).await {
             Ok(outcomes) => BatchResult { results: read(outcomes, lock_wait), failures: Vec::new() },
-            Err(JournalError::NotDone(e)) if drafts.len() > 1 && may_pass_alone(&e) => {
-                self.one_by_one(drafts, lock_wait, JournalError::NotDone(e)).await
+            Err(JournalError::NotDone(e)) if postings.len() > 1 && may_pass_alone(&e) => {
+                self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
             Err(e) => {
-                BatchResult { results: vec![DraftResult::Answer(Err(answer(&e))); drafts.len()], failures: vec![e] }
+                BatchResult { results: vec![PostingResult::Answer(Err(answer(&e))); postings.len()], failures: vec![e] }
             }
         }
     }
 
-    async fn one_by_one(&self, drafts: &[Draft], lock_wait: LockWait, first: JournalError) -> BatchResult {
-        let mut batch = BatchResult { results: Vec::with_capacity(drafts.len()), failures: vec![first] };
-        // The lock may become free between two drafts of a user. The later one must not be written first.
+    async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
+        let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
+        // The lock may become free between two postings of a user. The later one must not be written first.
         let mut held = HashSet::new();
-        for draft in drafts {
-            if held.contains(&draft.user_id) {
-                batch.results.push(DraftResult::Held);
+        for posting in postings {
+            if held.contains(&posting.user_id) {
+                batch.results.push(PostingResult::Held);
                 continue;
             }
-            match self.journal.commit(std::slice::from_ref(draft), lock_wait).await {
+            match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
                 Ok(outcomes) => {
                     let results = read(outcomes, lock_wait);
-                    if results.contains(&DraftResult::Held) {
-                        held.insert(draft.user_id);
+                    if results.contains(&PostingResult::Held) {
+                        held.insert(posting.user_id);
                     }
                     batch.results.extend(results);
                 }
                 Err(e) => {
-                    batch.results.push(DraftResult::Answer(Err(answer(&e))));
+                    batch.results.push(PostingResult::Answer(Err(answer(&e))));
                     batch.failures.push(e);
                 }
             }
@@ -73,7 +73,7 @@ impl PostBatch {
     }
 }
 
-/// Whether one draft may be the reason for the failure. A failed store or a lock would fail each of them again.
+/// Whether one posting may be the reason for the failure. A failed store or a lock would fail each of them again.
 fn may_pass_alone(error: &DependencyError) -> bool {
     match error.class() {
         FailureClass::Unavailable | FailureClass::Transient => false,
@@ -81,16 +81,16 @@ fn may_pass_alone(error: &DependencyError) -> bool {
     }
 }
 
-fn read(outcomes: Vec<DraftOutcome>, lock_wait: LockWait) -> Vec<DraftResult> {
+fn read(outcomes: Vec<PostingOutcome>, lock_wait: LockWait) -> Vec<PostingResult> {
     outcomes
         .into_iter()
         .map(|outcome| match outcome {
-            DraftOutcome::Posted(entry) => DraftResult::Answer(Ok(Posted::New(entry))),
-            DraftOutcome::Replayed(entry) => DraftResult::Answer(Ok(Posted::Replayed(entry))),
-            DraftOutcome::Refused(refused) => DraftResult::Answer(Err(PostError::Refused(refused))),
-            DraftOutcome::NotLocked if lock_wait == LockWait::SkipLocked => DraftResult::Held,
+            PostingOutcome::Posted(entry) => PostingResult::Answer(Ok(Posted::New(entry))),
+            PostingOutcome::Replayed(entry) => PostingResult::Answer(Ok(Posted::Replayed(entry))),
+            PostingOutcome::Refused(refused) => PostingResult::Answer(Err(PostError::Refused(refused))),
+            PostingOutcome::NotLocked if lock_wait == LockWait::SkipLocked => PostingResult::Held,
             // Nothing was locked although the batch waited: there is nothing to lock.
-            DraftOutcome::NotLocked => DraftResult::Answer(Err(PostError::NoWallet)),
+            PostingOutcome::NotLocked => PostingResult::Answer(Err(PostError::NoWallet)),
         })
         .collect()
 }
@@ -109,7 +109,7 @@ fn answer(error: &JournalError) -> PostError {
 mod tests {
     use super::*;
     use crate::kernel::{EntryId, Timestamp, UserId};
-    use crate::wallet::domain::{AmountMinor, Direction, EntryRefused, LedgerHead};
+    use crate::wallet::domain::{AmountMinor, Balance, Direction, Draft, Entry, EntryRefused, OneOrMore};
     use async_trait::async_trait;
     use futures_util::FutureExt as _;
     use proptest::prelude::*;
@@ -117,7 +117,7 @@ mod tests {
     use std::sync::Mutex;
     use uuid::Uuid;
 
-    /// A journal that fails for whole batches, for drafts of one amount, or during the commit.
+    /// A journal that fails for whole batches, for postings of one amount, or during the commit.
     struct FailingJournal {
         whole: Option<FailureClass>,
         cents: Option<(i64, FailureClass)>,
@@ -130,47 +130,62 @@ mod tests {
 
     #[async_trait]
     impl Journal for FailingJournal {
-        async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
-            if let Some(class) = self.whole.filter(|_| drafts.len() > 1) {
+            if let Some(class) = self.whole.filter(|_| postings.len() > 1) {
                 return Err(JournalError::NotDone(failed(class)));
             }
-            if let Some((_, class)) = self.cents.filter(|(c, _)| drafts.iter().any(|d| d.amount.cents() == *c)) {
+            if let Some((_, class)) = self.cents.filter(|(c, _)| postings.iter().any(|p| cents_of(p) == *c)) {
                 return Err(JournalError::NotDone(failed(class)));
             }
-            Ok(drafts
+            Ok(postings
                 .iter()
-                .map(|draft| match draft.amount.cents() {
-                    1 => DraftOutcome::NotLocked,
-                    2 => DraftOutcome::Refused(EntryRefused::InsufficientFunds),
-                    3 => DraftOutcome::Replayed(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
-                    _ => DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
+                .map(|posting| match cents_of(posting) {
+                    1 => PostingOutcome::NotLocked,
+                    2 => PostingOutcome::Refused(EntryRefused::InsufficientFunds),
+                    3 => PostingOutcome::Replayed(entry_of(posting)),
+                    _ => PostingOutcome::Posted(entry_of(posting)),
                 })
                 .collect())
         }
     }
 
-    fn draft(cents: i64) -> Draft {
-        Draft {
-            id: EntryId::from_uuid(Uuid::nil()),
-            user_id: UserId::from_uuid(Uuid::nil()),
+    fn posting(number: u128, user: u128, cents: i64) -> Posting {
+        let draft = Draft {
+            id: EntryId::from_uuid(Uuid::from_u128(number)),
             direction: Direction::Credit,
             amount: AmountMinor::try_new(cents).expect("amount"),
+            texts: None,
+        };
+        Posting { user_id: UserId::from_uuid(Uuid::from_u128(user)), drafts: draft.into(), request: None }
+    }
+
+    fn cents_of(posting: &Posting) -> i64 {
+        posting.drafts.first().amount.cents()
+    }
+
+    fn entry_of(posting: &Posting) -> OneOrMore<Entry> {
+        posting.drafts.map(|draft| Entry {
+            id: draft.id,
+            seq: 1,
+            direction: draft.direction,
+            amount: draft.amount,
+            balance_after: Balance::ZERO,
             description: None,
-            idempotency_key: None,
-        }
+            created_at: Timestamp::UNIX_EPOCH,
+        })
     }
 
     async fn results(journal: FailingJournal, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
-        let drafts: Vec<_> = cents.iter().map(|c| draft(*c)).collect();
-        let batch = PostBatch { journal: Arc::new(journal) }.execute(&drafts, lock_wait).await;
-        let word = |result: DraftResult| match result {
-            DraftResult::Held => "held".to_owned(),
-            DraftResult::Answer(Ok(Posted::New(_))) => "new".to_owned(),
-            DraftResult::Answer(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
-            DraftResult::Answer(Err(e)) => e.to_string(),
+        let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
+        let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
+        let word = |result: PostingResult| match result {
+            PostingResult::Held => "held".to_owned(),
+            PostingResult::Answer(Ok(Posted::New(_))) => "new".to_owned(),
+            PostingResult::Answer(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
+            PostingResult::Answer(Err(e)) => e.to_string(),
         };
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
     }
@@ -190,16 +205,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_draft_that_fails_its_batch_fails_alone() {
+    async fn a_posting_that_fails_its_batch_fails_alone() {
         let broken =
             FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, FailureClass::Bug)), unknown: false };
         let (results, failures) = results(broken, &[5, 7, 6], LockWait::SkipLocked).await;
         assert_eq!(results, ["new", "post failed with an internal error", "new"]);
-        assert_eq!(failures, 2, "the batch's and the draft's own");
+        assert_eq!(failures, 2, "the batch's and the posting's own");
     }
 
     #[tokio::test]
-    async fn a_draft_that_was_alone_is_not_tried_twice() {
+    async fn a_posting_that_was_alone_is_not_tried_twice() {
         let broken = FailingJournal { whole: None, cents: Some((7, FailureClass::Bug)), unknown: false };
         assert_eq!(
             results(broken, &[7], LockWait::SkipLocked).await,
@@ -208,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_failure_of_the_store_or_a_lock_drafts_are_not_tried_one_by_one() {
+    async fn after_a_failure_of_the_store_or_a_lock_postings_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
             let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
             let (results, failures) = results(journal, &[5, 6], LockWait::Wait).await;
@@ -222,40 +237,33 @@ mod tests {
         assert_eq!(results(unknown, &[5], LockWait::Wait).await.0, ["outcome of the post is unknown"]);
     }
 
-    fn draft_of(number: u128, user: u128) -> Draft {
-        Draft {
-            id: EntryId::from_uuid(Uuid::from_u128(number)),
-            user_id: UserId::from_uuid(Uuid::from_u128(user)),
-            ..draft(4)
-        }
-    }
-
-    /// A journal that fails for every batch of several drafts. Each wallet is locked by another process for a number of
+    /// A journal that fails for every batch of several postings. Each wallet is locked by another process for a number of
     /// attempts, then free.
     struct BusyJournal(Mutex<HashMap<UserId, u32>>);
 
     #[async_trait]
     impl Journal for BusyJournal {
-        async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
-            let [draft] = drafts else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
+        async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
+            let [posting] = postings else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
             let mut locked = self.0.lock().expect("locks");
-            if let Some(attempts) = locked.get_mut(&draft.user_id).filter(|attempts| **attempts > 0) {
+            if let Some(attempts) = locked.get_mut(&posting.user_id).filter(|attempts| **attempts > 0) {
                 *attempts -= 1;
                 if lock_wait == LockWait::SkipLocked {
-                    return Ok(vec![DraftOutcome::NotLocked]);
+                    return Ok(vec![PostingOutcome::NotLocked]);
                 }
             }
-            Ok(vec![DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry"))])
+            Ok(vec![PostingOutcome::Posted(entry_of(posting))])
         }
     }
 
-    /// Which of the users' drafts are held after a batch that was tried one by one.
+    /// Which of the users' postings are held after a batch that was tried one by one.
     fn held(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
-        let drafts: Vec<_> = (1..).zip(users).map(|(number, user)| draft_of(number, *user)).collect();
+        let postings: Vec<_> = (1..).zip(users).map(|(number, user)| posting(number, *user, 4)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
-        let batch = PostBatch { journal }.execute(&drafts, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| result == DraftResult::Held).collect()
+        let batch =
+            PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
+        batch.results.into_iter().map(|result| result == PostingResult::Held).collect()
     }
 
     #[test]

@@ -48,17 +48,17 @@ impl Balance {
         self.0
     }
 
-    /// The balance after a credit or debit of `amount`.
+    /// The balance after a credit or debit of `amount`, of which a debit may not use what is `held`.
     ///
     /// # Errors
-    /// [`EntryRefused::InsufficientFunds`] below zero, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
-    pub fn after(self, direction: Direction, amount: AmountMinor) -> Result<Self, EntryRefused> {
+    /// [`EntryRefused::InsufficientFunds`] below `held`, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
+    pub fn after(self, direction: Direction, amount: AmountMinor, held: Self) -> Result<Self, EntryRefused> {
         match direction {
             Direction::Credit => {
                 self.0.checked_add(amount.0).filter(|b| *b <= MINOR_MAX).map(Self).ok_or(EntryRefused::BalanceLimit)
             }
             Direction::Debit => {
-                self.0.checked_sub(amount.0).filter(|b| *b >= 0).map(Self).ok_or(EntryRefused::InsufficientFunds)
+                self.0.checked_sub(amount.0).filter(|b| *b >= held.0).map(Self).ok_or(EntryRefused::InsufficientFunds)
             }
         }
     }
@@ -84,18 +84,30 @@ mod tests {
 
     #[test]
     fn a_debit_equal_to_the_balance_empties_the_wallet() {
-        assert_eq!(Balance(100).after(Direction::Debit, amount(100)), Ok(Balance::ZERO));
+        assert_eq!(Balance(100).after(Direction::Debit, amount(100), Balance::ZERO), Ok(Balance::ZERO));
     }
 
     #[test]
     fn a_debit_of_one_cent_more_is_refused() {
-        assert_eq!(Balance(100).after(Direction::Debit, amount(101)), Err(EntryRefused::InsufficientFunds));
+        let refused = Err(EntryRefused::InsufficientFunds);
+        assert_eq!(Balance(100).after(Direction::Debit, amount(101), Balance::ZERO), refused);
+    }
+
+    #[test]
+    fn a_debit_leaves_what_is_held() {
+        let held = Balance(30);
+        assert_eq!(Balance(100).after(Direction::Debit, amount(70), held), Ok(held));
+        assert_eq!(Balance(100).after(Direction::Debit, amount(71), held), Err(EntryRefused::InsufficientFunds));
+        assert_eq!(Balance(30).after(Direction::Credit, amount(1), held), Ok(Balance(31)));
     }
 
     #[test]
     fn a_balance_never_exceeds_the_largest_exact_integer() {
-        assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1)), Ok(Balance(MINOR_MAX)));
-        assert_eq!(Balance(MINOR_MAX).after(Direction::Credit, amount(1)), Err(EntryRefused::BalanceLimit));
+        assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1), Balance::ZERO), Ok(Balance(MINOR_MAX)));
+        assert_eq!(
+            Balance(MINOR_MAX).after(Direction::Credit, amount(1), Balance::ZERO),
+            Err(EntryRefused::BalanceLimit)
+        );
     }
 
     #[test]
@@ -113,7 +125,7 @@ mod tests {
             let mut balance = Balance::ZERO;
             for (credit, cents) in posts {
                 let direction = if credit { Direction::Credit } else { Direction::Debit };
-                if let Ok(next) = balance.after(direction, amount(cents)) {
+                if let Ok(next) = balance.after(direction, amount(cents), Balance::ZERO) {
                     let moved = i128::from(next.cents()) - i128::from(balance.cents());
                     prop_assert_eq!(moved, if credit { i128::from(cents) } else { -i128::from(cents) });
                     balance = next;

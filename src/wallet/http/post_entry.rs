@@ -9,10 +9,13 @@ use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields, read_json};
-use crate::infra::system::System;
-use crate::kernel::{EntryId, IdSource as _};
+use crate::infra::system::{System, random_bytes};
+use crate::kernel::{EntryId, IdSource as _, UserId};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
+use crate::wallet::domain::{
+    AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, KeyedRequest, MINOR_MAX, Posting,
+    RequestDigest, Salt, Texts,
+};
 use crate::wallet::http::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
 use crate::wallet::http::wire::{EntryBody, direction_of};
@@ -34,15 +37,12 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
-    let Posting { direction, amount, description } = fields.read(|body| posting(body, direction))?;
-    // Chosen before anything is written, so that an unknown outcome can be looked up by it.
-    let id = EntryId::from_uuid(System.next_id());
-    let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
-    match ledger.post(draft).await {
-        Ok(Posted::New(entry)) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
-        Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok()
+    let post = fields.read(|body| requested_post(body, direction))?;
+    match ledger.post(post.into_posting(wallet.user_id, idempotency_key)).await {
+        Ok(Posted::New(entries)) => Ok(HttpResponse::Created().json(EntryBody::from(entries.first()))),
+        Ok(Posted::Replayed(entries)) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
-            .json(EntryBody::from(&entry))),
+            .json(EntryBody::from(entries.first()))),
         Err(PostError::NoWallet) => {
             // Although the gate has let the user pass: it has to learn that the wallet is gone.
             gate.confirm(wallet).await?;
@@ -52,14 +52,26 @@ async fn handle(
     }
 }
 
-struct Posting {
+struct RequestedPost {
     direction: Direction,
     amount: AmountMinor,
     description: Option<Description>,
 }
 
+impl RequestedPost {
+    fn into_posting(self, user_id: UserId, idempotency_key: Option<IdempotencyKey>) -> Posting {
+        let Self { direction, amount, description } = self;
+        let request = idempotency_key
+            .map(|key| KeyedRequest { key, digest: RequestDigest::of_post(direction, amount, description.as_ref()) });
+        let texts = description.map(|description| Texts { salt: Salt::new(random_bytes()), description });
+        // Chosen before anything is written, so that an unknown outcome can be looked up by it.
+        let id = EntryId::from_uuid(System.next_id());
+        Posting { user_id, drafts: Draft { id, direction, amount, texts }.into(), request }
+    }
+}
+
 /// `direction` is that of the path, if the path has one; else the body has it.
-fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
+fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<RequestedPost> {
     let direction = direction.or_else(|| {
         body.text("type", direction_of, |kind| {
             kind.description(Some("`credit` or `debit`.")).pattern(Some("^(credit|debit)$"))
@@ -74,7 +86,7 @@ fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
     let description = body.optional_text("description", Description::parse, |text| {
         text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
     });
-    Some(Posting { direction: direction?, amount: amount?, description: description? })
+    Some(RequestedPost { direction: direction?, amount: amount?, description: description? })
 }
 
 /// The `Idempotency-Key` header, which may be absent but not repeated.
@@ -148,7 +160,7 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .bearer()
         .limited(|api: &WalletApi| &api.post_limit)
         .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
-        .body(schema, |body| posting(body, direction), example, &bad)
+        .body(schema, |body| requested_post(body, direction), example, &bad)
         .returns(StatusCode::CREATED, "Recorded.", &first)
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)

@@ -16,14 +16,14 @@ use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{PostError, Posted, WalletStore};
-use crate::wallet::domain::{Balance, Draft, Entry, EntryRefused};
+use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
 
 #[async_trait]
 impl Ledger for FailingLedger {
-    async fn post(&self, _: Draft) -> Result<Posted, PostError> {
+    async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Reads of the wallet database.
 //!
-//! The balance, now or at a time, and one entry cost one index look-up, however long the history is. A page of the
+//! The balance, now or at a time, and one entry cost one index look-up, however long the history is, and one more for the
+//! texts of an entry that has any. Entries from before the hash chain have no digest of their texts, so it is tried. A page of the
 //! history is read along the primary key until it is full: with a filter by type, or by times that match few entries,
 //! that reads every entry in between, in the worst case the whole history of the wallet.
 
@@ -68,18 +69,27 @@ impl WalletQueries for PgWalletQueries {
                 let page = client
                     .prepare_cached(
                         "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
-                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
-                         FROM transactions
-                         WHERE user_id = $1
-                           AND seq < coalesce($2::bigint, 9223372036854775807)
-                           AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
-                               (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
-                                ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
-                           AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
-                               (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
-                                ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
-                           AND ($3::text IS NULL OR type = $3)
-                         ORDER BY seq DESC LIMIT $6",
+                         SELECT entry.*, texts.description
+                         FROM (
+                             SELECT id, seq, type, amount_minor, balance_after_minor, created_at,
+                                    hash IS NULL OR texts_digest IS NOT NULL AS has_texts
+                             FROM transactions
+                             WHERE user_id = $1
+                               AND seq < coalesce($2::bigint, 9223372036854775807)
+                               AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
+                                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                                    ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
+                               AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
+                                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                                    ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
+                               AND type IN ('credit', 'debit') AND ($3::text IS NULL OR type = $3)
+                             ORDER BY seq DESC LIMIT $6
+                         ) AS entry
+                         LEFT JOIN LATERAL (
+                             SELECT description FROM entry_texts
+                             WHERE entry.has_texts AND user_id = $1 AND seq BETWEEN entry.seq AND entry.seq ORDER BY seq LIMIT 1
+                         ) AS texts ON true
+                         ORDER BY entry.seq DESC",
                     )
                     .await?;
                 let found = client
@@ -107,8 +117,17 @@ impl WalletQueries for PgWalletQueries {
                 let by_id = client
                     .prepare_cached(
                         "-- wallet.ledger.entry
-                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
-                         FROM transactions WHERE user_id = $1 AND id = $2",
+                         SELECT entry.*, texts.description
+                         FROM (
+                             SELECT id, seq, type, amount_minor, balance_after_minor, created_at,
+                                    hash IS NULL OR texts_digest IS NOT NULL AS has_texts
+                             FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
+                         ) AS entry
+                         LEFT JOIN LATERAL (
+                             SELECT description FROM entry_texts
+                             WHERE entry.has_texts AND user_id = $1 AND seq BETWEEN entry.seq AND entry.seq ORDER BY seq LIMIT 1
+                         ) AS texts ON true
+                         WHERE entry.type IN ('credit', 'debit')",
                     )
                     .await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;

@@ -11,7 +11,7 @@ pub(super) fn balance(row: &Row, name: &str) -> Result<Balance, DbError> {
     Balance::from_stored(row.try_get(name)?).ok_or(DbError::Corrupt("transactions.balance_after_minor"))
 }
 
-/// Needs the columns `id, seq, type, amount_minor, balance_after_minor, description, created_at`.
+/// Needs the columns `id, seq, type, amount_minor, balance_after_minor, description, created_at`, of a credit or debit.
 pub(super) fn entry(row: &Row) -> Result<Entry, DbError> {
     let description: Option<String> = row.try_get("description")?;
     Ok(Entry {

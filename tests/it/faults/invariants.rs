@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use purse::kernel::Role;
 
 use super::history::{History, Outcome};
-use crate::support::{Client, PASSWORD, PATIENCE, World};
+use crate::support::{Client, PASSWORD, PATIENCE, World, purse};
 
 const DEAD: &str = "wallet.provision.dlq";
 
@@ -121,6 +121,7 @@ async fn violations(world: &World, history: &History, client: &Client, poison: &
     if !missing.is_empty() {
         found.push(format!("W2 every user has a wallet: not {missing:?}"));
     }
+    found.extend(verification(world).await);
     found.extend(post_violations(world, history).await);
     found.extend(registration_violations(world, history, client).await);
     let dead = world.broker.ids_in(DEAD).await;
@@ -129,6 +130,13 @@ async fn violations(world: &World, history: &History, client: &Client, poison: &
         found.push(format!("B2 the dead letters are the poison: {dead:?} instead of {expected:?}"));
     }
     found
+}
+
+/// W9: every hash, text and act of the ledger is what it was written as.
+async fn verification(world: &World) -> Option<String> {
+    let database = world.databases.wallet.runtime_url.clone();
+    let verified = purse(&["ledger", "verify"], &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await;
+    (verified.code != Some(0)).then(|| format!("W9 the ledger is verified: {verified:?}"))
 }
 
 /// H1 to H4 and H6.

@@ -164,7 +164,7 @@ enum Direction {
 struct Link {
     withhold_response: AtomicBool,
     reset_at_response: AtomicBool,
-    replace_response: AtomicBool,
+    commit_fails: AtomicBool,
 }
 
 /// The server's response to a `COMMIT`.
@@ -220,12 +220,12 @@ async fn pump(
                 CommitFault::RequestLost => return true,
                 CommitFault::ResponseLost => link.reset_at_response.store(true, Ordering::SeqCst),
                 CommitFault::ResponseWithheld => link.withhold_response.store(true, Ordering::SeqCst),
-                CommitFault::ResponseIsAnError => link.replace_response.store(true, Ordering::SeqCst),
+                CommitFault::ResponseIsAnError => link.commit_fails.store(true, Ordering::SeqCst),
             }
         }
-        let replaced = if direction == Direction::Down && link.replace_response.load(Ordering::SeqCst) {
+        let replaced = if direction == Direction::Down && link.commit_fails.load(Ordering::SeqCst) {
             let replaced = with_error(&buffer[..count]);
-            link.replace_response.store(replaced.is_none(), Ordering::SeqCst);
+            link.commit_fails.store(replaced.is_none(), Ordering::SeqCst);
             replaced
         } else {
             None
