@@ -10,7 +10,7 @@ use crate::infra::http::{ApiError, Fields, RequestContext, TextLimiter, read_jso
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
 use crate::users::domain::EmailAddress;
-use crate::users::http::UsersApi;
+use crate::users::http::api::UsersApi;
 use crate::users::http::wire::TokenBody;
 
 /// No password is longer.
