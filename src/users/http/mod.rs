@@ -48,3 +48,6 @@ pub fn routes(api: &UsersApi, app: &mut web::ServiceConfig) {
     serve(api, endpoints(), app);
     api.docs.routes(app);
 }
+
+#[cfg(test)]
+mod tests;
