@@ -232,12 +232,11 @@ impl Roles {
         Ok(())
     }
 
-    /// Shows the lines that the roles have logged since the last call.
+    /// Shows the lines that the roles have logged since the last call. Each names its role.
     pub(crate) fn show_new_lines(&mut self) {
-        let colour = std::io::stdout().is_terminal() && variable("NO_COLOR").is_none();
         for running in &mut self.0 {
             while matches!(running.log.read_until(b'\n', &mut running.line), Ok(1..)) && running.line.ends_with(b"\n") {
-                show(&prefixed(running.role, String::from_utf8_lossy(&running.line).trim_end(), colour));
+                show(String::from_utf8_lossy(&running.line).trim_end());
                 running.line.clear();
             }
             if running.log.stream_position().is_ok_and(|shown| shown > LOG_BYTES_MAX) {
@@ -245,15 +244,6 @@ impl Roles {
                 let _kept = running.log.get_ref().set_len(0).and_then(|()| running.log.rewind());
             }
         }
-    }
-}
-
-fn prefixed(role: Role, text: &str, colour: bool) -> String {
-    let name = role.name();
-    match (role, colour) {
-        (_, false) => format!("{name:<6} | {text}"),
-        (Role::Users, true) => format!("\u{1b}[36m{name:<6} |\u{1b}[0m {text}"),
-        (Role::Wallet, true) => format!("\u{1b}[35m{name:<6} |\u{1b}[0m {text}"),
     }
 }
 
@@ -295,11 +285,5 @@ mod tests {
         let Err(DevError::Setting(text)) = refused else { panic!("{refused:?}") };
         let lines = ["users", "wallet"].map(|role| format!("check-config --role {role} 127.0.0.1 development"));
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [&lines[0], "purse: KEY: is short", &lines[1]]);
-    }
-
-    #[test]
-    fn a_line_is_coloured_on_a_terminal_only() {
-        assert_eq!(prefixed(Role::Users, "x", false), "users  | x");
-        assert_eq!(prefixed(Role::Wallet, "x", true), "\u{1b}[35mwallet |\u{1b}[0m x");
     }
 }
