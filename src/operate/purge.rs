@@ -65,7 +65,6 @@ pub(super) async fn purge(broker: &Broker, format: Format, options: PurgeOptions
     }
 }
 
-/// Asks on the terminal.
 async fn confirm(total: u32) -> Result<bool, Failure> {
     let question = format!("Remove {} for good? Type yes: ", count(total.into(), "dead letter"));
     let answer = tokio::task::spawn_blocking(move || -> io::Result<String> {

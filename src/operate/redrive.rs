@@ -31,7 +31,6 @@ pub(super) struct RedriveOptions {
 struct Done {
     /// In a dry run, those that would be moved.
     moved: Tally,
-    /// Requested ids that exist.
     found: BTreeSet<String>,
 }
 

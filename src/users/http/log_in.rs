@@ -13,7 +13,6 @@ use crate::users::domain::EmailAddress;
 use crate::users::http::api::UsersApi;
 use crate::users::http::wire::TokenBody;
 
-/// No password is longer.
 const PASSWORD_BYTES_MAX: usize = 1024;
 /// A text without NUL characters.
 const NO_NUL: &str = r"^[^\x00]*$";
