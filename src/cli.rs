@@ -140,7 +140,6 @@ fn heading(role: Option<Role>) -> &'static str {
     }
 }
 
-/// The value of `--role`.
 pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
     matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(ExitError::usage)
 }

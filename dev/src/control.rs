@@ -12,7 +12,7 @@ use crate::folder::{Holder, StateFolder, already_running, holder};
 use crate::hints::another_command;
 use crate::ports::Ports;
 use crate::probe::{connect, http_status, is_broker, local};
-use crate::roles::Role;
+use crate::role::Role;
 
 /// In the state folder while `up` is ready: the shell commands that `env` prints.
 pub(crate) const ENVIRONMENT_FILE: &str = "environment.sh";

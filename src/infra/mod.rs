@@ -8,7 +8,7 @@ pub mod config;
 pub(crate) mod health;
 pub mod http;
 pub(crate) mod metrics;
-pub mod postgres;
+pub(crate) mod postgres;
 pub mod security;
 pub mod system;
 pub mod telemetry;

@@ -11,14 +11,15 @@ use crate::infra::amqp::Broker;
 use crate::infra::config::AmqpConfig;
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
+use crate::operate::arguments::dry_run_argument;
 use crate::operate::dead_letter::{DeadLetter, READ_MAX, id_of, not_found, open};
 use crate::operate::export::export;
-use crate::operate::output::{Format, List, print_record};
+use crate::operate::failure::Outcome;
+use crate::operate::output::{Format, List, print_error, print_record};
 use crate::operate::progress::Progress;
 use crate::operate::purge::{PurgeOptions, purge};
 use crate::operate::redrive::{RedriveOptions, redrive};
 use crate::operate::tally::Tally;
-use crate::operate::{Outcome, dry_run_argument, print_error};
 
 /// Dead letters that `list` shows by default.
 const LIST_DEFAULT: u32 = 100;

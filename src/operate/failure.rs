@@ -7,6 +7,9 @@ use crate::infra::amqp::AmqpError;
 use crate::infra::postgres::DbError;
 use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role};
 
+/// Whether everything that was requested exists and is consistent.
+pub(super) type Outcome = Result<bool, Failure>;
+
 /// Why a command ended early.
 #[derive(Debug)]
 pub(super) enum Failure {

@@ -8,11 +8,10 @@ use tokio::runtime::Handle;
 use crate::infra::config::DatabaseConfig;
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{Role, UserId};
-use crate::operate::failure::Failure;
+use crate::operate::failure::{Failure, Outcome};
 use crate::operate::humanize::count;
-use crate::operate::output::{Format, List};
+use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
-use crate::operate::{Outcome, print_error};
 use crate::wallet::domain::{LedgerViolation, WalletAudit};
 use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 

@@ -8,11 +8,11 @@ use tokio::runtime::Handle;
 use crate::infra::config::DatabaseConfig;
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
-use crate::operate::failure::Failure;
+use crate::operate::arguments::dry_run_argument;
+use crate::operate::failure::{Failure, Outcome};
 use crate::operate::humanize::{UNKNOWN, cell, count, duration};
-use crate::operate::output::{Format, List, print_sentence};
+use crate::operate::output::{Format, List, print_error, print_sentence};
 use crate::operate::progress::Progress;
-use crate::operate::{Outcome, dry_run_argument, print_error};
 use crate::users::postgres::{Backlog, PgOutboxBacklog, TimeRange};
 
 /// 0001-01-01T00:00:00Z. PostgreSQL writes earlier years differently.

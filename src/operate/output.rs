@@ -1,14 +1,23 @@
-//! Standard output, as a table or as one JSON document. Long lists are streamed.
+//! What a command prints: its result on standard output, as a table or as one JSON document, and errors on standard error.
+//! Long lists are streamed.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
+use crate::kernel::{ExitError, ExitStatus};
+use crate::operate::failure::Failure;
+
 /// Rows that are aligned with each other, which bounds the memory that a long list needs.
 const ROWS_ALIGNED: usize = 1_000;
+/// Longest wait for a reader of standard error.
+const STDERR_WAIT: Duration = Duration::from_secs(5);
 
 /// Standard output, without the layer of the standard library that takes a descriptor which cannot be written for a
 /// working one.
@@ -204,15 +213,39 @@ pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io
     print_record(format, json, &[vec![sentence.to_owned()]])
 }
 
-/// Prints what clap renders, in colour on a terminal.
-pub(super) fn print_rendered(rendered: &clap::Error) -> io::Result<()> {
-    if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) }
-}
-
-pub(super) fn print_text(text: &str) -> io::Result<()> {
+fn print_text(text: &str) -> io::Result<()> {
     let mut out = Out::stdout()?;
     out.write(text);
     out.end()
+}
+
+/// Prints `text` to standard output. A reader that closes it early, as `head` does, is not an error.
+pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
+    print_text(text).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints the help or the version that clap has rendered, in colour on a terminal.
+pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
+    let printed =
+        if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) };
+    printed.map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints an error or a warning to standard error, and gives up on a reader that reads nothing: a process that cannot
+/// report why it ends has to end all the same.
+pub fn print_error(message: &str) {
+    let line = format!("purse: {message}\n");
+    let (done, written) = mpsc::channel();
+    let writer = thread::Builder::new().name("stderr".into()).spawn(move || {
+        // Without standard error there is nowhere left to report to.
+        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    if writer.is_ok() {
+        let _ = written.recv_timeout(STDERR_WAIT);
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::infra::config::setting::{ALL, Fallback, Setting};
 use crate::kernel::{ExitError, ExitStatus, Role};
-use crate::operate::print;
+use crate::operate::output::print;
 
 /// The commands that read no settings.
 pub fn commands() -> [Command; 3] {

@@ -24,7 +24,7 @@ use crate::users::application::log_in::LogIn;
 use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
 use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
-use crate::users::http::{UsersApi, document};
+use crate::users::http::{UsersApi, document, routes};
 use crate::users::postgres::{MIGRATIONS, PgOutbox, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
@@ -42,7 +42,7 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
         outbox_watch(&context, Arc::clone(&api.queries)),
         password_hasher(&context, actors.hashers)?,
         outbox_poller(config, &context, pools.relay, actors.poller),
-        http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
+        http(context, &config.process, Arc::new(move |app| routes(&api, app))),
     ])
 }
 

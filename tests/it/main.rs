@@ -43,6 +43,7 @@ mod key_rotation;
 mod layers;
 mod lifecycle;
 mod log_backpressure;
+mod log_format;
 mod log_secrets;
 mod login_limits;
 mod metrics;

@@ -12,7 +12,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, token_of, unknown_user_id,
+    Client, PATIENCE, Panel, RoleProcess, Scrape, World, eventually, free_port, render_panels, token_of,
+    unknown_user_id,
 };
 
 /// Time range of the dashboard pictures, in seconds.
@@ -254,6 +255,6 @@ async fn pictures(prometheus: &Prometheus, client: &Client, folder: &Path) {
                 None => panels.push((title, series)),
             }
         }
-        draw_panels(&folder.join(format!("dashboard-{role}.svg")), &panels);
+        render_panels(&folder.join(format!("dashboard-{role}.svg")), &panels);
     }
 }

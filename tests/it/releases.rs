@@ -167,7 +167,7 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
         "docs: explain more",
         "feat(dev): start faster",
         "refactor(dev)!: move it",
-        "feat(http): sort handlers",
+        "refactor(http): sort handlers",
         "wip(wallet): half a feature",
     ] {
         clone.commit(invisible);
@@ -186,6 +186,14 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
         "0.2.0",
         &["- users: Change a name", "- wallet: Hold money", "- users: Accept long names", "- users: Log in faster"],
     );
+    // A part of the code has the name that users know it by, and none of these is lost.
+    clone.commit("fix(http): reject a header that is too long");
+    clone.commit("fix(infra): connect to a standby");
+    clone.commit("perf(amqp): publish faster");
+    clone.releases(
+        "0.2.1",
+        &["- api: Reject a header that is too long", "- Connect to a standby", "- broker: Publish faster"],
+    );
     // Before 1.0 a breaking change is a minor version; its entry says what to do.
     clone.commit("refactor(config)!: rename a setting\n\nBREAKING CHANGE: write the new name");
     clone.commit("refactor(dev)!: rename the folder\n\nBREAKING CHANGE: remove it by hand");
@@ -194,7 +202,7 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
     let tags = clone.git(&["tag", "--list"]);
     clone.git(&["push", "--quiet", "--follow-tags"]);
     assert_eq!(clone.succeeds(&clone.folder.join("origin"), "git", &["tag", "--list"]), tags);
-    assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.3.0"]);
+    assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.2.1", "v0.3.0"]);
 }
 
 #[test]

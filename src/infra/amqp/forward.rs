@@ -59,7 +59,6 @@ impl ConfirmedPublisher {
     }
 }
 
-/// Sets one textual property.
 type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// The properties of a copy. `expiration` is dropped, or the copy could expire again; so is `user_id`, which the broker

@@ -30,7 +30,6 @@ const FILES: [(&str, &str, bool, &[u8]); 4] = [
 
 /// Where the page of the other role is.
 pub struct OtherRole<'a> {
-    /// The other role.
     pub role: Role,
     /// Its public URL, if configured.
     pub url: Option<&'a str>,

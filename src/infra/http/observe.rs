@@ -68,9 +68,9 @@ pub async fn observe(
     }
 
     let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    let answered = called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body));
+    let outcome = called.map(|returned| returned.map(ServiceResponse::map_into_boxed_body));
     let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
-    match answered {
+    match outcome {
         Ok(Ok(response)) => {
             let mut response = with_error_body(response).map_body(|head, body| end_line(head.headers(), body));
             decorate(response.headers_mut(), &context);

@@ -13,12 +13,11 @@ mod shared_counts;
 mod tls;
 mod url;
 
-pub use connect::{Connector, OpenError};
-pub use database::{BEGIN, Client, Database, PoolOptions, Transaction, Work, begin};
+pub use connect::Connector;
+pub use database::{BEGIN, Client, Database, PoolOptions, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
-pub use migrate::{MigrateError, Migrated, Migration, Migrations, check_runtime_user, migrate};
+pub use migrate::{MigrateError, Migrated, Migrations, check_runtime_user, migrate};
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
-pub use tls::TlsError;
 pub use url::{database_url_problem, is_database_url};

@@ -112,7 +112,6 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
     Ok((root, LogGuard { queue: Some(queue_guard), writer, suppressed }))
 }
 
-/// What lines look like.
 #[derive(Clone, Copy)]
 enum Shape {
     Json,

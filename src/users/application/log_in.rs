@@ -9,12 +9,12 @@ use crate::users::application::ports::{
 use crate::users::domain::EmailAddress;
 
 /// The use case with its ports.
+#[expect(missing_docs, reason = "each port has its own documentation")]
 pub struct LogIn {
     /// Read for the credentials, written to renew a hash.
     pub users: Arc<dyn UserStore>,
     /// Compares, also when there is no account.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
     /// When the token is issued.
     pub clock: Arc<dyn Clock>,

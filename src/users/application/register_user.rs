@@ -11,18 +11,14 @@ use crate::users::application::ports::{
 use crate::users::domain::{EmailAddress, Password, PersonName, User};
 
 /// The use case with its ports.
+#[expect(missing_docs, reason = "each port has its own documentation")]
 pub struct RegisterUser {
-    /// Stores the user and the event.
     pub users: Arc<dyn UserStore>,
-    /// Hashes the password.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
     /// Is woken after the commit.
     pub relay: Arc<dyn RelayWake>,
-    /// When the user registers.
     pub clock: Arc<dyn Clock>,
-    /// Ids of the user and the event.
     pub ids: Arc<dyn IdSource>,
 }
 

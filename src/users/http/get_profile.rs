@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated};
 use crate::users::application::queries::UserQueries;
-use crate::users::http::UsersApi;
+use crate::users::http::api::UsersApi;
 use crate::users::http::wire::UserBody;
 
 /// # Errors

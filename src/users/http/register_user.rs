@@ -12,7 +12,7 @@ use crate::infra::http::{ApiError, Fields, RequestContext, read_json};
 use crate::users::application::ports::Origin;
 use crate::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use crate::users::domain::{EmailAddress, Password, PersonName};
-use crate::users::http::UsersApi;
+use crate::users::http::api::UsersApi;
 use crate::users::http::wire::{TokenBody, UserBody};
 
 #[derive(Serialize, ToSchema)]

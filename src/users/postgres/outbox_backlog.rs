@@ -16,7 +16,6 @@ const REFUSALS_MAX: i64 = 20;
 /// The events that are not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// All of them.
     pub pending: i64,
     /// Claimed by a relay at the moment.
     pub claimed: i64,
@@ -37,7 +36,6 @@ pub struct Backlog {
 pub struct Refusal {
     /// The reason that the broker gave.
     pub error: String,
-    /// The number of events.
     pub events: i64,
     /// The largest number of attempts of one event.
     pub attempts_max: i32,
@@ -68,7 +66,6 @@ pub struct ReopenedPage {
 /// An event that was requested by id and exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundEvent {
-    /// As requested.
     pub id: EventId,
     /// Whether it was published before and is pending again; else it was pending all along.
     pub was_published: bool,

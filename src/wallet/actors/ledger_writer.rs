@@ -208,8 +208,8 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     let mut skipped = Skipped::new();
     for ((draft, mut reply), result) in drafts.into_iter().zip(replies).zip(results) {
         match result {
-            DraftResult::Answer(result) => reply.send(result),
-            DraftResult::Held => {
+            DraftResult::Reply(result) => reply.send(result),
+            DraftResult::SetAside => {
                 reply.begun = false;
                 skipped.push((draft.user_id, PendingPost { draft, reply }));
             }

@@ -27,7 +27,6 @@ pub type WalletStates = HashMap<UserId, WalletState>;
 /// The decision on one post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Write this entry.
     Post(Entry),
     /// An earlier request with the same key created this entry; write nothing.
     Replay(Entry),

@@ -16,7 +16,6 @@ use crate::infra::http::{ApiError, Authenticated};
 use crate::infra::metrics::{MetricName, Metrics};
 use crate::kernel::{Timestamp, UserId};
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::http::WalletApi;
 
 const RETRY_AFTER_S: u64 = 2;
 
@@ -123,7 +122,7 @@ pub(super) fn provisioning() -> ApiError {
 }
 
 /// Puts an endpoint behind the gate.
-pub(super) fn gated(endpoint: Endpoint<WalletApi>) -> Endpoint<WalletApi> {
+pub(super) fn gated<Api: 'static>(endpoint: Endpoint<Api>) -> Endpoint<Api> {
     endpoint
         .guarded(|route: Route| route.wrap(from_fn(pass)))
         .errors([provisioning(), ApiError::dependency_unavailable()])

@@ -8,7 +8,7 @@ use utoipa::openapi::{ObjectBuilder, Type};
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::wire::EntryBody;
 

@@ -12,7 +12,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated, Fields};
 use crate::kernel::rfc3339;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, provisioning};
 
 const WAIT_MAX_S: u64 = 30;

@@ -1,4 +1,4 @@
-//! Draws dashboard panels for the documentation.
+//! Renders dashboard panels for the documentation.
 #![expect(clippy::float_arithmetic, reason = "coordinates")]
 
 use std::path::Path;
@@ -11,12 +11,12 @@ pub type Panel = (String, Vec<Vec<(f64, f64)>>);
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 230);
 
-/// Draws the panels into one SVG, three per row.
-pub fn draw(path: &Path, panels: &[Panel]) {
+/// Renders the panels into one SVG, three per row.
+pub fn render(path: &Path, panels: &[Panel]) {
     let rows = panels.len().div_ceil(COLUMNS);
     let size = (PANEL.0 * u32::try_from(COLUMNS).expect("columns"), PANEL.1 * u32::try_from(rows).expect("rows"));
     let sheet = SVGBackend::new(path, size).into_drawing_area();
-    sheet.fill(&WHITE).expect("drawn");
+    sheet.fill(&WHITE).expect("rendered");
     for (area, (title, series)) in sheet.split_evenly((rows, COLUMNS)).iter().zip(panels) {
         let all = || series.iter().flatten().copied().filter(|(_, value)| value.is_finite());
         let seconds = all().map(|point| point.0).fold(1.0, f64::max);
@@ -28,11 +28,11 @@ pub fn draw(path: &Path, panels: &[Panel]) {
             .x_label_area_size(22)
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..seconds, 0.0..top)
-            .expect("drawn");
-        chart.configure_mesh().light_line_style(WHITE).x_labels(4).y_labels(4).draw().expect("drawn");
+            .expect("rendered");
+        chart.configure_mesh().light_line_style(WHITE).x_labels(4).y_labels(4).draw().expect("rendered");
         for (index, points) in series.iter().enumerate() {
             let line = points.iter().copied().filter(|(_, value)| value.is_finite());
-            chart.draw_series(LineSeries::new(line, Palette99::pick(index).stroke_width(2))).expect("drawn");
+            chart.draw_series(LineSeries::new(line, Palette99::pick(index).stroke_width(2))).expect("rendered");
         }
     }
     sheet.present().expect("written");

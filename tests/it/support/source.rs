@@ -116,16 +116,42 @@ pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> 
     paths
 }
 
-/// What a `mod.rs` re-exports from its child modules, as absolute paths.
+/// The child modules that a file declares with `mod name;`.
+fn children(tokens: &[Token]) -> Vec<&str> {
+    let declares = |window: &&[Token]| window[0].text == "mod" && window[2].text == ";";
+    tokens.windows(3).filter(declares).map(|window| window[1].text.as_str()).collect()
+}
+
+/// What a file imports from its child modules under names of its own, as absolute paths.
 pub fn reexports(module: &[String], tokens: &[Token]) -> Vec<String> {
-    let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
-    let children: Vec<&str> =
-        (0..tokens.len()).filter(|i| text(*i) == "mod" && text(i + 2) == ";").map(|i| text(i + 1)).collect();
+    let (text, children) = (|index: usize| tokens[index].text.as_str(), children(tokens));
+    let begins = (1..tokens.len()).filter(|i| {
+        let first = if text(*i) == "self" { i + 2 } else { *i };
+        text(i - 1) == "use" && tokens.get(first).is_some_and(|token| children.contains(&token.text.as_str()))
+    });
     let mut paths = Vec::new();
-    for index in (0..tokens.len()).filter(|i| text(*i) == "use" && children.contains(&text(i + 1))) {
-        expand(tokens, index + 1, module, &mut paths);
+    for index in begins {
+        expand(tokens, index, module, &mut paths);
     }
     paths.into_iter().map(|(path, _)| path).collect()
+}
+
+/// What a file uses of its child modules, as absolute paths with their lines. A `pub use` only passes items on.
+pub fn child_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
+    let text = |index: Option<usize>| index.and_then(|index| tokens.get(index)).map_or("", |token| token.text.as_str());
+    let children = children(tokens);
+    let mut paths = Vec::new();
+    for index in (0..tokens.len()).filter(|i| children.contains(&text(Some(*i)))) {
+        let is_path = text(Some(index + 1)) == "::" && text(Some(index + 2)) != "<";
+        let begin =
+            if text(index.checked_sub(1)) == "::" && text(index.checked_sub(2)) == "self" { index - 2 } else { index };
+        let before = text(begin.checked_sub(1));
+        let passes_on = before == "use" && matches!(text(begin.checked_sub(2)), "pub" | ")");
+        if is_path && before != "::" && !passes_on {
+            expand(tokens, index, module, &mut paths);
+        }
+    }
+    paths
 }
 
 /// Adds the path that begins at `index`, relative to `base`; returns the index after it.
