@@ -249,7 +249,7 @@ async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: 
         stopped = timeout_at(deadline, supervisor.send(Stop { grace })) => if stopped.is_err() {
             warn!(logger, "the grace period is over; unfinished work is rolled back or redelivered");
         },
-        signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
+        signal = signals.stop_requested() => warn!(logger, "stopping immediately"; "signal" => signal),
     }
 }
 
@@ -275,7 +275,7 @@ async fn migrate_when_reachable(
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
                 health.change(|health| {
                     for check in health.checks.values_mut().filter(|check| check.essential) {
-                        check.details = Some("not reached since the start".to_owned());
+                        check.details = Some("not reached since startup".to_owned());
                     }
                 });
                 pause(logger, &e, attempt).await;
