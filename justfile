@@ -14,13 +14,12 @@ export JUST_COMMAND := env("JUST_COMMAND", "just")
 
 purse-dev := CARGO_TARGET_DIR / "release" / "purse-dev"
 
-[private]
+[no-exit-message, private]
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
 
 # Start PostgreSQL, RabbitMQ and both roles; Ctrl-C stops them
-[group('run')]
-[no-exit-message]
+[group('run'), no-exit-message]
 up: _up
     @# Ctrl-C is meant for `purse-dev` alone: in a job of its own, so that an orderly stop is no error of `just`.
     @if [ -t 0 ]; then set -m; {{ quote(purse-dev) }}; else exec {{ quote(purse-dev) }}; fi
@@ -36,30 +35,26 @@ _idle:
     @[ ! -x {{ quote(purse-dev) }} ] || { why=$({{ quote(purse-dev) }} check-idle 2>&1); [ $? != 69 ] || { echo "$why" >&2; exit 69; }; }
 
 # Stop an `up` that runs in another terminal
-[group('run')]
-[no-exit-message]
+[group('run'), no-exit-message]
 down: _built
     @exec {{ quote(purse-dev) }} down
 
 # Show what is running (exit code 1 unless everything is ready)
-[group('run')]
-[no-exit-message]
+[group('run'), no-exit-message]
 status: _built
     @exec {{ quote(purse-dev) }} status
 
 # Print the settings of a running `up`: eval "$(./justw env)"
-[group('run')]
-[no-exit-message]
+[group('run'), no-exit-message]
 env: _built
     @exec {{ quote(purse-dev) }} env
 
 # Delete the data of `up`
-[group('run')]
-[no-exit-message]
+[group('run'), no-exit-message]
 reset: _built
     @exec {{ quote(purse-dev) }} reset
 
-[private]
+[no-exit-message, private]
 _built:
     @[ -x {{ quote(purse-dev) }} ] || { dev/scripts/need-rust.sh && cargo build --release --locked --workspace; }
 
@@ -76,135 +71,125 @@ test-tools: _prometheus
     @dev/scripts/test-tools.sh
 
 # Build the release binary
-[group('build')]
+[group('build'), no-exit-message]
 build: _rust (_first-build "release" "4")
     cargo build --release --locked
 
 # Format the code
-[group('build')]
+[group('build'), no-exit-message]
 fmt:
     cargo fmt --all
 
 # Generate a CycloneDX SBOM, and a binary that embeds its own
-[group('build')]
-[no-exit-message]
+[group('build'), no-exit-message]
 sbom: _rust (_tool "cargo-cyclonedx") (_tool "cargo-auditable")
     @dev/scripts/sbom.sh
 
 # Regenerate the pictures in docs/images
-[group('build')]
+[group('build'), no-exit-message]
 pictures: _rust servers test-tools
     PURSE_PICTURES={{ quote(justfile_directory() / "docs" / "images") }} cargo test --locked --test it -- docs_page::a_newcomer observability::every_panel
 
 # Run all checks: lint, dependencies, all tests, the short faults
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
-[group('check')]
+[group('check'), no-exit-message]
 lint: _rust
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Inject every fault (30 minutes; Linux, as root)
-[group('check')]
+[group('check'), no-exit-message]
 [positional-arguments]
 test-faults *words: _rust servers _faketime
     cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output "$@"
 
 # Inject random faults under load; SEED=… repeats a run
-[group('check')]
+[group('check'), no-exit-message]
 soak seconds="300": (_check "seconds" seconds) _rust servers
     SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
 
 # Mutate the domain and application layers; list survivors (1 hour)
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 [positional-arguments]
 test-mutants *words: _rust (_tool "cargo-mutants")
     @tests/mutants.sh "$@"
 
 # Test the page /docs in a real browser
-[group('check')]
+[group('check'), no-exit-message]
 test-browser: _rust servers test-tools
     cargo test --locked --test it docs_page::
 
 # Test metrics, alerts and dashboards with a real Prometheus
-[group('check')]
+[group('check'), no-exit-message]
 test-observability: _rust servers _prometheus
     cargo test --locked --test it -- metrics:: observability::
 
 # Measure the line coverage of the rules; fails below 90 %
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
 # Run one fuzz target or all of them; 30 seconds each, unless given
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 [positional-arguments]
 fuzz seconds="30" target="": (_check "seconds" seconds) (_check "target" target) _rust (_tool "cargo-fuzz")
     @fuzz/run.sh "$1" "$2"
 
 # Send random requests to both roles; none may return a 5xx
-[group('check')]
+[group('check'), no-exit-message]
 fuzz-http requests="100000": (_check "requests" requests) _rust servers
     PURSE_FUZZ_REQUESTS={{ requests }} cargo test --locked --test it http_fuzz:: -- --nocapture
 
 # Test both roles against their OpenAPI documents
-[group('check')]
+[group('check'), no-exit-message]
 schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "schemathesis")
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
 
 # Compare random request sequences with the model
-[group('check')]
+[group('check'), no-exit-message]
 model sequences="1000": (_check "sequences" sequences) _rust servers
     PROPTEST_CASES={{ sequences }} cargo test --locked --test it any_sequence_of_requests -- --nocapture
 
 # Check licences, bans and sources of the dependencies
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 deny level="warn": _rust (_tool "cargo-deny")
     @cargo fetch --locked --quiet
     @cargo deny --offline --locked --log-level {{ quote(level) }} check --hide-inclusion-graph licenses bans sources
 
 # Check the dependencies for known vulnerabilities
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 advisories: _rust (_tool "cargo-deny")
     @dev/scripts/advisories.sh
 
 # Validate docker/kubernetes; needs no cluster
-[group('check')]
-[no-exit-message]
+[group('check'), no-exit-message]
 check-kubernetes: (_tool "kubernetes-validate")
     @PYTHONPATH={{ quote(tools / "kubernetes-validate") }} exec python3 -W ignore docker/kubernetes/check.py
 
 # Benchmark all (15 min) or parts: process posts reads drain logins
-[group('measure')]
+[group('measure'), no-exit-message]
 [positional-arguments]
 bench *parts: (_check "parts" parts) _rust servers _wrk
     cargo bench --locked --bench suite -- "$@"
 
 # Compare one and two instances of a role (4 minutes)
-[group('measure')]
+[group('measure'), no-exit-message]
 bench-instances: _rust servers
     cargo bench --locked --bench instances
 
 # Preview the next changelog and version
-[group('release')]
-[no-exit-message]
+[group('release'), no-exit-message]
 changelog: (_tool "git-cliff")
     @dev/scripts/changelog.sh
 
 # Release main: version, CHANGELOG.md, commit, tag; pushes nothing
-[group('release')]
-[no-exit-message]
+[group('release'), no-exit-message]
 release: _rust (_tool "git-cliff")
     @dev/scripts/release.sh
 
@@ -217,7 +202,7 @@ _rust:
 _check what values:
     @dev/scripts/check-argument.sh {{ what }} {{ quote(values) }}
 
-[private]
+[no-exit-message, private]
 _first-build folder minutes why="":
     @dev/scripts/first-build.sh {{ folder }} {{ minutes }} {{ quote(why) }}
 

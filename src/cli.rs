@@ -1,7 +1,7 @@
 //! Flags and subcommands. The flags of settings are generated from the table of settings.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<ArgMatches
     command().try_get_matches_from(arguments).map_err(|mut error| {
         if error.get(ContextKind::InvalidSubcommand) == Some(&ContextValue::String("dev".to_owned())) {
             let tip =
-                "the development stack is a program of its own: run `./justw up` in the source tree, or `purse-dev up`";
+                "the development stack is a separate program: run `./justw up` in the source tree, or `purse-dev up`";
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
         error
@@ -144,16 +144,18 @@ pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
     matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(ExitError::usage)
 }
 
-/// All layers of the configuration of the role in `--role`.
+/// All layers of the configuration of the role in `--role`. A flag that cannot be used is reported when a section is built.
 pub fn layers(matches: &ArgMatches) -> Result<Layers, ExitError> {
     let given = |id: &str| matches.get_one::<OsString>(id).cloned();
     let role = role(matches)?;
-    let mut flags: BTreeMap<String, Flag> = BTreeMap::new();
+    let (mut flags, mut problems): (BTreeMap<String, Flag>, _) = (BTreeMap::new(), Vec::new());
     for setting in setting::ALL.iter().filter(|s| !s.is_secret()) {
         let Some(value) = given(setting.env) else { continue };
         let name = format!("--{}", setting.flag());
-        belongs(setting, &name, role)?;
-        flags.insert(setting.env.to_owned(), Flag { name, value });
+        match misplaced(setting, role) {
+            Some(problem) => problems.push((name, problem)),
+            None => drop(flags.insert(setting.env.to_owned(), Flag { name, value })),
+        }
     }
     if let Some(value) = given("port") {
         let setting = match role {
@@ -163,20 +165,25 @@ pub fn layers(matches: &ArgMatches) -> Result<Layers, ExitError> {
         flags.insert(setting.env.to_owned(), Flag { name: "--port".to_owned(), value });
     }
     if let Some(ttls) = given("retry-ttl-ms") {
-        belongs(&setting::RETRY_TTL_1_MS, RETRY_TTL_FLAG, role)?;
-        let text = ttls.to_str().ok_or_else(|| ExitError::usage(format!("{RETRY_TTL_FLAG} is not valid UTF-8")))?;
-        let parts: Vec<&str> = text.split(',').map(|part| part.trim_matches(' ')).collect();
-        let Ok(parts) = <[&str; 3]>::try_from(parts) else {
-            return Err(ExitError::usage(format!(
-                "{RETRY_TTL_FLAG} takes three numbers separated by commas, not `{}`",
-                text.escape_debug()
-            )));
-        };
-        for (setting, value) in RETRY_TTLS.iter().zip(parts) {
-            flags.insert(setting.env.to_owned(), Flag { name: RETRY_TTL_FLAG.to_owned(), value: value.into() });
+        match misplaced(&setting::RETRY_TTL_1_MS, role).map_or_else(|| retry_ttls(&ttls), Err) {
+            Err(problem) => problems.push((RETRY_TTL_FLAG.to_owned(), problem)),
+            Ok(values) => flags.extend(RETRY_TTLS.iter().zip(values).map(|(setting, value)| {
+                (setting.env.to_owned(), Flag { name: RETRY_TTL_FLAG.to_owned(), value: value.into() })
+            })),
         }
     }
-    layers_of(role, matches, flags)
+    let mut layers = layers_of(role, matches, flags)?;
+    for (flag, problem) in problems {
+        layers.problem_with_flag(&flag, &problem);
+    }
+    Ok(layers)
+}
+
+/// The three values of [`RETRY_TTL_FLAG`], or why it has not three.
+fn retry_ttls(value: &OsStr) -> Result<[String; 3], String> {
+    let text = value.to_str().ok_or("is not valid UTF-8")?;
+    let parts: Vec<String> = text.split(',').map(|part| part.trim_matches(' ').to_owned()).collect();
+    parts.try_into().map_err(|_| format!("takes three numbers separated by commas, not `{}`", text.escape_debug()))
 }
 
 /// All layers of the configuration of `role`; `flags` are settings by environment name.
@@ -207,20 +214,25 @@ pub fn not_utf8(arguments: impl IntoIterator<Item = OsString>) -> Vec<String> {
     found
 }
 
-fn belongs(setting: &Setting, flag: &str, role: Role) -> Result<(), ExitError> {
-    match setting.role.filter(|own| *own != role) {
-        Some(own) => Err(ExitError::usage(format!("{flag} is a setting of --role {own}, not of --role {role}"))),
-        None => Ok(()),
-    }
+/// Why `role` does not have this setting, if it belongs to the other role.
+fn misplaced(setting: &Setting, role: Role) -> Option<String> {
+    let own = setting.role.filter(|own| *own != role)?;
+    Some(format!("is a setting of --role {own}, not of --role {role}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use purse::infra::config::MigrationConfig;
+
     use super::*;
 
-    fn error(arguments: &[&str]) -> Option<String> {
+    /// The problems that are about `flag`.
+    fn problems(flag: &str, arguments: &[&str]) -> Vec<String> {
         let matches = command().try_get_matches_from(arguments).expect("parsed");
-        layers(&matches).err().map(|e| e.to_string())
+        let built = MigrationConfig::build(layers(&matches).expect("a folder that exists"));
+        let page = built.err().map(|e| e.to_string()).unwrap_or_default();
+        let about = format!("{flag}: ");
+        page.lines().filter_map(|line| line.trim_start().strip_prefix(&about)).map(str::to_owned).collect()
     }
 
     #[test]
@@ -238,18 +250,21 @@ mod tests {
 
     #[test]
     fn a_flag_of_the_other_role_is_an_error_that_names_it() {
-        let message = error(&["purse", "--role", "users", "--prefetch", "5"]);
-        assert_eq!(message.as_deref(), Some("--prefetch is a setting of --role wallet, not of --role users"));
-        let message = error(&["purse", "--role", "wallet", "--outbox-batch-max", "5"]);
-        assert_eq!(message.as_deref(), Some("--outbox-batch-max is a setting of --role users, not of --role wallet"));
-        let message = error(&["purse", "--role", "users", "--retry-ttl-ms", "1,2,3"]);
-        assert!(message.is_some_and(|m| m.contains("is a setting of --role wallet")));
+        for (role, other, flag, value) in [
+            ("users", "wallet", "--prefetch", "5"),
+            ("wallet", "users", "--outbox-batch-max", "5"),
+            ("users", "wallet", "--retry-ttl-ms", "1,2,3"),
+        ] {
+            let expected = format!("is a setting of --role {other}, not of --role {role}");
+            assert_eq!(problems(flag, &["purse", "--role", role, flag, value]), [expected]);
+        }
     }
 
     #[test]
     fn the_ladder_takes_three_numbers() {
-        assert!(error(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2"]).is_some());
-        assert_eq!(error(&["purse", "--role", "wallet", "--retry-ttl-ms", "1,2,3"]), None);
+        let problems = |value: &str| problems(RETRY_TTL_FLAG, &["purse", "--role", "wallet", RETRY_TTL_FLAG, value]);
+        assert_eq!(problems("1,2"), ["takes three numbers separated by commas, not `1,2`"]);
+        assert_eq!(problems("1,2,3"), [] as [&str; 0]);
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub(crate) fn check_settings(purse: &Path, ports: &Ports, settings: &[(&'static 
         }
     }
     outcome.map_err(|status| match status.code() {
-        Some(64) => DevError::Setting(format!("the roles refuse their settings:\n{}", problems.join("\n"))),
+        Some(64) => DevError::Setting(format!("the roles reject their settings:\n{}", problems.join("\n"))),
         _ => DevError::Failed(format!("`purse check-config` ended ({status}):\n{}", problems.join("\n"))),
     })
 }
@@ -191,7 +191,7 @@ impl Roles {
                 running.line.clear();
             }
             if running.log.stream_position().is_ok_and(|shown| shown > LOG_BYTES_MAX) {
-                // The role appends, so it goes on at the new end.
+                // The role appends, so it continues at the new end.
                 let _kept = running.log.get_ref().set_len(0).and_then(|()| running.log.rewind());
             }
         }

@@ -41,7 +41,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             Command::new("list")
-                .about("List dead letters, oldest first, with reason, attempts and age")
+                .about("List dead letters, oldest first, with reason, failed attempts before the last one, and age")
                 .arg(first(READ_MAX, format!("Number to show, at most {READ_MAX} [default: {LIST_DEFAULT}]"))),
         )
         .subcommand(Command::new("show").about("Show one dead letter with its body and headers").arg(id().required(true)))
@@ -70,7 +70,7 @@ pub(super) fn command() -> Command {
             Command::new("purge")
                 .about("Remove dead letters for good, by ID or all")
                 .long_about(
-                    "Removes dead letters for good; `export` saves them first. Of all it removes those that exist when it \
+                    "Removes dead letters for good; `export` saves them first. With --all it removes those that exist when it \
                      starts. It is safe to interrupt: the others stay.",
                 )
                 .arg(id().num_args(0..))

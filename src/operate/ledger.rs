@@ -1,4 +1,4 @@
-//! `purse ledger`: recounts every wallet and lists those whose entries break a law of the ledger.
+//! `purse ledger`: recomputes every wallet and lists those whose entries break a rule of the ledger.
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
@@ -30,7 +30,7 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             Command::new("verify")
-                .about("Recount every wallet and list the inconsistent ones; exit code 1 if there are any")
+                .about("Recompute every wallet and list the inconsistent ones; exit code 1 if there are any")
                 .long_about(
                     "Adds up the entries of each wallet in the database and checks that sequence numbers have no gap, that \
                      each balance is the sum of the entries up to it, that no balance is negative, and that no entry is \
@@ -52,7 +52,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;
     let recount = audit.begin(user).await.map_err(failed)?;
-    let mut list = List::begin(format, "differing", &["USER", "LAW", "ENTRY", "PROBLEM"])?;
+    let mut list = List::begin(format, "differing", &["USER", "RULE", "ENTRY", "PROBLEM"])?;
     let tally = verify(&recount, user, &mut list).await?;
     if let Some(user) = user.filter(|_| tally.wallets == 0 && tally.entries == 0) {
         print_error(&format!("user {user} has no wallet"));
@@ -70,7 +70,7 @@ async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List
     let mut tally = Tally { wallets: size.wallets, entries: 0, differing: 0 };
     // The number of entries of one wallet is not known before they are counted.
     let total = if user.is_none() { size.entries_estimate } else { 0 };
-    let progress = Progress::begin("recounting entries", u64::try_from(total).unwrap_or(0));
+    let progress = Progress::begin("verifying entries", u64::try_from(total).unwrap_or(0));
     loop {
         let wallets = recount.next().await.map_err(failed)?;
         if wallets.is_empty() {

@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
         .long_about("Uses the users database. Requires only USERS_DATABASE_URL.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("status").about("Show how many events are pending, since when, and why the broker refused them"))
+        .subcommand(Command::new("status").about("Show how many events are pending, since when, and why the broker rejected them"))
         .subcommand(
             Command::new("republish")
                 .about("Republish events that were already published")

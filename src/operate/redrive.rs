@@ -48,7 +48,7 @@ impl RedriveOptions {
 /// Redrives the selected dead letters.
 ///
 /// It reads no more messages than existed when it started: an event that fails again becomes a new dead letter, and
-/// would be redriven for ever.
+/// would be redriven forever.
 pub(super) async fn redrive(broker: &Broker, format: Format, options: RedriveOptions) -> Outcome {
     let (browser, total) = open(broker).await?;
     // Its own connection, because a memory or disk alarm blocks connections that publish.

@@ -236,7 +236,7 @@ impl Process {
             stopped = timeout_at(deadline, self.supervisor.send(Stop { grace: self.grace })) => if stopped.is_err() {
                 warn!(self.logger, "the grace period is over; unfinished work is rolled back or redelivered");
             },
-            signal = signals.stop_requested() => warn!(self.logger, "stopping at once"; "signal" => signal),
+            signal = signals.stop_requested() => warn!(self.logger, "stopping immediately"; "signal" => signal),
         }
         self.spans.close();
     }
@@ -310,7 +310,7 @@ async fn migrate_when_reachable(
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
                 health.change(|health| {
                     for check in health.checks.values_mut().filter(|check| check.essential) {
-                        check.details = Some("not reached since the start".to_owned());
+                        check.details = Some("not reached since startup".to_owned());
                     }
                 });
                 pause(logger, &e, attempt).await;

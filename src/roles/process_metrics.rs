@@ -20,12 +20,12 @@ const RESTARTS: MetricName = MetricName {
 
 const LOG_DROPPED: MetricName = MetricName {
     name: "purse_log_records_dropped_total",
-    help: "Log records lost because standard output took none: its reader is stuck, or the disk is full.",
+    help: "Log records dropped because standard output was blocked: its reader is stuck, or the disk is full.",
 };
 
 const LOG_SUPPRESSED: MetricName = MetricName {
     name: "purse_log_records_suppressed_total",
-    help: "Warnings and errors that a library repeated and that were not logged.",
+    help: "Repeated warnings and errors of libraries that were not logged.",
 };
 
 /// Registers them; they follow `health` and `log` at each scrape.

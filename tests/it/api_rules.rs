@@ -1,4 +1,4 @@
-//! Rules that hold on every endpoint of both roles, whatever the handler does.
+//! Rules of every endpoint of both roles, whatever the handler does.
 
 use purse::kernel::Role;
 use reqwest::Method;

@@ -41,7 +41,7 @@ fn all_unavailable(responses: &[(u16, String)]) -> bool {
 }
 
 /// Waits until many requests of each kind at once, so that every session of the pools is used, are all served. (A loaded
-/// machine opens so many sessions too slowly for the first of them.) Returns the number of credits that were acknowledged.
+/// machine opens that many sessions too slowly for the first of them.) Returns the number of credits that were acknowledged.
 async fn serves_on_every_session(client: &Client, user: &User) -> i64 {
     let credited = std::sync::atomic::AtomicI64::new(0);
     eventually(PATIENCE, "every session serves", || async {
@@ -140,10 +140,10 @@ async fn sessions_that_met_a_read_only_database_are_not_kept() {
     let user = client.ready_user().await;
     serves_on_every_session(&client, &user).await;
 
-    // Sessions become read-only one by one here: those that are open keep their setting until somebody changes it.
+    // Sessions become read-only one by one here: those that are open keep their setting until it is changed.
     let read_only = "SELECT set_config('default_transaction_read_only', 'on', false)";
     for (role, statement) in [(Role::Users, "users"), (Role::Wallet, "wallets")] {
-        // A trigger stands for a pooler that moves the sessions to a standby.
+        // A trigger simulates a pooler that moves the sessions to a standby.
         let trigger = format!(
             "CREATE FUNCTION become_read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM ({read_only}); RETURN NEW; END $$;
              CREATE TRIGGER become_read_only AFTER INSERT ON {statement} FOR EACH ROW EXECUTE FUNCTION become_read_only()"
@@ -498,7 +498,7 @@ async fn a_migration_behind_a_long_read_delays_no_request_and_is_retried() {
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 }
 
-/// A pooler in front of PostgreSQL that drops the options of a session, as pgBouncer does when it is told to ignore them.
+/// A pooler in front of PostgreSQL that drops the options of a session, as pgBouncer does when it is configured to ignore them.
 struct Pooler {
     port: u16,
 }

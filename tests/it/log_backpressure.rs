@@ -1,4 +1,4 @@
-//! Standard output that takes nothing, and standard error likewise: requests, probes and shutdown do not depend on either.
+//! Blocked standard output and standard error: requests, probes and shutdown depend on neither.
 //! And libraries that write too much.
 
 use std::collections::BTreeMap;
@@ -151,7 +151,7 @@ async fn requests_are_answered_while_nobody_reads_the_log_and_the_missing_record
     let reported: f64 = reports.iter().map(|line| line["dropped"].as_f64().expect("a number")).sum();
     assert!(reported >= dropped_in_all, "{reported} reported, {dropped_in_all} counted");
     for report in reports {
-        assert_eq!(report["msg"], "log records were dropped because standard output took none");
+        assert_eq!(report["msg"], "log records were dropped because standard output was blocked");
         assert_eq!((&report["level"], &report["role"]), (&"warn".into(), &"wallet".into()));
     }
     assert_eq!(lines.last().expect("a line")["msg"], "stopped");
@@ -256,7 +256,7 @@ async fn a_stopped_terminal_stops_neither_requests_nor_the_process() {
         // On Linux the read fails once the last writer has closed.
         while let Ok(length @ 1..) = outside.read(&mut part) {
             text.push_str(&String::from_utf8_lossy(&part[..length]));
-            if text.contains("log records were dropped because standard output took none") {
+            if text.contains("log records were dropped because standard output was blocked") {
                 seen.store(true, Ordering::SeqCst);
             }
         }

@@ -23,6 +23,7 @@ mod database_sessions;
 mod database_urls;
 mod deployment;
 mod docs;
+mod docs_markdown;
 mod docs_page;
 mod end_to_end;
 #[cfg(feature = "failpoints")]

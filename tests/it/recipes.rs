@@ -108,3 +108,31 @@ esac
     assert_eq!(line.trim(), format!("{} {} {}", child.id(), link.display(), root().display()));
     assert_eq!(status.code(), Some(0));
 }
+
+/// The recipes, by name, as `just` reads them.
+fn recipes() -> serde_json::Map<String, serde_json::Value> {
+    let dump = justw(&["--dump", "--dump-format", "json"], &[]);
+    let justfile: serde_json::Value = serde_json::from_slice(&dump.stdout).expect("JSON");
+    justfile["recipes"].as_object().expect("recipes").clone()
+}
+
+#[test]
+fn a_recipe_that_fails_prints_the_message_of_its_command_alone() {
+    let recipes = recipes();
+    assert!(recipes.len() > 40, "only {} recipes", recipes.len());
+    for (name, recipe) in &recipes {
+        let attributes = recipe["attributes"].as_array().expect("attributes");
+        assert!(attributes.contains(&"no-exit-message".into()), "{name} has no attribute no-exit-message");
+    }
+}
+
+#[test]
+fn the_list_of_recipes_describes_each_and_fits_100_columns() {
+    let list = text(&justw(&["--list", "--unsorted"], &[("JUST_COLOR", "never")]).stdout);
+    let long: Vec<&str> = list.lines().filter(|line| line.chars().count() > 100).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+    for (name, recipe) in recipes().iter().filter(|(_, recipe)| recipe["private"] == false) {
+        let doc = recipe["doc"].as_str().unwrap_or_else(|| panic!("{name} has no description"));
+        assert!(list.contains(&format!("# {doc}")), "{name} is not listed with `{doc}`");
+    }
+}

@@ -254,7 +254,7 @@ fn the_changelog_of_this_repository_lists_released_versions_only() {
 
 #[test]
 fn a_release_requires_a_clean_main_and_is_complete_or_changes_nothing() {
-    let clone = Clone::create("refusals");
+    let clone = Clone::create("rejections");
     clone.commit("feat(wallet): keep money");
     fs::write(clone.here().join("note"), "").expect("written");
     clone.refuses(64, "there are uncommitted changes");

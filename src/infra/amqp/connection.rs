@@ -65,7 +65,7 @@ pub(crate) fn doubt(url: &str) -> Option<String> {
     } else if virtual_host.contains('/') && virtual_host != "/" && !url.to_ascii_lowercase().contains("%2f") {
         let encoded = virtual_host.replace('/', "%2f");
         Some(format!(
-            "names the virtual host {virtual_host:?}. Write it /{encoded} if that is meant; the default one is /%2f"
+            "names the virtual host {virtual_host:?}. If that is intended, write it as /{encoded}; the default one is /%2f"
         ))
     } else if host.contains(',') {
         Some(format!("names one host, {host:?}, which contains a comma. Several hosts are not supported"))
@@ -105,7 +105,7 @@ impl OpenConnection {
         let (connection, socket) = (Arc::clone(&self.connection), Arc::clone(&self.socket));
         async move {
             // An error means that it is closed already.
-            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "purse is done".into())).await;
+            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "closed by purse".into())).await;
             socket.shut_down();
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         for (url, word) in [
             ("amqp://u:p@host/", r#""""#),
             ("amqp://u:p@host/?heartbeat=5", r#""""#),
-            ("amqps://u:p@host/team/a", r#""team/a". Write it /team%2fa"#),
+            ("amqps://u:p@host/team/a", r#""team/a". If that is intended, write it as /team%2fa;"#),
             ("amqp://u:p@one,two:5672/%2f", "comma"),
             ("amqp://u:p@host:15672/%2f", "15672"),
         ] {

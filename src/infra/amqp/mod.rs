@@ -1,7 +1,7 @@
 //! RabbitMQ without a topology: connections, declarations, confirmed publishing, consuming, and reading a queue without
 //! consuming it. Every wait has a limit.
 //!
-//! lapin's own recovery stays off: under it a pending confirm can hang for ever. Any failure ends the connection, and
+//! lapin's own recovery stays off: under it a pending confirm can hang forever. Any failure ends the connection, and
 //! the supervisor restarts the actor that owned it.
 
 mod browser;

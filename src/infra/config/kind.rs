@@ -146,7 +146,7 @@ pub(super) const ORIGINS: Kind<Vec<String>> = Kind::text(
     parse::origins,
 );
 pub(super) const WEB_URL: Kind<String> =
-    Kind::text("URL", "a URL like https://wallet.example.com, without a query", parse::web_address);
+    Kind::text("URL", "a URL like https://example.com, without a query", parse::web_address);
 pub(super) const DURATION: Kind<Duration> =
     Kind::text("DURATION", "a duration up to 24h, like 500ms, 10s, 1m or 1h", parse::duration);
 pub(super) const WHOLE_SECONDS: Kind<Duration> =

@@ -128,6 +128,11 @@ impl Layers {
         }
     }
 
+    /// Reports a flag that cannot be used, together with all other problems. The message can follow "it".
+    pub fn problem_with_flag(&mut self, flag: &str, message: &str) {
+        self.problem(None, flag, message);
+    }
+
     /// Reports a problem that does not depend on where the value came from. The message can follow "it".
     pub(super) fn problem_with(&mut self, setting: &Setting, message: impl Into<String>) {
         self.problem(Some(setting), setting.env, message);

@@ -62,8 +62,8 @@ settings! {
     OUTBOX_POLL_INTERVAL_MS: Duration = USERS, Text("1000"), millis(10, 3_600_000), "Fallback polling interval of the outbox; a registration wakes the poller immediately";
     OUTBOX_BATCH_MAX: u32 = USERS, Text("500"), count(1, 10_000), "Events published per batch";
     OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
-    HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Passwords waiting to be hashed before requests are rejected with 503";
-    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Credits and debits waiting to be written before requests are rejected with 503";
+    HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
+    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of credits and debits being written or queued; further requests are rejected with 503";
     LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";

@@ -97,7 +97,7 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Reads the form. A field that it does not ask for is a problem too: a misspelt filter must not show unfiltered
+    /// Reads the form. A field that it does not ask for is a problem too: a misspelled filter must not show unfiltered
     /// money.
     ///
     /// # Errors

@@ -309,7 +309,7 @@ impl OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts.as_slice() {
-            [] => f.write_str("no address of a database server was found"),
+            [] => f.write_str("no database server address was found"),
             attempts => f.write_str(&attempts.join("; ")),
         }
     }

@@ -58,7 +58,7 @@ pub enum InvalidToken {
     #[error("token has a critical extension")]
     Critical,
     /// The signature is valid, but `sub` is not a user id.
-    #[error("token has no user id as its subject")]
+    #[error("token has no user ID as its subject")]
     Subject,
 }
 

@@ -103,7 +103,7 @@ impl PgOutboxBacklog {
             .await?;
         let refusals = tx
             .query(
-                "-- users.backlog.refusals ($1 most rows)
+                "-- users.backlog.rejections ($1 most rows)
                  SELECT last_error, count(*) AS events, max(attempts) AS attempts_max, min(next_attempt_at) AS next_attempt
                  FROM outbox WHERE status = 'pending' AND last_error IS NOT NULL
                  GROUP BY last_error ORDER BY count(*) DESC, last_error LIMIT $1",

@@ -28,7 +28,7 @@ const RECENT: Duration = Duration::from_mins(5);
 /// How many users are watched at once, so that memory is bounded. With more, new ones are not watched.
 const WATCHED_MAX: usize = 10_000;
 
-/// Tells users with a wallet from users without one, and measures for how long the latter have been rejected.
+/// Distinguishes users with a wallet from users without one, and measures for how long the latter have been rejected.
 pub struct Gate {
     wallets: AwaitWallet,
     closed: Arc<Closed>,

@@ -38,7 +38,7 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
+        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
         .errors([not_found()]);
     gated(endpoint)

@@ -67,7 +67,7 @@ fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
     });
     let amount = body.integer("amountMinor", AmountMinor::try_new, |amount| {
         amount
-            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are refused."))
+            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are rejected."))
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });

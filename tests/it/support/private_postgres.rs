@@ -108,7 +108,7 @@ impl PrivatePostgres {
         standby
     }
 
-    /// Gives what is in the folder to the account of the server.
+    /// Gives the content of the folder to the account of the server.
     pub fn own_files(&self) {
         for entry in fs::read_dir(&self.folder).expect("folder") {
             own(&entry.expect("entry").path());
@@ -206,7 +206,7 @@ impl PrivatePostgres {
             .await;
     }
 
-    /// Ends the server at once and without a checkpoint.
+    /// Ends the server immediately, without a checkpoint.
     pub async fn kill(mut self) {
         self.stop();
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! A minimal reader of Rust source that finds the paths in its code.
+//! A minimal reader of Rust source that finds the paths in its code, and its text literals.
 
 /// A word or punctuation mark, and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,41 +7,72 @@ pub struct Token {
     pub line: usize,
 }
 
-/// The tokens of a source file, without comments and literals.
-pub fn tokens(source: &str) -> Vec<Token> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Code,
+    Comment,
+    Literal,
+}
+
+/// All of a source file, in parts.
+fn parts(source: &str) -> Vec<(Kind, Token)> {
     let chars: Vec<char> = source.chars().collect();
-    let (mut tokens, mut begin, mut line) = (Vec::new(), 0, 1);
+    let (mut parts, mut begin, mut line) = (Vec::new(), 0, 1);
     while begin < chars.len() {
         let rest = &chars[begin..];
-        let (length, is_code) = next(rest);
+        let (length, kind) = next(rest);
         let part = &rest[..length.clamp(1, rest.len())];
-        if is_code && !part[0].is_whitespace() {
-            tokens.push(Token { text: part.iter().collect(), line });
-        }
+        parts.push((kind, Token { text: part.iter().collect(), line }));
         line += part.iter().filter(|c| **c == '\n').count();
         begin += part.len();
     }
-    tokens
+    parts
+}
+
+/// The tokens of a source file, without comments and literals.
+pub fn tokens(source: &str) -> Vec<Token> {
+    let is_token = |kind: Kind, token: &Token| kind == Kind::Code && !token.text.trim().is_empty();
+    parts(source).into_iter().filter(|(kind, token)| is_token(*kind, token)).map(|(_, token)| token).collect()
+}
+
+/// The text literals of a source file, each on its line and followed by `|`. Those of a single word are left out, because
+/// they are names.
+pub fn literals(source: &str) -> String {
+    let mut text = String::new();
+    for (kind, Token { text: part, .. }) in parts(source) {
+        if kind == Kind::Literal && part.contains('"') && part.contains(char::is_whitespace) {
+            let mut chars = part.chars();
+            while let Some(c) = chars.next() {
+                // The letter of an escape sequence is not part of a word.
+                let escaped = if c == '\\' { chars.next() } else { None };
+                text.push(escaped.map_or(c, |c| if c == '\n' { c } else { ' ' }));
+            }
+            text.push('|');
+        } else {
+            text.extend(part.chars().filter(|c| *c == '\n'));
+        }
+    }
+    text
 }
 
 const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
-/// The length of the first token of `rest`, and whether it is code.
-fn next(rest: &[char]) -> (usize, bool) {
+/// The length of the first token of `rest`, and its kind.
+fn next(rest: &[char]) -> (usize, Kind) {
     match rest {
-        ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), false),
-        ['/', '*', ..] => (block_comment(rest), false),
-        ['"', ..] => (quoted(rest, '"'), false),
+        ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), Kind::Comment),
+        ['/', '*', ..] => (block_comment(rest), Kind::Comment),
+        ['"', ..] => (quoted(rest, '"'), Kind::Literal),
         // A character literal ('a', '\n'), not a lifetime ('a).
-        ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), false),
-        [':', ':', ..] => (2, true),
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), Kind::Literal),
+        [':', ':', ..] => (2, Kind::Code),
         [first, ..] if is_word(*first) => {
             let length = rest.iter().take_while(|c| is_word(**c)).count();
-            raw_text(rest, length).map_or((length, true), |length| (length, false))
+            raw_text(rest, length).map_or((length, Kind::Code), |length| (length, Kind::Literal))
         }
-        _ => (1, true),
+        _ => (1, Kind::Code),
     }
 }
 
