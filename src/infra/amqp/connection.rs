@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_rs::TokioRuntime;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -53,6 +53,18 @@ fn parse(url: &str) -> Option<AMQPUri> {
         uri.authority.host = address.parse::<Ipv6Addr>().ok()?.to_string();
     }
     Some(uri)
+}
+
+/// A valid URL with `mask` in the place of its password, and without parameters.
+pub(crate) fn url_without_password(url: &str, mask: &str) -> Option<String> {
+    let AMQPUri { scheme, authority, vhost, .. } = parse(url)?;
+    let scheme = match scheme {
+        AMQPScheme::AMQP => "amqp",
+        AMQPScheme::AMQPS => "amqps",
+    };
+    let host = if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host };
+    let (user, vhost) = (authority.userinfo.username, vhost.replace('/', "%2f"));
+    Some(format!("{scheme}://{user}:{mask}@{host}:{}/{vhost}", authority.port))
 }
 
 /// The end of a sentence that begins with a valid broker URL: what it probably does not mean. Only the broker knows
@@ -203,7 +215,18 @@ pub(super) async fn reply<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::{doubt, is_broker_url, parse};
+    use super::{doubt, is_broker_url, parse, url_without_password};
+
+    #[test]
+    fn a_url_is_shown_without_its_password_and_its_parameters() {
+        for (url, shown) in [
+            ("amqp://u:hunter22@h", "amqp://u:*@h:5672/%2f"),
+            ("amqps://u:hunter22@[::1]:1/team%2fa?heartbeat=5&password=hunter22", "amqps://u:*@[::1]:1/team%2fa"),
+        ] {
+            assert_eq!(url_without_password(url, "*").as_deref(), Some(shown), "{url}");
+        }
+        assert_eq!(url_without_password("http://u:hunter22@h", "*"), None);
+    }
 
     #[test]
     fn only_amqp_urls_are_valid() {

@@ -15,7 +15,7 @@ mod publisher;
 mod socket;
 
 pub(crate) use browser::Browser;
-pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url};
+pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url, url_without_password};
 pub(crate) use consumer::Consumer;
 pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;

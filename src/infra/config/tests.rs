@@ -157,7 +157,7 @@ fn every_setting_is_read_and_an_invalid_value_is_reported_with_what_is_accepted(
             let invalid = match setting.accepts {
                 // Any text is a key; a missing one is reported by another test.
                 Accepts::Form("any text") => continue,
-                Accepts::Form(_) => "~",
+                Accepts::Form(_) | Accepts::Words(_) => "~",
                 Accepts::Numbers(_, max) => {
                     too_large = (max + 1).to_string();
                     too_large.as_str()
@@ -174,11 +174,27 @@ fn every_setting_is_read_and_an_invalid_value_is_reported_with_what_is_accepted(
 fn the_bounds_of_a_row_are_included() {
     for (setting, bounds) in ALL.iter().filter_map(|s| match s.accepts {
         Accepts::Numbers(min, max) => Some((s, [min, max])),
-        Accepts::Form(_) => None,
+        Accepts::Form(_) | Accepts::Words(_) => None,
     }) {
         for bound in bounds {
             let role = setting.role.unwrap_or(Role::Users);
             assert_eq!(problems_of(role, &[(setting.env, &bound.to_string())]), Vec::<String>::new(), "{bound}");
+        }
+    }
+}
+
+#[test]
+fn every_word_of_a_row_is_accepted_and_a_word_that_is_almost_one_is_suggested() {
+    for (setting, words) in ALL.iter().filter_map(|s| match s.accepts {
+        Accepts::Words(words) => Some((s, words)),
+        Accepts::Numbers(..) | Accepts::Form(_) => None,
+    }) {
+        for word in words.iter().filter(|word| **word != "production") {
+            let role = setting.role.unwrap_or(Role::Users);
+            assert_eq!(problems_of(role, &[(setting.env, word)]), Vec::<String>::new(), "{}", setting.env);
+            let slip = format!("{word}s");
+            let reported = problems_of(role, &[(setting.env, &slip)]);
+            assert!(reported.iter().all(|p| p.ends_with(&format!("; did you mean {word}?"))), "{slip}: {reported:?}");
         }
     }
 }

@@ -21,4 +21,4 @@ pub use migrate::{MigrateError, Migrated, Migration, Migrations, check_runtime_u
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
 pub use tls::TlsError;
-pub use url::{database_url_problem, is_database_url};
+pub use url::{database_url_problem, is_database_url, url_without_password};
