@@ -5,11 +5,13 @@
 //! It connects only to what it needs, does one thing, and exits. The result goes to standard output, as a table or as
 //! JSON; errors go to standard error, with what to do next. Commands do not log, and no role depends on them.
 
+mod config;
 mod dead_letter;
 mod dlq;
 mod export;
 mod failure;
 mod healthcheck;
+mod help;
 mod humanize;
 mod ledger;
 mod outbox;
@@ -30,6 +32,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::{Builder, Handle};
 
+pub use help::help_end;
 pub use pages::{commands as page_commands, completions, config_template, man};
 
 use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers};
@@ -47,17 +50,30 @@ type Outcome = Result<bool, Failure>;
 
 /// The commands that read the settings of a role.
 pub fn commands() -> Vec<Command> {
-    [dlq::command(), outbox::command(), ledger::command()].map(|command| command.arg(format_argument())).into()
+    [dlq::command(), outbox::command(), ledger::command()].map(|command| command.args(format_arguments())).into()
 }
 
-fn format_argument() -> Arg {
-    Arg::new("format")
-        .long("format")
-        .value_name("FORMAT")
-        .global(true)
-        .default_value("table")
-        .value_parser(PossibleValuesParser::new(["table", "json"]))
-        .help("Output format")
+/// `purse config show`, without the flags of the settings.
+pub fn config_show_command() -> Command {
+    config::command().args(format_arguments())
+}
+
+fn format_arguments() -> [Arg; 2] {
+    [
+        Arg::new("format")
+            .long("format")
+            .value_name("FORMAT")
+            .global(true)
+            .default_value("table")
+            .value_parser(PossibleValuesParser::new(["table", "json"]))
+            .help("Output format"),
+        Arg::new("json")
+            .long("json")
+            .global(true)
+            .action(ArgAction::SetTrue)
+            .conflicts_with("format")
+            .help("Short for --format json"),
+    ]
 }
 
 fn dry_run_argument() -> Arg {
@@ -93,6 +109,11 @@ fn with_io<F: Future<Output = Outcome>>(work: impl FnOnce(Handle) -> F) -> Resul
     Ok(if outcome? { ExitStatus::Success } else { ExitStatus::CheckFailed })
 }
 
+/// `purse config show`: connects to nothing.
+pub fn config_show(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    config::show(arguments, layers)
+}
+
 /// `purse healthcheck`: connects to the role on this machine.
 pub fn healthcheck(layers: Layers) -> Result<ExitStatus, ExitError> {
     let http = HttpConfig::build(layers).map_err(ExitError::usage)?;
@@ -112,14 +133,24 @@ pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
     Ok(ExitStatus::Success)
 }
 
-/// Prints an error or a warning to standard error, and gives up on a reader that reads nothing: a process that cannot
-/// report why it ends has to end all the same.
+/// Prints an error or a warning to standard error, as [`to_stderr`] does.
 pub fn print_error(message: &str) {
     let line = format!("purse: {message}\n");
+    to_stderr(move || std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Prints what clap says about a command line, in colour on a terminal, as [`to_stderr`] does.
+pub fn print_usage_error(error: clap::Error) {
+    to_stderr(move || error.print());
+}
+
+/// Writes to standard error, and gives up on a reader that reads nothing: a process that cannot report why it ends has to
+/// end all the same.
+fn to_stderr(write: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
     let (done, written) = mpsc::channel();
     let writer = thread::Builder::new().name("stderr".into()).spawn(move || {
         // Without standard error there is nowhere left to report to.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = write();
         let _ = done.send(());
     });
     if writer.is_ok() {

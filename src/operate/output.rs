@@ -26,8 +26,11 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The value of `--format`.
+    /// The value of `--format`, or of `--json`.
     pub(super) fn of(arguments: &ArgMatches) -> Self {
+        if arguments.get_flag("json") {
+            return Self::Json;
+        }
         match arguments.get_one::<String>("format").map(String::as_str) {
             Some("json") => Self::Json,
             _ => Self::Table,
