@@ -210,7 +210,13 @@ impl Layers {
 
     /// Variables that no program is known to read and that look like a setting which has no value, each with that setting.
     pub(super) fn misspelled_variables(&self) -> Vec<(&str, &'static Setting)> {
-        misspelled(&self.environment, self.table)
+        let names = |setting: &Setting| {
+            let file = setting.is_secret().then(|| setting.file_variable());
+            std::iter::once(setting.env.to_owned()).chain(file).collect()
+        };
+        let names: Vec<Vec<String>> = self.table.iter().map(names).collect();
+        let found = misspelled(&self.environment, &names).into_iter();
+        found.filter_map(|(name, index)| Some((name, self.table.get(index)?))).collect()
     }
 
     /// The value of a setting. `None` if no layer has one and there is no default, or after an invalid or missing value
