@@ -81,13 +81,14 @@ pub fn command() -> Command {
                     "Exit with 0 if the role on this machine is ready, else with 1; for containers without curl",
                 ),
                 Section::Http,
-                "Role to ask",
+                "Role to probe",
             )
             .after_help(help_end(
                 None,
                 &["purse healthcheck --role users", "purse healthcheck --role wallet --port 8081"],
             )),
         )
+        .subcommand(with_settings(purse::operate::doctor_command(), Section::Role, "Role to check"))
         .subcommand(
             Command::new("openapi")
                 .about("Print the OpenAPI 3.1 document of a role; requires no settings")

@@ -50,6 +50,7 @@ fn run(matches: &ArgMatches) -> Outcome {
         Some(("healthcheck", arguments)) => operate::healthcheck(cli::layers(arguments)?),
         Some(("check-config", arguments)) => check_config(arguments),
         Some(("migrate", arguments)) => migrate(arguments),
+        Some(("doctor", arguments)) => doctor(arguments),
         Some(("dlq", arguments)) => operate::dlq(arguments, operator_layers(Role::Wallet, arguments)?),
         Some(("outbox", arguments)) => operate::outbox(arguments, operator_layers(Role::Users, arguments)?),
         Some(("ledger", arguments)) => operate::ledger(arguments, operator_layers(Role::Wallet, arguments)?),
@@ -90,6 +91,15 @@ fn check_config(arguments: &ArgMatches) -> Outcome {
         operate::print_error(&format!("warning: {warning}"));
     }
     operate::print(&format!("The configuration of the {} role is valid.\n", process.role))
+}
+
+fn doctor(arguments: &ArgMatches) -> Outcome {
+    roles::init_crypto()?;
+    let other = match cli::role(arguments)? {
+        Role::Users => Role::Wallet,
+        Role::Wallet => Role::Users,
+    };
+    operate::doctor(arguments, cli::layers(arguments)?, cli::layers_of(other, arguments, BTreeMap::new())?)
 }
 
 fn openapi(arguments: &ArgMatches) -> Outcome {

@@ -24,6 +24,7 @@ mod database_urls;
 mod deployment;
 mod docs;
 mod docs_page;
+mod doctor;
 mod end_to_end;
 #[cfg(feature = "failpoints")]
 mod faults;

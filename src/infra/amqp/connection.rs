@@ -19,7 +19,7 @@ use crate::kernel::Secret;
 /// Where the management plugin listens by default.
 const MANAGEMENT_PORTS: [u16; 2] = [15_671, 15_672];
 /// Longest wait for the reply to a request.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the reply to a close; on a blocked connection it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Heartbeat interval. A peer that is silent for twice as long counts as gone.
@@ -44,7 +44,7 @@ pub(crate) fn is_broker_url(url: &str) -> bool {
 }
 
 /// lapin's parser, which however takes an IPv6 address for `localhost`.
-fn parse(url: &str) -> Option<AMQPUri> {
+pub(super) fn parse(url: &str) -> Option<AMQPUri> {
     let mut uri: AMQPUri = url.parse().ok()?;
     let (_, after_scheme) = url.split_once("://")?;
     let authority = after_scheme.split(['/', '?', '#']).next()?;
@@ -144,6 +144,11 @@ impl Drop for Opening {
 impl Broker {
     pub(crate) fn new(config: &AmqpConfig, io: Handle) -> Self {
         Self { url: config.url.clone(), io }
+    }
+
+    /// It contains a password.
+    pub(super) fn url(&self) -> &str {
+        self.url.expose()
     }
 
     /// The runtime for work on its connections.

@@ -11,6 +11,7 @@ mod declare;
 mod error;
 mod forward;
 mod incoming;
+mod inspect;
 mod publisher;
 mod socket;
 
@@ -21,4 +22,5 @@ pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;
 pub(crate) use forward::Forwarding;
 pub(crate) use incoming::{Death, Incoming};
+pub(crate) use inspect::QueueState;
 pub(crate) use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};

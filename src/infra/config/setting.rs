@@ -168,6 +168,18 @@ impl DatabaseConfig {
         layers.build(Self::read)
     }
 
+    /// The same for the database of a role that need not be configured here: `None` if its URL is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build_if_set(layers: Layers) -> Result<Option<Self>, ConfigError> {
+        let url = match layers.role() {
+            Role::Users => USERS_DATABASE_URL,
+            Role::Wallet => WALLET_DATABASE_URL,
+        };
+        if layers.look_up(&url).is_none() { Ok(None) } else { Self::build(layers).map(Some) }
+    }
+
     pub(super) fn read(l: &mut Layers) -> Option<Self> {
         let (url, migration_url) = match l.role() {
             Role::Users => (USERS_DATABASE_URL, USERS_MIGRATION_DATABASE_URL),
