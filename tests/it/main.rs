@@ -15,6 +15,7 @@ mod api_rules;
 mod broker_faults;
 mod broker_rights;
 mod clients;
+mod command_line;
 mod concurrency;
 mod configuration;
 mod contributing;
