@@ -9,8 +9,9 @@ use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use purse::infra::config::{Flag, Layers, Setting, setting};
+use purse::infra::config::{Flag, Layers, Section, Setting, setting};
 use purse::kernel::{ExitError, ExitStatus, Role};
+use purse::operate::help_end;
 
 /// Folder of the configuration files, if it exists.
 const CONFIG_FOLDER: &str = "config";
@@ -24,10 +25,25 @@ const RETRY_TTLS: [setting::Typed<Duration>; 3] =
 
 pub fn command() -> Command {
     let about = "Accounts and wallets as a service: registration, login, provisioning through RabbitMQ, and an append-only ledger";
-    with_settings(Command::new("purse"))
+    let role = |text: &'static str, examples: &[&str]| (text, help_end(Some((Section::Role, &Role::ALL)), examples));
+    let (check_about, check_end) = role(
+        "Validate the configuration of a role and exit",
+        &["purse check-config --role users", "purse check-config --role wallet --config-dir /etc/purse"],
+    );
+    let (_, end) = role(
+        about,
+        &[
+            "purse --role users",
+            "purse --role wallet --port 8081 --log-level debug",
+            "purse check-config --role users",
+            "purse dlq list",
+        ],
+    );
+    with_settings(Command::new("purse"), Section::Role, "Role to run")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
-        .after_help(after_help())
+        .after_long_help(format!("{end}\n\n{}", exit_codes()))
+        .after_help(format!("{end}\n\n`purse --help` also lists the settings, which have flags, and the exit codes."))
         .subcommand_negates_reqs(true)
         .args_conflicts_with_subcommands(true)
         .arg(
@@ -43,19 +59,51 @@ pub fn command() -> Command {
                 .conflicts_with("check-config")
                 .help("Apply the migrations and exit"),
         )
-        .subcommand(with_settings(Command::new("check-config").about("Validate the configuration of a role and exit")))
-        .subcommand(with_settings(Command::new("migrate").about("Apply the migrations of a role and exit")))
-        .subcommand(with_settings(
-            Command::new("healthcheck")
-                .about("Exit with 0 if the role on this machine is ready, else with 1; for containers without curl"),
-        ))
+        .subcommand(
+            with_settings(Command::new("check-config").about(check_about), Section::Role, "Role to check")
+                .after_help(check_end),
+        )
+        .subcommand(
+            with_settings(
+                Command::new("migrate").about("Apply the migrations of a role and exit").long_about(
+                    "Applies the migrations of a role and exits. Runs them as the owner of the database if \
+                         USERS_MIGRATION_DATABASE_URL or WALLET_MIGRATION_DATABASE_URL names one, and then grants the \
+                         runtime user its privileges.",
+                ),
+                Section::Migration,
+                "Role whose database is migrated",
+            )
+            .after_help(help_end(Some((Section::Migration, &Role::ALL)), &["purse migrate --role users"])),
+        )
+        .subcommand(
+            with_settings(
+                Command::new("healthcheck").about(
+                    "Exit with 0 if the role on this machine is ready, else with 1; for containers without curl",
+                ),
+                Section::Http,
+                "Role to probe",
+            )
+            .after_help(help_end(
+                None,
+                &["purse healthcheck --role users", "purse healthcheck --role wallet --port 8081"],
+            )),
+        )
+        .subcommand(with_settings(purse::operate::doctor_command(), Section::Role, "Role to check"))
         .subcommand(
             Command::new("openapi")
                 .about("Print the OpenAPI 3.1 document of a role; requires no settings")
-                .arg(role_flag()),
+                .arg(role_flag("Role whose API is described"))
+                .after_help(help_end(None, &["purse openapi --role users > users.json"])),
         )
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
+        .mut_subcommand("config", |config| {
+            config.subcommand(with_settings(
+                purse::operate::config_show_command(),
+                Section::Role,
+                "Role whose settings are shown",
+            ))
+        })
 }
 
 /// Parses the arguments of this process.
@@ -75,11 +123,11 @@ fn with_config_folder(command: Command) -> Command {
     command.arg(config_dir().global(true))
 }
 
-fn after_help() -> String {
+fn exit_codes() -> String {
     let codes = ExitStatus::ALL.map(|status| format!("{:>4}  {}\n", status.code(), status.meaning()));
     format!(
         "Settings come from config/base.toml, config/<role>.toml, the environment and flags; each overrides the one before. \
-         Secrets come only from the environment: from the variable, or from a file whose path is in <NAME>_FILE.\n\nExit codes:\n{}",
+         Secrets come only from the environment. `purse config show` shows which value comes from where.\n\nExit codes:\n{}",
         codes.concat()
     )
 }
@@ -92,22 +140,28 @@ fn config_dir() -> Arg {
         .help(format!("Folder of base.toml and <role>.toml [env: {CONFIG_FOLDER_VARIABLE}] [default: {CONFIG_FOLDER}]"))
 }
 
-fn role_flag() -> Arg {
+fn role_flag(help: &'static str) -> Arg {
     Arg::new("role")
         .long("role")
         .value_name("ROLE")
         .required(true)
         .value_parser(PossibleValuesParser::new(Role::ALL.map(Role::as_str)))
-        .help("Role to run")
+        .help(help)
 }
 
-fn with_settings(command: Command) -> Command {
+/// Adds the flag of the role and those of all settings, so that every command takes the flags of a role. Its help lists
+/// those that the command reads.
+fn with_settings(command: Command, reads: Section, role_help: &'static str) -> Command {
+    let read: Vec<&Setting> = Role::ALL.into_iter().flat_map(|role| reads.settings(role)).collect();
+    let is_read = |setting: &Setting| read.contains(&setting);
     let port = Arg::new("port")
         .long("port")
         .value_name("PORT")
         .help_heading("Settings of both roles")
         .value_parser(value_parser!(OsString))
         .conflicts_with_all([setting::USERS_PORT.env, setting::WALLET_PORT.env])
+        .hide(!is_read(&setting::USERS_PORT))
+        .hide_short_help(true)
         .help("Port of the selected role (USERS_PORT or WALLET_PORT)");
     let retry_ttls = Arg::new("retry-ttl-ms")
         .long("retry-ttl-ms")
@@ -115,6 +169,8 @@ fn with_settings(command: Command) -> Command {
         .help_heading(heading(Some(Role::Wallet)))
         .value_parser(value_parser!(OsString))
         .conflicts_with_all(RETRY_TTLS.map(|setting| setting.env))
+        .hide(!is_read(&setting::RETRY_TTL_1_MS))
+        .hide_short_help(true)
         .help("All three delays of the retry ladder (RETRY_TTL_1_MS,RETRY_TTL_2_MS,RETRY_TTL_3_MS)");
     let settings = setting::ALL.iter().filter(|s| !s.is_secret()).map(|s| {
         let default = match s.default {
@@ -127,9 +183,11 @@ fn with_settings(command: Command) -> Command {
             // The configuration reports what is not UTF-8, with the name of the flag.
             .value_parser(value_parser!(OsString))
             .help_heading(heading(s.role))
+            .hide(!is_read(s))
+            .hide_short_help(true)
             .help(format!("{} [values: {}] [env: {}]{default}", s.help, s.accepts, s.env))
     });
-    command.args([role_flag(), config_dir(), port]).args(settings).arg(retry_ttls)
+    command.args([role_flag(role_help), config_dir(), port]).args(settings).arg(retry_ttls)
 }
 
 fn heading(role: Option<Role>) -> &'static str {
@@ -265,6 +323,63 @@ mod tests {
         let problems = |value: &str| problems(RETRY_TTL_FLAG, &["purse", "--role", "wallet", RETRY_TTL_FLAG, value]);
         assert_eq!(problems("1,2"), ["takes three numbers separated by commas, not `1,2`"]);
         assert_eq!(problems("1,2,3"), [] as [&str; 0]);
+    }
+
+    /// The command and all below it, each with the words that select it.
+    fn commands(command: &Command, words: &[String]) -> Vec<(Vec<String>, Command)> {
+        let words = [words, &[command.get_name().to_owned()]].concat();
+        let below = command.get_subcommands().filter(|below| below.get_name() != "help");
+        let below: Vec<_> = below.flat_map(|below| commands(below, &words)).collect();
+        std::iter::once((words, command.clone())).chain(below).collect()
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example_of_it_that_can_be_parsed() {
+        let all = commands(&command(), &[]);
+        assert!(all.len() > 15, "{}", all.len());
+        for (words, command_itself) in all {
+            let end = command_itself.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = end.lines().filter_map(|line| line.strip_prefix("  purse ")).collect();
+            assert!(!examples.is_empty(), "{words:?}");
+            for example in examples {
+                // What the shell reads of the line.
+                let arguments = example.split(['|', '>']).next().unwrap_or_default().split_whitespace();
+                let line: Vec<String> = std::iter::once("purse").chain(arguments).map(str::to_owned).collect();
+                assert!(words.len() == 1 || line.starts_with(&words), "{example} is no example of {words:?}");
+                if let Err(e) = command().try_get_matches_from(&line) {
+                    panic!("{example}: {e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_lists_the_settings_that_it_reads_and_takes_the_others_too() {
+        let page = |words: &[&str]| {
+            let help = command().try_get_matches_from([&["purse"], words, &["--help"]].concat()).expect_err("help");
+            help.to_string()
+        };
+        let (migrate, health) = (page(&["migrate"]), page(&["healthcheck"]));
+        assert!(migrate.contains("--db-lock-timeout-ms") && !migrate.contains("--users-port"), "{migrate}");
+        assert!(health.contains("--users-port") && !health.contains("--db-lock-timeout-ms"), "{health}");
+        for words in [&["migrate"][..], &["healthcheck"]] {
+            let all = [&["purse"], words, &["--role", "users", "--db-pool-max", "3", "--port", "1"]].concat();
+            assert!(command().try_get_matches_from(all).is_ok(), "{words:?}");
+        }
+        assert!(!page(&["dlq", "list"]).contains("--log-level"));
+    }
+
+    #[test]
+    fn the_short_help_has_no_setting_and_the_required_environment() {
+        let short = command().try_get_matches_from(["purse", "-h"]).expect_err("help").to_string();
+        let long = command().try_get_matches_from(["purse", "--help"]).expect_err("help").to_string();
+        for setting in setting::ALL {
+            let flag = format!("\n      --{} ", setting.flag());
+            assert!(!short.contains(&flag), "{short}");
+            assert_eq!(long.contains(&flag), !setting.is_secret(), "{}", setting.env);
+            let required = setting.default == setting::Fallback::RequiredSecret;
+            assert_eq!(short.contains(&format!("\n  {} ", setting.env)), required, "{}", setting.env);
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl fmt::Display for Failure {
 }
 
 /// An error and its causes in one line, without causes that the error text already contains.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
         if !line.contains(&cause) {

@@ -5,10 +5,11 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::infra::config::DatabaseConfig;
+use crate::infra::config::{DatabaseConfig, Section};
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{Role, UserId};
 use crate::operate::failure::{Failure, Outcome};
+use crate::operate::help::help_end;
 use crate::operate::humanize::count;
 use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
@@ -28,8 +29,13 @@ pub(super) fn command() -> Command {
         .long_about("Reads the wallet database. Requires only WALLET_DATABASE_URL.")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .after_help(end(&["purse ledger verify"]))
         .subcommand(
             Command::new("verify")
+                .after_help(end(&[
+                    "purse ledger verify",
+                    "purse ledger verify --user 0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e --json",
+                ]))
                 .about("Recompute every wallet and list the inconsistent ones; exit code 1 if there are any")
                 .long_about(
                     "Adds up the entries of each wallet in the database and checks that sequence numbers have no gap, that \
@@ -38,6 +44,10 @@ pub(super) fn command() -> Command {
                 )
                 .arg(user),
         )
+}
+
+fn end(examples: &[&str]) -> String {
+    help_end(Some((Section::Database, &[Role::Wallet])), examples)
 }
 
 struct Tally {

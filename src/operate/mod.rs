@@ -6,11 +6,14 @@
 //! JSON; errors go to standard error, with what to do next. Commands do not log, and no role depends on them.
 
 mod arguments;
+mod config;
 mod dead_letter;
 mod dlq;
+mod doctor;
 mod export;
 mod failure;
 mod healthcheck;
+mod help;
 mod humanize;
 mod ledger;
 mod outbox;
@@ -26,13 +29,15 @@ use std::future::Future;
 use clap::{ArgMatches, Command};
 use tokio::runtime::{Builder, Handle};
 
-pub use output::{print, print_error, print_styled};
+pub use doctor::Check;
+pub use help::help_end;
+pub use output::{print, print_error, print_styled, print_usage_error};
 pub use pages::{commands as page_commands, completions, config_template, man};
 
-use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers};
-use crate::kernel::{ExitError, ExitStatus};
-use crate::operate::arguments::format_argument;
-use crate::operate::failure::Outcome;
+use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers, UsersConfig, WalletConfig};
+use crate::kernel::{ExitError, ExitStatus, Role};
+use crate::operate::arguments::format_arguments;
+use crate::operate::failure::Failure;
 use crate::operate::output::Format;
 
 /// Threads that drive the connections of a command.
@@ -40,33 +45,64 @@ const IO_THREADS: usize = 2;
 
 /// The commands that read the settings of a role.
 pub fn commands() -> Vec<Command> {
-    [dlq::command(), outbox::command(), ledger::command()].map(|command| command.arg(format_argument())).into()
+    [dlq::command(), outbox::command(), ledger::command()].map(|command| command.args(format_arguments())).into()
+}
+
+/// `purse config show`, without the flags of the settings.
+pub fn config_show_command() -> Command {
+    config::command().args(format_arguments())
+}
+
+/// `purse doctor`, without the flags of the settings.
+pub fn doctor_command() -> Command {
+    doctor::command().args(format_arguments())
 }
 
 /// `purse dlq …`: connects to the broker.
 pub fn dlq(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
     let config = AmqpConfig::build(layers).map_err(ExitError::usage)?;
-    with_io(|io| dlq::run(arguments, config, io, Format::of(arguments)))
+    with_io(|io| dlq::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 
 /// `purse outbox …`: connects to the users database.
 pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
     let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
-    with_io(|io| outbox::run(arguments, config, io, Format::of(arguments)))
+    with_io(|io| outbox::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 
 /// `purse ledger …`: connects to the wallet database.
 pub fn ledger(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
     let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
-    with_io(|io| ledger::run(arguments, config, io, Format::of(arguments)))
+    with_io(|io| ledger::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 
-fn with_io<F: Future<Output = Outcome>>(work: impl FnOnce(Handle) -> F) -> Result<ExitStatus, ExitError> {
+/// `purse doctor`: connects to the role's database and to the broker, and to the database of the other role if its URL is in
+/// `other`.
+pub fn doctor(arguments: &ArgMatches, layers: Layers, other: Layers) -> Result<ExitStatus, ExitError> {
+    let target = match layers.role() {
+        Role::Users => UsersConfig::build(layers).map(|config| doctor::Target::Users(Box::new(config))),
+        Role::Wallet => WalletConfig::build(layers).map(|config| doctor::Target::Wallet(Box::new(config))),
+    };
+    let target = target.map_err(ExitError::usage)?;
+    let other = DatabaseConfig::build_if_set(other).map_err(ExitError::usage)?;
+    with_io(|io| doctor::run(target, other, io, Format::of(arguments)))
+}
+
+const fn checked(passed: bool) -> ExitStatus {
+    if passed { ExitStatus::Success } else { ExitStatus::CheckFailed }
+}
+
+fn with_io<T, F: Future<Output = Result<T, Failure>>>(work: impl FnOnce(Handle) -> F) -> Result<T, ExitError> {
     let io = Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("io").enable_all().build();
     let io = io.map_err(|e| ExitError::internal(format!("cannot start the IO threads: {e}")))?;
     let outcome = io.block_on(work(io.handle().clone()));
     io.shutdown_background();
-    Ok(if outcome? { ExitStatus::Success } else { ExitStatus::CheckFailed })
+    Ok(outcome?)
+}
+
+/// `purse config show`: connects to nothing.
+pub fn config_show(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    config::show(arguments, layers)
 }
 
 /// `purse healthcheck`: connects to the role on this machine.

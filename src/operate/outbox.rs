@@ -5,11 +5,12 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use crate::infra::config::DatabaseConfig;
+use crate::infra::config::{DatabaseConfig, Section};
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
 use crate::operate::arguments::dry_run_argument;
 use crate::operate::failure::{Failure, Outcome};
+use crate::operate::help::help_end;
 use crate::operate::humanize::{UNKNOWN, cell, count, duration};
 use crate::operate::output::{Format, List, print_error, print_sentence};
 use crate::operate::progress::Progress;
@@ -27,10 +28,20 @@ pub(super) fn command() -> Command {
         .long_about("Uses the users database. Requires only USERS_DATABASE_URL.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("status").about("Show how many events are pending, since when, and why the broker rejected them"))
+        .after_help(end(&["purse outbox status", "purse outbox republish --all --dry-run"]))
+        .subcommand(
+            Command::new("status")
+                .about("Show how many events are pending, since when, and why the broker rejected them")
+                .after_help(end(&["purse outbox status", "purse outbox status --json"])),
+        )
         .subcommand(
             Command::new("republish")
                 .about("Republish events that were already published")
+                .after_help(end(&[
+                    "purse outbox republish --since 2026-01-31T12:00:00Z --dry-run",
+                    "purse outbox republish 0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e",
+                    "purse outbox republish --all",
+                ]))
                 .long_about(
                     "Marks published events as pending, so that the running users role publishes them again. Provisioning \
                      is idempotent, so each user still gets exactly one wallet. Use it when the broker has lost \
@@ -54,6 +65,10 @@ pub(super) fn command() -> Command {
                 .group(ArgGroup::new("selection").args(["id", "since", "until", "all"]).required(true).multiple(true))
                 .arg(dry_run_argument()),
         )
+}
+
+fn end(examples: &[&str]) -> String {
+    help_end(Some((Section::Database, &[Role::Users])), examples)
 }
 
 fn read_time(text: &str) -> Result<Timestamp, &'static str> {

@@ -35,8 +35,11 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The value of `--format`.
+    /// The value of `--format`, or of `--json`.
     pub(super) fn of(arguments: &ArgMatches) -> Self {
+        if arguments.get_flag("json") {
+            return Self::Json;
+        }
         match arguments.get_one::<String>("format").map(String::as_str) {
             Some("json") => Self::Json,
             _ => Self::Table,
@@ -233,14 +236,24 @@ pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
     Ok(ExitStatus::Success)
 }
 
-/// Prints an error or a warning to standard error, and gives up on a reader that reads nothing: a process that cannot
-/// report why it ends has to end all the same.
+/// Prints an error or a warning to standard error, as [`to_stderr`] does.
 pub fn print_error(message: &str) {
     let line = format!("purse: {message}\n");
+    to_stderr(move || io::stderr().write_all(line.as_bytes()));
+}
+
+/// Prints what clap reports about a command line, in colour on a terminal, as [`to_stderr`] does.
+pub fn print_usage_error(error: clap::Error) {
+    to_stderr(move || error.print());
+}
+
+/// Writes to standard error, and gives up on a reader that reads nothing: a process that cannot report why it ends has to
+/// end all the same.
+fn to_stderr(write: impl FnOnce() -> io::Result<()> + Send + 'static) {
     let (done, written) = mpsc::channel();
     let writer = thread::Builder::new().name("stderr".into()).spawn(move || {
         // Without standard error there is nowhere left to report to.
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = write();
         let _ = done.send(());
     });
     if writer.is_ok() {

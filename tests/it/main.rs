@@ -15,6 +15,7 @@ mod api_rules;
 mod broker_faults;
 mod broker_rights;
 mod clients;
+mod command_line;
 mod concurrency;
 mod configuration;
 mod contributing;
@@ -25,6 +26,7 @@ mod deployment;
 mod docs;
 mod docs_markdown;
 mod docs_page;
+mod doctor;
 mod end_to_end;
 #[cfg(feature = "failpoints")]
 mod faults;

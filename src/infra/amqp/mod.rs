@@ -11,14 +11,16 @@ mod declare;
 mod error;
 mod forward;
 mod incoming;
+mod inspect;
 mod publisher;
 mod socket;
 
 pub(crate) use browser::Browser;
-pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url};
+pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url, url_without_password};
 pub(crate) use consumer::Consumer;
 pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;
 pub(crate) use forward::Forwarding;
 pub(crate) use incoming::{Death, Incoming};
+pub(crate) use inspect::QueueState;
 pub(crate) use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};

@@ -117,7 +117,7 @@ impl HttpConfig {
         layers.build(|l| Some(Self::read(l)))
     }
 
-    fn read(l: &mut Layers) -> Self {
+    pub(super) fn read(l: &mut Layers) -> Self {
         let (port, other_role_url) = match l.role() {
             Role::Users => (USERS_PORT, WALLET_PUBLIC_URL),
             Role::Wallet => (WALLET_PORT, USERS_PUBLIC_URL),
@@ -128,11 +128,11 @@ impl HttpConfig {
         if metrics.is_some_and(|metrics| metrics.port() != 0 && metrics == listen) {
             l.problem_with(&METRICS_PORT, "must differ from the API port; unset it to serve /metrics there");
         }
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             listen,
             metrics,
-            workers: l.optional(&HTTP_WORKERS).unwrap_or_else(cores),
+            workers: l.or_derived(&HTTP_WORKERS, cores),
             trusted_proxies: l.optional(&TRUSTED_PROXIES).unwrap_or_default(),
             cors_origins: l.optional(&CORS_ORIGINS).unwrap_or_default(),
             other_role_url: l.optional(&other_role_url),
@@ -168,7 +168,19 @@ impl DatabaseConfig {
         layers.build(Self::read)
     }
 
-    fn read(l: &mut Layers) -> Option<Self> {
+    /// The same for the database of a role that need not be configured here: `None` if its URL is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build_if_set(layers: Layers) -> Result<Option<Self>, ConfigError> {
+        let url = match layers.role() {
+            Role::Users => USERS_DATABASE_URL,
+            Role::Wallet => WALLET_DATABASE_URL,
+        };
+        if layers.look_up(&url).is_none() { Ok(None) } else { Self::build(layers).map(Some) }
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
         let (url, migration_url) = match l.role() {
             Role::Users => (USERS_DATABASE_URL, USERS_MIGRATION_DATABASE_URL),
             Role::Wallet => (WALLET_DATABASE_URL, WALLET_MIGRATION_DATABASE_URL),
@@ -202,10 +214,12 @@ impl MigrationConfig {
     /// # Errors
     /// [`ConfigError`] with every problem of the sections.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
-            Some(Self { role, log, database: database? })
-        })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
+        Some(Self { role, log, database: database? })
     }
 }
 
@@ -225,7 +239,7 @@ impl AmqpConfig {
         layers.build(Self::read)
     }
 
-    fn read(l: &mut Layers) -> Option<Self> {
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
         Some(Self { url: l.optional(&RABBITMQ_URL)? })
     }
 }
@@ -322,8 +336,8 @@ pub struct ProcessConfig {
     pub otlp_url: Option<String>,
     /// Longest duration of a graceful shutdown.
     pub shutdown_grace: Duration,
-    /// Unsafe values that are errors in production, and valid ones that probably do not mean what they say; logged at
-    /// startup.
+    /// Unsafe values that are errors in production, valid ones that probably do not mean what they say, and variables that
+    /// are probably misspelled; logged at startup.
     pub warnings: Vec<String>,
 }
 
@@ -339,6 +353,9 @@ impl ProcessConfig {
             warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
         }
         let tokens = TokenConfig::read(l, env, &mut warnings);
+        for (name, meant) in l.misspelled_variables() {
+            warnings.push(format!("{name} is set and is not a setting; did you mean {}?", meant.env));
+        }
         let otlp_url = l.optional(&OTLP_URL);
         if otlp_url.is_some() && !Spans::AVAILABLE {
             warnings.push("OTLP_URL is set and this binary cannot send spans: build it with --features otlp".into());
@@ -389,19 +406,21 @@ impl UsersConfig {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let process = ProcessConfig::read(l);
-            Some(Self {
-                access_token_ttl: l.value(&ACCESS_TOKEN_TTL),
-                register_limit: RateLimit::read(l, &RL_REGISTER_MAX, &RL_REGISTER_WINDOW),
-                login_limit: RateLimit::read(l, &RL_LOGIN_MAX, &RL_LOGIN_WINDOW),
-                account_limit: RateLimit::read(l, &RL_LOGIN_ACCOUNT_MAX, &RL_LOGIN_WINDOW),
-                outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
-                outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
-                outbox_lease: l.value(&OUTBOX_LEASE_MS),
-                hash_queue_max: l.value(&HASH_QUEUE_MAX),
-                process: process?,
-            })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let process = ProcessConfig::read(l);
+        Some(Self {
+            access_token_ttl: l.value(&ACCESS_TOKEN_TTL),
+            register_limit: RateLimit::read(l, &RL_REGISTER_MAX, &RL_REGISTER_WINDOW),
+            login_limit: RateLimit::read(l, &RL_LOGIN_MAX, &RL_LOGIN_WINDOW),
+            account_limit: RateLimit::read(l, &RL_LOGIN_ACCOUNT_MAX, &RL_LOGIN_WINDOW),
+            outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
+            outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
+            outbox_lease: l.value(&OUTBOX_LEASE_MS),
+            hash_queue_max: l.value(&HASH_QUEUE_MAX),
+            process: process?,
         })
     }
 }
@@ -431,23 +450,25 @@ impl WalletConfig {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let mut process = ProcessConfig::read(l);
-            let production = process.as_ref().is_some_and(|process| process.env == AppEnv::Production);
-            let require_signed_events = l.optional(&REQUIRE_SIGNED_EVENTS).unwrap_or(production);
-            if let Some(process) = process.as_mut().filter(|_| production && !require_signed_events) {
-                let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
-                process.warnings.push(unsafe_value.to_owned());
-            }
-            Some(Self {
-                post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
-                retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
-                prefetch: l.value(&PREFETCH),
-                require_signed_events,
-                ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
-                ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
-                process: process?,
-            })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let mut process = ProcessConfig::read(l);
+        let production = process.as_ref().is_some_and(|process| process.env == AppEnv::Production);
+        let require_signed_events = l.or_derived(&REQUIRE_SIGNED_EVENTS, production);
+        if let Some(process) = process.as_mut().filter(|_| production && !require_signed_events) {
+            let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
+            process.warnings.push(unsafe_value.to_owned());
+        }
+        Some(Self {
+            post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+            retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
+            prefetch: l.value(&PREFETCH),
+            require_signed_events,
+            ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
+            ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
+            process: process?,
         })
     }
 }

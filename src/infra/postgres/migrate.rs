@@ -227,7 +227,7 @@ async fn schema_in_use(client: &Client) -> Result<Option<String>, tokio_postgres
 }
 
 /// The schema in which this user finds the history of migrations.
-async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+pub(super) async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
     let found = client.query_opt(
         "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
          WHERE pg_class.oid = to_regclass('refinery_schema_history')",
@@ -254,7 +254,7 @@ async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) ->
 }
 
 /// The settings that make commits survive a crash, as far as they are off.
-async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+pub(super) async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
     let mut off = Vec::new();
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
         let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;

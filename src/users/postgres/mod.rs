@@ -3,11 +3,13 @@
 mod outbox_backlog;
 mod outbox_store;
 mod queries;
+mod registrations;
 mod user_store;
 
 pub use outbox_backlog::{Backlog, PgOutboxBacklog, TimeRange};
 pub use outbox_store::PgOutbox;
 pub use queries::PgUserQueries;
+pub use registrations::PgRegistrations;
 pub use user_store::PgUserStore;
 
 use crate::infra::postgres::Migrations;

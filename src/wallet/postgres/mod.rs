@@ -2,12 +2,14 @@
 
 mod journal;
 mod ledger_audit;
+mod missing_wallets;
 mod queries;
 mod rows;
 mod wallet_store;
 
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
+pub use missing_wallets::PgMissingWallets;
 pub use queries::PgWalletQueries;
 pub use wallet_store::PgWalletStore;
 
