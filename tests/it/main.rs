@@ -27,6 +27,7 @@ mod docs_page;
 mod end_to_end;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod forwarded_addresses;
 mod fuzz_corpus;
 mod fuzz_requests;
 mod http_bodies;
