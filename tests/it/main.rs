@@ -69,6 +69,7 @@ mod recipes;
 mod releases;
 mod restore;
 mod schemathesis;
+mod servers;
 mod settings;
 mod signed_events;
 mod sockets;
