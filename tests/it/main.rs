@@ -78,3 +78,4 @@ mod tokens_http;
 mod tokens_rfc8725;
 mod traces;
 mod use_cases;
+mod versions;
