@@ -80,6 +80,18 @@ async fn all_users_have_wallets(world: &World) {
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
 }
 
+/// `just test-versions` prints what this prints.
+#[tokio::test]
+async fn the_versions_of_the_servers_are_supported() {
+    let world = World::new().await;
+    let postgres = world.sql(Role::Wallet, "SHOW server_version").await;
+    let broker = world.broker.version().await;
+    eprintln!("servers: PostgreSQL {}, RabbitMQ {broker}", postgres.split(' ').next().unwrap_or_default());
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    assert!(major(&postgres).is_some_and(|major| (15..=18).contains(&major)), "PostgreSQL {postgres}");
+    assert!(major(&broker).is_some_and(|major| (3..=4).contains(&major)), "RabbitMQ {broker}");
+}
+
 #[tokio::test]
 async fn a_database_that_is_restarted_under_load_costs_503s_and_loses_no_entry() {
     let mut world = World::new().await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServiceRequest;
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use slog::{Logger, warn};
 
@@ -166,7 +166,7 @@ impl CountBy for ByClient {
         let peer = request.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip());
         let name = HeaderName::from_static("x-forwarded-for");
         // As bytes: one that is not text spoils its own hop only, not those that a proxy added to the same line.
-        let lines: Vec<&[u8]> = request.headers().get_all(name).map(|value| value.as_bytes()).collect();
+        let lines: Vec<&[u8]> = request.headers().get_all(name).map(HeaderValue::as_bytes).collect();
         let (client, unknown) = self.client(peer, &lines);
         if let Some(unknown) = unknown {
             self.report(unknown, client);

@@ -202,6 +202,10 @@ impl Broker {
         depths
     }
 
+    pub async fn version(&self) -> String {
+        self.get("overview").await["rabbitmq_version"].as_str().expect("a version").to_owned()
+    }
+
     /// Connections to this virtual host. The broker updates this count every few seconds.
     pub async fn connections(&self) -> usize {
         self.get(&format!("vhosts/{}/connections", self.virtual_host)).await.as_array().map_or(0, Vec::len)
