@@ -23,9 +23,7 @@ use tokio_postgres::{Error, NoTls};
 use uuid::Uuid;
 
 use crate::operate_handbook::follow_in;
-use crate::support::{
-    Client, PASSWORD, PATIENCE, RoleProcess, User, World, eventually, free_port, purse, repository, token_of,
-};
+use crate::support::{Client, PASSWORD, PATIENCE, RoleProcess, User, World, eventually, purse, repository, token_of};
 
 /// The databases of a dump are called `release_users` and `release_wallet`, and their accounts likewise.
 const PLACEHOLDER: &str = "release_";
@@ -312,44 +310,59 @@ async fn an_upgrade_and_a_roll_back_as_the_handbook_says_cost_no_request_and_no_
     for release in Release::all() {
         let world = Arc::new(release.restored().await);
         world.broker.import_topology(&release.json("topology.json")).await;
-        let (users_port, wallet_port) = (free_port(), free_port());
         let mut settings = world.settings(Role::Wallet);
         settings.extend(world.settings(Role::Users));
-        settings.insert("USERS_PORT".into(), users_port.to_string());
-        settings.insert("WALLET_PORT".into(), wallet_port.to_string());
         // Long enough for no warning; the check connects to nothing.
         let key = "a key of the handbook, of more than thirty-two bytes";
         settings.insert("JWT_PRIVATE_KEY".into(), key.to_owned());
         settings.insert("INTERNAL_JWT_PRIVATE_KEY".into(), format!("another: {key}"));
         let user = users_of(&world).await.remove(0);
-        let follow = async |mark| follow_in(Path::new("."), mark, &settings, &[]).await;
 
         let older = OlderProcesses::start(&world, user.id.parse().expect("id")).await;
-        follow("upgrade-check").await;
-        follow("upgrade-migrate").await;
+        follow(&settings, "upgrade-check").await;
+        follow(&settings, "upgrade-migrate").await;
         older.go_on("the previous release serves after the migration").await;
-        let wallet = world.start_on(Role::Wallet, wallet_port, &[]).await;
+        let wallet = world.start(Role::Wallet).await;
         older.go_on("the previous users role serves beside the new wallet role").await;
-        let users = world.start_on(Role::Users, users_port, &[]).await;
+        let users = world.start(Role::Users).await;
         older.stop().await;
         all_events_are_published(&world).await;
         all_users_have_wallets(&world).await;
-        follow("upgrade-ready").await;
-        let client = Client::new(&users.url(), &wallet.url());
-        client.ready_user().await;
+        follow(&with_ports(&settings, &users, &wallet), "upgrade-ready").await;
+        Client::new(&users.url(), &wallet.url()).ready_user().await;
 
         migrate_to_a_later_version(&world).await;
         drop(users);
-        let users = world.start_on(Role::Users, users_port, &[]).await;
-        client.ready_user().await;
+        let users = world.start(Role::Users).await;
+        Client::new(&users.url(), &wallet.url()).ready_user().await;
         drop(wallet);
-        let _wallet = world.start_on(Role::Wallet, wallet_port, &[]).await;
-        follow("roll-back").await;
+        let wallet = world.start(Role::Wallet).await;
+        follow(&with_ports(&settings, &users, &wallet), "roll-back").await;
+        let client = Client::new(&users.url(), &wallet.url());
         client.ready_user().await;
         assert_eq!(client.post(&user, "credit", 1, None).await.status, 201);
         all_users_have_wallets(&world).await;
-        drop(users);
     }
+}
+
+/// Runs a section of the handbook.
+async fn follow(settings: &BTreeMap<String, String>, mark: &str) {
+    follow_in(Path::new("."), mark, settings, &[]).await;
+}
+
+/// The settings of roles that run, for a command that asks them.
+fn with_ports(
+    settings: &BTreeMap<String, String>,
+    users: &RoleProcess,
+    wallet: &RoleProcess,
+) -> BTreeMap<String, String> {
+    let mut settings = settings.clone();
+    for (variable, process) in [("USERS_PORT", users), ("WALLET_PORT", wallet)] {
+        let url = process.url();
+        let (_, port) = url.rsplit_once(':').expect("a port");
+        settings.insert(variable.to_owned(), port.to_owned());
+    }
+    settings
 }
 
 /// How much the sessions of one kind have done.
