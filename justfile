@@ -102,6 +102,12 @@ lint: _rust
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
+# Test on several versions of PostgreSQL: installed 16 17 18
+[group('check')]
+[positional-arguments]
+test-versions *versions: (_check "versions" versions) _rust servers
+    @tests/versions.sh "$@"
+
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message]
 [positional-arguments]

@@ -347,11 +347,11 @@ fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for setting in &migrated.not_durable {
         warn!(logger, "unsafe setting of PostgreSQL: acknowledged commits may be lost in a crash"; "error" => format!("{setting} is off"));
     }
-    if migrated.is_newer {
-        info!(logger, "the database is newer than this version; privileges are left as they are");
+    if let Some(newest) = &migrated.newer {
+        info!(logger, "the database is newer than this version; privileges are left as they are"; "migration" => newest.to_string());
     }
     for migration in &migrated.applied {
-        info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));
+        info!(logger, "migration applied"; "migration" => migration.to_string());
     }
     if migrated.applied.is_empty() {
         info!(logger, "database is up to date");

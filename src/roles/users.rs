@@ -82,7 +82,7 @@ fn api(
     let hasher: Arc<dyn PasswordHasher> =
         Arc::new(HasherHandle::new(actors.hashers.clone(), config.hash_queue_max, &context.metrics));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
-    let by_client = || ByClient::new(&process.http.trusted_proxies);
+    let by_client = ByClient::new(&process.http.trusted_proxies, &context.metrics, context.actor_logger("http"));
     Ok(UsersApi {
         register_user: Arc::new(RegisterUser {
             users: Arc::clone(&users),
@@ -95,8 +95,8 @@ fn api(
         log_in: Arc::new(LogIn { users, hasher, tokens, clock: Arc::new(System) }),
         queries: Arc::new(PgUserQueries::new(pools.requests.clone())),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        register_limit: limits.of_requests(by_client(), "register", config.register_limit)?,
-        login_limit: limits.of_requests(by_client(), "login", config.login_limit)?,
+        register_limit: limits.of_requests(by_client.clone(), "register", config.register_limit)?,
+        login_limit: limits.of_requests(by_client, "login", config.login_limit)?,
         account_limit: Arc::new(limits.of_texts("account", config.account_limit)?),
         health: context.health.clone(),
         docs: docs_page(&document(), Role::Wallet, process)?,

@@ -1,5 +1,5 @@
 //! What the operator of PostgreSQL changes under running roles: read-only databases, standbys, refused sessions, time
-//! limits, search paths, privileges and newer schemas.
+//! limits, search paths and privileges.
 
 use std::time::Duration;
 
@@ -347,37 +347,6 @@ async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
     while std::time::Instant::now() < until {
         assert_eq!(client.get(&user, "/v1/balance").await.status, 200);
     }
-}
-
-#[tokio::test]
-async fn an_older_version_leaves_the_privileges_of_a_newer_one_alone() {
-    let world = World::new().await;
-    drop(world.start(Role::Wallet).await);
-    let app = format!("{}_app", world.databases.wallet.database);
-    let owner = format!("{}_owner", world.databases.wallet.database);
-    let newer = format!(
-        r#"SET ROLE "{owner}";
-           CREATE TABLE transfers (id uuid PRIMARY KEY);
-           GRANT SELECT, INSERT ON transfers TO "{app}";
-           GRANT UPDATE (created_at) ON wallets TO "{app}";
-           INSERT INTO refinery_schema_history VALUES (99, 'transfers', '2027-01-01T00:00:00Z', '1')"#
-    );
-    world.sql(Role::Wallet, &newer).await;
-    let privileges = format!(
-        "SELECT has_table_privilege('{app}', 'transfers', 'INSERT'), has_column_privilege('{app}', 'wallets', 'created_at', 'UPDATE'),
-                has_table_privilege('{app}', 'transactions', 'INSERT')"
-    );
-    let wallet = world.start(Role::Wallet).await;
-    let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert_eq!(world.sql(Role::Wallet, &privileges).await, "t|t|t");
-    let line = wallet.logged("the database is newer than this version; privileges are left as they are");
-    assert_eq!(line.len(), 1, "{}", wallet.output());
-
-    // A version that knows all of the schema replaces what the account may do.
-    world.sql(Role::Wallet, "DELETE FROM refinery_schema_history WHERE version = 99").await;
-    drop(world.start(Role::Wallet).await);
-    assert_eq!(world.sql(Role::Wallet, &privileges).await, "f|f|t");
 }
 
 #[tokio::test]

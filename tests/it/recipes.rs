@@ -55,6 +55,7 @@ fn path_with(first: &str, last: &str) -> String {
 fn an_invalid_argument_of_a_recipe_is_reported_before_anything_else() {
     for (arguments, message) in [
         (&["bench", "posts", "nosuch"][..], "parts: there is no `nosuch`; choose from: process posts "),
+        (&["test-versions", "14"], "versions: there is no `14`; choose from: installed 16 17 18"),
         (&["fuzz", "abc"], "seconds: `abc` is not a whole number above 0"),
         (&["fuzz", "1", "nosuch"], "target: there is no `nosuch`; choose from: amount cursor "),
         (&["soak", "1; exit 0"], "seconds: `1; exit 0` is not a whole number above 0"),

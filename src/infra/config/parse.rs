@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A whole number from `min` to `max`.
 pub fn integer(text: &str, min: u64, max: u64) -> Option<u64> {
@@ -57,7 +57,14 @@ pub(super) fn whole_seconds(text: &str) -> Option<Duration> {
 
 /// Networks separated by commas; a bare address is a network of one.
 pub fn networks(text: &str) -> Option<Vec<IpNet>> {
-    list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok())
+    list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok().map(canonical))
+}
+
+/// An IPv4-mapped network as IPv4: addresses are compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
 /// The parts between commas. An empty text is an empty list; commas alone are a mistake that must not pass for one.
@@ -96,8 +103,11 @@ mod tests {
 
     #[test]
     fn a_bare_address_is_a_network_of_one() {
-        let networks = networks("10.0.0.0/8, 192.168.1.7,::1").map(|n| n.iter().map(ToString::to_string).collect());
-        assert_eq!(networks, Some(vec!["10.0.0.0/8".to_owned(), "192.168.1.7/32".to_owned(), "::1/128".to_owned()]));
+        let read = |text: &str| networks(text).expect("networks").iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(read("10.0.0.0/8, 192.168.1.7,::1"), ["10.0.0.0/8", "192.168.1.7/32", "::1/128"]);
+        // IPv4 in the notation of an IPv6 socket.
+        assert_eq!(read("::ffff:10.0.0.0/104,::ffff:192.168.1.7"), ["10.0.0.0/8", "192.168.1.7/32"]);
+        assert_eq!(read("::/0"), ["::/0"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod admit;
 mod api_error;
 mod authenticate;
+mod by_client;
 mod connection;
 mod cors;
 mod docs_page;
@@ -21,13 +22,14 @@ mod text_limit;
 
 pub(crate) use api_error::{ApiError, Detail};
 pub(crate) use authenticate::{Authenticated, authenticate};
+pub(crate) use by_client::ByClient;
 pub(crate) use docs_page::{DocsPage, OtherRole};
 pub use fields::Fields;
 pub(crate) use health_routes::{live_endpoint, ready_endpoint};
 pub(crate) use json_body::read_json;
 pub(crate) use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
 pub(crate) use observe::RequestContext;
-pub(crate) use rate_limit::{ByClient, BySubject, CountBy, Limiter};
+pub(crate) use rate_limit::{BySubject, CountBy, Limiter};
 pub(crate) use server::{Application, ServerDeps, serve_on};
 pub(crate) use shared_limit::{SharedLimit, SharedSweep};
 pub(crate) use sweep::Sweep;

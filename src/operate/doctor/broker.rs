@@ -7,7 +7,7 @@ use crate::infra::amqp::{AmqpError, Broker, BrokerConnection, Declaration, Frame
 use crate::kernel::Role;
 use crate::operate::doctor::database::supported;
 use crate::operate::doctor::finding::{Check, Finding};
-use crate::operate::doctor::{NAME, Target};
+use crate::operate::doctor::target::{NAME, Target};
 use crate::operate::failure::causes;
 use crate::operate::humanize::{cell, count};
 use crate::wallet::amqp::{provision_queue, topology};

@@ -3,6 +3,7 @@
 mod broker;
 mod database;
 mod finding;
+mod target;
 mod wallets;
 
 use std::future::Future;
@@ -14,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 pub use finding::Check;
+pub(super) use target::Target;
 
-use crate::infra::config::{DatabaseConfig, ProcessConfig, Section, UsersConfig, WalletConfig};
+use crate::infra::config::{DatabaseConfig, ProcessConfig, Section};
 use crate::kernel::{ExitStatus, Role};
 use crate::operate::doctor::finding::{Finding, Level};
 use crate::operate::failure::Failure;
@@ -23,8 +25,6 @@ use crate::operate::help::help_end;
 use crate::operate::humanize::count;
 use crate::operate::output::{Format, List};
 
-/// Shown in `pg_stat_activity` and in the broker's listings.
-const NAME: &str = "purse doctor";
 /// Longest duration of the checks of one server. The servers are checked at the same time.
 const SERVER_MAX: Duration = Duration::from_secs(30);
 
@@ -45,21 +45,6 @@ pub(super) fn command() -> Command {
             Some((Section::Role, &Role::ALL)),
             &["purse doctor --role users", "purse doctor --role wallet --json"],
         ))
-}
-
-/// What is checked.
-pub(super) enum Target {
-    Users(Box<UsersConfig>),
-    Wallet(Box<WalletConfig>),
-}
-
-impl Target {
-    fn process(&self) -> &ProcessConfig {
-        match self {
-            Self::Users(config) => &config.process,
-            Self::Wallet(config) => &config.process,
-        }
-    }
 }
 
 /// `other` is the database of the other role, if its URL is known.

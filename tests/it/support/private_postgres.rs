@@ -206,6 +206,17 @@ impl PrivatePostgres {
             .await;
     }
 
+    /// Ends all sessions, stops, and starts again without further settings.
+    pub async fn restart(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // A fast shutdown; `timeout` passes it on.
+            rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::INT)
+                .expect("signalled");
+            server.wait().expect("stopped");
+        }
+        self.launch(&[]).await;
+    }
+
     /// Ends the server immediately, without a checkpoint.
     pub async fn kill(mut self) {
         self.stop();
