@@ -72,7 +72,7 @@ servers:
 # Install what else the tests need: Chromium, Python, Node, curl
 [group('set-up')]
 [no-exit-message]
-test-tools: _prometheus
+test-tools: _prometheus _caddy
     @dev/scripts/test-tools.sh
 
 # Build the release binary
@@ -227,7 +227,11 @@ _tool name:
 
 [no-exit-message, private]
 _prometheus:
-    @dev/scripts/prometheus.sh
+    @dev/scripts/unpack-tool.sh prometheus prometheus promtool
+
+[no-exit-message, private]
+_caddy:
+    @dev/scripts/unpack-tool.sh caddy caddy
 
 # The load generator of the benchmarks.
 [no-exit-message, private]

@@ -129,6 +129,52 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
     }
 }
 
+#[test]
+fn the_images_of_the_container_stack_are_pinned_to_a_minor_version() {
+    let (stack, recipe, script) = (file("docker/compose.yaml"), file("docker/Dockerfile"), file("docker/stack.sh"));
+    let images = stack.lines().filter_map(|line| line.trim_start().strip_prefix("image: "));
+    let names = images.map(|image| image.split(":-").last().unwrap_or_default().trim_end_matches('}'));
+    let builder = recipe.lines().find_map(|line| line.strip_prefix("ARG RUST_IMAGE=")).expect("RUST_IMAGE");
+    let all: BTreeSet<&str> = names.chain([builder]).filter(|name| *name != "purse:local").collect();
+    assert!(all.len() >= 6, "{all:?}");
+    for name in &all {
+        let (_, tag) = name.split_once(':').unwrap_or_else(|| panic!("{name} has no tag"));
+        let version = tag.trim_start_matches('v').split('-').next().unwrap_or_default();
+        let numbers: Vec<&str> = version.split('.').collect();
+        let pinned = numbers.len() >= 2 && numbers.iter().all(|number| number.parse::<u32>().is_ok());
+        assert!(pinned, "{name} is not pinned to a minor version");
+    }
+    assert!(script.contains(&format!("FROM {builder}\\n")), "docker/stack.sh trusts another toolchain image");
+    let minimum = file("Cargo.toml")
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("rust-version = \"")?.trim_end_matches('"').to_owned()));
+    assert!(builder.starts_with(&format!("rust:{}-", minimum.expect("rust-version"))), "{builder}");
+}
+
+#[test]
+fn the_roles_trust_the_fixed_address_of_the_proxy_which_no_other_container_can_get() {
+    let stack = file("docker/compose.yaml");
+    let value = |key: &str| {
+        let line = stack.lines().find_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix(key));
+        line.unwrap_or_else(|| panic!("{key}")).trim().to_owned()
+    };
+    let trusted = value("TRUSTED_PROXIES: ").trim_start_matches("${TRUSTED_PROXIES:-").trim_end_matches('}').to_owned();
+    let address = value("edge: {ipv4_address: ").trim_end_matches('}').to_owned();
+    assert_eq!(trusted, format!("{address}/32"));
+    let network = |text: String| text.parse::<ipnet::Ipv4Net>().unwrap_or_else(|e| panic!("{text}: {e}"));
+    let (subnet, others) = (network(value("subnet: ")), network(value("ip_range: ")));
+    let address: std::net::Ipv4Addr = address.parse().expect("address");
+    assert!(subnet.contains(&address) && !others.contains(&address) && subnet.contains(&others), "{address}");
+    for role in Role::ALL {
+        let service = service(&stack, role);
+        assert!(service.contains(", edge]"), "the proxy does not reach {role}");
+        assert!(service.contains("\"${API_HOST:-0.0.0.0}:"), "API_HOST does not close the plain port of {role}");
+    }
+    // Without the profile there is no proxy, and no role but these has a port of the machine.
+    let (_, proxy) = stack.split_once("\n  proxy:\n").expect("the proxy");
+    assert!(proxy.split("\n\n").next().unwrap_or_default().contains("profiles: [tls]"));
+}
+
 /// The manifest of a role's migration job.
 fn job(role: Role) -> String {
     let manifest = file("docker/kubernetes/base/migrate.yaml");

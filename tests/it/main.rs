@@ -12,6 +12,7 @@ mod support;
 
 mod accounts_model;
 mod api_rules;
+mod backups;
 mod broker_faults;
 mod broker_rights;
 mod clients;
@@ -72,6 +73,7 @@ mod settings;
 mod signed_events;
 mod sockets;
 mod threat_model;
+mod tls_proxy;
 mod tokens_http;
 mod tokens_rfc8725;
 mod traces;
