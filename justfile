@@ -99,7 +99,7 @@ pictures: _rust servers test-tools
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check')]
 [no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -132,6 +132,11 @@ test-mutants *words: _rust (_tool "cargo-mutants")
 test-browser: _rust servers test-tools
     cargo test --locked --test it docs_page::
 
+# Install the Debian package on a booted systemd (Linux, as root)
+[group('check')]
+test-packages: _rust servers test-tools (_tool "cargo-deb")
+    cargo test --locked --test it -- packages:: --include-ignored
+
 # Test metrics, alerts and dashboards with a real Prometheus
 [group('check')]
 test-observability: _rust servers _prometheus
@@ -140,7 +145,7 @@ test-observability: _rust servers _prometheus
 # Measure the line coverage of the rules; fails below 90 %
 [group('check')]
 [no-exit-message]
-coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
+coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
 # Run one fuzz target or all of them; 30 seconds each, unless given
@@ -195,6 +200,18 @@ bench *parts: (_check "parts" parts) _rust servers _wrk
 [group('measure')]
 bench-instances: _rust servers
     cargo bench --locked --bench instances
+
+# Build the release's tarball and .deb; TARGET=aarch64-… cross-builds
+[group('release')]
+[no-exit-message]
+[positional-arguments]
+package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")
+    @dev/scripts/package.sh "$1"
+
+# Packages a binary that was built before.
+[no-exit-message, private]
+_package: (_tool "cargo-deb")
+    @dev/scripts/package.sh --no-build
 
 # Preview the next changelog and version
 [group('release')]

@@ -59,6 +59,8 @@ mod operate_redrive;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outages;
+#[cfg(target_os = "linux")]
+mod packages;
 mod passwords;
 mod plain_english;
 mod provisioning;
