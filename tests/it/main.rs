@@ -46,6 +46,7 @@ mod lifecycle;
 mod log_backpressure;
 mod log_secrets;
 mod login_limits;
+mod maintenance;
 mod metrics;
 mod observability;
 mod openapi;
