@@ -1,9 +1,9 @@
 """Checks the manifests beside this file without a cluster: `just check-kubernetes`.
 
-Each against the schemas of Kubernetes, in which an unknown field is a mistake too, and all of them against each other:
-what a selector, a reference or a port names has to exist. Then it breaks a copy in several ways and checks that each is
-noticed. Needs kubernetes-validate, whose schemas are inside the package. Where kubectl is installed, it also builds the base
-and the example, and checks the result in the same way.
+It validates each resource against the Kubernetes schemas, where an unknown field is an error too, and all of them against
+each other: whatever a selector, a reference or a port names must exist. Then it breaks copies in several ways and checks
+that each error is found. It needs kubernetes-validate, which includes the schemas. Where kubectl is installed, it also builds
+the base and the example with kustomize, and checks the result in the same way.
 """
 
 import copy
@@ -17,9 +17,9 @@ import kubernetes_validate
 import yaml
 
 HERE = pathlib.Path(__file__).parent
-# What the example consists of, too.
+# What the example overlay consists of.
 FOLDERS = ["base", "components/pod-monitor", "example"]
-# The oldest that has all we use, and a newer one.
+# The oldest version with every field that is used here, and a newer one.
 VERSIONS = ["1.30", "1.36"]
 
 
@@ -55,7 +55,7 @@ POD_MONITOR = strict(
 
 
 def resources():
-    """Everything that the kustomizations list, and the settings that the base generates."""
+    """Returns the resources that the kustomizations list, and the names of the ConfigMaps that they generate."""
     found, settings = [], set()
     for folder in FOLDERS:
         kustomization = yaml.safe_load((HERE / folder / "kustomization.yaml").read_text())
@@ -79,11 +79,11 @@ def within(labels, selector):
 
 
 def references(docs, settings):
-    """Says where one resource names something that the others do not have."""
+    """Yields each reference to something that no resource defines."""
     pods = [doc["spec"]["template"] for doc in docs if doc["kind"] in ("Deployment", "Job")]
     names = [(doc["kind"], doc["metadata"]["name"]) for doc in docs]
     for twice in {name for name in names if names.count(name) > 1}:
-        yield f"{twice} is there twice"
+        yield f"{twice} is defined twice"
     for doc in docs:
         kind, spec, where = doc["kind"], doc["spec"], f"{doc['kind']} {doc['metadata']['name']}"
         selector = spec.get("podSelector", spec.get("selector", {}))
@@ -91,11 +91,11 @@ def references(docs, settings):
             selector = {"matchLabels": selector}
         chosen = [pod for pod in pods if within(pod["metadata"]["labels"], selector)]
         if kind in ("Service", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor") and not chosen:
-            yield f"{where} chooses no pod"
+            yield f"{where} selects no pod"
         if kind in ("Service", "PodDisruptionBudget", "Deployment") and len(chosen) != 1:
-            yield f"{where} chooses the pods of {len(chosen)} resources, not of one"
+            yield f"{where} selects the pods of {len(chosen)} resources instead of one"
         if kind == "Deployment" and chosen != [spec["template"]]:
-            yield f"{where} does not choose its own pods"
+            yield f"{where} does not select its own pods"
         for host in spec.get("rules", []) if kind == "Ingress" else []:
             if not any(host["host"] in tls["hosts"] for tls in spec.get("tls", [])):
                 yield f"{where} serves {host['host']} without TLS"
@@ -106,7 +106,7 @@ def references(docs, settings):
                     yield f"{where} sends to {backend}, which no service has"
         target = spec.get("scaleTargetRef")
         if target and (target["kind"], target["name"]) not in names:
-            yield f"{where} scales {target['kind']} {target['name']}, which is not there"
+            yield f"{where} scales {target['kind']} {target['name']}, which does not exist"
         wanted = [port.get("targetPort") for port in spec.get("ports", [])] if kind == "Service" else []
         wanted += [port["port"] for rule in spec.get("ingress", []) for port in rule.get("ports", [])]
         wanted += [endpoint["port"] for endpoint in spec.get("podMetricsEndpoints", [])]
@@ -116,17 +116,17 @@ def references(docs, settings):
                 probes = [probe for name, probe in container.items() if name.endswith("Probe")]
                 for port in wanted + [probe["httpGet"]["port"] for probe in probes]:
                     if port not in ports:
-                        yield f"{where} names the port {port}, which container {container['name']} does not have"
+                        yield f"{where} refers to port {port}, which container {container['name']} does not have"
     yield from reachable(docs, pods)
     for pod in pods:
         yield from hardening(pod["spec"])
         for container in pod["spec"]["containers"]:
             for source in container.get("envFrom", []):
                 if source.get("configMapRef", {}).get("name") not in settings:
-                    yield f"{container['name']} takes {source}, which kustomization.yaml does not make"
+                    yield f"{container['name']} uses {source}, which kustomization.yaml does not generate"
             for variable in container.get("env", []):
                 if "secretKeyRef" not in variable.get("valueFrom", {}):
-                    yield f"{container['name']} has {variable['name']} in the clear"
+                    yield f"{container['name']} has {variable['name']} in plain text"
 
 
 def reachable(docs, pods):
@@ -154,20 +154,20 @@ def reachable(docs, pods):
 
 
 def hardening(pod):
-    """Says what a pod may do that none of ours has to."""
+    """Yields each permission that a pod has and does not need."""
     security = pod.get("securityContext", {})
     if not security.get("runAsNonRoot") or security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
         yield "a pod may run as root, or without seccomp"
     if pod.get("automountServiceAccountToken") is not False or pod.get("enableServiceLinks") is not False:
-        yield "a pod gets a token or variables of the cluster"
+        yield "a pod gets a service account token or service variables"
     for container in pod["containers"]:
         own = container.get("securityContext", {})
         if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities") != {"drop": ["ALL"]}:
             yield f"{container['name']} may gain privileges"
         if own.get("readOnlyRootFilesystem") is not True:
-            yield f"{container['name']} may write to its root"
+            yield f"{container['name']} may write to its root file system"
         if not all("memory" in container.get("resources", {}).get(part, {}) for part in ("requests", "limits")):
-            yield f"{container['name']} has no bounds of memory"
+            yield f"{container['name']} has no memory request or limit"
 
 
 def problems(docs, settings):
@@ -186,7 +186,7 @@ def problems(docs, settings):
 
 
 def built(folder):
-    """What kustomize makes of a folder; nothing where kubectl is not installed."""
+    """Returns what kustomize builds from a folder; nothing where kubectl is not installed."""
     if not shutil.which("kubectl"):
         return []
     output = subprocess.run(["kubectl", "kustomize", HERE / folder], check=True, capture_output=True, text=True).stdout
@@ -194,7 +194,7 @@ def built(folder):
 
 
 def check_built(folder):
-    """Checks what kustomize makes of a folder; returns the number of resources."""
+    """Checks what kustomize builds from a folder; returns the number of resources."""
     docs = built(folder)
     settings = {doc["metadata"]["name"] for doc in docs if doc["kind"] == "ConfigMap"}
     plain = [doc for doc in docs if doc["kind"] != "ConfigMap"]
@@ -206,8 +206,8 @@ def check_built(folder):
     return len(docs)
 
 
-def the_check_notices(docs, settings):
-    """Breaks a copy in each of these ways; each has to be told in these words."""
+def self_test(docs, settings):
+    """Breaks a copy in each of these ways, and expects the message beside it. Returns their number."""
     deployment = next(n for n, doc in enumerate(docs) if doc["kind"] == "Deployment")
     service = next(n for n, doc in enumerate(docs) if doc["kind"] == "Service")
     scaler = next(n for n, doc in enumerate(docs) if doc["kind"] == "HorizontalPodAutoscaler")
@@ -224,14 +224,14 @@ def the_check_notices(docs, settings):
         ("was unexpected", lambda d: container(d).update(readynessProbe={"httpGet": {"port": "http"}})),
         ("is not of type", lambda d: container(d)["livenessProbe"].update(periodSeconds="10")),
         ("'port' is a required property", lambda d: d[service]["spec"]["ports"][0].pop("port")),
-        ("names the port https", lambda d: container(d)["livenessProbe"]["httpGet"].update(port="https")),
-        ("chooses no pod", lambda d: d[service]["spec"]["selector"].update({"app.kubernetes.io/name": "x"})),
-        ("which is not there", lambda d: d[scaler]["spec"]["scaleTargetRef"].update(name="x")),
-        ("in the clear", lambda d: container(d)["env"].append({"name": "JWT_PRIVATE_KEY", "value": "x"})),
-        ("may write to its root", lambda d: container(d)["securityContext"].update(readOnlyRootFilesystem=False)),
+        ("refers to port https", lambda d: container(d)["livenessProbe"]["httpGet"].update(port="https")),
+        ("selects no pod", lambda d: d[service]["spec"]["selector"].update({"app.kubernetes.io/name": "x"})),
+        ("which does not exist", lambda d: d[scaler]["spec"]["scaleTargetRef"].update(name="x")),
+        ("in plain text", lambda d: container(d)["env"].append({"name": "JWT_PRIVATE_KEY", "value": "x"})),
+        ("may write to its root file system", lambda d: container(d)["securityContext"].update(readOnlyRootFilesystem=False)),
         ("may gain privileges", lambda d: container(d)["securityContext"].pop("capabilities")),
         ("Additional properties", lambda d: d[monitor]["spec"].update(podMetricsEndpoint=[])),
-        ("names the port metric,", lambda d: d[monitor]["spec"]["podMetricsEndpoints"][0].update(port="metric")),
+        ("refers to port metric,", lambda d: d[monitor]["spec"]["podMetricsEndpoints"][0].update(port="metric")),
         ("which no service has", lambda d: d[ingress]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"].update(name="x")),
         ("without TLS", lambda d: d[ingress]["spec"]["tls"][0]["hosts"].pop()),
         ("may reach the ports", lambda d: d[policy]["spec"]["egress"].append({"ports": [{"protocol": "TCP", "port": 5672}]})),
@@ -239,14 +239,14 @@ def the_check_notices(docs, settings):
         ("needs its database alone", lambda d: d[job]["spec"]["template"]["spec"]["containers"][0]["env"].append(
             {"name": "JWT_PRIVATE_KEY", "valueFrom": {"secretKeyRef": {"name": "purse-keys", "key": "JWT_PRIVATE_KEY"}}})),
         ("accepts connections", lambda d: d[policy]["spec"]["ingress"].append({"ports": [{"protocol": "TCP", "port": 80}]})),
-        ("kustomization.yaml does not make", lambda d: container(d)["envFrom"][0]["configMapRef"].update(name="x")),
+        ("kustomization.yaml does not generate", lambda d: container(d)["envFrom"][0]["configMapRef"].update(name="x")),
     ]
     for words, make in breaks:
         broken = copy.deepcopy(docs)
         make(broken)
         found = problems(broken, settings)
         if not any(words in problem for problem in found):
-            sys.exit(f"the check was to say `{words}` of a broken copy, and said {found}")
+            sys.exit(f"a broken copy was expected to report `{words}`, but reported {found}")
     return len(breaks)
 
 
@@ -255,9 +255,9 @@ def main():
     found = problems(docs, settings)
     if found:
         sys.exit("\n".join(found))
-    noticed = the_check_notices(docs, settings)
+    detected = self_test(docs, settings)
     versions = " and ".join(VERSIONS)
-    print(f"{len(docs)} resources are valid under Kubernetes {versions}; all of {noticed} faults were noticed")
+    print(f"{len(docs)} resources are valid for Kubernetes {versions}; all {detected} injected errors were detected")
     for folder in ["base", "example"]:
         count = check_built(folder)
         print(f"{folder}: {count} resources built by kustomize are valid" if count else f"{folder}: not built, without kubectl")
