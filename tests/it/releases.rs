@@ -38,7 +38,7 @@ impl Clone {
         let folder = std::env::temp_dir().join(format!("purse-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let (root, seed) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.join("seed"));
-        for part in ["src", "benches", "dev"] {
+        for part in ["src", "benches", "dev", "packaging"] {
             copy(&root.join(part), &seed.join(part));
         }
         fs::create_dir(seed.join("docker")).expect("folder");
@@ -46,6 +46,9 @@ impl Clone {
             "Cargo.toml",
             "Cargo.lock",
             "CHANGELOG.md",
+            "LICENSE",
+            "README.md",
+            "SECURITY.md",
             "build.rs",
             "cliff.toml",
             "docker/compose.just",
@@ -103,6 +106,26 @@ impl Clone {
         let output = Self::run(&self.here(), "./justw", &[recipe]);
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).expect("text"))
+    }
+
+    /// Packages a script in the place of the binary; returns the version of the Debian package.
+    #[cfg(target_os = "linux")]
+    fn packaged_version(&self) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let target = self.folder.join("target");
+        let _ = fs::remove_dir_all(&target);
+        fs::create_dir_all(target.join("release")).expect("folder");
+        let binary = target.join("release/purse");
+        fs::write(&binary, format!("#!/bin/sh\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_purse"))).expect("script");
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("mode");
+        let mut command = Command::new("./justw");
+        let output = command.arg("_package").current_dir(self.here()).env("CARGO_TARGET_DIR", &target).output();
+        let output = output.expect("./justw");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).expect("text");
+        let deb = printed.lines().find(|line| line.contains("/purse_")).expect("the package");
+        self.succeeds(&self.folder, "dpkg-deb", &["--field", deb, "Version"])
     }
 
     /// Everything that a release may change: the commit, the tags, the files.
@@ -203,6 +226,27 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
     clone.git(&["push", "--quiet", "--follow-tags"]);
     assert_eq!(clone.succeeds(&clone.folder.join("origin"), "git", &["tag", "--list"]), tags);
     assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.2.1", "v0.3.0"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_package_between_releases_is_newer_than_the_last_release_and_older_than_the_next() {
+    let clone = Clone::create("packages");
+    clone.commit("feat(wallet): keep money");
+    let before = clone.packaged_version();
+    clone.releases("0.1.0", &["- wallet: Keep money"]);
+    let released = clone.packaged_version();
+    assert_eq!(released, "0.1.0");
+    fs::write(clone.here().join("note"), "").expect("written");
+    clone.git(&["add", "note"]);
+    let changed = clone.packaged_version();
+    clone.commit("fix(wallet): keep all of it");
+    let after = clone.packaged_version();
+    for [older, newer] in [[&before, &released], [&released, &changed], [&released, &after]] {
+        clone.succeeds(&clone.folder, "dpkg", &["--compare-versions", older, "lt", newer]);
+    }
+    assert!(changed.contains(".dirty") && !after.contains(".dirty"), "{changed}, {after}");
+    clone.succeeds(&clone.folder, "dpkg", &["--compare-versions", &after, "lt", "0.1.1"]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::{ByClient, Limiter, OtherRole, RequestContext, TextLimiter};
+use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::system::System;
 use crate::kernel::{DependencyError, FailureClass, RequestId, Secret, Timestamp, TraceParent, UserId};
@@ -140,7 +141,9 @@ async fn respond(failing: Failing, request: TestRequest) -> Response {
     let signer = TokenSigner::new(&tokens, Duration::from_mins(1));
     let token = signer.sign(UserId::from_uuid(Uuid::nil()), Timestamp::now()).expect("a token");
     let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_secs(1) };
-    let unlimited = || Limiter::new(ByClient::new(&[]), limit, false).expect("a limit");
+    let metrics = Metrics::try_new().expect("metrics");
+    let by_client = || ByClient::new(&[], &metrics, Logger::root(Discard, o!()));
+    let unlimited = || Limiter::new(by_client(), limit, false).expect("a limit");
     let other = OtherRole { role: Role::Wallet, url: None, port: "1" };
     let ports = Arc::new(Ports { failing, wakes: AtomicUsize::new(0) });
     let api = UsersApi {

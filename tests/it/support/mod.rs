@@ -13,6 +13,7 @@ mod command;
 mod document;
 pub mod leaks;
 mod lossy_proxy;
+pub mod machine;
 mod panels;
 mod private_postgres;
 mod process;
