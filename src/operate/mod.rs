@@ -32,7 +32,7 @@ use tokio::runtime::{Builder, Handle};
 
 pub use pages::{commands as page_commands, completions, config_template, man};
 
-use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers};
+use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers, OutboxConfig};
 use crate::kernel::{ExitError, ExitStatus};
 use crate::operate::failure::Failure;
 use crate::operate::output::Format;
@@ -75,7 +75,7 @@ pub fn dlq(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitErr
 
 /// `purse outbox …`: connects to the users database.
 pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
-    let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
+    let config = OutboxConfig::build(layers).map_err(ExitError::usage)?;
     with_io(|io| outbox::run(arguments, config, io, Format::of(arguments)))
 }
 

@@ -58,6 +58,7 @@ mod operate_redrive;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outages;
+mod outbox_retention;
 mod passwords;
 mod plain_english;
 mod provisioning;

@@ -14,6 +14,6 @@ mod tests;
 pub use layers::{ConfigError, Flag, Layers};
 pub(crate) use setting::LogConfig;
 pub use setting::{
-    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, ProcessConfig, RateLimit,
-    RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
+    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, OutboxConfig,
+    ProcessConfig, RateLimit, RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
 };
