@@ -61,6 +61,7 @@ mod outages;
 mod outbox_retention;
 mod passwords;
 mod plain_english;
+mod process_metrics;
 mod provisioning;
 mod query_plans;
 mod rate_limits;
