@@ -69,6 +69,7 @@ mod rate_limits_shared;
 mod recipes;
 mod releases;
 mod restore;
+mod runbooks;
 mod schemathesis;
 mod settings;
 mod signed_events;

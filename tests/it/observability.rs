@@ -71,12 +71,12 @@ fn every_alert_fires_when_it_should_and_only_then() {
         })
         .collect();
     let handbook = text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md"));
-    let runbooks = values(&rules, "runbook:");
+    let runbooks = values(&rules, "runbook_url:");
     for (alert, runbook) in alerts.iter().zip(&runbooks) {
         for fires in [true, false] {
             assert!(cases.contains(&(alert.clone(), fires)), "{alert} has no test where it fires: {fires}");
         }
-        assert_eq!(*runbook, format!("docs/operations.md#{}", alert.to_lowercase()));
+        assert_eq!(*runbook, format!("https://purse.example.com/docs/operations.md#{}", alert.to_lowercase()));
         assert!(handbook.contains(&format!("\n### {alert}\n")), "docs/operations.md has no section {alert}");
     }
     assert_eq!(runbooks.len(), alerts.len());

@@ -36,7 +36,7 @@ fn fits(shown: &str, got: &str) -> bool {
 }
 
 /// Runs the steps of a section, with these values instead of those on the page.
-async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
+pub async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     follow_in(Path::new("."), mark, settings, values).await;
 }
 
