@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 
 use futures_util::future::join_all;
 use purse::kernel::{Role, Timestamp};
@@ -272,12 +271,7 @@ async fn lost_log_records_are_noticed() {
     let file = folder.join("wallet.log");
     let collector = std::thread::spawn({
         let file = file.clone();
-        move || {
-            let (mut log, mut part) = (fs::File::create(file).expect("a file"), [0; 65_536]);
-            while let Ok(length @ 1..) = reader.read(&mut part) {
-                std::io::Write::write_all(&mut log, &part[..length]).expect("written");
-            }
-        }
+        move || std::io::copy(&mut reader, &mut fs::File::create(file).expect("a file")).expect("copied")
     });
     eventually(PATIENCE, "the gap is in the log", || async {
         let log = fs::read_to_string(&file).ok()?;

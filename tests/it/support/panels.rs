@@ -35,7 +35,7 @@ fn label(value: f64, unit: &str) -> String {
     match unit {
         "s" if value.abs() < 1.0 => format!("{} ms", short(value * 1000.0)),
         "s" => format!("{} s", short(value)),
-        "bytes" => format!("{} MiB", short(value / 1024.0 / 1024.0)),
+        "bytes" => format!("{:.0} MiB", value / 1024.0 / 1024.0),
         "percentunit" => format!("{} %", short(value * 100.0)),
         "reqps" | "cps" => format!("{}/s", short(value)),
         _ => short(value),
