@@ -92,35 +92,25 @@ async fn a_retention_of_one_hour_deletes_events_of_the_last_day() {
 async fn two_processes_delete_each_event_once_and_none_waits_for_the_other() {
     let world = migrated_world().await;
     publish(&world, 12_000, "40 days", "31 days").await;
-    // An operator's command in the middle of its transaction.
-    let lock = "BEGIN; SELECT 1 FROM outbox ORDER BY published_at LIMIT 100 FOR UPDATE; SELECT pg_sleep(600)";
-    let blocker = world.sql(Role::Users, lock);
-    let work = async {
-        eventually(PATIENCE, "the rows are locked", || async {
-            let locked =
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-            (world.sql(Role::Users, locked).await == "1").then_some(())
-        })
-        .await;
-        let (first, second) = tokio::join!(world.start(Role::Users), world.start(Role::Users));
-        eventually(PATIENCE, "all events that are not locked are gone", || async {
-            (left(&world).await == "40 days, 31 days: 100").then_some(())
-        })
-        .await;
-        let both = eventually(PATIENCE, "both have counted", || async {
-            let (one, two) = (pruned(&first).await, pruned(&second).await);
-            (one + two >= 11_900).then_some((one, two))
-        })
-        .await;
-        assert!(both.0 + both.1 == 11_900 && both.0 > 0 && both.1 > 0, "{both:?}");
-        let end = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event = 'PgSleep'";
-        world.sql(Role::Users, end).await;
-    };
-    tokio::select! {
-        () = work => {}
-        ended = blocker => panic!("the lock ended early: {ended}"),
-    }
+    // Another transaction that stays open.
+    let url = world.addresses.superuser_url(&world.databases.users.database);
+    let (other, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let lock = "BEGIN; SELECT 1 FROM outbox ORDER BY published_at LIMIT 100 FOR UPDATE";
+    other.batch_execute(lock).await.expect("locked");
+
+    let (first, second) = tokio::join!(world.start(Role::Users), world.start(Role::Users));
+    eventually(PATIENCE, "all events that are not locked are gone", || async {
+        (left(&world).await == "40 days, 31 days: 100").then_some(())
+    })
+    .await;
+    let both = eventually(PATIENCE, "both have counted", || async {
+        let (one, two) = (pruned(&first).await, pruned(&second).await);
+        (one + two >= 11_900).then_some((one, two))
+    })
+    .await;
+    assert!(both.0 + both.1 == 11_900 && both.0 > 0 && both.1 > 0, "{both:?}");
+    other.batch_execute("ROLLBACK").await.expect("released");
 }
 
 #[tokio::test]
