@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub mod http;
 pub(crate) mod metrics;
 pub(crate) mod postgres;
+pub(crate) mod process_usage;
 pub mod security;
 pub mod system;
 pub mod telemetry;

@@ -34,7 +34,7 @@ pub use help::help_end;
 pub use output::{print, print_error, print_styled, print_usage_error};
 pub use pages::{commands as page_commands, completions, config_template, man};
 
-use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers, UsersConfig, WalletConfig};
+use crate::infra::config::{AmqpConfig, DatabaseConfig, HttpConfig, Layers, OutboxConfig, UsersConfig, WalletConfig};
 use crate::kernel::{ExitError, ExitStatus, Role};
 use crate::operate::arguments::format_arguments;
 use crate::operate::failure::Failure;
@@ -66,7 +66,7 @@ pub fn dlq(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitErr
 
 /// `purse outbox …`: connects to the users database.
 pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
-    let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
+    let config = OutboxConfig::build(layers).map_err(ExitError::usage)?;
     with_io(|io| outbox::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 

@@ -1,7 +1,8 @@
-//! Metrics of the process as a whole: build, readiness, dependencies, actor restarts.
+//! Metrics of the process as a whole: use of the machine, build, readiness, dependencies, actor restarts.
 
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::{MetricName, Metrics};
+use crate::infra::process_usage;
 use crate::infra::telemetry::LogCounts;
 use crate::kernel::Role;
 use crate::runtime::ChildSpec;
@@ -30,6 +31,7 @@ const LOG_SUPPRESSED: MetricName = MetricName {
 
 /// Registers them; they follow `health` and `log` at each scrape.
 pub(super) fn register(metrics: &Metrics, role: Role, actors: &[ChildSpec], health: &HealthBoard, log: LogCounts) {
+    process_usage::register(metrics);
     metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION")), ("role", role.as_str())]).set(1);
     let ready = metrics.gauge(READY, &[]);
     let dependency = |name: &'static str| (name, metrics.gauge(DEPENDENCY, &[("dependency", name)]));

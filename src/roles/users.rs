@@ -17,15 +17,17 @@ use crate::kernel::{Role, Timestamp, UserId};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
-    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
-    PasswordHasherActor, RelayMetrics, RelayWaker, start_hashers,
+    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxPrunerActor, OutboxWatchActor,
+    PRUNE_INTERVAL, PasswordHasherActor, RelayMetrics, RelayWaker, pruned_counter, start_hashers,
 };
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{
+    AccessToken, PasswordHasher, PublishedEvents, TokenError, TokenIssuer, UserStore,
+};
 use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
 use crate::users::http::{UsersApi, document, routes};
-use crate::users::postgres::{MIGRATIONS, PgOutbox, PgUserQueries, PgUserStore};
+use crate::users::postgres::{MIGRATIONS, PgOutbox, PgPublishedEvents, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -38,8 +40,9 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
     Ok(vec![
         database_probe(&context, pools.probe, MIGRATIONS.probe, "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
-        // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
+        // Both use the pool for requests, so that slow statements delay neither the relay nor the probe.
         outbox_watch(&context, Arc::clone(&api.queries)),
+        outbox_pruner(config, &context, pools.requests),
         password_hasher(&context, actors.hashers)?,
         outbox_poller(config, &context, pools.relay, actors.poller),
         http(context, &config.process, Arc::new(move |app| routes(&api, app))),
@@ -124,6 +127,16 @@ fn outbox_watch(context: &RoleContext, queries: Arc<dyn UserQueries>) -> ChildSp
     ChildSpec::new("outbox_watch", move |lifeline| {
         let (queries, metrics, logger) = (Arc::clone(&queries), metrics.clone(), logger.clone());
         OutboxWatchActor { queries, metrics, logger, lifeline }.start()
+    })
+}
+
+fn outbox_pruner(config: &UsersConfig, context: &RoleContext, database: Database) -> ChildSpec {
+    let events: Arc<dyn PublishedEvents> = Arc::new(PgPublishedEvents::new(database));
+    let (retention, pruned) = (config.outbox_retention, pruned_counter(&context.metrics));
+    let logger = context.actor_logger("outbox_pruner");
+    ChildSpec::new("outbox_pruner", move |lifeline| {
+        let (events, pruned, logger) = (Arc::clone(&events), pruned.clone(), logger.clone());
+        OutboxPrunerActor { events, retention, interval: PRUNE_INTERVAL, pruned, logger, lifeline }.start()
     })
 }
 

@@ -55,6 +55,15 @@ impl Lifeline {
     }
 }
 
+#[cfg(test)]
+impl Lifeline {
+    /// For an actor without a supervisor.
+    pub fn unsupervised() -> Self {
+        let (ended, _) = tokio::sync::mpsc::unbounded_channel();
+        Self { name: "test", generation: FIRST_GENERATION, reason: None, ended }
+    }
+}
+
 impl Drop for Lifeline {
     fn drop(&mut self) {
         let reason = self

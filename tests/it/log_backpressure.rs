@@ -26,14 +26,14 @@ const CLIENTS: usize = 32;
 const DROPPED: &str = "purse_log_records_dropped_total";
 
 /// A wallet process whose standard output is what the test says.
-struct Wallet {
+pub struct Wallet {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Wallet {
     /// Starts it and waits until it is ready.
-    async fn start(world: &World, output: Stdio, changed: &[(&str, &str)]) -> Self {
+    pub async fn start(world: &World, output: Stdio, changed: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut settings = world.settings(Role::Wallet);
         settings.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -55,7 +55,7 @@ impl Wallet {
     }
 
     /// Sends requests until records have been dropped; each request must be answered in time.
-    async fn fill_the_log(&self) -> f64 {
+    pub async fn fill_the_log(&self) -> f64 {
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let until = Instant::now() + PATIENCE * 2;
         loop {

@@ -65,10 +65,12 @@ mod operate_redrive;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outages;
+mod outbox_retention;
 #[cfg(target_os = "linux")]
 mod packages;
 mod passwords;
 mod plain_english;
+mod process_metrics;
 mod provisioning;
 mod query_plans;
 mod rate_limits;
@@ -76,6 +78,7 @@ mod rate_limits_shared;
 mod recipes;
 mod releases;
 mod restore;
+mod runbooks;
 mod schemathesis;
 mod servers;
 mod settings;

@@ -92,6 +92,7 @@ async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     .await;
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
     follow("outbox", &settings, &[]).await;
+    follow("prune", &settings, &[]).await;
     follow("ledger", &settings, &[]).await;
 }
 

@@ -168,6 +168,8 @@ pub(super) const DURATION: Kind<Duration> =
     Kind::text("DURATION", "a duration up to 24h, like 500ms, 10s, 1m or 1h", parse::duration);
 pub(super) const WHOLE_SECONDS: Kind<Duration> =
     Kind::text("DURATION", "a duration of whole seconds up to 24h, like 10s, 1m or 1h", parse::whole_seconds);
+pub(super) const RETENTION: Kind<Duration> =
+    Kind::text("DURATION", "a duration from 1h to 36500d, like 12h or 30d", parse::retention);
 pub(super) const POSTGRES_URL: Kind<DatabaseUrl> =
     Kind::text("URL", "a PostgreSQL URL like postgres://user:password@host:5432/database", |t| {
         postgres::is_database_url(t).then(|| DatabaseUrl(Secret::new(t)))
@@ -261,6 +263,14 @@ impl<T> Typed<T> {
 
     pub(super) const fn row(&self) -> Setting {
         self.row
+    }
+
+    /// Reads a value of this setting from another place than its layers, such as an argument of a command.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the text.
+    pub fn read(&self, text: &str) -> Result<T, String> {
+        self.kind.read(text)
     }
 }
 

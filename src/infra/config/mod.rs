@@ -18,6 +18,6 @@ pub use layers::{ConfigError, Flag, Layers, Source};
 pub use section::{Effective, Section, effective};
 pub(crate) use setting::LogConfig;
 pub use setting::{
-    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, ProcessConfig, RateLimit,
-    RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
+    AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, OutboxConfig,
+    ProcessConfig, RateLimit, RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
 };

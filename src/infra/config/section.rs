@@ -6,7 +6,7 @@ use crate::infra::config::kind::{Fallback, Setting};
 use crate::infra::config::layers::{ConfigError, Layers, Source};
 use crate::infra::config::raw;
 use crate::infra::config::setting::{
-    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, UsersConfig, WalletConfig,
+    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::{amqp, postgres};
 use crate::kernel::Role;
@@ -23,6 +23,7 @@ pub enum Section {
     Http,
     Database,
     Amqp,
+    Outbox,
 }
 
 impl Section {
@@ -36,6 +37,7 @@ impl Section {
             (Self::Http, _) => drop(HttpConfig::read(l)),
             (Self::Database, _) => drop(DatabaseConfig::read(l)),
             (Self::Amqp, _) => drop(AmqpConfig::read(l)),
+            (Self::Outbox, _) => drop(OutboxConfig::read(l)),
         }
         layers.settings_read().collect()
     }

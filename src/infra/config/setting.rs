@@ -62,6 +62,7 @@ settings! {
     OUTBOX_POLL_INTERVAL_MS: Duration = USERS, Text("1000"), millis(10, 3_600_000), "Fallback polling interval of the outbox; a registration wakes the poller immediately";
     OUTBOX_BATCH_MAX: u32 = USERS, Text("500"), count(1, 10_000), "Events published per batch";
     OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
+    OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
     HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
     LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of credits and debits being written or queued; further requests are rejected with 503";
     LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
@@ -195,6 +196,30 @@ impl DatabaseConfig {
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
         })
+    }
+}
+
+/// What the commands for the outbox need.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// The users database.
+    pub database: DatabaseConfig,
+    /// How long published events are kept.
+    pub retention: Duration,
+}
+
+impl OutboxConfig {
+    /// Builds these sections only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the sections.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (database, retention) = (DatabaseConfig::read(l), l.value(&OUTBOX_RETENTION));
+        Some(Self { database: database?, retention })
     }
 }
 
@@ -396,6 +421,8 @@ pub struct UsersConfig {
     pub outbox_batch_max: u32,
     /// How long claimed events are reserved.
     pub outbox_lease: Duration,
+    /// How long published events are kept.
+    pub outbox_retention: Duration,
     /// Passwords that may wait to be hashed.
     pub hash_queue_max: usize,
 }
@@ -419,6 +446,7 @@ impl UsersConfig {
             outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
             outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
             outbox_lease: l.value(&OUTBOX_LEASE_MS),
+            outbox_retention: l.value(&OUTBOX_RETENTION),
             hash_queue_max: l.value(&HASH_QUEUE_MAX),
             process: process?,
         })

@@ -28,7 +28,7 @@ pub use fields::Fields;
 pub(crate) use health_routes::{live_endpoint, ready_endpoint};
 pub(crate) use json_body::read_json;
 pub(crate) use metrics_page::{RequestMetrics, metrics_endpoint, metrics_routes};
-pub(crate) use observe::RequestContext;
+pub(crate) use observe::{LongPoll, RequestContext};
 pub(crate) use rate_limit::{BySubject, CountBy, Limiter};
 pub(crate) use server::{Application, ServerDeps, serve_on};
 pub(crate) use shared_limit::{SharedLimit, SharedSweep};

@@ -17,6 +17,7 @@ use futures_util::FutureExt as _;
 use slog::Logger;
 
 use crate::infra::http::admit::is_probe;
+use crate::infra::http::metrics_page::Took;
 use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, SpanName, Spans};
@@ -33,6 +34,10 @@ pub struct RequestContext {
     /// Echoed in the response, and sent along with the events of the request.
     pub traceparent: TraceParent,
 }
+
+/// Marks a request that waits for something for as long as its client asked for, so that its duration is not counted among
+/// those that show how fast the service is. A handler adds it to the extensions of the request.
+pub struct LongPoll;
 
 impl RequestContext {
     fn of(headers: &HeaderMap) -> Self {
@@ -175,13 +180,14 @@ impl Line<'_> {
         let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
         let refusal = response.response().error().and_then(|e| e.as_error::<ApiError>());
         let cause = refusal.and_then(|e| e.cause().map(str::to_owned));
-        self.measure(&route, response.status(), refusal);
+        let is_long_poll = request.extensions().contains::<LongPoll>();
+        self.measure(&route, response.status(), refusal, is_long_poll);
         self.log(&route, response.status(), user, cause);
     }
 
     fn write_error(&self, mut error: Error) -> Error {
         let status = error.as_response_error().status_code();
-        self.measure("(none)", status, error.as_error::<ApiError>());
+        self.measure("(none)", status, error.as_error::<ApiError>(), false);
         self.log("(none)", status, None, None);
         let context = self.context.clone();
         error.add_response_mapper(move |mut response| {
@@ -191,12 +197,13 @@ impl Line<'_> {
         error
     }
 
-    fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>) {
+    fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>, is_long_poll: bool) {
         // actix-governor's own response carries no ApiError.
         let limited = (status == StatusCode::TOO_MANY_REQUESTS).then_some("RATE_LIMITED");
         let code = refusal.map(ApiError::code).or(limited);
         if let Some(metrics) = &self.metrics {
-            metrics.count((self.method, route), (status, code), self.began.elapsed());
+            let took = Took { duration: self.began.elapsed(), is_long_poll };
+            metrics.count((self.method, route), (status, code), took);
         }
         if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
             spans.record(|| Span {

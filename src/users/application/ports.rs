@@ -205,6 +205,14 @@ pub trait Outbox: Send + Sync {
     async fn settle(&self, token: uuid::Uuid, settlement: Settlement) -> Result<u64, DependencyError>;
 }
 
+/// Published events, which are kept so that they can be published again.
+#[async_trait]
+pub trait PublishedEvents: Send + Sync {
+    /// Deletes up to `most` events that were published more than `retention` ago by the database's clock, those published
+    /// first before others, and returns how many it deleted. Skips those that another process is deleting.
+    async fn delete_expired(&self, retention: std::time::Duration, most: u32) -> Result<u64, DependencyError>;
+}
+
 /// Publishes events to the broker.
 #[async_trait]
 pub trait EventPublisher: Send + Sync {

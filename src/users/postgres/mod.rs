@@ -1,12 +1,14 @@
 //! The users database: its schema, stores and queries.
 
 mod outbox_backlog;
+mod outbox_retention;
 mod outbox_store;
 mod queries;
 mod registrations;
 mod user_store;
 
 pub use outbox_backlog::{Backlog, PgOutboxBacklog, TimeRange};
+pub use outbox_retention::PgPublishedEvents;
 pub use outbox_store::PgOutbox;
 pub use queries::PgUserQueries;
 pub use registrations::PgRegistrations;
@@ -26,6 +28,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "GRANT UPDATE (password_hash) ON users",
         "GRANT SELECT, INSERT ON outbox",
         "GRANT UPDATE (status, attempts, last_error, published_at, next_attempt_at, claimed_until, claim_token) ON outbox",
+        "GRANT EXECUTE ON FUNCTION delete_expired_events(double precision, bigint)",
+        "GRANT SELECT ON outbox_retention",
         "GRANT SELECT, INSERT, DELETE, UPDATE (spent_until) ON rate_limits",
         // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
@@ -44,6 +48,6 @@ pub const MIGRATIONS: Migrations = Migrations {
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(4), 0xa63a_6451_cc24_2802));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(6), 0x41fd_f104_3780_93dd));
     }
 }

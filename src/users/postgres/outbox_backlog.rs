@@ -1,10 +1,13 @@
 //! The outbox for operators: the backlog, and republishing events.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::infra::postgres::{Connector, DbError, Session};
 use crate::kernel::{EventId, Timestamp};
+use crate::users::postgres::outbox_retention::{COUNT_EXPIRED, DELETE_EXPIRED};
 
 /// Shown in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "purse outbox";
@@ -119,6 +122,36 @@ impl PgOutboxBacklog {
             oldest_seconds: totals.try_get("oldest_seconds")?,
             refusals: refusals.iter().map(read_refusal).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The latest creation time of all events that were deleted because of their age. `None` if none ever was.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn deleted_until(&self) -> Result<Option<Timestamp>, DbError> {
+        let read = "-- users.backlog.deleted_until
+             SELECT max(deleted_until) FROM outbox_retention";
+        Ok(self.session.client().query_one(read, &[]).await?.try_get(0)?)
+    }
+
+    /// Deletes the next page of events that were published more than `retention` ago, and returns their number and whether
+    /// this was the last page.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn delete_expired_page(&self, retention: Duration) -> Result<(i64, bool), DbError> {
+        let deleted =
+            self.session.client().query_one(DELETE_EXPIRED, &[&retention.as_secs_f64(), &ROWS_PER_PAGE]).await?;
+        let deleted: i64 = deleted.try_get(0)?;
+        Ok((deleted, deleted < ROWS_PER_PAGE))
+    }
+
+    /// The number of events that were published more than `retention` ago.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn count_expired(&self, retention: Duration) -> Result<i64, DbError> {
+        Ok(self.session.client().query_one(COUNT_EXPIRED, &[&retention.as_secs_f64()]).await?.try_get(0)?)
     }
 
     /// The number of events by the statistics of PostgreSQL; 0 before it has collected any.

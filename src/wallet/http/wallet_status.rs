@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Type;
 
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Authenticated, Fields};
+use crate::infra::http::{ApiError, Authenticated, Fields, LongPoll};
 use crate::kernel::rfc3339;
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, provisioning};
@@ -39,6 +39,9 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let wait = Fields::query(request.query_string()).and_then(|query| query.read(wait));
     let wait_max = *wait.as_ref().unwrap_or(&Duration::ZERO);
+    if !wait_max.is_zero() {
+        request.extensions_mut().insert(LongPoll);
+    }
     let mut state = health.watch();
     let created_at = tokio::select! {
         biased;

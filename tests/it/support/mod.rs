@@ -38,7 +38,7 @@ pub use client::{Client, PASSWORD, Response, User};
 pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_terminal};
 pub use document::Document;
 pub use lossy_proxy::LossyProxy;
-pub use panels::{Panel, render as render_panels};
+pub use panels::{Line, Panel, render as render_panels};
 pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
