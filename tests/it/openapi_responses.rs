@@ -56,7 +56,7 @@ impl CheckedClient {
         self.send(400, post().json(&json!({"unknown": 1}))).await;
         self.send(404, self.request(Method::GET, "/nothing")).await;
         self.send(405, self.request(Method::DELETE, path)).await;
-        self.send(431, self.request(Method::GET, "/health/live").header("x-pad", "p".repeat(9_000))).await;
+        self.send(431, post().header("x-pad", "p".repeat(9_000))).await;
         let mut raw = Raw::connect(&self.url).await;
         let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 9";
         raw.send(format!("POST {path} HTTP/1.1\r\n{head}\r\nauthorization: Bearer {token}\r\n\r\n{{")).await;
@@ -94,8 +94,6 @@ async fn every_response_of_the_users_role_is_documented() {
     role.get(401, me, "nonsense").await;
     role.get(400, &format!("{me}?unknown=1"), token).await;
     role.get(404, me, &token_of(&unknown_user_id())).await;
-    role.send(200, role.request(Method::GET, "/health/live")).await;
-    role.send(200, role.request(Method::GET, "/health/ready")).await;
     tokio::join!(role.send_invalid_bodies(register, token), role.send_invalid_bodies(login, token));
 
     let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_LOGIN_MAX", "1"), ("RL_REGISTER_MAX", "1")];
@@ -152,8 +150,6 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
-    role.send(200, role.request(Method::GET, "/health/live")).await;
-    role.send(200, role.request(Method::GET, "/health/ready")).await;
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
@@ -176,13 +172,13 @@ async fn every_response_of_the_wallet_role_is_documented() {
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
 
+    // A queue for one post, which waits for the lock below.
+    let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
     let url = world.addresses.superuser_url(&world.databases.wallet.database);
     let (holder, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
     holder.batch_execute("BEGIN; LOCK TABLE transactions").await.expect("locked");
     role.get(503, "/v1/balance", token).await;
-    // A queue for one post, which waits for the lock.
-    let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;
     let full = role.over(&full);
     let posts = (0..4).map(|_| full.request(Method::POST, credit).bearer_auth(token).json(&json!({"amountMinor": 1})));
     let responses = join_all(posts.map(|request| full.document.send_and_check(&client, request))).await;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
-use crate::infra::http::{ByClient, DocsPage, Limiter, TextLimiter, live_endpoint, metrics_endpoint, ready_endpoint};
+use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
+use crate::infra::http::{ByClient, DocsPage, Limiter, TextLimiter, health_endpoints};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::kernel::Role;
 use crate::users::application::log_in::LogIn;
@@ -21,11 +21,7 @@ use crate::users::application::register_user::RegisterUser;
 const ABOUT: About = About {
     role: Role::Users,
     text: include_str!("document.md"),
-    tags: &[
-        ("users", "Registration, login and profile."),
-        ("health", "For operators."),
-        ("documentation", "API documentation."),
-    ],
+    tags: &[("users", "Registration, login and the current user.")],
 };
 
 /// What the handlers need, built once and shared by all threads.
@@ -45,20 +41,15 @@ pub struct UsersApi {
 
 /// Every endpoint of the role: what is served and what is documented.
 fn endpoints() -> Vec<Endpoint<UsersApi>> {
-    let mut endpoints = vec![
-        register_user::endpoint(),
-        log_in::endpoint(),
-        get_profile::endpoint(),
-        live_endpoint(),
-        ready_endpoint("users-db"),
-    ];
+    let mut endpoints = vec![register_user::endpoint(), log_in::endpoint(), get_profile::endpoint()];
+    endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
 }
 
 /// The OpenAPI document of the role.
-pub fn document() -> OpenApi {
-    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+pub fn document() -> RoleDocument {
+    RoleDocument::new(ABOUT, endpoints())
 }
 
 impl UsersApi {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
-use crate::infra::http::{BySubject, DocsPage, Limiter, live_endpoint, metrics_endpoint, ready_endpoint};
+use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
+use crate::infra::http::{BySubject, DocsPage, Limiter, health_endpoints};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::kernel::Role;
 use crate::wallet::application::ports::Ledger;
@@ -29,8 +29,6 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
-        ("health", "For operators."),
-        ("documentation", "API documentation."),
     ],
 };
 
@@ -50,14 +48,15 @@ pub struct WalletApi {
 fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), live_endpoint(), ready_endpoint("wallet-db")]);
+    endpoints.push(get_entry::endpoint());
+    endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
 }
 
 /// The OpenAPI document of the role.
-pub fn document() -> OpenApi {
-    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+pub fn document() -> RoleDocument {
+    RoleDocument::new(ABOUT, endpoints())
 }
 
 impl WalletApi {
