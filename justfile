@@ -92,7 +92,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error")
+test: _rust servers test-tools (_tool "git-cliff") (_first-build "debug" "10" "for the tests") lint (deny "error") (_lint-openapi "--or-skip")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -101,6 +101,15 @@ lint: _rust
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
+
+# Lint the OpenAPI documents with redocly and spectral, from npm
+[group('check'), no-exit-message]
+lint-openapi: _rust (_lint-openapi "")
+
+[no-exit-message, private]
+_lint-openapi flag:
+    @cargo build --locked --quiet --bin purse
+    @dev/scripts/lint-openapi.sh {{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} {{ flag }}
 
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message]

@@ -17,6 +17,9 @@ const CONFIG_FOLDER: &str = "config";
 /// Names another folder.
 const CONFIG_FOLDER_VARIABLE: &str = "PURSE_CONFIG_DIR";
 
+/// The value of `--role` that stands for both.
+const BOTH_ROLES: &str = "all";
+
 /// Sets all of [`RETRY_TTLS`].
 const RETRY_TTL_FLAG: &str = "--retry-ttl-ms";
 const RETRY_TTLS: [setting::Typed<Duration>; 3] =
@@ -51,8 +54,14 @@ pub fn command() -> Command {
         ))
         .subcommand(
             Command::new("openapi")
-                .about("Print the OpenAPI 3.1 document of a role; requires no settings")
-                .arg(role_flag()),
+                .about("Print the OpenAPI 3.1 document of a role, or of both in one; requires no settings")
+                .arg(
+                    role_flag()
+                        .value_parser(PossibleValuesParser::new(
+                            Role::ALL.map(Role::as_str).into_iter().chain([BOTH_ROLES]),
+                        ))
+                        .help("Role to document, or both in one document"),
+                ),
         )
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
@@ -142,6 +151,12 @@ fn heading(role: Option<Role>) -> &'static str {
 
 pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
     matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(ExitError::usage)
+}
+
+/// The value of `--role` of a command that takes both; `None` is both.
+pub fn role_or_both(matches: &ArgMatches) -> Result<Option<Role>, ExitError> {
+    let both = matches.get_one::<String>("role").is_some_and(|role| role == BOTH_ROLES);
+    if both { Ok(None) } else { role(matches).map(Some) }
 }
 
 /// All layers of the configuration of the role in `--role`. A flag that cannot be used is reported when a section is built.
