@@ -92,7 +92,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error") (_lint-openapi "--or-skip")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -108,6 +108,12 @@ lint: _rust
 test-versions *versions: (_check "versions" versions) _rust servers
     @tests/versions.sh "$@"
 
+# Lint the OpenAPI documents with redocly and spectral, from npm
+lint-openapi: _rust (_lint-openapi "")
+[no-exit-message, private]
+_lint-openapi flag:
+    @cargo build --locked --quiet --bin purse
+    @dev/scripts/lint-openapi.sh {{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} {{ flag }}
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message]
 [positional-arguments]
@@ -194,7 +200,7 @@ bench *parts: (_check "parts" parts) _rust servers _wrk
 bench-instances: _rust servers
     cargo bench --locked --bench instances
 
-# Build the release's tarball and .deb; TARGET=aarch64-… cross-builds
+# Build the tarball and the .deb; a target cross-builds
 [group('release'), no-exit-message]
 [positional-arguments]
 package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")

@@ -18,6 +18,9 @@ const CONFIG_FOLDER: &str = "config";
 /// Names another folder.
 const CONFIG_FOLDER_VARIABLE: &str = "PURSE_CONFIG_DIR";
 
+/// The value of `--role` that stands for both.
+const BOTH_ROLES: &str = "all";
+
 /// Sets all of [`RETRY_TTLS`].
 const RETRY_TTL_FLAG: &str = "--retry-ttl-ms";
 const RETRY_TTLS: [setting::Typed<Duration>; 3] =
@@ -91,9 +94,14 @@ pub fn command() -> Command {
         .subcommand(with_settings(purse::operate::doctor_command(), Section::Role, "Role to check"))
         .subcommand(
             Command::new("openapi")
-                .about("Print the OpenAPI 3.1 document of a role; requires no settings")
-                .arg(role_flag("Role whose API is described"))
-                .after_help(help_end(None, &["purse openapi --role users > users.json"])),
+                .about("Print the OpenAPI 3.1 document of a role, or of both in one; requires no settings")
+                .arg(role_flag("Role to document, or both in one document").value_parser(PossibleValuesParser::new(
+                    Role::ALL.map(Role::as_str).into_iter().chain([BOTH_ROLES]),
+                )))
+                .after_help(help_end(
+                    None,
+                    &["purse openapi --role users > users.json", "purse openapi --role all > purse.json"],
+                )),
         )
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
         .subcommands(purse::operate::page_commands())
@@ -200,6 +208,12 @@ fn heading(role: Option<Role>) -> &'static str {
 
 pub fn role(matches: &ArgMatches) -> Result<Role, ExitError> {
     matches.get_one::<String>("role").map_or("", String::as_str).parse().map_err(ExitError::usage)
+}
+
+/// The value of `--role` of a command that takes both; `None` is both.
+pub fn role_or_both(matches: &ArgMatches) -> Result<Option<Role>, ExitError> {
+    let both = matches.get_one::<String>("role").is_some_and(|role| role == BOTH_ROLES);
+    if both { Ok(None) } else { role(matches).map(Some) }
 }
 
 /// All layers of the configuration of the role in `--role`. A flag that cannot be used is reported when a section is built.

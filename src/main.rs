@@ -103,7 +103,7 @@ fn doctor(arguments: &ArgMatches) -> Outcome {
 }
 
 fn openapi(arguments: &ArgMatches) -> Outcome {
-    let document = roles::openapi(cli::role(arguments)?);
+    let document = roles::openapi(cli::role_or_both(arguments)?);
     let document = document.map_err(|e| ExitError::internal(format!("cannot serialize the document: {e}")))?;
     operate::print(&format!("{document}\n"))
 }

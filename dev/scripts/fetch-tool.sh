@@ -20,6 +20,8 @@ case $name in
   cargo-cyclonedx) version=0.5.9 cargo=cargo-cyclonedx ;;
   cargo-auditable) version=0.7.7 cargo=cargo-auditable ;;
   schemathesis) kind=package version=4.32.5 pip=schemathesis ;;
+  redocly) version=2.77.0 npm=@redocly/cli ;;
+  spectral) version=6.16.3 npm=@stoplight/spectral-cli ;;
   kubernetes-validate) kind=package version=1.37.0 pip=kubernetes-validate ;;
   *)
     echo "fetch-tool: unknown tool $name" >&2

@@ -146,14 +146,19 @@ pub(super) fn event_signatures(process: &ProcessConfig) -> EventSignatures {
     EventSignatures::new(&process.tokens.internal_key, process.tokens.previous_internal_key.as_ref())
 }
 
-/// The page `/docs` of a role, which links to that of the other role.
-pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
-    let port = match other {
+/// The port of a role whose setting is absent.
+pub(super) fn default_port(role: Role) -> anyhow::Result<&'static str> {
+    let port = match role {
         Role::Users => setting::USERS_PORT.default,
         Role::Wallet => setting::WALLET_PORT.default,
     };
-    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {other} role has no default") };
-    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port };
+    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {role} role has no default") };
+    Ok(port)
+}
+
+/// The page `/docs` of a role, which links to that of the other role.
+pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
+    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port: default_port(other)? };
     Ok(DocsPage::try_new(document, &other)?)
 }
 

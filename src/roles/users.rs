@@ -102,7 +102,7 @@ fn api(
         login_limit: limits.of_requests(by_client, "login", config.login_limit)?,
         account_limit: Arc::new(limits.of_texts("account", config.account_limit)?),
         health: context.health.clone(),
-        docs: docs_page(&document(), Role::Wallet, process)?,
+        docs: docs_page(&document().build(), Role::Wallet, process)?,
     })
 }
 

@@ -98,7 +98,7 @@ fn api(
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
         health: context.health.clone(),
-        docs: docs_page(&document(), Role::Users, process)?,
+        docs: docs_page(&document().build(), Role::Users, process)?,
     })
 }
 

@@ -46,7 +46,7 @@ async fn a_newcomer_can_register_and_credit_a_wallet_by_clicking() {
 
     browser.open(&format!("{}/docs", users.url())).await;
     picture(&browser, "docs-users").await;
-    let (status, body) = execute(&browser, "users-register").await;
+    let (status, body) = execute(&browser, "users-registerUser").await;
     assert_eq!(status, "201", "{body}");
     assert!(body.contains("ada@example.com"), "{body}");
     let token = browser.run("return document.getElementById('token').value").await;
@@ -54,7 +54,7 @@ async fn a_newcomer_can_register_and_credit_a_wallet_by_clicking() {
     assert_eq!(token.split('.').count(), 3, "{token}");
     picture(&browser, "docs-registered").await;
     authorize(&browser, token).await;
-    let (status, body) = execute(&browser, "users-getProfile").await;
+    let (status, body) = execute(&browser, "users-getCurrentUser").await;
     assert!(status == "200" && body.contains("Lovelace"), "{status} {body}");
 
     browser.click("#next").await;
@@ -62,7 +62,7 @@ async fn a_newcomer_can_register_and_credit_a_wallet_by_clicking() {
     authorize(&browser, token).await;
     let (status, body) = execute(&browser, "wallet-getWalletStatus").await;
     assert!(status == "200" && body.contains("ready"), "{status} {body}");
-    let (status, body) = execute(&browser, "transactions-credit").await;
+    let (status, body) = execute(&browser, "transactions-creditWallet").await;
     assert!(status == "201" && body.contains("\"balanceAfterMinor\": 1500"), "{status} {body}");
     let (status, body) = execute(&browser, "wallet-getBalance").await;
     assert!(status == "200" && body.contains("\"balanceMinor\": 1500"), "{status} {body}");

@@ -202,7 +202,9 @@ async fn public_text() -> Vec<(String, String)> {
     for role in Role::ALL {
         let dashboard = format!("docker/observability/grafana/dashboards/{role}.json");
         pages.extend(texts(&dashboard, &serde_json::from_str(&read(&dashboard)).expect("a dashboard")));
-        let document = purse(&["openapi", "--role", role.as_str()], &BTreeMap::new()).await.json();
+    }
+    for role in ["users", "wallet", "all"] {
+        let document = purse(&["openapi", "--role", role], &BTreeMap::new()).await.json();
         pages.extend(texts(&format!("purse openapi --role {role}: "), &document));
     }
     pages.extend(help(&[]).await);

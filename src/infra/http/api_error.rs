@@ -9,12 +9,19 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 
 use crate::infra::config::RateLimit;
 use crate::kernel::{Classified, FailureClass, chain};
 
+/// Name of the schema of every error response.
+pub(super) const ERROR: &str = "Error";
+/// Name of the schema that lists every code.
+pub(super) const ERROR_CODE: &str = "ErrorCode";
+
 /// What is wrong with one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ErrorDetail)]
 pub struct Detail {
     /// The name of the body field, query parameter or header.
     pub field: String,
@@ -37,7 +44,7 @@ pub struct ApiError {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct Body<'a> {
-    /// What went wrong, for programs.
+    #[schema(schema_with = code_schema)]
     code: &'static str,
     /// What went wrong, for people. The text may change.
     message: &'a str,
@@ -45,6 +52,11 @@ pub(super) struct Body<'a> {
     #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
     #[schema(required = false)]
     details: &'a [Detail],
+}
+
+/// The codes are those that the endpoints declare, so the document lists them.
+fn code_schema() -> Ref {
+    Ref::from_schema_name(ERROR_CODE)
 }
 
 impl ApiError {

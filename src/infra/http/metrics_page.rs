@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::{Endpoint, serve};
 use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
@@ -35,16 +34,7 @@ pub(super) fn refusals(metrics: &Metrics, route: &str, code: &str) -> Counter {
 /// Adds the route to an application.
 pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
     app.app_data(web::Data::new(metrics.clone()));
-    serve(&(), [metrics_endpoint()], app);
-}
-
-/// Served by [`metrics_routes`], on whichever port that is.
-pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
-    Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
-        .ignores_query()
-        .tag("health")
-        .about("Served on `METRICS_PORT` instead of this port if that is set.")
-        .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
+    serve(&(), [Endpoint::undocumented("/metrics", serve_metrics)], app);
 }
 
 async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {

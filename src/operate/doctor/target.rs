@@ -6,7 +6,7 @@ use crate::infra::config::{ProcessConfig, UsersConfig, WalletConfig};
 pub(super) const NAME: &str = "purse doctor";
 
 /// What is checked.
-pub(in crate::operate) enum Target {
+pub(crate) enum Target {
     Users(Box<UsersConfig>),
     Wallet(Box<WalletConfig>),
 }

@@ -22,9 +22,10 @@ fn not_found() -> ApiError {
 }
 
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
-    Endpoint::get("/v1/users/me", handle, "getProfile", "Get the current user")
+    Endpoint::get("/v1/users/me", handle, "getCurrentUser", "Get the current user")
         .tag("users")
+        .about("The user is the one of the access token.")
         .bearer()
-        .returns(StatusCode::OK, "The user of the token.", &UserBody::example())
+        .returns(StatusCode::OK, "The user.", &UserBody::example())
         .errors([not_found(), ApiError::dependency_unavailable()])
 }

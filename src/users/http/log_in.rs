@@ -83,7 +83,7 @@ fn api_error(error: LogInError) -> ApiError {
 
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"email": "ada@example.com", "password": "correct horse battery"});
-    Endpoint::post("/v1/auth/login", handle, "logIn", "Log in")
+    Endpoint::post("/v1/auth/login", handle, "login", "Log in")
         .tag("users")
         .about("A wrong password and an unknown email address get the same response, after the same time.")
         .limited(|api: &UsersApi| &api.login_limit)

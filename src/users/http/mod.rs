@@ -10,36 +10,27 @@ pub use api::UsersApi;
 
 use actix_web::web;
 
-use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
-use crate::infra::http::{DocsPage, live_endpoint, metrics_endpoint, ready_endpoint};
+use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
+use crate::infra::http::{DocsPage, health_endpoints};
 use crate::kernel::Role;
 
 const ABOUT: About = About {
     role: Role::Users,
     text: include_str!("document.md"),
-    tags: &[
-        ("users", "Registration, login and profile."),
-        ("health", "For operators."),
-        ("documentation", "API documentation."),
-    ],
+    tags: &[("users", "Registration, login and the current user.")],
 };
 
 /// Every endpoint of the role: what is served and what is documented.
 fn endpoints() -> Vec<Endpoint<UsersApi>> {
-    let mut endpoints = vec![
-        register_user::endpoint(),
-        log_in::endpoint(),
-        get_profile::endpoint(),
-        live_endpoint(),
-        ready_endpoint("users-db"),
-    ];
+    let mut endpoints = vec![register_user::endpoint(), log_in::endpoint(), get_profile::endpoint()];
+    endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
 }
 
 /// The OpenAPI document of the role.
-pub fn document() -> OpenApi {
-    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+pub fn document() -> RoleDocument {
+    RoleDocument::new(ABOUT, endpoints())
 }
 
 /// Adds the endpoints, and what their handlers need.

@@ -16,7 +16,7 @@ use crate::users::http::api::UsersApi;
 use crate::users::http::wire::{TokenBody, UserBody};
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = Registered)]
+#[schema(as = RegistrationResult)]
 struct Body {
     user: UserBody,
     #[serde(flatten)]
@@ -92,7 +92,7 @@ fn api_error(error: RegisterError) -> ApiError {
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"firstName": "Ada", "lastName": "Lovelace", "email": "ada@example.com", "password": "correct horse battery"});
     let bad = json!({"firstName": "Ada", "lastName": " ", "email": "ada", "colour": "red"});
-    Endpoint::post("/v1/auth/register", handle, "register", "Register a user")
+    Endpoint::post("/v1/auth/register", handle, "registerUser", "Register a user")
         .tag("users")
         .about("The response includes an access token. The wallet role creates the wallet a few milliseconds later.")
         .limited(|api: &UsersApi| &api.register_limit)

@@ -167,7 +167,7 @@ async fn respond(failing: Failing, request: TestRequest) -> Response {
         login_limit: unlimited(),
         account_limit: Arc::new(TextLimiter::new(limit, false).expect("a limit")),
         health: HealthBoard::default(),
-        docs: DocsPage::try_new(&document(), &other).expect("a page"),
+        docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };
     let logger = web::Data::new(Logger::root(Discard, o!()));
     let app = init_service(App::new().app_data(logger).configure(|app| routes(&api, app))).await;

@@ -37,6 +37,7 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
     let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
+        .about("Users see their own transactions only: the response to the id of another user's is 404.")
         .bearer()
         .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::example())

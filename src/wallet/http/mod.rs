@@ -15,8 +15,8 @@ pub use gate::Gate;
 
 use actix_web::web;
 
-use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
-use crate::infra::http::{DocsPage, live_endpoint, metrics_endpoint, ready_endpoint};
+use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
+use crate::infra::http::{DocsPage, health_endpoints};
 use crate::kernel::Role;
 
 const ABOUT: About = About {
@@ -25,8 +25,6 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
-        ("health", "For operators."),
-        ("documentation", "API documentation."),
     ],
 };
 
@@ -34,14 +32,15 @@ const ABOUT: About = About {
 fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), live_endpoint(), ready_endpoint("wallet-db")]);
+    endpoints.push(get_entry::endpoint());
+    endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
 }
 
 /// The OpenAPI document of the role.
-pub fn document() -> OpenApi {
-    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+pub fn document() -> RoleDocument {
+    RoleDocument::new(ABOUT, endpoints())
 }
 
 /// Adds the endpoints, and what their handlers need.

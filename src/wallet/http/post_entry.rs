@@ -15,7 +15,7 @@ use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
-use crate::wallet::http::wire::{EntryBody, direction_of};
+use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -62,7 +62,7 @@ struct Posting {
 fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
     let direction = direction.or_else(|| {
         body.text("type", direction_of, |kind| {
-            kind.description(Some("`credit` or `debit`.")).pattern(Some("^(credit|debit)$"))
+            direction_schema(kind).description(Some("Whether to credit or to debit."))
         })
     });
     let amount = body.integer("amountMinor", AmountMinor::try_new, |amount| {
@@ -124,9 +124,9 @@ fn api_error(error: &PostError) -> ApiError {
 
 pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     [
-        endpoint("/v1/transactions/credit", Some(Direction::Credit), "credit", "Credit the wallet"),
-        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debit", "Debit the wallet"),
-        endpoint("/v1/transactions", None, "post", "Credit or debit the wallet"),
+        endpoint("/v1/transactions/credit", Some(Direction::Credit), "creditWallet", "Credit the wallet"),
+        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debitWallet", "Debit the wallet"),
+        endpoint("/v1/transactions", None, "createTransaction", "Credit or debit the wallet"),
     ]
 }
 
@@ -135,8 +135,10 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
     let about_key = "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same \
                      body returns the original response with `Idempotent-Replayed: true` and does not move money again.";
     let (schema, example) = match direction {
-        Some(_) => ("Posting", json!({"amountMinor": 1500, "description": "first deposit"})),
-        None => ("TypedPosting", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"})),
+        Some(_) => ("TransactionRequest", json!({"amountMinor": 1500, "description": "first deposit"})),
+        None => {
+            ("TypedTransactionRequest", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"}))
+        }
     };
     let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();

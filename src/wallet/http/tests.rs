@@ -100,7 +100,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
         tokens: Arc::new(TokenVerifier::new(&tokens)),
         post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
         health: HealthBoard::default(),
-        docs: DocsPage::try_new(&document(), &other).expect("a page"),
+        docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };
     let app = init_service(App::new().configure(|app| routes(&api, app))).await;
     let request = request.insert_header(("authorization", format!("Bearer {}", token.expose())));
