@@ -35,6 +35,7 @@ mod http_contract;
 mod http_edge;
 mod http_fuzz;
 mod http_headers;
+mod http_manners;
 mod http_posts;
 mod http_queries;
 mod http_raw;

@@ -1,6 +1,6 @@
 //! `POST /v1/auth/register`.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 
 use crate::infra::http::openapi::{Endpoint, format};
-use crate::infra::http::{ApiError, Fields, RequestContext, read_json};
+use crate::infra::http::{ApiError, Fields, PublicUrl, RequestContext, read_json};
 use crate::users::application::ports::Origin;
 use crate::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use crate::users::domain::{EmailAddress, Password, PersonName};
@@ -36,7 +36,9 @@ async fn handle(
     let new = read_json(&request, payload).await?.read(registration)?;
     let RequestContext { request_id, traceparent } = context.into_inner();
     let registered = register_user.execute(new, Origin { request_id, traceparent }).await.map_err(api_error)?;
-    Ok(HttpResponse::Created().json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
+    Ok(HttpResponse::Created()
+        .insert_header((header::LOCATION, PublicUrl::of(&request).to("/v1/users/me")))
+        .json(Body { user: (&registered.user).into(), token: (&registered.access_token).into() }))
 }
 
 fn registration(body: &mut Fields) -> Option<NewUser> {
@@ -98,5 +100,6 @@ pub(super) fn endpoint() -> Endpoint<UsersApi> {
         .limited(|api: &UsersApi| &api.register_limit)
         .body("Registration", registration, example, &bad)
         .returns(StatusCode::CREATED, "Registered.", &Body { user: UserBody::example(), token: TokenBody::example() })
+        .with_header(StatusCode::CREATED, &header::LOCATION)
         .errors([email_exists(), ApiError::dependency_unavailable(), outcome_unknown()])
 }

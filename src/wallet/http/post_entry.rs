@@ -1,14 +1,14 @@
 //! `POST /v1/transactions/credit`, `/debit`, and `POST /v1/transactions` for either.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, read_json};
+use crate::infra::http::{ApiError, Fields, PublicUrl, read_json};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
@@ -39,7 +39,9 @@ async fn handle(
     let id = EntryId::from_uuid(System.next_id());
     let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
     match ledger.post(draft).await {
-        Ok(Posted::New(entry)) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
+        Ok(Posted::New(entry)) => Ok(HttpResponse::Created()
+            .insert_header((header::LOCATION, PublicUrl::of(&request).to(&format!("/v1/transactions/{}", entry.id))))
+            .json(EntryBody::from(&entry))),
         Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok()
             .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
             .json(EntryBody::from(&entry))),
@@ -152,6 +154,7 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
         .body(schema, |body| posting(body, direction), example, &bad)
         .returns(StatusCode::CREATED, "Recorded.", &first)
+        .with_header(StatusCode::CREATED, &header::LOCATION)
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
         .errors(

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
-use crate::infra::http::OtherRole;
+use crate::infra::http::{LimitPolicy, OtherRole};
 use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::TokenSigner;
 use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
@@ -94,7 +94,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
             &Metrics::try_new().expect("metrics"),
         )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
-        post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
+        post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         health: HealthBoard::default(),
         docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };

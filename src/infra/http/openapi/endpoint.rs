@@ -24,7 +24,7 @@ use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
 use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
 use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
-use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
+use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
 pub fn format(name: &str) -> SchemaFormat {
@@ -200,7 +200,7 @@ impl<Api: 'static> Endpoint<Api> {
     pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
         self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
         let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
-        self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
+        self.errors([ApiError::rate_limited(&LimitPolicy { name: "example", limit }, Duration::from_secs(2))])
     }
 
     /// A check after the rate limit and before the query and the body are looked at.
