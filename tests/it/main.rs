@@ -68,6 +68,7 @@ mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
 mod recipes;
+mod registration_keys;
 mod releases;
 mod restore;
 mod schemathesis;
