@@ -80,9 +80,9 @@ pub async fn observe(
             line.write(&response);
             Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
         }
-        Ok(Err(error)) => Err(line.write_error(error, errors)),
+        Ok(Err(error)) => Err(line.write_error(error, &errors)),
         // The panic hook has logged where and why.
-        Err(_) => Err(line.write_error(ApiError::internal().into(), errors)),
+        Err(_) => Err(line.write_error(ApiError::internal().into(), &errors)),
     }
 }
 
@@ -224,7 +224,7 @@ impl Line<'_> {
         self.log(&route, response.status(), user, cause);
     }
 
-    fn write_error(&self, mut error: Error, form: ErrorForm) -> Error {
+    fn write_error(&self, mut error: Error, form: &ErrorForm) -> Error {
         let status = error.as_response_error().status_code();
         self.measure("(none)", status, error.as_error::<ApiError>());
         self.log("(none)", status, None, None);

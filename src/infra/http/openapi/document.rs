@@ -92,8 +92,8 @@ impl RoleDocument {
         let (mut parts, mut servers) = (Parts::default(), Vec::new());
         for (document, port) in documents {
             let server = server_of(document.about.role, port);
-            servers.push(server.clone());
-            parts.add(document, Some(server));
+            parts.add(document, Some(&server));
+            servers.push(server);
         }
         parts.build("purse", include_str!("both_roles.md"), servers)
     }
@@ -123,10 +123,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, document: RoleDocument, server: Option<Server>) {
+    fn add(&mut self, document: RoleDocument, server: Option<&Server>) {
         let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
         self.tags.extend(document.about.tags.iter().map(tag));
-        for Operation { path, method, mut operation, responses, schemas } in document.operations {
+        for Operation { path, method, builder, responses, schemas } in document.operations {
+            let mut operation = builder;
             self.schemas.extend(schemas);
             for (status, response) in responses {
                 self.codes.extend(response.codes());
@@ -142,7 +143,7 @@ impl Parts {
                 operation = operation.response(status.to_string(), shown);
             }
             let mut item = PathItem::new(method, operation);
-            item.servers = server.clone().map(|server| vec![server]);
+            item.servers = server.map(|server| vec![server.clone()]);
             match self.paths.entry(path) {
                 Entry::Occupied(known) => known.into_mut().merge_operations(item),
                 Entry::Vacant(new) => drop(new.insert(item)),

@@ -53,7 +53,7 @@ pub struct Endpoint<Api> {
 pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) method: HttpMethod,
-    pub(super) operation: OperationBuilder,
+    pub(super) builder: OperationBuilder,
     pub(super) responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
 }
@@ -319,11 +319,13 @@ impl<Api: 'static> Endpoint<Api> {
             // A request without a valid token is not counted, nor is one whose head is rejected.
             let is_counted = |status: u16| status != 431 && !(status == 401 && self.needs_token);
             for (_, response) in self.responses.iter_mut().filter(|(status, _)| is_counted(**status)) {
-                COUNTED.iter().for_each(|name| response.header(name));
+                for name in COUNTED {
+                    response.header(name);
+                }
             }
         }
         let Self { path, method, operation, responses, schemas, .. } = self;
-        Some(Operation { path, method, operation, responses, schemas })
+        Some(Operation { path, method, builder: operation, responses, schemas })
     }
 }
 
