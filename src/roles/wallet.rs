@@ -96,7 +96,7 @@ fn api(
             &context.metrics,
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
+        post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
         health: context.health.clone(),
         docs: docs_page(&document().build(), Role::Users, process)?,
     })

@@ -88,6 +88,14 @@ async fn every_response_of_the_users_role_is_documented() {
     let registered = role.send(201, role.request(Method::POST, register).json(&registration(&email))).await;
     let token = registered["accessToken"].as_str().expect("token");
     role.send(409, role.request(Method::POST, register).json(&registration(&email))).await;
+    let keyed = |first_name: &str| {
+        let mut body = registration("keyed@example.com");
+        body["firstName"] = json!(first_name);
+        role.request(Method::POST, register).header("idempotency-key", "k").json(&body)
+    };
+    role.send(201, keyed("Ada")).await;
+    role.send(200, keyed("Ada")).await;
+    role.send(422, keyed("Grace")).await;
     role.send(200, role.request(Method::POST, login).json(&json!({"email": email, "password": PASSWORD}))).await;
     role.send(401, role.request(Method::POST, login).json(&json!({"email": email, "password": "wrong"}))).await;
     role.get(200, me, token).await;

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use purse::infra::system::System;
 use purse::kernel::{
-    Classified as _, DependencyError, EntryId, FailureClass, IdSource as _, RequestId, Secret, Timestamp, TraceParent,
-    UserId,
+    Classified as _, DependencyError, EntryId, FailureClass, IdSource as _, IdempotencyKey, RequestId, Secret,
+    Timestamp, TraceParent, UserId,
 };
 use purse::users::application::log_in::{LogIn, LogInError};
 use purse::users::application::ports::{
-    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordCheck, PasswordHash,
-    PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
+    AccessToken, AddUserError, Credentials, EarlierRegistration, HashError, HashRenewal, Origin, PasswordCheck,
+    PasswordHash, PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
@@ -36,6 +36,10 @@ impl UserStore for FakeUsers {
     async fn add(&self, _: Registration) -> Result<(), AddUserError> {
         self.added.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn registered_with(&self, _: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError> {
+        Ok(None)
     }
 
     async fn credentials(&self, _: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
@@ -119,7 +123,7 @@ async fn register(users: &Arc<FakeUsers>, security: StubSecurity) -> Result<(), 
         clock: Arc::new(System),
         ids: Arc::new(System),
     };
-    use_case.execute(new, origin).await.map(drop)
+    use_case.execute(new, None, origin).await.map(drop)
 }
 
 #[tokio::test]

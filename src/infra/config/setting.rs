@@ -51,8 +51,8 @@ settings! {
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
     RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
-    WALLET_PUBLIC_URL: String = USERS, Absent, kind::WEB_URL, "Public URL of the wallet role, for the link on /docs; port 3001 of the same host if unset";
-    USERS_PUBLIC_URL: String = WALLET, Absent, kind::WEB_URL, "Public URL of the users role, for the link on /docs; port 3002 of the same host if unset";
+    WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
+    USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
     TRUSTED_PROXIES: Vec<IpNet> = BOTH, Absent, kind::NETWORKS, "Trusted reverse proxies (whose X-Forwarded-For is honoured)";
     CORS_ORIGINS: Vec<String> = BOTH, Absent, kind::ORIGINS, "Origins whose pages may call the API from a browser; none if unset";
     RETRY_TTL_1_MS: Duration = WALLET, Text("10000"), millis(1, 86_400_000), "Delay before the first retry";
@@ -105,6 +105,8 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose pages may call the API.
     pub cors_origins: Vec<String>,
+    /// Where clients reach this role, without a trailing slash.
+    pub own_url: Option<String>,
     /// Where clients reach the other role, without a trailing slash.
     pub other_role_url: Option<String>,
 }
@@ -119,9 +121,9 @@ impl HttpConfig {
     }
 
     pub(super) fn read(l: &mut Layers) -> Self {
-        let (port, other_role_url) = match l.role() {
-            Role::Users => (USERS_PORT, WALLET_PUBLIC_URL),
-            Role::Wallet => (WALLET_PORT, USERS_PUBLIC_URL),
+        let (port, own_url, other_role_url) = match l.role() {
+            Role::Users => (USERS_PORT, USERS_PUBLIC_URL, WALLET_PUBLIC_URL),
+            Role::Wallet => (WALLET_PORT, WALLET_PUBLIC_URL, USERS_PUBLIC_URL),
         };
         let host = l.optional(&HOST).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let listen = SocketAddr::new(host, l.value(&port));
@@ -136,6 +138,7 @@ impl HttpConfig {
             workers: l.or_derived(&HTTP_WORKERS, cores),
             trusted_proxies: l.optional(&TRUSTED_PROXIES).unwrap_or_default(),
             cors_origins: l.optional(&CORS_ORIGINS).unwrap_or_default(),
+            own_url: l.optional(&own_url),
             other_role_url: l.optional(&other_role_url),
         }
     }

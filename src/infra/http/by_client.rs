@@ -183,6 +183,7 @@ impl CountBy for ByClient {
 mod tests {
     use super::*;
     use crate::infra::config::RateLimit;
+    use crate::infra::http::LimitPolicy;
     use crate::infra::http::rate_limit::Limiter;
     use actix_web::test::{TestRequest, call_service, init_service};
     use actix_web::{App, HttpResponse, web};
@@ -279,7 +280,8 @@ mod tests {
     #[actix_web::test]
     async fn ipv4_clients_of_an_ipv6_listener_do_not_share_a_count_and_addresses_of_one_64_do() {
         let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_hours(1) };
-        let limiter = Limiter::new(by_client(""), limit, true).expect("a limit");
+        let policy = LimitPolicy { name: "test", limit };
+        let limiter = Limiter::new(by_client(""), policy, true).expect("a limit");
         let route = limiter.around(web::get().to(HttpResponse::Ok));
         let app = init_service(App::new().service(web::resource("/").route(route))).await;
         for (peer, status) in [

@@ -7,6 +7,7 @@ use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
 
 use crate::infra::http::ApiError;
+use crate::infra::http::errors_page::errors_endpoint;
 use crate::infra::http::openapi::{Endpoint, OpenApi};
 use crate::kernel::Role;
 
@@ -64,9 +65,9 @@ impl DocsPage {
             .service(web::resource("/docs/{file}").route(web::get().to(file)));
     }
 
-    /// The document and the page.
-    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 2] {
-        [Endpoint::undocumented("/openapi.json", document), Endpoint::undocumented("/docs", page)]
+    /// The document, the page, and the page of the error codes.
+    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 3] {
+        [Endpoint::undocumented("/openapi.json", document), Endpoint::undocumented("/docs", page), errors_endpoint()]
     }
 }
 

@@ -15,15 +15,15 @@ use uuid::Uuid;
 use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{ByClient, Limiter, OtherRole, RequestContext, TextLimiter};
+use crate::infra::http::{ByClient, LimitPolicy, Limiter, OtherRole, RequestContext, TextLimiter};
 use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::system::System;
-use crate::kernel::{DependencyError, FailureClass, RequestId, Secret, Timestamp, TraceParent, UserId};
+use crate::kernel::{DependencyError, FailureClass, IdempotencyKey, RequestId, Secret, Timestamp, TraceParent, UserId};
 use crate::users::application::log_in::LogIn;
 use crate::users::application::ports::{
-    AccessToken, AddUserError, Credentials, HashError, HashRenewal, PasswordCheck, PasswordHash, PasswordHasher,
-    Registration, RelayWake, TokenError, TokenIssuer, UserStore,
+    AccessToken, AddUserError, Credentials, EarlierRegistration, HashError, HashRenewal, PasswordCheck, PasswordHash,
+    PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use crate::users::application::queries::{OutboxDepth, UserQueries};
 use crate::users::application::register_user::RegisterUser;
@@ -76,6 +76,9 @@ impl UserStore for Ports {
             }
             _ => Ok(self.stored(())?),
         }
+    }
+    async fn registered_with(&self, _: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError> {
+        self.stored(None)
     }
     async fn credentials(&self, _: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
         let password_hash = PasswordHash::new("hash".to_owned());
@@ -140,10 +143,11 @@ async fn respond(failing: Failing, request: TestRequest) -> Response {
     };
     let signer = TokenSigner::new(&tokens, Duration::from_mins(1));
     let token = signer.sign(UserId::from_uuid(Uuid::nil()), Timestamp::now()).expect("a token");
-    let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_secs(1) };
     let metrics = Metrics::try_new().expect("metrics");
     let by_client = || ByClient::new(&[], &metrics, Logger::root(Discard, o!()));
-    let unlimited = || Limiter::new(by_client(), limit, false).expect("a limit");
+    let policy =
+        LimitPolicy { name: "test", limit: RateLimit { max: NonZeroU32::MIN, window: Duration::from_secs(1) } };
+    let unlimited = || Limiter::new(by_client(), policy, false).expect("a limit");
     let other = OtherRole { role: Role::Wallet, url: None, port: "1" };
     let ports = Arc::new(Ports { failing, wakes: AtomicUsize::new(0) });
     let api = UsersApi {
@@ -165,7 +169,7 @@ async fn respond(failing: Failing, request: TestRequest) -> Response {
         tokens: Arc::new(TokenVerifier::new(&tokens)),
         register_limit: unlimited(),
         login_limit: unlimited(),
-        account_limit: Arc::new(TextLimiter::new(limit, false).expect("a limit")),
+        account_limit: Arc::new(TextLimiter::new(policy, false).expect("a limit")),
         health: HealthBoard::default(),
         docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };

@@ -35,8 +35,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "GRANT SELECT ON refinery_schema_history",
     ],
     probe: "-- health.probe
-        INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
-        SELECT id, first_name, last_name, email, password_hash, created_at FROM users WHERE false;
+        INSERT INTO users (id, first_name, last_name, email, password_hash, created_at, registration_key)
+        SELECT id, first_name, last_name, email, password_hash, created_at, registration_key FROM users WHERE false;
         UPDATE users SET password_hash = password_hash WHERE false;
         INSERT INTO outbox (id, type, payload_json, request_id, traceparent)
         SELECT id, type, payload_json, request_id, traceparent FROM outbox WHERE false;
@@ -48,6 +48,6 @@ pub const MIGRATIONS: Migrations = Migrations {
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(6), 0x41fd_f104_3780_93dd));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(7), 0xa63a_6451_cc24_2802));
     }
 }

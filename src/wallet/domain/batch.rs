@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Timestamp, UserId, fault};
-use crate::wallet::domain::{Draft, Entry, EntryRefused, IdempotencyKey, LedgerHead};
+use crate::kernel::{IdempotencyKey, Timestamp, UserId, fault};
+use crate::wallet::domain::{Draft, Entry, EntryRefused, LedgerHead};
 
 /// The state of a locked wallet.
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@ mod description;
 mod direction;
 mod entry;
 mod entry_refused;
-mod idempotency_key;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
 pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
@@ -17,4 +16,3 @@ pub use description::{Description, DescriptionRefused};
 pub use direction::Direction;
 pub use entry::{Draft, Entry, LedgerHead};
 pub use entry_refused::EntryRefused;
-pub use idempotency_key::{IdempotencyKey, KeyRefused};

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{BySubject, Limiter, OtherRole};
+use crate::infra::http::{BySubject, LimitPolicy, Limiter, OtherRole};
 use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
@@ -98,7 +98,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
             &Metrics::try_new().expect("metrics"),
         )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
-        post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
+        post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         health: HealthBoard::default(),
         docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Client, Response};
 
 /// Rate-limit headers: documented wherever a limit can be enabled, sent only where one is.
-const COUNTED: [&str; 2] = ["ratelimit-limit", "ratelimit-remaining"];
+const COUNTED: [&str; 4] = ["ratelimit", "ratelimit-limit", "ratelimit-policy", "ratelimit-remaining"];
 
 #[derive(Clone)]
 pub struct Document {
@@ -85,7 +85,7 @@ impl Document {
         let about = format!("{method} {path}: {response:?}");
         let (status, code) = (response.status.as_u16(), response.code());
         let of_no_operation = json!({
-            "headers": {"x-request-id": {}, "traceparent": {}},
+            "headers": {"x-request-id": {}, "traceparent": {}, "link": {}},
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": {code: {}}}}
         });
         let documented = match (status, code) {

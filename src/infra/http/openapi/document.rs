@@ -18,7 +18,7 @@ use utoipa::{PartialSchema as _, ToSchema as _};
 use super::endpoint::{Endpoint, Operation};
 use super::response::{ALWAYS, ResponseDoc};
 use crate::infra::http::ApiError;
-use crate::infra::http::api_error::{Body, ERROR, ERROR_CODE};
+use crate::infra::http::api_error::{Body, ERROR, ERROR_CODE, PROBLEM, Problem};
 use crate::kernel::Role;
 
 /// The introduction to a role's document.
@@ -37,7 +37,7 @@ pub struct RoleDocument {
 }
 
 /// Response headers: the name, whether the value is an integer, an example, and the description.
-const HEADERS: [(&str, bool, &str, &str); 9] = [
+const HEADERS: [(&str, bool, &str, &str); 12] = [
     (
         "x-request-id",
         false,
@@ -53,10 +53,23 @@ const HEADERS: [(&str, bool, &str, &str); 9] = [
     ),
     ("retry-after", true, "2", "Seconds to wait before a retry."),
     ("www-authenticate", false, "Bearer", "How to authenticate."),
-    ("ratelimit-limit", true, "30", "Requests allowed per window."),
-    ("ratelimit-remaining", true, "29", "Requests left in the current window."),
+    ("link", false, "</docs/errors#RATE_LIMITED>; rel=\"help\"", "The documentation of the error code."),
+    ("location", false, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", "Where to get what was created."),
+    (
+        "ratelimit",
+        false,
+        "\"transactions\";r=29;t=2",
+        "If a rate limit has counted the request: its name, the requests left, and the seconds until one more is allowed.",
+    ),
+    (
+        "ratelimit-policy",
+        false,
+        "\"transactions\";q=30;w=60",
+        "If a rate limit has counted the request: its name, the requests allowed per window, and the window in seconds.",
+    ),
+    ("ratelimit-limit", true, "30", "If a rate limit has counted the request: the requests allowed per window."),
+    ("ratelimit-remaining", true, "29", "If a rate limit has counted the request: the requests left."),
     ("ratelimit-reset", true, "2", "Seconds until the next request is allowed."),
-    ("ratelimit-policy", false, "30;w=60", "The limit, as requests and window in seconds."),
     ("idempotent-replayed", false, "true", "Present if this is the response of an earlier request with the same key."),
 ];
 
@@ -79,8 +92,8 @@ impl RoleDocument {
         let (mut parts, mut servers) = (Parts::default(), Vec::new());
         for (document, port) in documents {
             let server = server_of(document.about.role, port);
-            servers.push(server.clone());
-            parts.add(document, Some(server));
+            parts.add(document, Some(&server));
+            servers.push(server);
         }
         parts.build("purse", include_str!("both_roles.md"), servers)
     }
@@ -110,10 +123,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, document: RoleDocument, server: Option<Server>) {
+    fn add(&mut self, document: RoleDocument, server: Option<&Server>) {
         let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
         self.tags.extend(document.about.tags.iter().map(tag));
-        for Operation { path, method, mut operation, responses, schemas } in document.operations {
+        for Operation { path, method, builder, responses, schemas } in document.operations {
+            let mut operation = builder;
             self.schemas.extend(schemas);
             for (status, response) in responses {
                 self.codes.extend(response.codes());
@@ -129,7 +143,7 @@ impl Parts {
                 operation = operation.response(status.to_string(), shown);
             }
             let mut item = PathItem::new(method, operation);
-            item.servers = server.clone().map(|server| vec![server]);
+            item.servers = server.map(|server| vec![server.clone()]);
             match self.paths.entry(path) {
                 Entry::Occupied(known) => known.into_mut().merge_operations(item),
                 Entry::Vacant(new) => drop(new.insert(item)),
@@ -179,7 +193,8 @@ fn shared(headers: &BTreeSet<String>) -> ComponentsBuilder {
         .description(Some("An `accessToken`, as returned by the users role on registration and login."));
     let mut components = ComponentsBuilder::new()
         .security_scheme("bearer", SecurityScheme::Http(token.build()))
-        .schema(ERROR, Body::schema());
+        .schema(ERROR, Body::schema())
+        .schema(PROBLEM, Problem::schema());
     let mut nested = Vec::new();
     Body::schemas(&mut nested);
     for (name, schema) in nested {

@@ -24,7 +24,7 @@ use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
 use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
 use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
-use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
+use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
 pub fn format(name: &str) -> SchemaFormat {
@@ -53,7 +53,7 @@ pub struct Endpoint<Api> {
 pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) method: HttpMethod,
-    pub(super) operation: OperationBuilder,
+    pub(super) builder: OperationBuilder,
     pub(super) responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
 }
@@ -200,7 +200,7 @@ impl<Api: 'static> Endpoint<Api> {
     pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
         self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
         let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
-        self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
+        self.errors([ApiError::rate_limited(&LimitPolicy { name: "example", limit }, Duration::from_secs(2))])
     }
 
     /// A check after the rate limit and before the query and the body are looked at.
@@ -319,11 +319,13 @@ impl<Api: 'static> Endpoint<Api> {
             // A request without a valid token is not counted, nor is one whose head is rejected.
             let is_counted = |status: u16| status != 431 && !(status == 401 && self.needs_token);
             for (_, response) in self.responses.iter_mut().filter(|(status, _)| is_counted(**status)) {
-                COUNTED.iter().for_each(|name| response.header(name));
+                for name in COUNTED {
+                    response.header(name);
+                }
             }
         }
         let Self { path, method, operation, responses, schemas, .. } = self;
-        Some(Operation { path, method, operation, responses, schemas })
+        Some(Operation { path, method, builder: operation, responses, schemas })
     }
 }
 

@@ -7,12 +7,12 @@ use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::api_error::ERROR;
+use crate::infra::http::api_error::{ERROR, PROBLEM, PROBLEM_JSON};
 
 /// Headers of every response.
 pub(super) const ALWAYS: [&str; 2] = ["x-request-id", "traceparent"];
 /// Headers of every response to a request that a rate limit has counted.
-pub(super) const COUNTED: [&str; 2] = ["ratelimit-limit", "ratelimit-remaining"];
+pub(super) const COUNTED: [&str; 4] = ["ratelimit", "ratelimit-limit", "ratelimit-policy", "ratelimit-remaining"];
 
 #[derive(Default)]
 pub(super) struct ResponseDoc {
@@ -38,7 +38,7 @@ impl ResponseDoc {
         self.line(format!("`{}`: {}", error.code(), error.message()));
         self.codes.insert(error.code());
         self.examples.insert(error.code().to_owned(), serde_json::from_slice(&error.body()).unwrap_or(Value::Null));
-        self.headers.extend(error.header_names().map(str::to_owned));
+        self.headers.extend(error.header_names().chain(["link"]).map(str::to_owned));
     }
 
     /// An error whose example shows fields of the endpoint.
@@ -91,8 +91,11 @@ impl ResponseDoc {
         for name in ALWAYS.into_iter().map(str::to_owned).chain(self.headers) {
             response = response.header_ref(name.clone(), header_ref(&name));
         }
-        let (media_type, schema) =
-            self.schema.unwrap_or_else(|| ("application/json".to_owned(), Ref::from_schema_name(ERROR).into()));
+        let (media_type, schema) = self.schema.unwrap_or_else(|| {
+            let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();
+            response = std::mem::take(&mut response).content(PROBLEM_JSON, problem);
+            ("application/json".to_owned(), Ref::from_schema_name(ERROR).into())
+        });
         let examples = self.examples.into_iter().map(|(name, value)| (name, ExampleBuilder::new().value(Some(value))));
         let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples);
         response.content(media_type, content.build()).build()

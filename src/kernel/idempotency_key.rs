@@ -1,8 +1,8 @@
-//! The key that makes a post safe to retry.
+//! The key that makes a request safe to retry.
 
 const CHARS_MAX: usize = 128;
 
-/// 1 to 128 visible ASCII characters. The scope is one user: two users may use the same key.
+/// 1 to 128 visible ASCII characters. The scope of a transaction's key is its user, and that of a registration's the service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey(String);
 
