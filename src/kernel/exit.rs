@@ -36,7 +36,7 @@ impl ExitStatus {
             Self::Success => (0, "done, or stopped on request"),
             Self::CheckFailed => (
                 1,
-                "a check failed: not ready, an inconsistent wallet, an unknown ID, deleted events, or a finding of `doctor`",
+                "a check failed: not ready, an inconsistent wallet, an unknown ID, deleted events, a finding",
             ),
             Self::Usage => (64, "invalid command line or configuration; no connection was made"),
             Self::Unavailable => (69, "a dependency or a port is unavailable; operator action required"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::migrate::{Migrations, not_durable, schema_of_the_tables};
-use crate::infra::postgres::rights::{Right, Rights, tables};
+use crate::infra::postgres::rights::{Right, Rights, execute, functions, tables};
 use crate::infra::postgres::session::Session;
 use crate::kernel::Timestamp;
 
@@ -170,6 +170,16 @@ impl Inspector {
                 privilege: row.try_get("privilege")?,
                 column: row.try_get("attname")?,
             });
+        }
+        let callable = client
+            .query(
+                "SELECT name FROM unnest($1::text[]) AS name
+                 WHERE COALESCE(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)",
+                &[&functions(migrations.grants)],
+            )
+            .await?;
+        for row in &callable {
+            rights.insert(execute(row.try_get("name")?));
         }
         let row = client
             .query_one(

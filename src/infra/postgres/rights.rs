@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// A privilege on a table, or on one of its columns.
+/// Before the name of a function in a grant.
+const FUNCTION: &str = "FUNCTION ";
+
+/// A privilege on a table, on one of its columns, or on a function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
+    /// A table, or `FUNCTION name(types)`.
     pub(super) table: String,
     pub(super) privilege: String,
     /// `None` for the whole table.
@@ -48,7 +52,17 @@ impl Rights {
 /// The tables of a list of grants.
 pub(super) fn tables(grants: &[&str]) -> Vec<String> {
     let tables: BTreeSet<String> = listed(grants).into_iter().map(|right| right.table).collect();
-    tables.into_iter().collect()
+    tables.into_iter().filter(|table| !table.starts_with(FUNCTION)).collect()
+}
+
+/// The functions of a list of grants, each `name(types)`.
+pub(super) fn functions(grants: &[&str]) -> Vec<String> {
+    listed(grants).iter().filter_map(|right| Some(right.table.strip_prefix(FUNCTION)?.to_owned())).collect()
+}
+
+/// The privilege of calling a function.
+pub(super) fn execute(function: &str) -> Right {
+    Right { table: format!("{FUNCTION}{function}"), privilege: "EXECUTE".to_owned(), column: None }
 }
 
 /// The privileges in a list of grants, each `GRANT SELECT, UPDATE (a, b) ON table`.
@@ -92,7 +106,8 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    const GRANTS: &[&str] = &["GRANT SELECT, INSERT, UPDATE (a, b) ON one", "GRANT SELECT ON two"];
+    const GRANTS: &[&str] =
+        &["GRANT SELECT, INSERT, UPDATE (a, b) ON one", "GRANT EXECUTE ON FUNCTION f(text, bigint)", "GRANT SELECT ON two"];
 
     fn shown(rights: impl IntoIterator<Item = Right>) -> Vec<String> {
         rights.into_iter().map(|right| right.to_string()).collect()
@@ -100,8 +115,16 @@ mod tests {
 
     #[test]
     fn a_list_of_grants_is_read_privilege_by_privilege() {
-        let expected = ["INSERT ON one", "SELECT ON one", "UPDATE (a) ON one", "UPDATE (b) ON one", "SELECT ON two"];
+        let expected = [
+            "EXECUTE ON FUNCTION f(text, bigint)",
+            "INSERT ON one",
+            "SELECT ON one",
+            "UPDATE (a) ON one",
+            "UPDATE (b) ON one",
+            "SELECT ON two",
+        ];
         assert_eq!(shown(listed(GRANTS)), expected);
+        assert_eq!(functions(GRANTS), ["f(text, bigint)"]);
         assert_eq!(tables(GRANTS), ["one", "two"]);
     }
 
@@ -111,7 +134,7 @@ mod tests {
         assert_eq!(exact, Rights::default());
         let held = listed(&["GRANT SELECT, UPDATE ON one", "GRANT DELETE ON two"]);
         let other = Rights::compare(GRANTS, held, Vec::new(), false);
-        assert_eq!(shown(other.missing), ["INSERT ON one", "SELECT ON two"]);
+        assert_eq!(shown(other.missing), ["EXECUTE ON FUNCTION f(text, bigint)", "INSERT ON one", "SELECT ON two"]);
         assert_eq!(shown(other.excess), ["UPDATE ON one", "DELETE ON two"]);
     }
 }
