@@ -80,6 +80,13 @@ build: _rust (_first-build "release" "4")
 fmt:
     cargo fmt --all
 
+# Generate, check and pack the clients in TypeScript and Python
+[group('build'), no-exit-message]
+clients folder="": _rust
+    @cargo build --locked --quiet --bin purse
+    @{{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} openapi --role all | docs/clients/generate.py
+    @dev/scripts/clients.sh {{ quote(if folder == "" { CARGO_TARGET_DIR / "clients" } else { folder }) }}
+
 # Generate a CycloneDX SBOM, and a binary that embeds its own
 [group('build'), no-exit-message]
 sbom: _rust (_tool "cargo-cyclonedx") (_tool "cargo-auditable")

@@ -70,6 +70,7 @@ mod rate_limits;
 mod rate_limits_shared;
 mod recipes;
 mod releases;
+mod request_files;
 mod restore;
 mod schemathesis;
 mod settings;
