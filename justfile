@@ -87,6 +87,11 @@ clients folder="": _rust
     @{{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} openapi --role all | docs/clients/generate.py
     @dev/scripts/clients.sh {{ quote(if folder == "" { CARGO_TARGET_DIR / "clients" } else { folder }) }}
 
+# Write the Bruno collection docs/bruno from docs/purse.http
+[group('build'), no-exit-message]
+bruno: _rust
+    PURSE_WRITE=1 cargo test --locked --test it -- request_files::the_bruno
+
 # Generate a CycloneDX SBOM, and a binary that embeds its own
 [group('build'), no-exit-message]
 sbom: _rust (_tool "cargo-cyclonedx") (_tool "cargo-auditable")
@@ -166,6 +171,11 @@ fuzz-http requests="100000": (_check "requests" requests) _rust servers
 schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "schemathesis")
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
+
+# Send the Bruno collection to both roles with Bruno's own command
+[group('check'), no-exit-message]
+test-bruno: _rust servers (_tool "bru")
+    cargo test --locked --test it request_files::bruno -- --ignored
 
 # Compare random request sequences with the model
 [group('check'), no-exit-message]
