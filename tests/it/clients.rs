@@ -181,7 +181,8 @@ async fn the_readme_of_each_client_shows_a_program_that_runs() {
 }
 
 /// A server that returns, for each scenario (the first part of the path), one response after the other, and the last one
-/// again and again. An empty response closes the connection; `hang` never responds.
+/// again and again. An empty response closes the connection; `hang` never
+/// responds, and `drip` never completes its response.
 struct Scripted {
     url: String,
     requests: Arc<Mutex<BTreeMap<String, usize>>>,
@@ -231,6 +232,13 @@ async fn respond(
     let (_, responses) = scenarios.iter().find(|(name, _)| *name == scenario).expect("a scenario");
     match *responses.get(earlier).or(responses.last()).expect("a response") {
         "hang" => std::future::pending().await,
+        "drip" => {
+            client.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await?;
+            loop {
+                client.write_all(b" ").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
         response => client.write_all(response.as_bytes()).await,
     }
 }
@@ -267,7 +275,7 @@ const SCENARIOS: &[Scenario] = &[
     ("invalid", &[INVALID], [1, 1, 1], "400 VALIDATION_ERROR a"),
     ("redirect", &[REDIRECT], [1, 1, 1], "307 UNEXPECTED_RESPONSE"),
     ("redirected", &[DONE], [1, 1, 1], ""),
-    // The time until the next attempt is longer than the deadline.
+    // The next attempt would start too late.
     ("long", &[LONG_WAIT], [1, 1, 1], "503 OVERLOADED"),
     ("dated", &[DATED], [1, 1, 1], "503 UNEXPECTED_RESPONSE"),
 ];
@@ -355,17 +363,19 @@ async fn a_client_retries_what_is_safe_to_retry_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_call_ends_with_its_timeout_and_its_deadline() {
-    const RESPONSES: &[(&str, &[&str])] = &[("hang", &["hang"]), ("busy", &[OVERLOADED])];
+async fn a_call_ends_after_its_timeout_and_after_the_time_for_retries() {
+    const RESPONSES: &[(&str, &[&str])] = &[("hang", &["hang"]), ("drip", &["drip"]), ("busy", &[OVERLOADED])];
     for (language, program) in [
         (
             Language::TypeScript,
             r#"
 import { Purse } from "@purse/client";
 const server = process.argv[1];
-const hang = new Purse({ users: server, wallet: `${server}/hang/get`, timeoutMs: 300, deadlineMs: 0 });
+const hang = new Purse({ users: server, wallet: `${server}/hang/get`, timeoutMs: 300, retryForMs: 0 });
 await hang.getBalance().catch((error) => console.log(error.name));
-const busy = new Purse({ users: server, wallet: `${server}/busy/get`, deadlineMs: 1500 });
+const drip = new Purse({ users: server, wallet: `${server}/drip/get`, timeoutMs: 300, retryForMs: 0 });
+await drip.getBalance().catch((error) => console.log(error.name));
+const busy = new Purse({ users: server, wallet: `${server}/busy/get`, retryForMs: 1500 });
 await busy.getBalance().catch((error) => console.log(error.code));
 const aborted = AbortSignal.timeout(300);
 const slow = new Purse({ users: server, wallet: `${server}/hang/aborted` });
@@ -378,7 +388,9 @@ await slow.getBalance({}, { signal: aborted }).catch((error) => console.log(erro
 import sys
 from purse_client import Purse, PurseError
 server = sys.argv[1]
-for purse in [Purse(server, server + "/hang/get", timeout=0.3, deadline=0), Purse(server, server + "/busy/get", deadline=1.5)]:
+hang = Purse(server, server + "/hang/get", timeout=0.3, retry_for=0)
+drip = Purse(server, server + "/drip/get", timeout=0.3, retry_for=0)
+for purse in [hang, drip, Purse(server, server + "/busy/get", retry_for=1.5)]:
     try:
         purse.get_balance()
     except PurseError as error:
@@ -389,7 +401,7 @@ for purse in [Purse(server, server + "/hang/get", timeout=0.3, deadline=0), Purs
         let server = Scripted::start(RESPONSES).await;
         let printed = language.run(program, &[&server.url]).await;
         let aborts = if matches!(language, Language::TypeScript) { "true\n" } else { "" };
-        assert_eq!(printed, format!("NoResponseError\nOVERLOADED\n{aborts}"), "{language:?}");
+        assert_eq!(printed, format!("NoResponseError\nNoResponseError\nOVERLOADED\n{aborts}"), "{language:?}");
         assert_eq!(server.sent("hang", "get"), 1, "{language:?}");
         assert!(server.sent("busy", "get") > 1, "{language:?}");
     }
@@ -623,7 +635,7 @@ async fn the_typescript_client_runs_in_a_browser_on_a_page_of_another_origin() {
     browser.open(&origin.replace("127.0.0.1", "localhost")).await;
     let call = format!(
         "const done = arguments[0];
-         const call = () => window.Purse ? new Purse({{users: '{0}', wallet: '{0}', deadlineMs: 0}}).getCurrentUser().then(
+         const call = () => window.Purse ? new Purse({{users: '{0}', wallet: '{0}', retryForMs: 0}}).getCurrentUser().then(
              () => done('allowed'), error => done(error.name)) : setTimeout(call, 50);
          call()",
         users.url()

@@ -44,10 +44,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Purse:
     """A client of both roles, for one user. Methods are named after the operations of the OpenAPI document.
 
-    `users` and `wallet` are the base URLs of the roles. One attempt takes at most `timeout` seconds; one call with all its
-    retries at most `deadline` seconds, and with a `deadline` of 0 there is one attempt. A credit or debit has an
-    `idempotency_key`, which names the intent: create it when the user decides, store it, and use it for every attempt, also
-    after a restart. With None, a call whose outcome is unknown is not retried.
+    `users` and `wallet` are the base URLs of the roles. An attempt takes at most `timeout` seconds. A call is
+    retried for `retry_for` seconds; no attempt starts later, and none is cut short. With 0 there is one attempt.
+
+    A credit or debit has an `idempotency_key`, which names the intent: create it when the user decides, store it, and use it
+    for every attempt, also after a restart. With None, a call whose outcome is unknown is not retried.
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class Purse:
         *,
         access_token: Optional[str] = None,
         timeout: float = 20,
-        deadline: float = 60,
+        retry_for: float = 60,
     ) -> None:
         self._urls = {"users": users.rstrip("/"), "wallet": wallet.rstrip("/")}
         # Sent with every request. Set by `register_user` and `login`.
         self.access_token = access_token
         self.timeout = timeout
-        self.deadline = deadline
+        self.retry_for = retry_for
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def register_user(self, *, first_name: str, last_name: str, email: str, password: str) -> RegistrationResult:
@@ -191,13 +192,12 @@ class Purse:
         request = urllib.request.Request(url, data=data, headers=headers, method=method)
 
         safe = repeatable or method == "GET" or idempotency_key is not None
-        give_up_at = time.monotonic() + self.deadline
+        give_up_at = time.monotonic() + self.retry_for
         unknown_outcome = False
         attempt = 0
         while True:
-            left = max(0.001, give_up_at - time.monotonic()) if self.deadline else self.timeout
             try:
-                return self._attempt(request, min(self.timeout, left))
+                return self._attempt(request)
             except PurseError as failed:
                 error = failed
             error.after_unknown_outcome = unknown_outcome
@@ -208,20 +208,31 @@ class Purse:
             time.sleep(pause)
             attempt += 1
 
-    def _attempt(self, request: urllib.request.Request, timeout: float) -> Dict[str, Any]:
+    def _attempt(self, request: urllib.request.Request) -> Dict[str, Any]:
+        end = time.monotonic() + self.timeout
         try:
             try:
-                response = self._opener.open(request, timeout=timeout)
+                response = self._opener.open(request, timeout=self.timeout)
             except urllib.error.HTTPError as error_response:
                 response = error_response
             with response:
-                content = _parsed(response.read())
+                content = _parsed(_read(response, end))
                 status, headers = response.status, response.headers
         except (OSError, http.client.HTTPException) as cause:
             raise NoResponseError(f"{request.method} {request.selector}: no response") from cause
         if 200 <= status < 300 and content is not None:
             return content
         raise ApiError(status, content, headers)
+
+
+def _read(response: Any, end: float) -> bytes:
+    """The body. The timeout of a connection is for each read, so a body that never ends needs an end of its own."""
+    parts = []
+    while part := response.read1(65536):
+        if time.monotonic() > end:
+            raise TimeoutError("the response did not end in time")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _parsed(text: bytes) -> Optional[Dict[str, Any]]:

@@ -28,13 +28,13 @@ export interface PurseOptions {
   accessToken?: string | null;
   /** Longest time for one attempt, in milliseconds; 20,000 by default. */
   timeoutMs?: number;
-  /** Longest time for one call with all its retries, in milliseconds; 60,000 by default. */
-  deadlineMs?: number;
+  /** How long a call is retried, in milliseconds; 60,000 by default. No attempt starts later, and none is cut short. */
+  retryForMs?: number;
 }
 
 export interface CallOptions {
-  /** Replaces the client's `deadlineMs` for this call. 0: one attempt. */
-  deadlineMs?: number;
+  /** Replaces the client's `retryForMs` for this call. 0: one attempt. */
+  retryForMs?: number;
   /** Aborts the call. */
   signal?: AbortSignal;
 }
@@ -71,7 +71,7 @@ export class Purse implements Record<keyof Results, unknown> {
   #accessToken: string | null;
 
   constructor(options: PurseOptions) {
-    this.#options = { accessToken: null, timeoutMs: 20_000, deadlineMs: 60_000, ...options };
+    this.#options = { accessToken: null, timeoutMs: 20_000, retryForMs: 60_000, ...options };
     this.#accessToken = this.#options.accessToken;
   }
 
@@ -162,17 +162,14 @@ export class Purse implements Record<keyof Results, unknown> {
 
   /** Sends a request, and again where another attempt may succeed and can do no harm. */
   async #send<K extends keyof Results>(operation: K, request: Request, options: CallOptions = {}): Promise<Results[K]> {
-    const { timeoutMs } = this.#options;
-    const deadlineMs = options.deadlineMs ?? this.#options.deadlineMs;
-    const giveUpAt = performance.now() + deadlineMs;
+    const giveUpAt = performance.now() + (options.retryForMs ?? this.#options.retryForMs);
     const safe = OPERATIONS[operation].method === "GET" || request.repeatable || request.idempotencyKey != null;
     let unknownOutcome = false;
     for (let attempt = 0; ; attempt++) {
       options.signal?.throwIfAborted();
-      const leftMs = deadlineMs === 0 ? timeoutMs : Math.max(0, giveUpAt - performance.now());
       let error: PurseError;
       try {
-        return await this.#attempt<Results[K]>(operation, request, Math.min(timeoutMs, leftMs), options.signal);
+        return await this.#attempt<Results[K]>(operation, request, options.signal);
       } catch (failed) {
         if (!(failed instanceof PurseError)) throw failed;
         error = failed;
@@ -185,7 +182,7 @@ export class Purse implements Record<keyof Results, unknown> {
     }
   }
 
-  async #attempt<T>(operation: keyof Results, request: Request, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+  async #attempt<T>(operation: keyof Results, request: Request, signal?: AbortSignal): Promise<T> {
     const { role, method, path } = OPERATIONS[operation];
     const url = new URL(this.#options[role].replace(/\/+$/, "") + filled(path, request.path ?? {}));
     for (const [name, value] of Object.entries(request.query ?? {})) {
@@ -199,7 +196,8 @@ export class Purse implements Record<keyof Results, unknown> {
     const timeout = new AbortController();
     const abort = () => timeout.abort(signal?.reason);
     signal?.addEventListener("abort", abort);
-    const timer = setTimeout(() => timeout.abort(new DOMException("no response in time", "TimeoutError")), timeoutMs);
+    const late = new DOMException("no response in time", "TimeoutError");
+    const timer = setTimeout(() => timeout.abort(late), this.#options.timeoutMs);
     let response: Response, text: string;
     try {
       const body = request.body ? JSON.stringify(request.body) : null;

@@ -2,19 +2,20 @@ import type { Error as ErrorBody, ErrorCode, ErrorDetail } from "./api.js";
 
 /** Any failure of a call. */
 export class PurseError extends Error {
+  // Not the name of the class, which a bundler may shorten.
+  override name = "PurseError";
   /** Whether an earlier attempt of the same call may have taken effect, because its outcome is unknown. */
   afterUnknownOutcome = false;
-
-  override get name(): string {
-    return this.constructor.name;
-  }
 }
 
 /** No complete response arrived: the connection failed, or the time was over. A post may or may not have taken effect. */
-export class NoResponseError extends PurseError {}
+export class NoResponseError extends PurseError {
+  override name = "NoResponseError";
+}
 
 /** An error response. */
 export class ApiError extends PurseError {
+  override name = "ApiError";
   /** A later version of the service may add codes. `UNEXPECTED_RESPONSE`: not from purse, for example from a proxy. */
   readonly code: ErrorCode | "UNEXPECTED_RESPONSE" | (string & {});
   /** Each invalid field of a request with `VALIDATION_ERROR`; otherwise empty. */
