@@ -80,6 +80,18 @@ build: _rust (_first-build "release" "4")
 fmt:
     cargo fmt --all
 
+# Generate, check and pack the clients in TypeScript and Python
+[group('build'), no-exit-message]
+clients folder="": _rust
+    @cargo build --locked --quiet --bin purse
+    @{{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} openapi --role all | docs/clients/generate.py
+    @dev/scripts/clients.sh {{ quote(if folder == "" { CARGO_TARGET_DIR / "clients" } else { folder }) }}
+
+# Write the Bruno collection docs/bruno from docs/purse.http
+[group('build'), no-exit-message]
+bruno: _rust
+    PURSE_WRITE=1 cargo test --locked --test it -- request_files::the_bruno
+
 # Generate a CycloneDX SBOM, and a binary that embeds its own
 [group('build'), no-exit-message]
 sbom: _rust (_tool "cargo-cyclonedx") (_tool "cargo-auditable")
@@ -167,6 +179,11 @@ fuzz-http requests="100000": (_check "requests" requests) _rust servers
 schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "schemathesis")
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
+
+# Send the Bruno collection to both roles with Bruno's own command
+[group('check'), no-exit-message]
+test-bruno: _rust servers (_tool "bru")
+    cargo test --locked --test it request_files::bruno -- --ignored
 
 # Compare random request sequences with the model
 [group('check'), no-exit-message]

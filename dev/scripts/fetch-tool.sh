@@ -22,6 +22,10 @@ case $name in
   schemathesis) kind=package version=4.32.5 pip=schemathesis ;;
   redocly) version=2.77.0 npm=@redocly/cli ;;
   spectral) version=6.16.3 npm=@stoplight/spectral-cli ;;
+  bru) version=4.1.0 npm=@usebruno/cli ;;
+  tsc) version=5.9.3 npm=typescript ;;
+  mypy) kind=package version=2.4.1 pip=mypy ;;
+  flit) kind=package version=4.2.0 pip=flit_core ;;
   kubernetes-validate) kind=package version=1.37.0 pip=kubernetes-validate ;;
   *)
     echo "fetch-tool: unknown tool $name" >&2

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside the servers, where it is missing: Python, Node, curl, Chromium with its driver, and on
-# Linux what inspects packages and units.
+# Installs what the tests need beside the servers, where it is missing: Python with pip, Node with npm, curl, Chromium with
+# its driver, and on Linux what inspects packages and units.
 set -eu
 install=$(dirname -- "$0")/install.sh
 
@@ -14,6 +14,8 @@ has() {
 missing=
 has python3 || missing="$missing python3=python"
 has node || missing="$missing nodejs=node"
+python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip=python"
+has npm || missing="$missing npm=node"
 has curl || missing="$missing curl"
 # shellcheck disable=SC2086  # Several words on purpose.
 [ -z "$missing" ] || "$install" $missing

@@ -81,6 +81,7 @@ mod rate_limits_shared;
 mod recipes;
 mod registration_keys;
 mod releases;
+mod request_files;
 mod restore;
 mod runbooks;
 mod schemathesis;

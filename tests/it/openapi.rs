@@ -11,7 +11,7 @@ use crate::support::repository::{sources, text, without_tests};
 use crate::support::{Client, Document, World};
 
 /// Runs the binary with an empty environment.
-fn purse(arguments: &[&str]) -> Output {
+pub fn purse(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_purse"));
     // A coverage run sets this variable to where profiles are written.
     command.args(arguments).env_clear().envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));

@@ -7,6 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// The manifests of the clients, and the line with their version.
+const CLIENTS: [(&str, &str); 2] = [
+    ("docs/clients/python/pyproject.toml", "\nversion = \"VERSION\"\n"),
+    ("docs/clients/typescript/package.json", "\n  \"version\": \"VERSION\",\n"),
+];
+
 /// A clone of a small repository, with its origin beside it; dropping it deletes both.
 struct Clone {
     folder: PathBuf,
@@ -38,7 +44,7 @@ impl Clone {
         let folder = std::env::temp_dir().join(format!("purse-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let (root, seed) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.join("seed"));
-        for part in ["src", "benches", "dev", "packaging"] {
+        for part in ["src", "benches", "dev", "packaging", "docs/clients"] {
             copy(&root.join(part), &seed.join(part));
         }
         fs::create_dir(seed.join("docker")).expect("folder");
@@ -146,6 +152,9 @@ impl Clone {
         let file = |name: &str| fs::read_to_string(self.here().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let line = format!("\nversion = \"{version}\"\n");
         assert!(file("Cargo.toml").starts_with(&format!("[package]\nname = \"purse\"{line}")), "{version}: Cargo.toml");
+        for (client, line) in CLIENTS {
+            assert!(file(client).contains(&line.replace("VERSION", version)), "{version}: {client}");
+        }
         assert!(file("Cargo.lock").contains(&format!("\nname = \"purse\"{line}")), "{version}: Cargo.lock");
         // Cargo agrees with the lock file.
         self.succeeds(&self.here(), "cargo", &["update", "--workspace", "--offline", "--locked", "--quiet"]);
@@ -164,6 +173,7 @@ impl Clone {
         let mut changed: Vec<String> =
             self.git(&["show", "--format=", "--name-only", "HEAD"]).lines().map(str::to_owned).collect();
         changed.retain(|name| !["CHANGELOG.md", "Cargo.lock", "Cargo.toml"].contains(&name.as_str()));
+        changed.retain(|name| !CLIENTS.iter().any(|(client, _)| client == name));
         assert_eq!(changed, [""; 0], "{tag}");
         assert_eq!(self.git(&["status", "--porcelain"]), "");
     }

@@ -106,8 +106,11 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    const GRANTS: &[&str] =
-        &["GRANT SELECT, INSERT, UPDATE (a, b) ON one", "GRANT EXECUTE ON FUNCTION f(text, bigint)", "GRANT SELECT ON two"];
+    const GRANTS: &[&str] = &[
+        "GRANT SELECT, INSERT, UPDATE (a, b) ON one",
+        "GRANT EXECUTE ON FUNCTION f(text, bigint)",
+        "GRANT SELECT ON two",
+    ];
 
     fn shown(rights: impl IntoIterator<Item = Right>) -> Vec<String> {
         rights.into_iter().map(|right| right.to_string()).collect()
