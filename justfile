@@ -121,11 +121,14 @@ test-versions *versions: (_check "versions" versions) _rust servers
     @tests/versions.sh "$@"
 
 # Lint the OpenAPI documents with redocly and spectral, from npm
+[group('check'), no-exit-message]
 lint-openapi: _rust (_lint-openapi "")
+
 [no-exit-message, private]
 _lint-openapi flag:
     @cargo build --locked --quiet --bin purse
     @dev/scripts/lint-openapi.sh {{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} {{ flag }}
+
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message]
 [positional-arguments]
@@ -137,7 +140,7 @@ test-faults *words: _rust servers _faketime
 soak seconds="300": (_check "seconds" seconds) _rust servers
     SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
 
-# Mutate the domain and application layers; list survivors (1 hour)
+# Mutate domain and application; list the survivors (1 hour)
 [group('check'), no-exit-message]
 [positional-arguments]
 test-mutants *words: _rust (_tool "cargo-mutants")
@@ -148,7 +151,7 @@ test-mutants *words: _rust (_tool "cargo-mutants")
 test-browser: _rust servers test-tools
     cargo test --locked --test it docs_page::
 
-# Install the Debian package on a booted systemd (Linux, as root)
+# Install the Debian package under a real systemd (Linux, root)
 [group('check'), no-exit-message]
 test-packages: _rust servers test-tools (_tool "cargo-deb")
     cargo test --locked --test it -- packages:: --include-ignored
@@ -163,7 +166,7 @@ test-observability: _rust servers _prometheus
 coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_tool "cargo-llvm-cov")
     @tests/coverage.sh
 
-# Run one fuzz target or all of them; 30 seconds each, unless given
+# Run one fuzz target or all; 30 seconds each, unless given
 [group('check'), no-exit-message]
 [positional-arguments]
 fuzz seconds="30" target="": (_check "seconds" seconds) (_check "target" target) _rust (_tool "cargo-fuzz")
@@ -180,7 +183,7 @@ schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "s
     PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
       cargo test --locked --test it schemathesis:: -- --ignored --nocapture
 
-# Send the Bruno collection to both roles with Bruno's own command
+# Send the Bruno collection to both roles with its own command
 [group('check'), no-exit-message]
 test-bruno: _rust servers (_tool "bru")
     cargo test --locked --test it request_files::bruno -- --ignored
@@ -206,7 +209,7 @@ advisories: _rust (_tool "cargo-deny")
 check-kubernetes: (_tool "kubernetes-validate")
     @PYTHONPATH={{ quote(tools / "kubernetes-validate") }} exec python3 -W ignore docker/kubernetes/check.py
 
-# Benchmark all (15 min) or parts: process posts reads drain logins
+# Benchmark all (15 min), or: process posts reads drain logins
 [group('measure'), no-exit-message]
 [positional-arguments]
 bench *parts: (_check "parts" parts) _rust servers _wrk

@@ -4,7 +4,7 @@ use purse::kernel::Role;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 
-use crate::support::{Client, Raw, RoleProcess, Scrape, World};
+use crate::support::{Client, PATIENCE, Raw, RoleProcess, Scrape, World, eventually};
 
 const LOGIN: &str = "/v1/auth/login";
 const WARNING: &str = "a trusted proxy does not report its clients; they share one rate limit";
@@ -115,7 +115,11 @@ async fn clients_whose_address_is_not_reported_share_the_limit_of_their_proxy_wh
 
     assert_eq!(unknown(&users, "unreadable").await, "10");
     assert_eq!(unknown(&users, "missing").await, "2");
-    let logged = users.logged(WARNING);
+    let logged = eventually(PATIENCE, "both warnings are logged", || async {
+        let logged = users.logged(WARNING);
+        (logged.len() >= 2).then_some(logged)
+    })
+    .await;
     let shown: Vec<_> = logged.iter().map(|line| (line["level"].clone(), line["proxy"].clone())).collect();
     assert_eq!(shown, [("warn".into(), "127.0.0.1".into()), ("warn".into(), "127.0.0.1".into())], "{logged:?}");
     let errors: Vec<_> = logged.iter().map(|line| line["error"].as_str().expect("an error")).collect();
