@@ -174,7 +174,11 @@ async fn the_readme_of_each_client_shows_a_program_that_runs() {
         let program = shown(readme, fence);
         assert!(program.contains("http://localhost:3002") && program.contains("http://localhost:3001"), "{program}");
         let program = program.replace("http://localhost:3002", &users.url());
-        language.run(&program.replace("http://localhost:3001", &wallet.url()), &[]).await;
+        let program = program.replace("http://localhost:3001", &wallet.url());
+        // Node 18 has this global only there.
+        let webcrypto = "import { webcrypto } from 'node:crypto'; globalThis.crypto ??= webcrypto;\n";
+        let before = if matches!(language, Language::TypeScript) { webcrypto } else { "" };
+        language.run(&format!("{before}{program}"), &[]).await;
         let posted = "SELECT type || ' ' || amount_minor || ' ' || idempotency_key FROM transactions";
         assert_eq!(world.sql(Role::Wallet, posted).await, "credit 1500 order-17", "{language:?}");
     }
@@ -408,7 +412,7 @@ for purse in [hang, drip, Purse(server, server + "/busy/get", retry_for=1.5)]:
 }
 
 #[tokio::test]
-async fn registering_a_taken_address_is_an_error_even_with_the_right_password() {
+async fn registering_a_taken_address_is_an_error_and_with_the_same_key_the_same_user() {
     for (language, program) in [
         (
             Language::TypeScript,
@@ -417,8 +421,10 @@ import { Purse } from "@purse/client";
 const [users, wallet] = process.argv.slice(1);
 const user = { firstName: "Ada", lastName: "Lovelace", email: "ada@example.com", password: "correct horse battery" };
 const purse = new Purse({ users, wallet });
-console.log((await purse.registerUser(user)).user.email, (await purse.getCurrentUser()).firstName);
-await purse.registerUser(user).catch((error) => console.log(error.code));
+const first = await purse.registerUser(user, { idempotencyKey: "8d7e-1" });
+console.log(first.user.email, (await purse.getCurrentUser()).firstName);
+await purse.registerUser(user, { idempotencyKey: "8d7e-2" }).catch((error) => console.log(error.code));
+console.log((await purse.registerUser(user, { idempotencyKey: "8d7e-1" })).user.id === first.user.id);
 "#,
         ),
         (
@@ -428,18 +434,20 @@ import sys
 from purse_client import ApiError, Purse
 user = dict(first_name="Ada", last_name="Lovelace", email="ada@example.com", password="correct horse battery")
 purse = Purse(*sys.argv[1:3])
-print(purse.register_user(**user)["user"]["email"], purse.get_current_user()["firstName"])
+first = purse.register_user(**user, idempotency_key="8d7e-1")
+print(first["user"]["email"], purse.get_current_user()["firstName"])
 try:
-    purse.register_user(**user)
+    purse.register_user(**user, idempotency_key="8d7e-2")
 except ApiError as error:
     print(error.code)
+print(str(purse.register_user(**user, idempotency_key="8d7e-1")["user"]["id"] == first["user"]["id"]).lower())
 "#,
         ),
     ] {
         let world = World::new().await;
         let (users, wallet, _client) = world.both().await;
         let printed = language.run(program, &[&users.url(), &wallet.url()]).await;
-        assert_eq!(printed, "ada@example.com Ada\nEMAIL_EXISTS\n", "{language:?}");
+        assert_eq!(printed, "ada@example.com Ada\nEMAIL_EXISTS\ntrue\n", "{language:?}");
     }
 }
 

@@ -241,7 +241,8 @@ async fn an_operation_shows_no_empty_section_of_parameters_and_every_field_that_
     let (users, wallet) = roles(&world).await;
     let browser = Browser::start().await;
     for (role, operation, sections) in [
-        (&users, "users-registerUser", vec!["Request body", "Responses"]),
+        (&users, "users-registerUser", vec!["Parameters", "Request body", "Responses"]),
+        (&users, "users-login", vec!["Request body", "Responses"]),
         (&users, "users-getCurrentUser", vec!["Responses"]),
         (&wallet, "transactions-creditWallet", vec!["Parameters", "Request body", "Responses"]),
         (&wallet, "wallet-getBalance", vec!["Parameters", "Responses"]),

@@ -174,7 +174,9 @@ fn bruno_collection() -> BTreeMap<String, String> {
         ];
         let words = title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), " ");
         let slug = words.split_whitespace().collect::<Vec<_>>().join("-");
-        collection.insert(format!("{number:02}-{slug}.bru"), blocks.concat().trim_end().to_owned() + "\n");
+        // Without its number, so that a new request does not rename the files of those after it.
+        let earlier = collection.insert(format!("{slug}.bru"), blocks.concat().trim_end().to_owned() + "\n");
+        assert_eq!(earlier, None, "two requests are named {slug}");
     }
     collection
 }

@@ -11,7 +11,8 @@ from purse_client import ApiError, Purse
 def example(users: str, wallet: str) -> Dict[str, object]:
     purse = Purse(users, wallet)
     email = f"ada-{uuid.uuid4()}@example.com"
-    purse.register_user(first_name="Ada", last_name="Lovelace", email=email, password="correct horse battery")
+    ada = {"first_name": "Ada", "last_name": "Lovelace", "email": email, "password": "correct horse battery"}
+    purse.register_user(**ada, idempotency_key=str(uuid.uuid4()))
     purse.wait_for_wallet()
     for number in range(1, 6):
         purse.credit_wallet(100 * number, idempotency_key=f"deposit-{number}")

@@ -4,7 +4,8 @@ import { ApiError, Purse } from "@purse/client";
 export async function example(users, wallet) {
   const purse = new Purse({ users, wallet });
   const email = `ada-${crypto.randomUUID()}@example.com`;
-  await purse.registerUser({ firstName: "Ada", lastName: "Lovelace", email, password: "correct horse battery" });
+  const ada = { firstName: "Ada", lastName: "Lovelace", email, password: "correct horse battery" };
+  await purse.registerUser(ada, { idempotencyKey: crypto.randomUUID() });
   await purse.waitForWallet();
   for (let number = 1; number <= 5; number++) {
     await purse.creditWallet({ amountMinor: 100 * number }, { idempotencyKey: `deposit-${number}` });

@@ -50,6 +50,23 @@ class ErrorDetail(TypedDict):
     message: str
 
 
+class _Problem(TypedDict):
+    code: ErrorCode
+    # The same text as `message` in `Error`.
+    detail: str
+    status: int
+    # What the code means, in a few words.
+    title: str
+    # The documentation of the code.
+    type: str
+
+
+class Problem(_Problem, total=False):
+    """The same as RFC 9457 has it, for clients that ask for it."""
+    # Every problem with the request. Only with `VALIDATION_ERROR`.
+    details: List[ErrorDetail]
+
+
 class Registration(TypedDict):
     # At most 254 bytes; case-insensitive. Unicode is normalized to NFC.
     email: str

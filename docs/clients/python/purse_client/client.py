@@ -47,7 +47,7 @@ class Purse:
     `users` and `wallet` are the base URLs of the roles. An attempt takes at most `timeout` seconds. A call is
     retried for `retry_for` seconds; no attempt starts later, and none is cut short. With 0 there is one attempt.
 
-    A credit or debit has an `idempotency_key`, which names the intent: create it when the user decides, store it, and use it
+    A post has an `idempotency_key`, which names the intent: create it when the user decides, store it, and use it
     for every attempt, also after a restart. With None, a call whose outcome is unknown is not retried.
     """
 
@@ -67,21 +67,15 @@ class Purse:
         self.retry_for = retry_for
         self._opener = urllib.request.build_opener(_NoRedirect)
 
-    def register_user(self, *, first_name: str, last_name: str, email: str, password: str) -> RegistrationResult:
-        """Registers a user and stores the token. If the response to an earlier attempt was lost, logs in instead."""
+    def register_user(
+        self, *, first_name: str, last_name: str, email: str, password: str, idempotency_key: Optional[str]
+    ) -> RegistrationResult:
+        """Registers a user and stores the token.
+
+        The key must be random, because all clients share the keys of registrations.
+        """
         body = {"firstName": first_name, "lastName": last_name, "email": email, "password": password}
-        try:
-            # Repeated, it returns EMAIL_EXISTS.
-            result = cast(RegistrationResult, self._send("registerUser", body=body, repeatable=True))
-        except ApiError as error:
-            if error.code != "EMAIL_EXISTS" or not error.after_unknown_outcome:
-                raise
-            try:
-                token = self.login(email=email, password=password)
-            except ApiError as failed:
-                # Another user has the address.
-                raise (error if failed.code == "INVALID_CREDENTIALS" else failed) from None
-            result = {**token, "user": self.get_current_user()}
+        result = cast(RegistrationResult, self._send("registerUser", body=body, idempotency_key=idempotency_key))
         self.access_token = result["accessToken"]
         return result
 
@@ -193,18 +187,15 @@ class Purse:
 
         safe = repeatable or method == "GET" or idempotency_key is not None
         give_up_at = time.monotonic() + self.retry_for
-        unknown_outcome = False
         attempt = 0
         while True:
             try:
                 return self._attempt(request)
             except PurseError as failed:
                 error = failed
-            error.after_unknown_outcome = unknown_outcome
             pause = _pause_before_retry(error, safe, attempt)
             if pause is None or time.monotonic() + pause > give_up_at:
                 raise error
-            unknown_outcome = unknown_outcome or not _changed_nothing(error)
             time.sleep(pause)
             attempt += 1
 

@@ -12,9 +12,6 @@ from .api import ErrorDetail
 class PurseError(Exception):
     """Any failure of a call."""
 
-    after_unknown_outcome = False
-    """Whether an earlier attempt of the same call may have taken effect, because its outcome is unknown."""
-
 
 class NoResponseError(PurseError):
     """No complete response arrived: the connection failed, or the time was over.

@@ -35,6 +35,20 @@ export interface ErrorDetail {
   message: string;
 }
 
+/** The same as RFC 9457 has it, for clients that ask for it. */
+export interface Problem {
+  code: ErrorCode;
+  /** The same text as `message` in `Error`. */
+  detail: string;
+  /** Every problem with the request. Only with `VALIDATION_ERROR`. */
+  details?: Array<ErrorDetail>;
+  status: number;
+  /** What the code means, in a few words. */
+  title: string;
+  /** The documentation of the code. */
+  type: string;
+}
+
 export interface Registration {
   /** At most 254 bytes; case-insensitive. Unicode is normalized to NFC. */
   email: string;

@@ -84,21 +84,9 @@ export class Purse implements Record<keyof Results, unknown> {
     this.#accessToken = token;
   }
 
-  /** Registers a user and stores the token. If the response to an earlier attempt was lost, logs in instead. */
-  async registerUser(body: Registration, options?: CallOptions): Promise<RegistrationResult> {
-    let result: RegistrationResult;
-    try {
-      // Repeated, it returns EMAIL_EXISTS.
-      result = await this.#send("registerUser", { body, repeatable: true }, options);
-    } catch (error) {
-      if (!(error instanceof ApiError && error.code === "EMAIL_EXISTS" && error.afterUnknownOutcome)) throw error;
-      const { email, password } = body;
-      const token = await this.login({ email, password }, options).catch((failed: unknown) => {
-        // Another user has the address.
-        throw failed instanceof ApiError && failed.code === "INVALID_CREDENTIALS" ? error : failed;
-      });
-      result = { ...token, user: await this.getCurrentUser(options) };
-    }
+  /** Registers a user and stores the token. The key must be random, because all clients share the keys of registrations. */
+  async registerUser(body: Registration, { idempotencyKey, ...options }: KeyOptions): Promise<RegistrationResult> {
+    const result = await this.#send("registerUser", { body, idempotencyKey }, options);
     this.#accessToken = result.accessToken;
     return result;
   }
@@ -164,7 +152,6 @@ export class Purse implements Record<keyof Results, unknown> {
   async #send<K extends keyof Results>(operation: K, request: Request, options: CallOptions = {}): Promise<Results[K]> {
     const giveUpAt = performance.now() + (options.retryForMs ?? this.#options.retryForMs);
     const safe = OPERATIONS[operation].method === "GET" || request.repeatable || request.idempotencyKey != null;
-    let unknownOutcome = false;
     for (let attempt = 0; ; attempt++) {
       options.signal?.throwIfAborted();
       let error: PurseError;
@@ -174,10 +161,8 @@ export class Purse implements Record<keyof Results, unknown> {
         if (!(failed instanceof PurseError)) throw failed;
         error = failed;
       }
-      error.afterUnknownOutcome = unknownOutcome;
       const pauseMs = pauseBeforeRetry(error, safe, attempt);
       if (pauseMs === null || performance.now() + pauseMs > giveUpAt) throw error;
-      unknownOutcome ||= !changedNothing(error);
       await pause(pauseMs, options.signal);
     }
   }

@@ -3,10 +3,7 @@ import type { Error as ErrorBody, ErrorCode, ErrorDetail } from "./api.js";
 /** Any failure of a call. */
 export class PurseError extends Error {
   // Not the name of the class, which a bundler may shorten.
-  override name = "PurseError";
-  /** Whether an earlier attempt of the same call may have taken effect, because its outcome is unknown. */
-  afterUnknownOutcome = false;
-}
+  override name = "PurseError";}
 
 /** No complete response arrived: the connection failed, or the time was over. A post may or may not have taken effect. */
 export class NoResponseError extends PurseError {
