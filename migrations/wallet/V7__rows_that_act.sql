@@ -72,7 +72,7 @@ COMMENT ON COLUMN transactions.held_after_minor     IS 'US cents of the balance 
 COMMENT ON COLUMN transactions.origin_seq           IS 'The earlier row of the wallet on which this row acts: the hold that is captured, voided or expired, or the row that is reversed.';
 COMMENT ON COLUMN transactions.origin_nth           IS 'The number of this act on that row: 1, 2, 3, … without gaps.';
 COMMENT ON COLUMN transactions.origin_left_minor    IS 'US cents of that row that are left after this act.';
-COMMENT ON COLUMN transactions.transfer_id          IS 'The transfer of which this row is one leg: the id of the sender''s row.';
+COMMENT ON COLUMN transactions.transfer_id          IS 'The transfer of which this row is one leg: the ID of the sender''s row.';
 COMMENT ON COLUMN transactions.counterparty_user_id IS 'Owner of the wallet with the other leg.';
 COMMENT ON COLUMN transactions.expires_at           IS 'When a hold ends on its own; only on holds.';
 COMMENT ON COLUMN transactions.group_size           IS 'On the first row of a group that was posted atomically: the number of its rows, whose sequence numbers are consecutive.';
@@ -138,7 +138,7 @@ CREATE INDEX        open_holds_due_idx  ON open_holds (expires_at);
 COMMENT ON TABLE  open_holds            IS 'The holds of which something is left. Derived from transactions, so that a hold and its expiry are found without reading the history; purse ledger verify compares the two.';
 COMMENT ON COLUMN open_holds.user_id    IS 'Owner of the wallet.';
 COMMENT ON COLUMN open_holds.seq        IS 'Sequence number of the hold.';
-COMMENT ON COLUMN open_holds.id         IS 'Id of the hold.';
+COMMENT ON COLUMN open_holds.id         IS 'ID of the hold.';
 COMMENT ON COLUMN open_holds.left_minor IS 'US cents that are still held.';
 COMMENT ON COLUMN open_holds.acts       IS 'Number of captures so far.';
 COMMENT ON COLUMN open_holds.expires_at IS 'When the hold ends on its own.';

@@ -32,7 +32,7 @@ const MAILBOX_MAX: usize = 16;
 /// Pauses after batches of which nothing was confirmed. Short, because what is due waits when the broker takes events
 /// again.
 const PAUSE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
-/// Interval at which a continuing refusal is logged again.
+/// Interval at which a continuing rejection is logged again.
 const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 pub(crate) struct OutboxPollerDeps {
@@ -188,7 +188,7 @@ impl OutboxPollerActor {
             warn!(logger, "events were not confirmed and stay pending"; "count" => relayed.unanswered);
         }
         if relayed.lost_to_others > 0 {
-            warn!(logger, "events were taken over by another process after their lease had ended"; "count" => relayed.lost_to_others);
+            warn!(logger, "events were taken over by another process after their lease expired"; "count" => relayed.lost_to_others);
         }
     }
 

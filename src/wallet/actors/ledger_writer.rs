@@ -208,8 +208,8 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     let mut skipped = Skipped::new();
     for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
-            PostingResult::Answer(result) => reply.send(result),
-            PostingResult::Held => {
+            PostingResult::Reply(result) => reply.send(result),
+            PostingResult::SetAside => {
                 reply.begun = false;
                 skipped.push((posting.user_id, PendingPost { posting, reply }));
             }

@@ -17,10 +17,10 @@ pub struct PostBatch {
 /// The result of one posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostingResult {
-    /// The reply to the request.
-    Answer(Result<Posted, PostError>),
+    /// For the request that posted it.
+    Reply(Result<Posted, PostError>),
     /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
-    Held,
+    SetAside,
 }
 
 /// The result of a batch.
@@ -40,31 +40,32 @@ impl PostBatch {
             Err(JournalError::NotDone(e)) if postings.len() > 1 && may_pass_alone(&e) => {
                 self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
-            Err(e) => {
-                BatchResult { results: vec![PostingResult::Answer(Err(answer(&e))); postings.len()], failures: vec![e] }
-            }
+            Err(e) => BatchResult {
+                results: vec![PostingResult::Reply(Err(post_error(&e))); postings.len()],
+                failures: vec![e],
+            },
         }
     }
 
     async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
         // The lock may become free between two postings of a user. The later one must not be written first.
-        let mut held = HashSet::new();
+        let mut set_aside = HashSet::new();
         for posting in postings {
-            if held.contains(&posting.user_id) {
-                batch.results.push(PostingResult::Held);
+            if set_aside.contains(&posting.user_id) {
+                batch.results.push(PostingResult::SetAside);
                 continue;
             }
             match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
                 Ok(outcomes) => {
                     let results = read(outcomes, lock_wait);
-                    if results.contains(&PostingResult::Held) {
-                        held.insert(posting.user_id);
+                    if results.contains(&PostingResult::SetAside) {
+                        set_aside.insert(posting.user_id);
                     }
                     batch.results.extend(results);
                 }
                 Err(e) => {
-                    batch.results.push(PostingResult::Answer(Err(answer(&e))));
+                    batch.results.push(PostingResult::Reply(Err(post_error(&e))));
                     batch.failures.push(e);
                 }
             }
@@ -85,17 +86,17 @@ fn read(outcomes: Vec<PostingOutcome>, lock_wait: LockWait) -> Vec<PostingResult
     outcomes
         .into_iter()
         .map(|outcome| match outcome {
-            PostingOutcome::Posted(entry) => PostingResult::Answer(Ok(Posted::New(entry))),
-            PostingOutcome::Replayed(entry) => PostingResult::Answer(Ok(Posted::Replayed(entry))),
-            PostingOutcome::Refused(refused) => PostingResult::Answer(Err(PostError::Refused(refused))),
-            PostingOutcome::NotLocked if lock_wait == LockWait::SkipLocked => PostingResult::Held,
+            PostingOutcome::Posted(entry) => PostingResult::Reply(Ok(Posted::New(entry))),
+            PostingOutcome::Replayed(entry) => PostingResult::Reply(Ok(Posted::Replayed(entry))),
+            PostingOutcome::Refused(refused) => PostingResult::Reply(Err(PostError::Refused(refused))),
+            PostingOutcome::NotLocked if lock_wait == LockWait::SkipLocked => PostingResult::SetAside,
             // Nothing was locked although the batch waited: there is nothing to lock.
-            PostingOutcome::NotLocked => PostingResult::Answer(Err(PostError::NoWallet)),
+            PostingOutcome::NotLocked => PostingResult::Reply(Err(PostError::NoWallet)),
         })
         .collect()
 }
 
-fn answer(error: &JournalError) -> PostError {
+fn post_error(error: &JournalError) -> PostError {
     match error {
         JournalError::Unknown(_) => PostError::OutcomeUnknown,
         JournalError::NotDone(e) => match e.class() {
@@ -182,10 +183,10 @@ mod tests {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
         let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
         let word = |result: PostingResult| match result {
-            PostingResult::Held => "held".to_owned(),
-            PostingResult::Answer(Ok(Posted::New(_))) => "new".to_owned(),
-            PostingResult::Answer(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
-            PostingResult::Answer(Err(e)) => e.to_string(),
+            PostingResult::SetAside => "set aside".to_owned(),
+            PostingResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
+            PostingResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
+            PostingResult::Reply(Err(e)) => e.to_string(),
         };
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
     }
@@ -195,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
         let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(results, ["held", "debit exceeds the balance", "replayed", "new"]);
+        assert_eq!(results, ["set aside", "debit exceeds the balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
@@ -256,25 +257,29 @@ mod tests {
         }
     }
 
-    /// Which of the users' postings are held after a batch that was tried one by one.
-    fn held(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
+    /// Which of the users' postings are set aside after a batch that was tried one by one.
+    fn set_aside(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
         let postings: Vec<_> = (1..).zip(users).map(|(number, user)| posting(number, *user, 4)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
         let batch =
             PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| result == PostingResult::Held).collect()
+        batch.results.into_iter().map(|result| result == PostingResult::SetAside).collect()
     }
 
     #[test]
-    fn once_a_post_is_held_the_later_posts_of_its_user_are_held_too() {
+    fn once_a_post_is_set_aside_the_later_posts_of_its_user_are_set_aside_too() {
         let (a, b) = (1, 2);
         assert_eq!(
-            held(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
+            set_aside(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
             [true, false, true, false, true],
             "the lock is free again at the second post of a"
         );
-        assert_eq!(held(&[a, b, a], &[(a, 1)], LockWait::Wait), [false; 3], "a batch that waits holds nothing");
+        assert_eq!(
+            set_aside(&[a, b, a], &[(a, 1)], LockWait::Wait),
+            [false; 3],
+            "a batch that waits sets nothing aside"
+        );
     }
 
     proptest! {
@@ -283,13 +288,13 @@ mod tests {
             users in proptest::collection::vec(0_u128..4, 2..40),
             locked in proptest::collection::vec((0_u128..4, 0_u32..5), 0..4),
         ) {
-            let held = held(&users, &locked, LockWait::SkipLocked);
+            let set_aside = set_aside(&users, &locked, LockWait::SkipLocked);
             for user in 0..4 {
                 let of_user: Vec<bool> =
-                    users.iter().zip(&held).filter(|(owner, _)| **owner == user).map(|(_, held)| *held).collect();
+                    users.iter().zip(&set_aside).filter(|(owner, _)| **owner == user).map(|(_, set_aside)| *set_aside).collect();
                 prop_assert!(of_user.is_sorted(), "user {}: {:?}", user, of_user);
                 let is_locked = locked.iter().rev().any(|(owner, attempts)| *owner == user && *attempts > 0);
-                prop_assert!(is_locked || !of_user.contains(&true), "user {} is held without a lock", user);
+                prop_assert!(is_locked || !of_user.contains(&true), "user {} is set aside without a lock", user);
             }
         }
     }

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Timestamp, UserId, fault};
-use crate::wallet::domain::{
-    Entry, EntryRefused, IdempotencyKey, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest,
-};
+use crate::kernel::{IdempotencyKey, Timestamp, UserId, fault};
+use crate::wallet::domain::{Entry, EntryRefused, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest};
 
 /// The state of a locked wallet.
 #[derive(Clone, Debug)]

@@ -204,8 +204,9 @@ fn update_short(hash: &mut Context, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::IdempotencyKey;
     use crate::wallet::domain::texts::tests::{SALT, hex};
-    use crate::wallet::domain::{IdempotencyKey, RequestDigest, TextsDigest};
+    use crate::wallet::domain::{RequestDigest, TextsDigest};
     use uuid::Uuid;
 
     const USER: UserId = UserId::from_uuid(Uuid::from_u128(0x0190_a5d4_3c1e_7a61_9d7b_3f2a_1b4c_5d6e));

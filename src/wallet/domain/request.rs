@@ -2,8 +2,9 @@
 
 use ring::digest::{Context, SHA256};
 
+use crate::kernel::IdempotencyKey;
 use crate::wallet::domain::texts::{sha256, update_optional};
-use crate::wallet::domain::{AmountMinor, Description, Direction, IdempotencyKey};
+use crate::wallet::domain::{AmountMinor, Description, Direction};
 
 /// The first 16 bytes of the SHA-256 of a request's parsed fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

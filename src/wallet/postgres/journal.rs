@@ -18,11 +18,11 @@ use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
-use crate::kernel::{EntryId, Timestamp, UserId, fault};
+use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostingOutcome};
 use crate::wallet::domain::{
-    Decision, EntryHash, IdempotencyKey, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest, Texts, UsedKey,
-    WalletState, WalletStates, decide_batch,
+    Decision, EntryHash, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest, Texts, UsedKey, WalletState,
+    WalletStates, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{MultiInsert, PreparedInsert, RowParameters};
 use crate::wallet::postgres::rows;

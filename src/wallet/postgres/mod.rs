@@ -2,6 +2,7 @@
 
 mod journal;
 mod ledger_audit;
+mod missing_wallets;
 mod multi_insert;
 mod queries;
 mod rows;
@@ -9,6 +10,7 @@ mod wallet_store;
 
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
+pub use missing_wallets::PgMissingWallets;
 pub use queries::PgWalletQueries;
 pub use wallet_store::PgWalletStore;
 

@@ -124,7 +124,7 @@ async fn fr_03_a_registration_that_cannot_be_looked_up_is_reported_as_unknown() 
         assert_eq!((response.status.as_u16(), response.code()), (503, "OUTCOME_UNKNOWN"), "{commit:?}");
         assert_eq!(response.header("retry-after"), "2");
         proxy.both(Flow::default());
-        // Logging in or registering again tells.
+        // Logging in or registering again shows which.
         let again = eventually(PATIENCE, "the database is reachable", || async {
             let again = client.register(&email).await;
             (again.status != 503).then_some(again)

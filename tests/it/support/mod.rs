@@ -14,6 +14,7 @@ mod document;
 mod hand_ledger;
 pub mod leaks;
 mod lossy_proxy;
+pub mod machine;
 mod panels;
 mod private_postgres;
 mod process;
@@ -39,7 +40,7 @@ pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_term
 pub use document::Document;
 pub use hand_ledger::{HandLedger, HandRow};
 pub use lossy_proxy::LossyProxy;
-pub use panels::{Panel, draw as draw_panels};
+pub use panels::{Line, Panel, render as render_panels};
 pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
