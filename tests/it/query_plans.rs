@@ -21,7 +21,7 @@ const PAGES_MAX: i64 = 90;
 const PAGES_PER_ROW: i64 = 3;
 
 /// Each statement and the indexes that it must use.
-const EXPECTED_INDEXES: [(&str, &[&str]); 16] = [
+const EXPECTED_INDEXES: [(&str, &[&str]); 17] = [
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
     ("wallet.ledger.heads", &["transactions_pkey"]),
     ("wallet.ledger.used_keys", &["transactions_idempotency_key", "transactions_pkey", "entry_texts_pkey"]),

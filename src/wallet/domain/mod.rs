@@ -15,8 +15,8 @@ mod request;
 mod texts;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
-pub use audit::{Difference, LedgerViolation, WalletAudit};
-pub use batch::{Decision, UsedKey, WalletState, WalletStates, decide_batch};
+pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
+pub(crate) use batch::{Decision, UsedKey, WalletState, WalletStates, decide_batch};
 pub use chain::{EntryHash, EntryKind, HashedEntry, Origin, TransferLeg};
 pub use description::{Description, DescriptionRefused};
 pub use direction::Direction;

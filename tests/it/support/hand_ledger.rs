@@ -1,9 +1,9 @@
 use std::fmt::Write as _;
 
-use purse::kernel::{EntryId, Role, Timestamp, UserId};
+use purse::kernel::{EntryId, IdempotencyKey, Role, Timestamp, UserId};
 use purse::wallet::domain::{
-    Balance, Description, EntryHash, EntryKind, HashedEntry, IdempotencyKey, KeyedRequest, Origin, RequestDigest, Salt,
-    Texts, TransferLeg,
+    Balance, Description, EntryHash, EntryKind, HashedEntry, KeyedRequest, Origin, RequestDigest, Salt, Texts,
+    TransferLeg,
 };
 use uuid::Uuid;
 
