@@ -24,7 +24,7 @@ use crate::wallet::domain::{
     Decision, EntryHash, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest, Texts, UsedKey, WalletState,
     WalletStates, decide_batch,
 };
-use crate::wallet::postgres::multi_insert::{MultiInsert, PreparedInsert, RowParameters};
+use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 use crate::wallet::postgres::rows;
 
 const STEP: &str = "wallet.ledger.post";
@@ -120,7 +120,7 @@ impl Journal for PgJournal {
 
 /// Begins, locks, reads; decides; inserts, commits. `sent` is set before the commit is sent.
 async fn write(client: &Client, postings: &[Posting], lock_wait: LockWait, sent: &SentOutcomes) -> Result<(), DbError> {
-    let statements = Statements::of(client, lock_wait, postings).await?;
+    let statements = Statements::of(client, lock_wait).await?;
     fault::point("ledger.begun");
     let (mut wallets, now) = read_locked(client, &statements, postings).await?;
     fault::point("ledger.locked");
@@ -133,19 +133,27 @@ async fn write(client: &Client, postings: &[Posting], lock_wait: LockWait, sent:
     });
     sent.get_or_init(|| outcomes.collect());
     fault::point("ledger.decided");
-    insert_and_commit(client, &statements, &decisions).await?;
+    insert_and_commit(client, &decisions).await?;
     fault::point("ledger.committed");
     Ok(())
 }
 
-static INSERT_ENTRIES: LazyLock<MultiInsert> = LazyLock::new(|| {
-    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key, \
-                   request_digest, texts_digest, group_size, created_at, hash)";
-    MultiInsert::new("wallet.ledger.insert", columns, 13)
+/// Entries of a batch that share its time and have what every credit and debit has. Most have: another time only after the
+/// clock has gone back.
+static INSERT_PLAIN_ENTRIES: LazyLock<MultiInsert<10>> = LazyLock::new(|| {
+    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+                   texts_digest, hash, created_at, held_after_minor)";
+    MultiInsert::new("wallet.ledger.insert", columns, 1, ", $1, 0")
 });
 
-static INSERT_TEXTS: LazyLock<MultiInsert> = LazyLock::new(|| {
-    MultiInsert::new("wallet.ledger.insert_texts", "entry_texts (user_id, seq, salt, description)", 4)
+static INSERT_ENTRIES: LazyLock<MultiInsert<13>> = LazyLock::new(|| {
+    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+                   texts_digest, hash, created_at, held_after_minor, group_size)";
+    MultiInsert::new("wallet.ledger.insert", columns, 0, "")
+});
+
+static INSERT_TEXTS: LazyLock<MultiInsert<4>> = LazyLock::new(|| {
+    MultiInsert::new("wallet.ledger.insert_texts", "entry_texts (user_id, seq, salt, description)", 0, "")
 });
 
 /// The statements of a batch, prepared once per connection.
@@ -153,12 +161,10 @@ struct Statements {
     lock: Statement,
     heads: Statement,
     used_keys: Statement,
-    insert: PreparedInsert,
-    insert_texts: PreparedInsert,
 }
 
 impl Statements {
-    async fn of(client: &Client, lock_wait: LockWait, postings: &[Posting]) -> Result<Self, DbError> {
+    async fn of(client: &Client, lock_wait: LockWait) -> Result<Self, DbError> {
         let lock = match lock_wait {
             _ if fault::disabled("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
             LockWait::SkipLocked => {
@@ -170,14 +176,10 @@ impl Statements {
                  SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
             }
         };
-        let drafts = || postings.iter().flat_map(|posting| posting.drafts.iter());
-        let texts = drafts().filter(|draft| draft.texts.is_some()).count();
         Ok(Self {
             lock: client.prepare_cached(lock).await?,
             heads: client.prepare_cached(HEADS).await?,
             used_keys: client.prepare_cached(USED_KEYS).await?,
-            insert: INSERT_ENTRIES.prepare(client, drafts().count()).await?,
-            insert_texts: INSERT_TEXTS.prepare(client, texts).await?,
         })
     }
 }
@@ -332,21 +334,43 @@ impl<'a> EntryColumns<'a> {
         }
     }
 
-    fn parameters(&self) -> RowParameters<'_> {
-        vec![
+    /// Whether the entry has its batch's time, and no column but those of a plain one.
+    fn is_plain(&self, time: Timestamp) -> bool {
+        self.new.entry.created_at == time && self.held == 0 && self.new.group_size.is_none()
+    }
+
+    fn plain_parameters(&self) -> [Parameter<'_>; 10] {
+        [
             &self.user_id,
             &self.new.entry.seq,
             &self.id,
             &self.kind,
             &self.amount,
             &self.balance,
-            &self.held,
             &self.key,
             &self.request_digest,
             &self.texts_digest,
-            &self.new.group_size,
-            &self.new.entry.created_at,
             &self.hash,
+        ]
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 13] {
+        let [user, seq, id, kind, amount, balance, key, request, texts, hash] = self.plain_parameters();
+        let new = self.new;
+        [
+            user,
+            seq,
+            id,
+            kind,
+            amount,
+            balance,
+            key,
+            request,
+            texts,
+            hash,
+            &new.entry.created_at,
+            &self.held,
+            &new.group_size,
         ]
     }
 }
@@ -369,23 +393,35 @@ impl<'a> TextColumns<'a> {
         }
     }
 
-    fn parameters(&self) -> RowParameters<'_> {
-        vec![&self.user_id, &self.seq, &self.salt, &self.description]
+    fn parameters(&self) -> [Parameter<'_>; 4] {
+        [&self.user_id, &self.seq, &self.salt, &self.description]
     }
 }
 
 /// One round trip. If an insert fails, the commit after it rolls the transaction back.
-async fn insert_and_commit(client: &Client, statements: &Statements, decisions: &[Decision]) -> Result<(), DbError> {
-    let new = || decisions.iter().filter_map(|d| if let Decision::Post(new) = d { Some(new) } else { None });
-    let entries: Vec<_> = new().flat_map(OneOrMore::iter).map(EntryColumns::of).collect();
-    let texts: Vec<_> = new()
-        .flat_map(OneOrMore::iter)
-        .filter_map(|new| new.texts.as_ref().map(|(texts, _)| TextColumns::of(new, texts)))
-        .collect();
-    let entries: Vec<_> = entries.iter().map(EntryColumns::parameters).collect();
-    let texts: Vec<_> = texts.iter().map(TextColumns::parameters).collect();
-    let parts = statements.insert.split(&entries).into_iter().chain(statements.insert_texts.split(&texts));
-    let inserts = parts.map(|(statement, parameters)| async move { client.execute(statement, &parameters).await });
+async fn insert_and_commit(client: &Client, decisions: &[Decision]) -> Result<(), DbError> {
+    let new = || {
+        let posted = decisions.iter().filter_map(|d| if let Decision::Post(new) = d { Some(new) } else { None });
+        posted.flat_map(OneOrMore::iter)
+    };
+    let entries: Vec<_> = new().map(EntryColumns::of).collect();
+    let time = new().map(|new| new.entry.created_at).max();
+    let mut inserts = match &time {
+        None => Vec::new(),
+        Some(time) if entries.iter().all(|entry| entry.is_plain(*time)) => {
+            let rows: Vec<_> = entries.iter().map(EntryColumns::plain_parameters).collect();
+            INSERT_PLAIN_ENTRIES.prepare(client, &[time], &rows).await?
+        }
+        Some(_) => {
+            let rows: Vec<_> = entries.iter().map(EntryColumns::parameters).collect();
+            INSERT_ENTRIES.prepare(client, &[], &rows).await?
+        }
+    };
+    let texts: Vec<_> =
+        new().filter_map(|new| new.texts.as_ref().map(|(texts, _)| TextColumns::of(new, texts))).collect();
+    let rows: Vec<_> = texts.iter().map(TextColumns::parameters).collect();
+    inserts.extend(INSERT_TEXTS.prepare(client, &[], &rows).await?);
+    let inserts = inserts.iter().map(|(statement, parameters)| client.execute(statement, parameters));
     let (inserted, committed) = join!(biased; all_in_order(inserts), client.batch_execute("COMMIT"));
     for result in inserted {
         result?;

@@ -1,4 +1,4 @@
-//! `INSERT … VALUES` of many rows, as one prepared statement per power of two.
+//! `INSERT … VALUES` of many rows, as prepared statements of a few sizes.
 //!
 //! Not `INSERT … SELECT FROM unnest(…)`: a distributed PostgreSQL runs that as a COPY, which does not count as a write of the
 //! transaction, so that an acknowledged commit may be lost.
@@ -10,63 +10,57 @@ use tokio_postgres::types::ToSql;
 
 use crate::infra::postgres::{Client, DbError};
 
-/// Powers of two up to 128 rows.
-const SIZES: usize = 8;
+/// PostgreSQL parses all constraints of the table again for each statement, so there are few per batch: up to 143 rows take two.
+/// Each size costs memory in every session, so there are no more of them.
+const SMALL_MAX: usize = 15;
+const STEP: usize = 16;
+const ROWS_MAX: usize = 128;
 
-/// The parameters of one row.
-pub(super) type RowParameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
+/// A parameter of a statement.
+pub(super) type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-/// The texts of the statements: of 1, 2, 4, … rows.
-pub(super) struct MultiInsert([String; SIZES]);
+/// The texts of the statements for rows with `N` parameters each.
+pub(super) struct MultiInsert<const N: usize>(Vec<(usize, String)>);
 
-/// The statements, prepared on one connection.
-pub(super) struct PreparedInsert(Vec<Statement>);
-
-impl MultiInsert {
-    /// `name` is the name of the statement, `target` the table with the `columns` in parentheses.
-    pub(super) fn new(name: &str, target: &str, columns: usize) -> Self {
-        Self(std::array::from_fn(|size| {
-            let rows = 1_usize << size;
+impl<const N: usize> MultiInsert<N> {
+    /// `name` is the name of the statement, `target` the table with its columns in parentheses. The first `shared` parameters
+    /// are the same for all rows; `tail` has the values that follow those of each row, such as `, $1, 0`.
+    pub(super) fn new(name: &str, target: &str, shared: usize, tail: &str) -> Self {
+        let sizes = (1..=SMALL_MAX).chain((STEP..=ROWS_MAX).step_by(STEP));
+        let text = |rows: usize| {
             let mut text = format!("-- {name} ({rows} rows)\nINSERT INTO {target} VALUES ");
             for row in 0..rows {
                 text.push_str(if row == 0 { "(" } else { ", (" });
-                for column in 1..=columns {
+                for column in 1..=N {
                     let comma = if column == 1 { "" } else { ", " };
+                    let number = row.saturating_mul(N).saturating_add(shared).saturating_add(column);
                     // Writing to a String cannot fail.
-                    let _ = write!(text, "{comma}${}", row.saturating_mul(columns).saturating_add(column));
+                    let _ = write!(text, "{comma}${number}");
                 }
+                text.push_str(tail);
                 text.push(')');
             }
             text
-        }))
+        };
+        Self(sizes.map(|rows| (rows, text(rows))).collect())
     }
 
-    /// Prepares what up to `rows` rows need.
-    pub(super) async fn prepare(&self, client: &Client, rows: usize) -> Result<PreparedInsert, DbError> {
-        let mut prepared = Vec::with_capacity(SIZES);
-        for (size, text) in self.0.iter().enumerate() {
-            if 1_usize << size <= rows {
-                prepared.push(client.prepare_cached(text).await?);
-            }
-        }
-        Ok(PreparedInsert(prepared))
-    }
-}
-
-impl PreparedInsert {
-    /// Splits rows into as few statements as possible, with their parameters.
-    pub(super) fn split<'a, 'r>(
-        &'a self,
-        mut rows: &'a [RowParameters<'r>],
-    ) -> Vec<(&'a Statement, Vec<&'r (dyn ToSql + Sync)>)> {
-        let mut parts = Vec::new();
-        for (size, statement) in self.0.iter().enumerate().rev() {
-            while let Some((part, rest)) = rows.split_at_checked(1_usize << size) {
-                parts.push((statement, part.iter().flatten().copied().collect()));
+    /// The statements for `rows`, with their parameters. Each is prepared once per connection.
+    pub(super) async fn prepare<'a>(
+        &self,
+        client: &Client,
+        shared: &[Parameter<'a>],
+        mut rows: &[[Parameter<'a>; N]],
+    ) -> Result<Vec<(Statement, Vec<Parameter<'a>>)>, DbError> {
+        let mut inserts = Vec::new();
+        for (size, text) in self.0.iter().rev() {
+            while let Some((part, rest)) = rows.split_at_checked(*size) {
+                let parameters = shared.iter().chain(part.iter().flatten()).copied().collect();
+                inserts.push((client.prepare_cached(text).await?, parameters));
                 rows = rest;
             }
         }
-        parts
+        Ok(inserts)
     }
 }
 
@@ -75,11 +69,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_row_has_its_own_parameters() {
-        let insert = MultiInsert::new("a.b", "t (x, y)", 2);
-        let of = |size: usize| insert.0[size].as_str();
-        assert_eq!(of(0), "-- a.b (1 rows)\nINSERT INTO t (x, y) VALUES ($1, $2)");
-        assert_eq!(of(1), "-- a.b (2 rows)\nINSERT INTO t (x, y) VALUES ($1, $2), ($3, $4)");
-        assert!(of(7).ends_with(", ($255, $256)"));
+    fn each_row_has_its_own_parameters_after_the_shared_ones() {
+        let alone = MultiInsert::<2>::new("a.b", "t (x, y)", 0, "");
+        let of = |rows: usize| alone.0.iter().find(|(size, _)| *size == rows).expect("a statement").1.as_str();
+        assert_eq!(of(1), "-- a.b (1 rows)\nINSERT INTO t (x, y) VALUES ($1, $2)");
+        assert_eq!(of(2), "-- a.b (2 rows)\nINSERT INTO t (x, y) VALUES ($1, $2), ($3, $4)");
+        assert!(of(128).ends_with(", ($255, $256)"));
+        let shared = MultiInsert::<2>::new("a.b", "t (x, y, at, held)", 1, ", $1, 0");
+        assert!(shared.0[1].1.ends_with("VALUES ($2, $3, $1, 0), ($4, $5, $1, 0)"));
+    }
+
+    #[test]
+    fn up_to_143_rows_take_two_statements() {
+        let sizes: Vec<usize> = MultiInsert::<1>::new("a.b", "t (x)", 0, "").0.iter().map(|(rows, _)| *rows).collect();
+        for rows in 1..=143_usize {
+            let (mut left, mut statements) = (rows, 0);
+            for size in sizes.iter().rev() {
+                while left >= *size {
+                    left -= size;
+                    statements += 1;
+                }
+            }
+            assert!(left == 0 && statements <= 2, "{rows} rows take {statements} statements");
+        }
     }
 }
