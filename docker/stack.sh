@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the `compose-…` recipes: `stack.sh up | down | reset | logs | smoke`. Environment variables:
+# Runs the `compose-…` recipes and `image`: `stack.sh up | down | reset | logs | smoke | backup | restore <time> |
+# image <name>`. Environment variables:
 #   PURSE_DOCKER_BUILD_FLAGS  extra flags for `docker build`, for example behind a proxy
 #   PURSE_COMPOSE_WAIT_S      seconds that `up` waits until both roles are ready (300)
 #   COMPOSE_PROJECT_NAME      name of the stack (purse)
@@ -78,11 +79,12 @@ generate_secrets() {
 trust_flags() {
   added=/usr/local/share/ca-certificates
   [ -n "$(find "$added" -name '*.crt' 2>/dev/null)" ] || return 0
-  printf 'FROM rust:1-bookworm\nCOPY . %s/\nRUN update-ca-certificates\n' "$added" |
+  printf 'FROM rust:1.95-bookworm\nCOPY . %s/\nRUN update-ca-certificates\n' "$added" |
     docker build --quiet --tag purse-toolchain:local --file - "$added" >/dev/null
   echo '--build-arg RUST_IMAGE=purse-toolchain:local'
 }
 
+# build <name>: builds the image under that name.
 build() {
   PURSE_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
   export PURSE_VERSION
@@ -92,7 +94,7 @@ build() {
   trust=$(trust_flags)
   # With `docker build`, because Compose does not accept extra flags; they are several words on purpose.
   # shellcheck disable=SC2086
-  docker build --tag purse:local --file "$root/docker/Dockerfile" --build-arg "VERSION=$PURSE_VERSION" \
+  docker build --tag "$1" --file "$root/docker/Dockerfile" --build-arg "VERSION=$PURSE_VERSION" \
     --build-arg "REVISION=$revision" --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
     $trust ${PURSE_DOCKER_BUILD_FLAGS:-} "$root"
 }
@@ -152,7 +154,13 @@ start() {
 
 up() {
   generate_secrets
-  build
+  image=$(setting PURSE_IMAGE '')
+  if [ -n "$image" ]; then
+    docker image inspect "$image" >/dev/null 2>&1 || docker pull "$image" ||
+      fail $unavailable "$image (PURSE_IMAGE in .env) could not be pulled; the reason is above"
+  else
+    build purse:local
+  fi
   start
   cat <<EOF
 
@@ -164,6 +172,22 @@ RabbitMQ  http://localhost:$(setting RABBITMQ_MANAGEMENT_PORT 15672)  (RABBITMQ_
 EOF
 }
 
+backup() {
+  compose run --rm -T backup
+}
+
+# restore <time> | latest: stops the roles, restores both databases, starts the roles and republishes events.
+restore() {
+  (compose stop users wallet)
+  restored=$(compose run --rm -T backup sh /purse/restore.sh "${1-}") ||
+    fail $unavailable "nothing was restored; the reason is above. The roles are stopped; to start them: ./justw compose-up"
+  printf '%s\n' "$restored"
+  (start)
+  # Users who are missing from the wallet database get their wallet again.
+  since=$(printf '%s\n' "$restored" | tr -d '\r' | sed -n 's/^since: //p')
+  compose exec -T users purse outbox republish --since "$since"
+}
+
 smoke() {
   USERS_URL=${USERS_URL:-http://localhost:$(setting USERS_PORT 3002)}
   WALLET_URL=${WALLET_URL:-http://localhost:$(setting WALLET_PORT 3001)}
@@ -173,7 +197,7 @@ smoke() {
 
 case ${1:-} in
   smoke) smoke ;;
-  up | down | reset | logs)
+  up | down | reset | logs | backup | restore)
     need_engine
     need_compose
     ;;
@@ -183,5 +207,12 @@ case ${1:-} in
   down) compose down --remove-orphans ;;
   reset) compose down --remove-orphans --volumes ;;
   logs) compose logs --follow --tail=100 ;;
-  *) fail $bad_usage "usage: stack.sh up | down | reset | logs | smoke" ;;
+  image)
+    need_engine
+    [ -n "${2-}" ] || fail $bad_usage "usage: stack.sh image <name>"
+    build "$2"
+    ;;
+  backup) backup ;;
+  restore) restore "${2-}" ;;
+  *) fail $bad_usage "usage: stack.sh up | down | reset | logs | smoke | backup | restore <time> | image <name>" ;;
 esac

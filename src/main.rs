@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     fault::set_up();
     let matches = match cli::parse(std::env::args_os()) {
         Ok(matches) => matches,
-        Err(e) => return usage(&e).into(),
+        Err(e) => return usage(e).into(),
     };
     let status = run(&matches).unwrap_or_else(|e| {
         operate::print_error(&e.to_string());
@@ -29,16 +29,16 @@ fn main() -> ExitCode {
 }
 
 /// Prints the help or version that was requested, or what is wrong with the command line.
-fn usage(e: &clap::Error) -> ExitStatus {
+fn usage(e: clap::Error) -> ExitStatus {
     if !e.use_stderr() {
-        return operate::print_styled(e).unwrap_or_else(|e| {
+        return operate::print_styled(&e).unwrap_or_else(|e| {
             operate::print_error(&e.to_string());
             e.status
         });
     }
-    // Without standard error there is nowhere left to report to.
-    let _ = e.print();
-    if e.kind() == ErrorKind::InvalidUtf8 {
+    let kind = e.kind();
+    operate::print_usage_error(e);
+    if kind == ErrorKind::InvalidUtf8 {
         // clap does not name it.
         operate::print_error(&format!("not valid UTF-8: {}", cli::not_utf8(std::env::args_os()).join(", ")));
     }
@@ -50,10 +50,14 @@ fn run(matches: &ArgMatches) -> Outcome {
         Some(("healthcheck", arguments)) => operate::healthcheck(cli::layers(arguments)?),
         Some(("check-config", arguments)) => check_config(arguments),
         Some(("migrate", arguments)) => migrate(arguments),
+        Some(("doctor", arguments)) => doctor(arguments),
         Some(("dlq", arguments)) => operate::dlq(arguments, operator_layers(Role::Wallet, arguments)?),
         Some(("outbox", arguments)) => operate::outbox(arguments, operator_layers(Role::Users, arguments)?),
         Some(("ledger", arguments)) => operate::ledger(arguments, operator_layers(Role::Wallet, arguments)?),
-        Some(("config", _)) => operate::config_template(),
+        Some(("config", arguments)) => match arguments.subcommand() {
+            Some(("show", arguments)) => operate::config_show(arguments, cli::layers(arguments)?),
+            _ => operate::config_template(),
+        },
         Some(("completions", arguments)) => operate::completions(arguments, cli::command()),
         Some(("man", arguments)) => operate::man(arguments, cli::command()),
         Some(("openapi", arguments)) => openapi(arguments),
@@ -89,8 +93,17 @@ fn check_config(arguments: &ArgMatches) -> Outcome {
     operate::print(&format!("The configuration of the {} role is valid.\n", process.role))
 }
 
+fn doctor(arguments: &ArgMatches) -> Outcome {
+    roles::init_crypto()?;
+    let other = match cli::role(arguments)? {
+        Role::Users => Role::Wallet,
+        Role::Wallet => Role::Users,
+    };
+    operate::doctor(arguments, cli::layers(arguments)?, cli::layers_of(other, arguments, BTreeMap::new())?)
+}
+
 fn openapi(arguments: &ArgMatches) -> Outcome {
-    let document = roles::openapi(cli::role(arguments)?);
+    let document = roles::openapi(cli::role_or_both(arguments)?);
     let document = document.map_err(|e| ExitError::internal(format!("cannot serialize the document: {e}")))?;
     operate::print(&format!("{document}\n"))
 }

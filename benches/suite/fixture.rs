@@ -1,12 +1,14 @@
+use std::cell::Cell;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use purse::kernel::Role;
 use uuid::Uuid;
 
 use crate::support::world::PURSE;
-use crate::support::{Outages, RoleProcess, World, mint, seconds_from_now};
+use crate::support::{Outages, PATIENCE, RoleProcess, Scrape, World, eventually, mint, seconds_from_now};
 
 /// Wallets in a spread load.
 pub const WALLETS: usize = 1_000;
@@ -74,15 +76,19 @@ impl Fixture {
         );
     }
 
-    /// Committed database transactions so far.
-    pub async fn commits(&self) -> f64 {
-        // Sessions report their statistics only from time to time.
-        self.world.sql(Role::Wallet, "SELECT pg_stat_force_next_flush()").await;
-        let commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
-        self.world.sql(Role::Wallet, commits).await.parse().expect("a number")
-    }
-
-    pub async fn entries(&self) -> f64 {
-        self.world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await.parse().expect("a number")
+    /// Posts and ledger transactions so far, as counted by the role, once the posts of the last load are written.
+    /// PostgreSQL's count of commits is updated late and includes those of the health probe.
+    pub async fn posts_and_batches(&self) -> (f64, f64) {
+        let last = Cell::default();
+        let metrics = eventually(PATIENCE, "the posts of the last load are written", || async {
+            // Requests may still be on their way to the queue.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let metrics = Scrape::of(&self.wallet.url()).await;
+            let posts = metrics.value("purse_ledger_batch_posts_sum");
+            (last.replace(posts.clone()) == posts).then_some(metrics)
+        });
+        let metrics = metrics.await;
+        let number = |part: &str| metrics.number(&format!("purse_ledger_batch_posts_{part}")).unwrap_or_default();
+        (number("sum"), number("count"))
     }
 }

@@ -64,16 +64,15 @@ async fn over_http(
 ) -> (crate::tools::Load, f64) {
     let (url, run) = (fixture.wallet.url(), run.to_owned());
     let tokens = if over == Over::Hot { fixture.one.clone() } else { fixture.all.clone() };
-    let (commits, entries) = (fixture.commits().await, fixture.entries().await);
+    let before = fixture.posts_and_batches().await;
     let load = blocking(move || {
         let kind = if mixed { "mixed" } else { "credit" };
         wrk(&url, connections, seconds(), "posts.lua", &[tokens.to_str().expect("a path"), &run, kind])
     });
     let load = load.await;
     assert_eq!(load.errors, 0, "every post succeeds");
-    // Includes a few transactions per second by the probe and these counts, out of thousands.
-    let batch = (fixture.entries().await - entries) / (fixture.commits().await - commits).max(1.0);
-    (load, batch)
+    let after = fixture.posts_and_batches().await;
+    (load, (after.0 - before.0) / (after.1 - before.1).max(1.0))
 }
 
 pub async fn measure(servers: &Outages, report: &mut Report) {

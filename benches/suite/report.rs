@@ -69,7 +69,7 @@ impl Report {
         self.charts.push(Chart { file, title, svg: plot::lines(title, series) });
     }
 
-    /// Draws what the slowest one in N requests takes at least. The times of each series must be sorted.
+    /// Draws the minimum duration of the slowest one in N requests. The times of each series must be sorted.
     pub fn tails(&mut self, file: &'static str, title: &'static str, series: &[(&str, &[f64])]) {
         const ONE_IN: [f64; 9] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0];
         let tail = |times: &[f64]| {

@@ -10,6 +10,7 @@ fail() {
 
 case $what in
   parts) known=$(sed -n 's/^const PARTS.*= \[\(.*\)\];$/\1/p' benches/suite/main.rs | tr -d '",') ;;
+  versions) known='installed 16 17 18' ;;
   target) known=$(set +f && cd fuzz/corpus && echo *) ;;
   *)
     case $values in

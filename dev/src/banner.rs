@@ -7,7 +7,7 @@ use crate::databases::RoleDatabases;
 use crate::error::DevError;
 use crate::hints::another_command;
 use crate::ports::Ports;
-use crate::roles::Role;
+use crate::role::Role;
 use crate::servers::ServerAddresses;
 
 pub(crate) fn table(ports: &Ports, addresses: &ServerAddresses, databases: &RoleDatabases) -> String {

@@ -86,7 +86,7 @@ impl ManagedChild {
                 return Ok(value);
             }
             if let Some(status) = ended {
-                return Err(self.failure(&format!("ended by itself ({status}) instead of becoming ready")));
+                return Err(self.failure(&format!("exited ({status}) instead of becoming ready")));
             }
             let (waited, limit) = (begun.elapsed(), timeout.as_secs());
             if waited >= timeout {

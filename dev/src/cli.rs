@@ -20,14 +20,14 @@ fn command() -> Command {
         .version(version())
         .about("Run PostgreSQL, RabbitMQ and both roles on this machine, for development")
         .after_help(
-            "Without a command it does what `up` does. State is in /var/tmp/purse-<uid>; PURSE_DEV_DIR names another \
+            "Without a command it runs `up`. State is in /var/tmp/purse-<uid>; PURSE_DEV_DIR selects another \
              folder.\nExit codes: 0 done or stopped on request, 1 `status`: not everything is ready, 64 a setting cannot be \
              used, 69 a server, port or folder is not available, 70 a role ended.",
         )
         .arg(purse)
         .subcommand(Command::new("up").about("Start everything and show the logs; Ctrl-C stops it and keeps the data"))
         .subcommand(Command::new("down").about("Stop an `up` that runs in another terminal"))
-        .subcommand(Command::new("status").about("Show what runs; exit code 1 unless everything is ready"))
+        .subcommand(Command::new("status").about("Show what is running; exit code 1 unless everything is ready"))
         .subcommand(Command::new("check-idle").about("Exit with 69 if `up` is running").hide(true))
         .subcommand(Command::new("reset").about("Remove the data"))
         .subcommand(Command::new("env").about("Print the settings of a running `up` for a shell: eval \"$(purse-dev env)\""))

@@ -12,7 +12,7 @@ use crate::folder::{Holder, StateFolder, already_running, holder};
 use crate::hints::another_command;
 use crate::ports::Ports;
 use crate::probe::{connect, http_status, is_broker, local};
-use crate::roles::Role;
+use crate::role::Role;
 
 /// In the state folder while `up` is ready: the shell commands that `env` prints.
 pub(crate) const ENVIRONMENT_FILE: &str = "environment.sh";
@@ -37,7 +37,7 @@ pub(crate) fn down() -> Result<(), DevError> {
             let _ended = kill_process(pid, Signal::TERM);
         }
     } else {
-        show("`up` was killed; waiting until what it started has stopped");
+        show("`up` was killed; waiting for the processes that it started to stop");
     }
     let begun = Instant::now();
     while holder(&path)?.is_some() {
@@ -62,7 +62,7 @@ pub(crate) fn status() -> Result<bool, DevError> {
         return Ok(false);
     };
     if !running.is_alive() {
-        show("`up` was killed; what it started is being stopped");
+        show("`up` was killed; the processes that it started are being stopped");
         return Ok(false);
     }
     show(&format!("`up` is running as process {}, state in {}", running.pid, path.display()));

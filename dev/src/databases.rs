@@ -17,7 +17,7 @@ const PSQL_CONNECT_TIMEOUT_S: &str = "10";
 /// How one role reaches its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleDatabase {
-    /// Its name.
+    /// `<prefix>_users` or `<prefix>_wallet`.
     pub database: String,
     /// For the running role, which may log in and has only the rights that migrations grant.
     pub runtime_url: String,
@@ -27,10 +27,9 @@ pub struct RoleDatabase {
 
 /// The databases of both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the roles")]
 pub struct RoleDatabases {
-    /// Of the users role.
     pub users: RoleDatabase,
-    /// Of the wallet role.
     pub wallet: RoleDatabase,
 }
 

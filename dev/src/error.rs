@@ -1,4 +1,4 @@
-//! Errors of the development stack. Each text is a sentence for the person at the terminal and says what to do.
+//! Errors of the development stack. Each message is a sentence for the user at the terminal and says what to do.
 
 use std::io;
 use std::path::Path;

@@ -139,14 +139,14 @@ pub(crate) fn created() -> impl Iterator<Item = String> {
     CREATED.map(String::from).into_iter().chain(logs)
 }
 
-/// Marks an empty folder as ours, and refuses one that has files of somebody else.
+/// Marks an empty folder as ours, and refuses one that has other files.
 fn claim(path: &Path) -> Result<(), DevError> {
     let marker = path.join(MARKER);
     if !marker.is_file() {
         let mut entries = fs::read_dir(path).map_err(|error| unusable(path, &error))?;
         if entries.next().is_some() {
             return Err(DevError::Setting(format!(
-                "{} has files that purse-dev did not create, so it is left alone; name a new or empty folder with PURSE_DEV_DIR",
+                "{} has files that purse-dev did not create, so it is left unchanged; set PURSE_DEV_DIR to a new or empty folder",
                 path.display()
             )));
         }
@@ -159,7 +159,7 @@ fn claim(path: &Path) -> Result<(), DevError> {
 
 fn unusable(path: &Path, error: &io::Error) -> DevError {
     DevError::Unavailable(format!(
-        "cannot use the state folder {}: {error}; name another one with PURSE_DEV_DIR, in a folder that exists and that \
+        "cannot use the state folder {}: {error}; set PURSE_DEV_DIR to another one, in a folder that exists and that \
          you can write to",
         path.display()
     ))
@@ -236,14 +236,14 @@ pub(crate) fn is_alive(pid: &str) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// A real folder, not a link, of this user: anybody can guess the names under /var/tmp.
+/// A real folder, not a link, of this user: any user can guess the names under /var/tmp.
 pub(crate) fn refuse_foreign(path: &Path) -> Result<(), DevError> {
     let metadata = fs::symlink_metadata(path).at(path)?;
     if metadata.is_dir() && metadata.uid() == getuid().as_raw() {
         return Ok(());
     }
     Err(DevError::Unavailable(format!(
-        "{} is not a folder of this user; remove it, or name another one with PURSE_DEV_DIR",
+        "{} is not a folder of this user; remove it, or set PURSE_DEV_DIR to another one",
         path.display()
     )))
 }

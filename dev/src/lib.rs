@@ -24,6 +24,7 @@ mod postgres;
 mod probe;
 mod processes;
 mod rabbitmq;
+mod role;
 mod roles;
 mod servers;
 mod test_servers;

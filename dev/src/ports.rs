@@ -3,6 +3,7 @@
 //! Other ports come from below the range that the system gives to outgoing connections: a port found free there would
 //! be taken by the next connection of a test that runs at the same moment.
 
+use std::env;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -14,7 +15,7 @@ use crate::console::Console;
 use crate::error::DevError;
 use crate::folder::write_private;
 use crate::probe::{connect, local};
-use crate::roles::{Role, listen_address};
+use crate::role::Role;
 
 /// Linux gives 32768 and up to outgoing connections, macOS 49152 and up.
 const CANDIDATES: Range<u16> = 20_000..32_000;
@@ -81,7 +82,7 @@ impl Ports {
 
     /// The ports of the last run. The roles' are the documented ones, or those that the environment sets.
     pub(crate) fn preferred(folder: &Path) -> Result<Self, DevError> {
-        let [users, wallet] = [Role::Users.port()?, Role::Wallet.port()?];
+        let [users, wallet] = [role_port(Role::Users)?, role_port(Role::Wallet)?];
         if users == wallet {
             return Err(DevError::Setting(format!(
                 "USERS_PORT and WALLET_PORT are both {users}; set one of them to another port"
@@ -169,6 +170,32 @@ fn choose(preferred: u16, used: &mut Vec<u16>) -> Result<u16, DevError> {
     Ok(port)
 }
 
+/// The port of a role that the environment sets, else the documented one.
+fn role_port(role: Role) -> Result<u16, DevError> {
+    let variable = role.port_variable();
+    parse_port(variable, Ports::default().of(role), &env::var(variable).unwrap_or_default())
+}
+
+fn parse_port(variable: &str, default: u16, value: &str) -> Result<u16, DevError> {
+    match value.trim().parse() {
+        _ if value.trim().is_empty() => Ok(default),
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(DevError::Setting(format!("{variable}={value} cannot be used: a port is a number from 1 to 65535"))),
+    }
+}
+
+/// `HOST`, by default the loopback address. Some shells set it to the name of the machine, which is not meant for us.
+fn listen_address() -> Result<IpAddr, DevError> {
+    parse_host(&env::var("HOST").unwrap_or_default())
+}
+
+fn parse_host(value: &str) -> Result<IpAddr, DevError> {
+    let Ok(host) = value.trim().parse() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
+    TcpListener::bind((host, 0))
+        .map(|_free| host)
+        .map_err(|error| DevError::Setting(format!("HOST={value} cannot be used: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +250,27 @@ mod tests {
         fs::write(folder.join("ports.json"), "{\"postgres\": 99999").unwrap();
         assert_eq!(Ports::remembered(&folder), Ports::default());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_value_that_is_no_port_is_refused_with_the_name_of_its_variable() {
+        assert_eq!(parse_port("USERS_PORT", 3002, "").unwrap(), 3002);
+        assert_eq!(parse_port("USERS_PORT", 3002, " 4000 ").unwrap(), 4000);
+        for bad in ["0", "65536", "-1", "http"] {
+            let error = parse_port("USERS_PORT", 3002, bad).unwrap_err();
+            assert!(
+                matches!(&error, DevError::Setting(text) if text.starts_with(&format!("USERS_PORT={bad} "))),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_an_address_of_this_machine_is_listened_on() {
+        for (value, host) in [("", "127.0.0.1"), ("my-laptop", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")] {
+            assert_eq!(parse_host(value).unwrap().to_string(), host, "{value}");
+        }
+        // Reserved for documentation.
+        assert!(matches!(parse_host("192.0.2.1"), Err(DevError::Setting(text)) if text.starts_with("HOST=192.0.2.1 ")));
     }
 }

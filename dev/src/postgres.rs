@@ -30,7 +30,7 @@ impl Servers {
             account.check_access(&folder)?;
         }
         if !folder.join("data/PG_VERSION").exists() {
-            self.console.progress("PostgreSQL: creating a cluster (some seconds, once)");
+            self.console.progress("PostgreSQL: creating a cluster (once; a few seconds)");
             self.create_cluster()?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A private RabbitMQ node with its management plugin, and the port mapper it registers with.
 //!
-//! Erlang would start one port mapper for the whole machine and leave it running; here it is a child of ours on a port of
-//! its own, started before the node.
+//! Erlang would start one port mapper for the whole machine and leave it running; here it is our own child process on
+//! its own port, started before the node.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@
 use std::env;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Seek};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +22,7 @@ use crate::hints::variable;
 use crate::keys::Keys;
 use crate::ports::Ports;
 use crate::probe::http_status;
+use crate::role::Role;
 use crate::servers::ServerAddresses;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -29,56 +30,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(90);
 const LOG_BYTES_MAX: u64 = 16 << 20;
 /// Where the environment does not set them: a walk-through meets no rate limit.
 const DEFAULTS: [(&str, &str); 2] = [("RL_REGISTER_MAX", "200"), ("RL_LOGIN_MAX", "200")];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Users,
-    Wallet,
-}
-
-impl Role {
-    pub(crate) const BOTH: [Self; 2] = [Self::Users, Self::Wallet];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Users => "users",
-            Self::Wallet => "wallet",
-        }
-    }
-
-    pub(crate) fn port_variable(self) -> &'static str {
-        match self {
-            Self::Users => "USERS_PORT",
-            Self::Wallet => "WALLET_PORT",
-        }
-    }
-
-    /// The port that the environment sets, else the documented one.
-    pub(crate) fn port(self) -> Result<u16, DevError> {
-        let variable = self.port_variable();
-        parse_port(variable, Ports::default().of(self), &env::var(variable).unwrap_or_default())
-    }
-}
-
-fn parse_port(variable: &str, default: u16, value: &str) -> Result<u16, DevError> {
-    match value.trim().parse() {
-        _ if value.trim().is_empty() => Ok(default),
-        Ok(port @ 1..) => Ok(port),
-        _ => Err(DevError::Setting(format!("{variable}={value} cannot be used: a port is a number from 1 to 65535"))),
-    }
-}
-
-/// `HOST`, by default the loopback address. Some shells set it to the name of the machine, which is not meant for us.
-pub(crate) fn listen_address() -> Result<IpAddr, DevError> {
-    parse_host(&env::var("HOST").unwrap_or_default())
-}
-
-fn parse_host(value: &str) -> Result<IpAddr, DevError> {
-    let Ok(host) = value.trim().parse() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
-    TcpListener::bind((host, 0))
-        .map(|_free| host)
-        .map_err(|error| DevError::Setting(format!("HOST={value} cannot be used: {error}")))
-}
 
 /// How an operator's command reaches the same databases, broker and keys.
 pub(crate) fn connection_settings(
@@ -164,7 +115,7 @@ pub(crate) fn check_settings(purse: &Path, ports: &Ports, settings: &[(&'static 
         }
     }
     outcome.map_err(|status| match status.code() {
-        Some(64) => DevError::Setting(format!("the roles refuse their settings:\n{}", problems.join("\n"))),
+        Some(64) => DevError::Setting(format!("the roles reject their settings:\n{}", problems.join("\n"))),
         _ => DevError::Failed(format!("`purse check-config` ended ({status}):\n{}", problems.join("\n"))),
     })
 }
@@ -232,56 +183,24 @@ impl Roles {
         Ok(())
     }
 
-    /// Shows the lines that the roles have logged since the last call.
+    /// Shows the lines that the roles have logged since the last call. Each names its role.
     pub(crate) fn show_new_lines(&mut self) {
-        let colour = std::io::stdout().is_terminal() && variable("NO_COLOR").is_none();
         for running in &mut self.0 {
             while matches!(running.log.read_until(b'\n', &mut running.line), Ok(1..)) && running.line.ends_with(b"\n") {
-                show(&prefixed(running.role, String::from_utf8_lossy(&running.line).trim_end(), colour));
+                show(String::from_utf8_lossy(&running.line).trim_end());
                 running.line.clear();
             }
             if running.log.stream_position().is_ok_and(|shown| shown > LOG_BYTES_MAX) {
-                // The role appends, so it goes on at the new end.
+                // The role appends, so it continues at the new end.
                 let _kept = running.log.get_ref().set_len(0).and_then(|()| running.log.rewind());
             }
         }
     }
 }
 
-fn prefixed(role: Role, text: &str, colour: bool) -> String {
-    let name = role.name();
-    match (role, colour) {
-        (_, false) => format!("{name:<6} | {text}"),
-        (Role::Users, true) => format!("\u{1b}[36m{name:<6} |\u{1b}[0m {text}"),
-        (Role::Wallet, true) => format!("\u{1b}[35m{name:<6} |\u{1b}[0m {text}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_that_is_no_port_is_refused_with_the_name_of_its_variable() {
-        assert_eq!(parse_port("USERS_PORT", 3002, "").unwrap(), 3002);
-        assert_eq!(parse_port("USERS_PORT", 3002, " 4000 ").unwrap(), 4000);
-        for bad in ["0", "65536", "-1", "http"] {
-            let error = parse_port("USERS_PORT", 3002, bad).unwrap_err();
-            assert!(
-                matches!(&error, DevError::Setting(text) if text.starts_with(&format!("USERS_PORT={bad} "))),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_an_address_of_this_machine_is_listened_on() {
-        for (value, host) in [("", "127.0.0.1"), ("my-laptop", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")] {
-            assert_eq!(parse_host(value).unwrap().to_string(), host, "{value}");
-        }
-        // Reserved for documentation.
-        assert!(matches!(parse_host("192.0.2.1"), Err(DevError::Setting(text)) if text.starts_with("HOST=192.0.2.1 ")));
-    }
 
     /// Stubs `purse` with a script that refuses what the real one would not be given.
     #[test]
@@ -295,11 +214,5 @@ mod tests {
         let Err(DevError::Setting(text)) = refused else { panic!("{refused:?}") };
         let lines = ["users", "wallet"].map(|role| format!("check-config --role {role} 127.0.0.1 development"));
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), [&lines[0], "purse: KEY: is short", &lines[1]]);
-    }
-
-    #[test]
-    fn a_line_is_coloured_on_a_terminal_only() {
-        assert_eq!(prefixed(Role::Users, "x", false), "users  | x");
-        assert_eq!(prefixed(Role::Wallet, "x", true), "\u{1b}[35mwallet |\u{1b}[0m x");
     }
 }

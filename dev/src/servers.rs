@@ -25,24 +25,19 @@ pub(crate) const POSTGRES_PASSWORD: &str = "purse";
 
 /// Where the private servers listen and who may log in. Constants of a developer's machine, no secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the other fields are complete")]
 pub struct ServerAddresses {
     /// The host of both servers: the loopback address.
     pub host: &'static str,
-    /// The port of PostgreSQL.
     pub postgres_port: u16,
-    /// PostgreSQL's superuser.
     pub postgres_superuser: &'static str,
-    /// The password of that superuser.
     pub postgres_password: &'static str,
     /// The folder of `psql`, `pg_dump` and the rest.
     pub postgres_bin_dir: PathBuf,
-    /// PostgreSQL's log file.
     pub postgres_log: PathBuf,
-    /// The AMQP port of RabbitMQ.
     pub amqp_port: u16,
     /// An administrator of RabbitMQ, for AMQP and for management.
     pub amqp_user: &'static str,
-    /// The password of that administrator.
     pub amqp_password: &'static str,
     /// The port of RabbitMQ's management UI and HTTP API.
     pub management_port: u16,
@@ -81,8 +76,8 @@ pub enum Durability {
 
 /// One of the two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the names of the servers")]
 pub enum Server {
-    /// PostgreSQL.
     Postgres,
     /// RabbitMQ; its port mapper keeps running.
     RabbitMq,

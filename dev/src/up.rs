@@ -46,7 +46,7 @@ pub(crate) fn run(purse: Option<PathBuf>) -> Result<(), DevError> {
     }
     let running = stack.running();
     if !running.is_empty() {
-        console.progress(&format!("stopping {running} (some seconds; Ctrl-C again kills everything at once)"));
+        console.progress(&format!("stopping {running} (a few seconds; Ctrl-C again kills everything immediately)"));
     }
     let _absent = fs::remove_file(&environment);
     folder.stop_all(&console, || stack.roles.iter_mut().for_each(Roles::show_new_lines));

@@ -88,7 +88,7 @@ pub fn amount(bytes: &[u8]) {
     if let Ok(amount) = fields.read(|fields| fields.integer("amountMinor", AmountMinor::try_new, |schema| schema)) {
         let cents = amount.cents();
         assert!((1..=9_007_199_254_740_991).contains(&cents));
-        // Whoever takes the money has written these very digits.
+        // The amount is written in the body with exactly these digits.
         assert!(std::str::from_utf8(bytes).expect("JSON is UTF-8").contains(&cents.to_string()));
     }
 }

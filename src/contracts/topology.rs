@@ -50,7 +50,7 @@ impl RetryTier {
     }
 
     /// The queue's name: `wallet.provision.retry.10s`, `wallet.provision.retry.500ms`. It contains the time to live, so
-    /// that a changed time declares a new queue instead of redeclaring one with other arguments.
+    /// that a changed time declares a new queue instead of redeclaring one with different arguments.
     pub fn queue(&self) -> String {
         let ms = self.ttl.as_millis();
         if ms != 0 && ms.is_multiple_of(1000) {

@@ -25,7 +25,6 @@ pub struct Health {
     pub given_up: Option<&'static str>,
     /// The database has not been reached since the start of the process.
     pub starting: bool,
-    /// A shutdown has begun.
     pub stopping: bool,
     /// Restarts by actor.
     pub restarts: BTreeMap<&'static str, u64>,

@@ -28,7 +28,6 @@ pub type Labels<'a> = &'a [(&'static str, &'a str)];
 /// Updates gauges and counters from existing state.
 type Reading = Box<dyn Fn() + Send + Sync>;
 
-/// A registry of metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 

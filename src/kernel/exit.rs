@@ -34,7 +34,9 @@ impl ExitStatus {
     const fn row(self) -> (u8, &'static str) {
         match self {
             Self::Success => (0, "done, or stopped on request"),
-            Self::CheckFailed => (1, "a check failed: not ready, an inconsistent wallet, or an unknown ID"),
+            Self::CheckFailed => {
+                (1, "a check failed: not ready, an inconsistent wallet, an unknown ID, deleted events, a finding")
+            }
             Self::Usage => (64, "invalid command line or configuration; no connection was made"),
             Self::Unavailable => (69, "a dependency or a port is unavailable; operator action required"),
             Self::InternalError => (70, "internal error (a bug), or the output could not be written"),

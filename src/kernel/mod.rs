@@ -1,4 +1,4 @@
-//! Vocabulary shared by every layer: typed ids, time, secrets, back-off, error classes, exit codes, invisible
+//! Vocabulary shared by every layer: typed ids, idempotency keys, time, secrets, back-off, error classes, exit codes, invisible
 //! characters.
 //!
 //! Pure values only: nothing here blocks, does I/O, logs or reads the environment. The time, new ids and random numbers
@@ -10,6 +10,8 @@ mod exit;
 mod failure;
 pub mod fault;
 mod id;
+mod idempotency_key;
+mod reminder;
 mod role;
 mod secret;
 mod text;
@@ -19,6 +21,8 @@ pub use clock::{Clock, Timestamp, has_leap_second, rfc3339};
 pub use exit::{ExitError, ExitStatus};
 pub use failure::{Classified, DependencyError, FailureClass, chain};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};
+pub use idempotency_key::{IdempotencyKey, KeyRefused};
+pub use reminder::Reminder;
 pub use role::Role;
 pub use secret::Secret;
 pub use text::is_invisible;

@@ -34,7 +34,7 @@ pub(super) struct DeadLetter {
 
 /// Opens the queue of dead letters and returns its depth.
 pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
-    // Anybody may have published a dead letter, with headers as large as the server accepts.
+    // Any publisher may have sent a dead letter, with headers as large as the server accepts.
     let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
     Browser::open(connection, DEAD_LETTER_QUEUE).await
 }
@@ -58,10 +58,10 @@ pub(super) fn not_found(id: &str, total: u32) -> String {
     let id = harmless(id);
     if total > READ_MAX {
         format!(
-            "no dead letter with id {id} among the first {READ_MAX} of {total}. Redrive those with `purse dlq redrive --first {READ_MAX}`, then try again."
+            "no dead letter with ID {id} among the first {READ_MAX} of {total}. Redrive those with `purse dlq redrive --first {READ_MAX}`, then try again."
         )
     } else {
-        format!("no dead letter with id {id}. See `purse dlq list`.")
+        format!("no dead letter with ID {id}. See `purse dlq list`.")
     }
 }
 

@@ -8,17 +8,19 @@ use tokio::runtime::Handle;
 
 use crate::contracts::DEAD_LETTER_QUEUE;
 use crate::infra::amqp::Broker;
-use crate::infra::config::AmqpConfig;
+use crate::infra::config::{AmqpConfig, Section};
 use crate::infra::system::System;
-use crate::kernel::Clock as _;
+use crate::kernel::{Clock as _, Role};
+use crate::operate::arguments::dry_run_argument;
 use crate::operate::dead_letter::{DeadLetter, READ_MAX, id_of, not_found, open};
 use crate::operate::export::export;
-use crate::operate::output::{Format, List, print_record};
+use crate::operate::failure::Outcome;
+use crate::operate::help::help_end;
+use crate::operate::output::{Format, List, print_error, print_record};
 use crate::operate::progress::Progress;
 use crate::operate::purge::{PurgeOptions, purge};
 use crate::operate::redrive::{RedriveOptions, redrive};
 use crate::operate::tally::Tally;
-use crate::operate::{Outcome, dry_run_argument, print_error};
 
 /// Dead letters that `list` shows by default.
 const LIST_DEFAULT: u32 = 100;
@@ -38,15 +40,21 @@ pub(super) fn command() -> Command {
         ))
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .after_help(end(&["purse dlq list", "purse dlq redrive"]))
         .subcommand(
             Command::new("list")
-                .about("List dead letters, oldest first, with reason, attempts and age")
+                .about("List dead letters, oldest first, with reason, failed attempts before the last one, and age")
+                .after_help(end(&["purse dlq list --first 20", "purse dlq list --json"]))
                 .arg(first(READ_MAX, format!("Number to show, at most {READ_MAX} [default: {LIST_DEFAULT}]"))),
         )
-        .subcommand(Command::new("show").about("Show one dead letter with its body and headers").arg(id().required(true)))
+        .subcommand(Command::new("show").about("Show one dead letter with its body and headers").arg(id().required(true)).after_help(end(&["purse dlq show 01a206c3-0b00-7000-8000-0000000000e1"])))
         .subcommand(
             Command::new("redrive")
                 .about("Requeue dead letters and reset their attempt count")
+                .after_help(end(&[
+                    "purse dlq redrive --dry-run",
+                    "purse dlq redrive 01a206c3-0b00-7000-8000-0000000000e1",
+                ]))
                 .long_about(
                     "Publishes each dead letter to the provisioning queue, and removes it from the dead letters when the \
                      broker has confirmed the copy. Without an ID it redrives all that exist when it starts. It is safe \
@@ -59,6 +67,7 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("export")
                 .about("Print dead letters with body and headers, one JSON object per line")
+                .after_help(end(&["purse dlq export > dead-letters.jsonl"]))
                 .long_about(format!(
                     "Without an ID it exports all, at most the first {READ_MAX}: exit code 1 if there are more. The dead \
                      letters stay in the queue."
@@ -68,8 +77,12 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("purge")
                 .about("Remove dead letters for good, by ID or all")
+                .after_help(end(&[
+                    "purse dlq purge 01a206c3-0b00-7000-8000-0000000000e1",
+                    "purse dlq purge --all --yes",
+                ]))
                 .long_about(
-                    "Removes dead letters for good; `export` saves them first. Of all it removes those that exist when it \
+                    "Removes dead letters for good; `export` saves them first. With --all it removes those that exist when it \
                      starts. It is safe to interrupt: the others stay.",
                 )
                 .arg(id().num_args(0..))
@@ -78,6 +91,10 @@ pub(super) fn command() -> Command {
                 .group(ArgGroup::new("which").args(["id", "all"]).required(true))
                 .arg(dry_run_argument()),
         )
+}
+
+fn end(examples: &[&str]) -> String {
+    help_end(Some((Section::Amqp, &[Role::Wallet])), examples)
 }
 
 pub(super) async fn run(arguments: &ArgMatches, config: AmqpConfig, io: Handle, format: Format) -> Outcome {

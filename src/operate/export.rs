@@ -6,10 +6,9 @@ use crate::infra::amqp::{Broker, Browser};
 use crate::infra::system::System;
 use crate::kernel::Clock as _;
 use crate::operate::dead_letter::{DeadLetter, READ_MAX, id_of, not_found, open};
-use crate::operate::failure::Failure;
-use crate::operate::output::Lines;
+use crate::operate::failure::{Failure, Outcome};
+use crate::operate::output::{Lines, print_error};
 use crate::operate::progress::Progress;
-use crate::operate::{Outcome, print_error};
 
 /// Exports the dead letters with these ids, or all without ids.
 ///

@@ -5,13 +5,23 @@ use std::io;
 
 use crate::infra::amqp::AmqpError;
 use crate::infra::postgres::DbError;
-use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role};
+use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role, Timestamp, rfc3339};
+
+/// Whether everything that was requested exists and is consistent.
+pub(super) type Outcome = Result<bool, Failure>;
 
 /// Why a command ended early.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The arguments contradict each other.
     Usage(String),
+    /// The outbox does not have all events of a time range any more.
+    Deleted {
+        /// The start of the range.
+        since: Timestamp,
+        /// The latest creation time of a deleted event.
+        deleted: Timestamp,
+    },
     Broker(AmqpError),
     Database(Role, DbError),
     /// The broker did not accept a message.
@@ -32,6 +42,7 @@ impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
             Self::Usage(_) => ExitStatus::Usage,
+            Self::Deleted { .. } => ExitStatus::CheckFailed,
             Self::Database(_, e) if e.class() == FailureClass::Bug && !e.is_unmigrated() => ExitStatus::InternalError,
             Self::Broker(_) | Self::Database(..) | Self::Refused(_) => ExitStatus::Unavailable,
             Self::Interrupted { by, .. } => by.exit_status(),
@@ -50,6 +61,14 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::Refused(message) | Self::Internal(message) => f.write_str(message),
+            Self::Deleted { since, deleted } => write!(
+                f,
+                "the outbox is complete only for events created after {deleted}: older ones were deleted after \
+                 OUTBOX_RETENTION, some of them in the range from {since}. Nothing was changed. Use a later --since, or --all \
+                 to republish every event that is left.",
+                deleted = rfc3339(*deleted),
+                since = rfc3339(*since)
+            ),
             Self::Broker(AmqpError::Missing { name }) => write!(
                 f,
                 "RabbitMQ has no queue {name}. The wallet role declares it when it starts: start that role once, and check that RABBITMQ_URL names the virtual host that it uses."
@@ -82,7 +101,7 @@ impl fmt::Display for Failure {
 }
 
 /// An error and its causes in one line, without causes that the error text already contains.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
         if !line.contains(&cause) {

@@ -1,18 +1,18 @@
-//! `purse ledger`: recounts every wallet and lists those whose entries break a law of the ledger.
+//! `purse ledger`: recomputes every wallet and lists those whose entries break a rule of the ledger.
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::infra::config::DatabaseConfig;
+use crate::infra::config::{DatabaseConfig, Section};
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{Role, UserId};
-use crate::operate::failure::Failure;
+use crate::operate::failure::{Failure, Outcome};
+use crate::operate::help::help_end;
 use crate::operate::humanize::count;
-use crate::operate::output::{Format, List};
+use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
-use crate::operate::{Outcome, print_error};
 use crate::wallet::domain::{LedgerViolation, WalletAudit};
 use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 
@@ -29,9 +29,14 @@ pub(super) fn command() -> Command {
         .long_about("Reads the wallet database. Requires only WALLET_DATABASE_URL.")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .after_help(end(&["purse ledger verify"]))
         .subcommand(
             Command::new("verify")
-                .about("Recount every wallet and list the inconsistent ones; exit code 1 if there are any")
+                .after_help(end(&[
+                    "purse ledger verify",
+                    "purse ledger verify --user 0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e --json",
+                ]))
+                .about("Recompute every wallet and list the inconsistent ones; exit code 1 if there are any")
                 .long_about(
                     "Adds up the entries of each wallet in the database and checks that sequence numbers have no gap, that \
                      each balance is the sum of the entries up to it, that no balance is negative, and that no entry is \
@@ -39,6 +44,10 @@ pub(super) fn command() -> Command {
                 )
                 .arg(user),
         )
+}
+
+fn end(examples: &[&str]) -> String {
+    help_end(Some((Section::Database, &[Role::Wallet])), examples)
 }
 
 struct Tally {
@@ -53,7 +62,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;
     let recount = audit.begin(user).await.map_err(failed)?;
-    let mut list = List::begin(format, "differing", &["USER", "LAW", "ENTRY", "PROBLEM"])?;
+    let mut list = List::begin(format, "differing", &["USER", "RULE", "ENTRY", "PROBLEM"])?;
     let tally = verify(&recount, user, &mut list).await?;
     if let Some(user) = user.filter(|_| tally.wallets == 0 && tally.entries == 0) {
         print_error(&format!("user {user} has no wallet"));
@@ -71,7 +80,7 @@ async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List
     let mut tally = Tally { wallets: size.wallets, entries: 0, differing: 0 };
     // The number of entries of one wallet is not known before they are counted.
     let total = if user.is_none() { size.entries_estimate } else { 0 };
-    let progress = Progress::begin("recounting entries", u64::try_from(total).unwrap_or(0));
+    let progress = Progress::begin("verifying entries", u64::try_from(total).unwrap_or(0));
     loop {
         let wallets = recount.next().await.map_err(failed)?;
         if wallets.is_empty() {

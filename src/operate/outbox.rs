@@ -1,18 +1,21 @@
-//! `purse outbox`: shows pending events, and republishes published ones.
+//! `purse outbox`: shows pending events, republishes published ones, and deletes old ones.
+
+use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use crate::infra::config::DatabaseConfig;
+use crate::infra::config::{OutboxConfig, Section, setting};
 use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
-use crate::operate::failure::Failure;
+use crate::operate::arguments::dry_run_argument;
+use crate::operate::failure::{Failure, Outcome};
+use crate::operate::help::help_end;
 use crate::operate::humanize::{UNKNOWN, cell, count, duration};
-use crate::operate::output::{Format, List, print_sentence};
+use crate::operate::output::{Format, List, print_error, print_sentence};
 use crate::operate::progress::Progress;
-use crate::operate::{Outcome, dry_run_argument, print_error};
 use crate::users::postgres::{Backlog, PgOutboxBacklog, TimeRange};
 
 /// 0001-01-01T00:00:00Z. PostgreSQL writes earlier years differently.
@@ -23,14 +26,24 @@ pub(super) fn command() -> Command {
         Arg::new(name).long(name).value_name("TIME").value_parser(ValueParser::new(read_time)).help(help)
     };
     Command::new("outbox")
-        .about("Show pending events, or republish published ones")
+        .about("Show pending events, republish published ones, or delete old ones")
         .long_about("Uses the users database. Requires only USERS_DATABASE_URL.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("status").about("Show how many events are pending, since when, and why the broker refused them"))
+        .after_help(end(&["purse outbox status", "purse outbox republish --all --dry-run"]))
+        .subcommand(
+            Command::new("status")
+                .about("Show how many events are pending, since when, and why the broker rejected them")
+                .after_help(end(&["purse outbox status", "purse outbox status --json"])),
+        )
         .subcommand(
             Command::new("republish")
                 .about("Republish events that were already published")
+                .after_help(end(&[
+                    "purse outbox republish --since 2026-01-31T12:00:00Z --dry-run",
+                    "purse outbox republish 0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e",
+                    "purse outbox republish --all",
+                ]))
                 .long_about(
                     "Marks published events as pending, so that the running users role publishes them again. Provisioning \
                      is idempotent, so each user still gets exactly one wallet. Use it when the broker has lost \
@@ -54,6 +67,27 @@ pub(super) fn command() -> Command {
                 .group(ArgGroup::new("selection").args(["id", "since", "until", "all"]).required(true).multiple(true))
                 .arg(dry_run_argument()),
         )
+        .subcommand(
+            Command::new("prune")
+                .about("Delete published events that are older than OUTBOX_RETENTION")
+                .after_help(end(&["purse outbox prune --dry-run", "purse outbox prune --older-than 7d"]))
+                .long_about(
+                    "Deletes published events that are older than OUTBOX_RETENTION, as the users role does every minute. \
+                     Pending events are never deleted. A deleted event cannot be republished.",
+                )
+                .arg(
+                    Arg::new("older-than")
+                        .long("older-than")
+                        .value_name("DURATION")
+                        .value_parser(ValueParser::new(|text: &str| setting::OUTBOX_RETENTION.read(text)))
+                        .help("Delete events published longer ago than this, such as 7d, instead"),
+                )
+                .arg(dry_run_argument()),
+        )
+}
+
+fn end(examples: &[&str]) -> String {
+    help_end(Some((Section::Outbox, &[Role::Users])), examples)
 }
 
 fn read_time(text: &str) -> Result<Timestamp, &'static str> {
@@ -64,8 +98,9 @@ fn read_time(text: &str) -> Result<Timestamp, &'static str> {
     read.ok_or("a time has a date and an offset or Z, such as 2026-01-31T12:00:00Z")
 }
 
-pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Handle, format: Format) -> Outcome {
-    let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
+pub(super) async fn run(arguments: &ArgMatches, config: OutboxConfig, io: Handle, format: Format) -> Outcome {
+    let connector =
+        Connector::new(&config.database, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     match arguments.subcommand() {
         Some(("republish", a)) => {
             let written = TimeRange {
@@ -85,6 +120,10 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
             } else {
                 republish.named(&mut backlog, ids).await
             }
+        }
+        Some(("prune", a)) => {
+            let retention = a.get_one::<Duration>("older-than").copied().unwrap_or(config.retention);
+            prune(&open(&connector).await?, retention, a.get_flag("dry-run"), format).await
         }
         _ => status(&connector, format).await,
     }
@@ -135,6 +174,34 @@ fn summary(backlog: &Backlog) -> String {
     )
 }
 
+/// Deletes events page by page, beside the users role, which skips the rows of a page.
+async fn prune(backlog: &PgOutboxBacklog, retention: Duration, dry_run: bool, format: Format) -> Outcome {
+    let expired = backlog.count_expired(retention).await.map_err(failed)?;
+    let mut deleted = 0_i64;
+    if !dry_run {
+        let progress = Progress::begin("deleting events", u64::try_from(expired).unwrap_or(0));
+        loop {
+            let (page, is_last) = backlog.delete_expired_page(retention).await.map_err(failed)?;
+            deleted = deleted.saturating_add(page);
+            progress.add(u64::try_from(page).unwrap_or(0));
+            if is_last {
+                break;
+            }
+        }
+    }
+    let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    let events = |number: i64| count(u64::try_from(number).unwrap_or(0), "published event");
+    let age = duration(seconds);
+    let result = if dry_run {
+        format!("{} older than {age} would be deleted; nothing was changed.", events(expired))
+    } else {
+        format!("Deleted {} older than {age}.", events(deleted))
+    };
+    let number = if dry_run { expired } else { deleted };
+    print_sentence(format, &json!({"dryRun": dry_run, "deleted": number, "olderThanSeconds": seconds}), &result)?;
+    Ok(true)
+}
+
 struct Republish {
     format: Format,
     dry_run: bool,
@@ -143,6 +210,11 @@ struct Republish {
 impl Republish {
     /// All events created in that time, page by page.
     async fn written(&self, backlog: &mut PgOutboxBacklog, written: TimeRange) -> Outcome {
+        if let Some(since) = written.since
+            && let Some(deleted) = self.deleted_from(backlog, written).await?
+        {
+            return Err(Failure::Deleted { since, deleted });
+        }
         let estimate = backlog.estimate().await.map_err(failed)?;
         let (mut after, mut reopened) = (None, 0_i64);
         {
@@ -162,7 +234,22 @@ impl Republish {
                 }
             }
         }
-        self.print_result(reopened, 0, &[])
+        // Read again: a range without a start is never complete after a deletion, and one may have happened meanwhile.
+        let deleted = self.deleted_from(backlog, written).await?;
+        let printed = self.print_result(reopened, 0, &[]);
+        if let Some(deleted) = deleted {
+            print_error(&format!(
+                "events created up to {} were deleted when their retention was over; they are not republished",
+                rfc3339(deleted)
+            ));
+        }
+        printed
+    }
+
+    /// The latest creation time of a deleted event, if it is in the range.
+    async fn deleted_from(&self, backlog: &PgOutboxBacklog, written: TimeRange) -> Result<Option<Timestamp>, Failure> {
+        let deleted = backlog.deleted_until().await.map_err(failed)?;
+        Ok(deleted.filter(|deleted| written.since.is_none_or(|since| since <= *deleted)))
     }
 
     async fn named(&self, backlog: &mut PgOutboxBacklog, mut ids: Vec<EventId>) -> Outcome {

@@ -1,14 +1,23 @@
-//! Standard output, as a table or as one JSON document. Long lists are streamed.
+//! What a command prints: its result on standard output, as a table or as one JSON document, and errors on standard error.
+//! Long lists are streamed.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use serde_json::{Map, Value};
 
+use crate::kernel::{ExitError, ExitStatus};
+use crate::operate::failure::Failure;
+
 /// Rows that are aligned with each other, which bounds the memory that a long list needs.
 const ROWS_ALIGNED: usize = 1_000;
+/// Longest wait for a reader of standard error.
+const STDERR_WAIT: Duration = Duration::from_secs(5);
 
 /// Standard output, without the layer of the standard library that takes a descriptor which cannot be written for a
 /// working one.
@@ -26,8 +35,11 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The value of `--format`.
+    /// The value of `--format`, or of `--json`.
     pub(super) fn of(arguments: &ArgMatches) -> Self {
+        if arguments.get_flag("json") {
+            return Self::Json;
+        }
         match arguments.get_one::<String>("format").map(String::as_str) {
             Some("json") => Self::Json,
             _ => Self::Table,
@@ -204,15 +216,49 @@ pub(super) fn print_sentence(format: Format, json: &Value, sentence: &str) -> io
     print_record(format, json, &[vec![sentence.to_owned()]])
 }
 
-/// Prints what clap renders, in colour on a terminal.
-pub(super) fn print_rendered(rendered: &clap::Error) -> io::Result<()> {
-    if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) }
-}
-
-pub(super) fn print_text(text: &str) -> io::Result<()> {
+fn print_text(text: &str) -> io::Result<()> {
     let mut out = Out::stdout()?;
     out.write(text);
     out.end()
+}
+
+/// Prints `text` to standard output. A reader that closes it early, as `head` does, is not an error.
+pub fn print(text: &str) -> Result<ExitStatus, ExitError> {
+    print_text(text).map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints the help or the version that clap has rendered, in colour on a terminal.
+pub fn print_styled(rendered: &clap::Error) -> Result<ExitStatus, ExitError> {
+    let printed =
+        if io::stdout().is_terminal() { rendered.print() } else { print_text(&rendered.render().to_string()) };
+    printed.map_err(Failure::Output)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Prints an error or a warning to standard error, as [`to_stderr`] does.
+pub fn print_error(message: &str) {
+    let line = format!("purse: {message}\n");
+    to_stderr(move || io::stderr().write_all(line.as_bytes()));
+}
+
+/// Prints what clap reports about a command line, in colour on a terminal, as [`to_stderr`] does.
+pub fn print_usage_error(error: clap::Error) {
+    to_stderr(move || error.print());
+}
+
+/// Writes to standard error, and gives up on a reader that reads nothing: a process that cannot report why it ends has to
+/// end all the same.
+fn to_stderr(write: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    let (done, written) = mpsc::channel();
+    let writer = thread::Builder::new().name("stderr".into()).spawn(move || {
+        // Without standard error there is nowhere left to report to.
+        let _ = write();
+        let _ = done.send(());
+    });
+    if writer.is_ok() {
+        let _ = written.recv_timeout(STDERR_WAIT);
+    }
 }
 
 #[cfg(test)]

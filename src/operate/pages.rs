@@ -7,7 +7,8 @@ use clap_complete::Shell;
 
 use crate::infra::config::setting::{ALL, Fallback, Setting};
 use crate::kernel::{ExitError, ExitStatus, Role};
-use crate::operate::print;
+use crate::operate::help::help_end;
+use crate::operate::output::print;
 
 /// The commands that read no settings.
 pub fn commands() -> [Command; 3] {
@@ -16,14 +17,23 @@ pub fn commands() -> [Command; 3] {
         Arg::new("command").value_name("COMMAND").num_args(0..).help("Command to describe, such as `dlq redrive`");
     [
         Command::new("config")
-            .about("Print a configuration template")
+            .about("Show the effective configuration, or print a template")
             .subcommand_required(true)
             .arg_required_else_help(true)
+            .after_help(help_end(None, &["purse config show --role users", "purse config template > config/base.toml"]))
             .subcommand(
-                Command::new("template").about("Print every setting with its default, to save as config/base.toml"),
+                Command::new("template")
+                    .about("Print every setting with its default, to save as config/base.toml")
+                    .after_help(help_end(None, &["purse config template > config/base.toml"])),
             ),
-        Command::new("completions").about("Print a completion script for a shell").arg(shell),
-        Command::new("man").about("Print a manual page, for `man -l -`").arg(page),
+        Command::new("completions")
+            .about("Print a completion script for a shell")
+            .arg(shell)
+            .after_help(help_end(None, &["purse completions bash > /etc/bash_completion.d/purse"])),
+        Command::new("man")
+            .about("Print a manual page, for `man -l -`")
+            .arg(page)
+            .after_help(help_end(None, &["purse man dlq redrive | man -l -"])),
     ]
 }
 
@@ -55,8 +65,24 @@ pub fn man(arguments: &ArgMatches, mut whole: Command) -> Result<ExitStatus, Exi
     // Other pages refer to the page of `purse dlq redrive` as purse-dlq-redrive(1).
     let name = page.get_display_name().unwrap_or_else(|| page.get_name()).to_owned();
     let mut rendered = Vec::new();
-    clap_mangen::Man::new(page.clone().name(name)).render(&mut rendered).map_err(ExitError::internal)?;
-    print(&String::from_utf8_lossy(&rendered))
+    let end = page.get_after_long_help().or_else(|| page.get_after_help()).map(ToString::to_string);
+    // Without its end, which the generator would fill into one paragraph.
+    let page = page.clone().name(name).after_help("").after_long_help("");
+    clap_mangen::Man::new(page).render(&mut rendered).map_err(ExitError::internal)?;
+    let page = String::from_utf8_lossy(&rendered);
+    print(&format!("{}{}", page.replace(".SH EXTRA\n", ""), end.map(|end| notes(&end)).unwrap_or_default()))
+}
+
+/// Text as a section of a manual page, line by line as it is.
+fn notes(text: &str) -> String {
+    let mut section = String::from(".SH NOTES\n.nf\n");
+    for line in text.lines() {
+        let escaped = line.replace('\\', "\\e").replace('-', "\\-");
+        // A dot or a quote at the start of a line would be a request.
+        let _ = writeln!(section, "\\&{escaped}");
+    }
+    section.push_str(".fi\n");
+    section
 }
 
 /// A TOML file of comments only; uncommented, each line sets the default.

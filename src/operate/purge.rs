@@ -7,12 +7,11 @@ use serde_json::json;
 
 use crate::infra::amqp::{Broker, Browser};
 use crate::operate::dead_letter::{READ_MAX, id_of, not_found, open};
-use crate::operate::failure::Failure;
+use crate::operate::failure::{Failure, Outcome};
 use crate::operate::humanize::count;
-use crate::operate::output::{Format, print_sentence};
+use crate::operate::output::{Format, print_error, print_sentence};
 use crate::operate::progress::Progress;
 use crate::operate::tally::Tally;
-use crate::operate::{Outcome, print_error};
 
 pub(super) struct PurgeOptions {
     /// Empty for all.
@@ -66,7 +65,6 @@ pub(super) async fn purge(broker: &Broker, format: Format, options: PurgeOptions
     }
 }
 
-/// Asks on the terminal.
 async fn confirm(total: u32) -> Result<bool, Failure> {
     let question = format!("Remove {} for good? Type yes: ", count(total.into(), "dead letter"));
     let answer = tokio::task::spawn_blocking(move || -> io::Result<String> {

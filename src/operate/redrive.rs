@@ -9,11 +9,10 @@ use crate::infra::amqp::{
     AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
 };
 use crate::operate::dead_letter::{CONNECTION_NAME, READ_MAX, id_of, not_found, open};
-use crate::operate::failure::Failure;
-use crate::operate::output::{Format, print_sentence};
+use crate::operate::failure::{Failure, Outcome};
+use crate::operate::output::{Format, print_error, print_sentence};
 use crate::operate::progress::Progress;
 use crate::operate::tally::Tally;
-use crate::operate::{Outcome, print_error};
 
 /// Dead letters per batch: bounds the memory of this process and the unacknowledged messages of the broker.
 const BATCH_MAX: usize = 200;
@@ -32,7 +31,6 @@ pub(super) struct RedriveOptions {
 struct Done {
     /// In a dry run, those that would be moved.
     moved: Tally,
-    /// Requested ids that exist.
     found: BTreeSet<String>,
 }
 
@@ -50,7 +48,7 @@ impl RedriveOptions {
 /// Redrives the selected dead letters.
 ///
 /// It reads no more messages than existed when it started: an event that fails again becomes a new dead letter, and
-/// would be redriven for ever.
+/// would be redriven forever.
 pub(super) async fn redrive(broker: &Broker, format: Format, options: RedriveOptions) -> Outcome {
     let (browser, total) = open(broker).await?;
     // Its own connection, because a memory or disk alarm blocks connections that publish.

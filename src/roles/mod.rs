@@ -11,6 +11,7 @@ mod wallet;
 pub use process::init_crypto;
 
 use crate::infra::config::{ConfigError, Layers, MigrationConfig, ProcessConfig, UsersConfig, WalletConfig};
+use crate::infra::http::openapi::RoleDocument;
 use crate::kernel::{ExitError, Role};
 
 /// The validated configuration of a role.
@@ -69,13 +70,21 @@ pub fn migrate(config: &MigrationConfig) -> Result<(), ExitError> {
     )
 }
 
-/// The OpenAPI document of the role, as indented JSON.
+/// The OpenAPI document of a role, or of both in one, as indented JSON.
 ///
 /// # Errors
 /// It cannot be serialized, which is a bug.
-pub fn openapi(role: Role) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&match role {
+pub fn openapi(role: Option<Role>) -> anyhow::Result<String> {
+    let document = |role| match role {
         Role::Users => crate::users::http::document(),
         Role::Wallet => crate::wallet::http::document(),
-    })
+    };
+    let document = match role {
+        Some(role) => document(role).build(),
+        None => RoleDocument::merged([
+            (document(Role::Users), parts::default_port(Role::Users)?),
+            (document(Role::Wallet), parts::default_port(Role::Wallet)?),
+        ]),
+    };
+    Ok(serde_json::to_string_pretty(&document)?)
 }

@@ -13,8 +13,8 @@ use crate::infra::config::{ProcessConfig, RateLimit, RateLimitStore, setting};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::OpenApi;
 use crate::infra::http::{
-    Application, CountBy, DocsPage, Limiter, OtherRole, ServerDeps, SharedLimit, SharedSweep, Sweep, TextLimiter,
-    metrics_routes,
+    Application, CountBy, DocsPage, LimitPolicy, Limiter, OtherRole, PublicUrl, ServerDeps, SharedLimit, SharedSweep,
+    Sweep, TextLimiter, metrics_routes,
 };
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
@@ -95,26 +95,28 @@ impl Limits {
         Ok(Self { enabled, shared, logger: context.actor_logger("housekeeper") })
     }
 
-    /// A limit on requests to a route; `name` identifies it in the shared counters.
+    /// A limit on requests to a route; `name` identifies it in responses and in the shared counters.
     pub(super) fn of_requests<T: CountBy>(
         &self,
         throttle: T,
         name: &'static str,
         limit: RateLimit,
     ) -> anyhow::Result<Limiter<T>> {
+        let policy = LimitPolicy { name, limit };
         let limiter =
-            Limiter::new(throttle, limit, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
-        Ok(limiter.sharing(self.shared_limit(name, limit)))
+            Limiter::new(throttle, policy, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
+        Ok(limiter.sharing(self.shared_limit(policy)))
     }
 
     /// A limit by a text in the request, such as the account.
     pub(super) fn of_texts(&self, name: &'static str, limit: RateLimit) -> anyhow::Result<TextLimiter> {
-        let limiter = TextLimiter::new(limit, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
-        Ok(limiter.sharing(self.shared_limit(name, limit)))
+        let policy = LimitPolicy { name, limit };
+        let limiter = TextLimiter::new(policy, self.enabled).with_context(|| format!("rate limit {name} is zero"))?;
+        Ok(limiter.sharing(self.shared_limit(policy)))
     }
 
-    fn shared_limit(&self, name: &'static str, limit: RateLimit) -> Option<SharedLimit> {
-        self.shared.clone().map(|counts| SharedLimit::new(counts, name, limit))
+    fn shared_limit(&self, policy: LimitPolicy) -> Option<SharedLimit> {
+        self.shared.clone().map(|counts| SharedLimit::new(counts, policy))
     }
 
     /// The removal of expired shared counters, if there are any.
@@ -146,14 +148,19 @@ pub(super) fn event_signatures(process: &ProcessConfig) -> EventSignatures {
     EventSignatures::new(&process.tokens.internal_key, process.tokens.previous_internal_key.as_ref())
 }
 
-/// The page `/docs` of a role, which links to that of the other role.
-pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
-    let port = match other {
+/// The port of a role whose setting is absent.
+pub(super) fn default_port(role: Role) -> anyhow::Result<&'static str> {
+    let port = match role {
         Role::Users => setting::USERS_PORT.default,
         Role::Wallet => setting::WALLET_PORT.default,
     };
-    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {other} role has no default") };
-    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port };
+    let setting::Fallback::Text(port) = port else { anyhow::bail!("the port of the {role} role has no default") };
+    Ok(port)
+}
+
+/// The page `/docs` of a role, which links to that of the other role.
+pub(super) fn docs_page(document: &OpenApi, other: Role, process: &ProcessConfig) -> anyhow::Result<DocsPage> {
+    let other = OtherRole { role: other, url: process.http.other_role_url.as_deref(), port: default_port(other)? };
     Ok(DocsPage::try_new(document, &other)?)
 }
 
@@ -180,6 +187,7 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
                 application,
                 logger,
                 cors_origins: process.http.cors_origins.clone(),
+                public_url: PublicUrl::new(process.http.own_url.as_deref()),
                 metrics,
                 spans: context.spans,
             },
@@ -200,6 +208,7 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
             application: Arc::new(move |app| metrics_routes(&metrics, app)),
             logger: context.actor_logger("metrics_http"),
             cors_origins: Vec::new(),
+            public_url: PublicUrl::new(None),
             metrics: context.metrics.clone(),
             spans: Spans::default(),
         },

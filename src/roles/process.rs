@@ -129,6 +129,7 @@ fn io_runtime() -> Result<Runtime, ExitError> {
     runtime.map_err(|e| ExitError::internal(format!("cannot start the IO threads: {e}")))
 }
 
+/// The life of the process: it starts, serves and stops.
 async fn live(
     config: &ProcessConfig,
     migrations: Migrations,
@@ -142,41 +143,103 @@ async fn live(
     for warning in &config.warnings {
         warn!(logger, "unsafe setting"; "error" => warning);
     }
-    let context = context(config, logger, io)?;
-    let connector = context.connector.clone();
-    let (address, metrics_address) = (address_of(&context.listener), context.metrics_listener.as_ref().map(address_of));
-    let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
-    let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
-    process_metrics::register(&metrics, config.role, &children, &health, log);
-    let (supervisor, mut escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
-    health.change(|health| health.starting = true);
-    let supervisor = supervisor.holding_back().start();
-    let migrated = tokio::select! {
-        migrated = migrate_when_reachable(&connector, migrations, &health, logger) => migrated.map(|()| true),
-        signal = signals.stop_requested() => {
-            info!(logger, "stopping before the database was reached"; "signal" => signal);
-            Ok(false)
-        }
-        escalation = &mut escalated => Err(failure(escalation)),
-    };
-    let outcome = match migrated {
-        Ok(true) => {
-            // An error means that the supervisor is gone, which is found out below.
-            let _ = supervisor.send(Release).await;
-            health.change(|health| health.starting = false);
-            if let Some(address) = metrics_address {
-                info!(logger, "listening for metrics"; "address" => address);
-            }
-            info!(logger, "listening"; "address" => address);
-            until_stopped(signals, escalated, config.shutdown_grace, logger).await
-        }
-        Ok(false) => Ok(()),
-        Err(e) => Err(e),
-    };
-    health.change(|health| health.stopping = true);
-    stop(&supervisor, signals, config.shutdown_grace, logger).await;
-    spans.close();
+    let mut process = Process::start(config, assemble, logger, io, log)?;
+    let outcome = process.serve(migrations, signals).await;
+    process.stop(signals).await;
     outcome
+}
+
+/// A process whose ports are open and whose children run.
+struct Process {
+    logger: Logger,
+    health: HealthBoard,
+    connector: Connector,
+    spans: Spans,
+    /// Where the API listens.
+    address: String,
+    /// Where `/metrics` has its own port.
+    metrics_address: Option<String>,
+    supervisor: Addr<SupervisorActor>,
+    /// A failure that the supervisor cannot handle.
+    escalated: oneshot::Receiver<Escalation>,
+    grace: Duration,
+}
+
+impl Process {
+    /// Opens the ports and starts the children that answer probes. The others start when the database is up to date.
+    fn start(
+        config: &ProcessConfig,
+        assemble: impl FnOnce(RoleContext) -> anyhow::Result<Vec<ChildSpec>>,
+        logger: &Logger,
+        io: &Handle,
+        log: LogCounts,
+    ) -> Result<Self, ExitError> {
+        let context = context(config, logger, io)?;
+        let (health, metrics, spans) = (context.health.clone(), context.metrics.clone(), context.spans.clone());
+        let connector = context.connector.clone();
+        let address = address_of(&context.listener);
+        let metrics_address = context.metrics_listener.as_ref().map(address_of);
+        let children = children(assemble, context).map_err(|e| ExitError::internal(format!("{e:#}")))?;
+        process_metrics::register(&metrics, config.role, &children, &health, log);
+        let (supervisor, escalated) = SupervisorActor::new(children, health.clone(), logger.clone());
+        health.change(|health| health.starting = true);
+        Ok(Self {
+            logger: logger.clone(),
+            health,
+            connector,
+            spans,
+            address,
+            metrics_address,
+            supervisor: supervisor.holding_back().start(),
+            escalated,
+            grace: config.shutdown_grace,
+        })
+    }
+
+    /// Brings the database up to date and serves, until a stop signal or a failure that the supervisor cannot handle.
+    async fn serve(&mut self, migrations: Migrations, signals: &mut Signals) -> Result<(), ExitError> {
+        tokio::select! {
+            migrated = migrate_when_reachable(&self.connector, migrations, &self.health, &self.logger) => migrated?,
+            signal = signals.stop_requested() => {
+                info!(self.logger, "stopping before the database was reached"; "signal" => signal);
+                return Ok(());
+            }
+            escalation = &mut self.escalated => return Err(failure(escalation)),
+        }
+        self.release().await;
+        tokio::select! {
+            signal = signals.stop_requested() => {
+                let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+                info!(self.logger, "stopping"; "signal" => signal, "grace_ms" => grace_ms);
+                Ok(())
+            }
+            escalation = &mut self.escalated => Err(failure(escalation)),
+        }
+    }
+
+    /// Starts the children that need the database.
+    async fn release(&self) {
+        // An error means that the supervisor is gone, which its escalation reports.
+        let _ = self.supervisor.send(Release).await;
+        self.health.change(|health| health.starting = false);
+        if let Some(address) = &self.metrics_address {
+            info!(self.logger, "listening for metrics"; "address" => address);
+        }
+        info!(self.logger, "listening"; "address" => &self.address);
+    }
+
+    /// Stops the children, within the grace period and unless a second signal ends the wait.
+    async fn stop(self, signals: &mut Signals) {
+        self.health.change(|health| health.stopping = true);
+        let deadline = Instant::now() + self.grace;
+        tokio::select! {
+            stopped = timeout_at(deadline, self.supervisor.send(Stop { grace: self.grace })) => if stopped.is_err() {
+                warn!(self.logger, "the grace period is over; unfinished work is rolled back or redelivered");
+            },
+            signal = signals.stop_requested() => warn!(self.logger, "stopping immediately"; "signal" => signal),
+        }
+        self.spans.close();
+    }
 }
 
 /// Opens the ports, so that a taken one is reported before the database is touched.
@@ -217,39 +280,11 @@ fn children(
     Ok(metrics.into_iter().chain(assemble(context)?).collect())
 }
 
-/// Waits for a stop signal, or for a failure that the supervisor cannot handle.
-async fn until_stopped(
-    signals: &mut Signals,
-    escalated: oneshot::Receiver<Escalation>,
-    grace: Duration,
-    logger: &Logger,
-) -> Result<(), ExitError> {
-    tokio::select! {
-        signal = signals.stop_requested() => {
-            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            info!(logger, "stopping"; "signal" => signal, "grace_ms" => grace_ms);
-            Ok(())
-        }
-        escalation = escalated => Err(failure(escalation)),
-    }
-}
-
 fn failure(escalation: Result<Escalation, oneshot::error::RecvError>) -> ExitError {
     match escalation {
         Ok(Escalation::GivenUp { child }) => ExitError::internal(format!("actor {child} exceeded its restart budget")),
         Ok(Escalation::Refused { message }) => ExitError::unavailable(message),
         Err(_) => ExitError::internal("the supervisor ended"),
-    }
-}
-
-/// Stops the children, within the grace period and unless a second signal ends the wait.
-async fn stop(supervisor: &Addr<SupervisorActor>, signals: &mut Signals, grace: Duration, logger: &Logger) {
-    let deadline = Instant::now() + grace;
-    tokio::select! {
-        stopped = timeout_at(deadline, supervisor.send(Stop { grace })) => if stopped.is_err() {
-            warn!(logger, "the grace period is over; unfinished work is rolled back or redelivered");
-        },
-        signal = signals.stop_requested() => warn!(logger, "stopping at once"; "signal" => signal),
     }
 }
 
@@ -275,7 +310,7 @@ async fn migrate_when_reachable(
             Err(e) if matches!(e.class(), FailureClass::Unavailable | FailureClass::Transient) => {
                 health.change(|health| {
                     for check in health.checks.values_mut().filter(|check| check.essential) {
-                        check.details = Some("not reached since the start".to_owned());
+                        check.details = Some("not reached since startup".to_owned());
                     }
                 });
                 pause(logger, &e, attempt).await;
@@ -312,11 +347,11 @@ fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for setting in &migrated.not_durable {
         warn!(logger, "unsafe setting of PostgreSQL: acknowledged commits may be lost in a crash"; "error" => format!("{setting} is off"));
     }
-    if migrated.is_newer {
-        info!(logger, "the database is newer than this version; privileges are left as they are");
+    if let Some(newest) = &migrated.newer {
+        info!(logger, "the database is newer than this version; privileges are left as they are"; "migration" => newest.to_string());
     }
     for migration in &migrated.applied {
-        info!(logger, "migration applied"; "migration" => format!("{} {}", migration.version, migration.name));
+        info!(logger, "migration applied"; "migration" => migration.to_string());
     }
     if migrated.applied.is_empty() {
         info!(logger, "database is up to date");

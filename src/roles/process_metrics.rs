@@ -1,7 +1,8 @@
-//! Metrics of the process as a whole: build, readiness, dependencies, actor restarts.
+//! Metrics of the process as a whole: use of the machine, build, readiness, dependencies, actor restarts.
 
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::{MetricName, Metrics};
+use crate::infra::process_usage;
 use crate::infra::telemetry::LogCounts;
 use crate::kernel::Role;
 use crate::runtime::ChildSpec;
@@ -20,16 +21,17 @@ const RESTARTS: MetricName = MetricName {
 
 const LOG_DROPPED: MetricName = MetricName {
     name: "purse_log_records_dropped_total",
-    help: "Log records lost because standard output took none: its reader is stuck, or the disk is full.",
+    help: "Log records dropped because standard output was blocked: its reader is stuck, or the disk is full.",
 };
 
 const LOG_SUPPRESSED: MetricName = MetricName {
     name: "purse_log_records_suppressed_total",
-    help: "Warnings and errors that a library repeated and that were not logged.",
+    help: "Repeated warnings and errors of libraries that were not logged.",
 };
 
 /// Registers them; they follow `health` and `log` at each scrape.
 pub(super) fn register(metrics: &Metrics, role: Role, actors: &[ChildSpec], health: &HealthBoard, log: LogCounts) {
+    process_usage::register(metrics);
     metrics.gauge(BUILD, &[("version", env!("CARGO_PKG_VERSION")), ("role", role.as_str())]).set(1);
     let ready = metrics.gauge(READY, &[]);
     let dependency = |name: &'static str| (name, metrics.gauge(DEPENDENCY, &[("dependency", name)]));

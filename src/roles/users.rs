@@ -17,15 +17,17 @@ use crate::kernel::{Role, Timestamp, UserId};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::users::actors::{
-    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxWatchActor,
-    PasswordHasherActor, RelayMetrics, RelayWaker, start_hashers,
+    DepthMetrics, HashMetrics, HasherHandle, OutboxPollerActor, OutboxPollerDeps, OutboxPrunerActor, OutboxWatchActor,
+    PRUNE_INTERVAL, PasswordHasherActor, RelayMetrics, RelayWaker, pruned_counter, start_hashers,
 };
 use crate::users::application::log_in::LogIn;
-use crate::users::application::ports::{AccessToken, PasswordHasher, TokenError, TokenIssuer, UserStore};
+use crate::users::application::ports::{
+    AccessToken, PasswordHasher, PublishedEvents, TokenError, TokenIssuer, UserStore,
+};
 use crate::users::application::queries::UserQueries;
 use crate::users::application::register_user::RegisterUser;
-use crate::users::http::{UsersApi, document};
-use crate::users::postgres::{MIGRATIONS, PgOutbox, PgUserQueries, PgUserStore};
+use crate::users::http::{UsersApi, document, routes};
+use crate::users::postgres::{MIGRATIONS, PgOutbox, PgPublishedEvents, PgUserQueries, PgUserStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -38,11 +40,12 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
     Ok(vec![
         database_probe(&context, pools.probe, MIGRATIONS.probe, "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
-        // Counts over the pool for requests, so that a slow count delays neither the relay nor the probe.
+        // Both use the pool for requests, so that slow statements delay neither the relay nor the probe.
         outbox_watch(&context, Arc::clone(&api.queries)),
+        outbox_pruner(config, &context, pools.requests),
         password_hasher(&context, actors.hashers)?,
         outbox_poller(config, &context, pools.relay, actors.poller),
-        http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
+        http(context, &config.process, Arc::new(move |app| routes(&api, app))),
     ])
 }
 
@@ -82,7 +85,7 @@ fn api(
     let hasher: Arc<dyn PasswordHasher> =
         Arc::new(HasherHandle::new(actors.hashers.clone(), config.hash_queue_max, &context.metrics));
     let tokens: Arc<dyn TokenIssuer> = Arc::new(Issuer(TokenSigner::new(&process.tokens, config.access_token_ttl)));
-    let by_client = || ByClient::new(&process.http.trusted_proxies);
+    let by_client = ByClient::new(&process.http.trusted_proxies, &context.metrics, context.actor_logger("http"));
     Ok(UsersApi {
         register_user: Arc::new(RegisterUser {
             users: Arc::clone(&users),
@@ -95,11 +98,11 @@ fn api(
         log_in: Arc::new(LogIn { users, hasher, tokens, clock: Arc::new(System) }),
         queries: Arc::new(PgUserQueries::new(pools.requests.clone())),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        register_limit: limits.of_requests(by_client(), "register", config.register_limit)?,
-        login_limit: limits.of_requests(by_client(), "login", config.login_limit)?,
+        register_limit: limits.of_requests(by_client.clone(), "register", config.register_limit)?,
+        login_limit: limits.of_requests(by_client, "login", config.login_limit)?,
         account_limit: Arc::new(limits.of_texts("account", config.account_limit)?),
         health: context.health.clone(),
-        docs: docs_page(&document(), Role::Wallet, process)?,
+        docs: docs_page(&document().build(), Role::Wallet, process)?,
     })
 }
 
@@ -124,6 +127,16 @@ fn outbox_watch(context: &RoleContext, queries: Arc<dyn UserQueries>) -> ChildSp
     ChildSpec::new("outbox_watch", move |lifeline| {
         let (queries, metrics, logger) = (Arc::clone(&queries), metrics.clone(), logger.clone());
         OutboxWatchActor { queries, metrics, logger, lifeline }.start()
+    })
+}
+
+fn outbox_pruner(config: &UsersConfig, context: &RoleContext, database: Database) -> ChildSpec {
+    let events: Arc<dyn PublishedEvents> = Arc::new(PgPublishedEvents::new(database));
+    let (retention, pruned) = (config.outbox_retention, pruned_counter(&context.metrics));
+    let logger = context.actor_logger("outbox_pruner");
+    ChildSpec::new("outbox_pruner", move |lifeline| {
+        let (events, pruned, logger) = (Arc::clone(&events), pruned.clone(), logger.clone());
+        OutboxPrunerActor { events, retention, interval: PRUNE_INTERVAL, pruned, logger, lifeline }.start()
     })
 }
 

@@ -11,7 +11,7 @@ use crate::infra::http::{BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::system::System;
-use crate::kernel::Role;
+use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
@@ -27,7 +27,7 @@ use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::{Gate, WalletApi, document};
+use crate::wallet::http::{Gate, WalletApi, document, routes};
 use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
@@ -49,7 +49,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
         topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
         retry_router(&context, broker.clone(), topology.clone(), router.clone()),
         provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router, topology }),
-        http(context, &config.process, Arc::new(move |routes| api.routes(routes))),
+        http(context, &config.process, Arc::new(move |app| routes(&api, app))),
     ])
 }
 
@@ -96,9 +96,9 @@ fn api(
             &context.metrics,
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
-        post_limit: limits.of_requests(BySubject, "post", config.post_limit)?,
+        post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
         health: context.health.clone(),
-        docs: docs_page(&document(), Role::Users, process)?,
+        docs: docs_page(&document().build(), Role::Users, process)?,
     })
 }
 
@@ -115,6 +115,7 @@ fn ledger_writer(
         io: context.io.clone(),
         metrics: LedgerMetrics::new(&context.metrics),
         logger: context.actor_logger("ledger_writer"),
+        outages: Reminder::default(),
     });
     ChildSpec::new("ledger_writer", move |lifeline| {
         handle.point_to(LedgerWriterActor::new(Arc::clone(&deps), lifeline).start())

@@ -17,7 +17,7 @@ const BLOCKED: MetricName = MetricName {
 };
 const UNDECLARED: MetricName = MetricName {
     name: "purse_broker_undeclared",
-    help: "Exchanges, queues and bindings that the broker does not let this connection declare, for example because they exist with other arguments.",
+    help: "Exchanges, queues and bindings whose declaration the broker rejects, for example because they exist with different arguments.",
 };
 
 /// An actor's connection to the broker, with the actor's lifeline: without the connection the actor ends.
@@ -50,10 +50,10 @@ pub(crate) fn blocked_gauge(metrics: &Metrics, connection: &'static str) -> Gaug
 pub(crate) struct Rejections(u32);
 
 impl Rejections {
-    /// So many in a row, and the connection is given up.
+    /// After this many in a row, the connection is replaced.
     const GIVE_UP_AFTER: u32 = 2;
 
-    /// Whether to give the connection up.
+    /// Whether to replace the connection.
     pub(crate) fn after_batch(&mut self, confirmed: bool, rejected: bool) -> bool {
         if confirmed {
             self.0 = 0;

@@ -9,7 +9,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Why a child ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// A dependency is unavailable. The child is restarted until the dependency is back.
@@ -56,6 +55,15 @@ impl Lifeline {
     }
 }
 
+#[cfg(test)]
+impl Lifeline {
+    /// For an actor without a supervisor.
+    pub fn unsupervised() -> Self {
+        let (ended, _) = tokio::sync::mpsc::unbounded_channel();
+        Self { name: "test", generation: FIRST_GENERATION, reason: None, ended }
+    }
+}
+
 impl Drop for Lifeline {
     fn drop(&mut self) {
         let reason = self
@@ -71,11 +79,9 @@ impl Drop for Lifeline {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown {
-    /// Time limit.
     pub grace: Duration,
 }
 
-/// A running child.
 pub trait Child {
     /// Resolves when the child has finished, or after `grace`.
     fn shut_down(&self, grace: Duration) -> LocalBoxFuture<'static, ()>;

@@ -72,7 +72,7 @@ impl DatabaseProbeActor {
                     database.distrust_open_sessions();
                 }
                 if health.set(check, Ok(())) && was_down {
-                    info!(logger, "the database answers again"; "check" => check);
+                    info!(logger, "the database responds again"; "check" => check);
                 }
             }
             Err(e) => {
@@ -92,7 +92,7 @@ impl DatabaseProbeActor {
 fn outage(e: &DbError) -> (&'static str, &'static str) {
     match e.class() {
         _ if e.is_read_only() => ("accepts no writes", "the database accepts no writes"),
-        FailureClass::Unavailable | FailureClass::Transient => ("does not answer", "the database does not answer"),
+        FailureClass::Unavailable | FailureClass::Transient => ("does not respond", "the database does not respond"),
         FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug => {
             ("rejects statements", "the database rejects what requests need")
         }

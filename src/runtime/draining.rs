@@ -25,7 +25,7 @@ impl Draining {
     /// To be called whenever no work is in flight.
     pub(crate) fn finish(&mut self) {
         if let Some(done) = self.done.take() {
-            // The shutdown may have given up waiting.
+            // The shutdown may have stopped waiting.
             let _ = done.send(());
         }
     }

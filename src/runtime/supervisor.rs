@@ -196,7 +196,7 @@ impl SupervisorActor {
                     debug!(logger, "a dependency still rejects this actor"; "error" => message, "again_in_ms" => again_in_ms);
                 } else {
                     supervised.rejection_logged = Some(message.clone());
-                    error!(logger, "a dependency rejects this actor; the rest of the process goes on, and this is retried"; "error" => message, "again_in_ms" => again_in_ms);
+                    error!(logger, "a dependency rejects this actor; retrying while the rest of the process keeps running"; "error" => message, "again_in_ms" => again_in_ms);
                 }
             }
             EndReason::Unavailable(why) => {

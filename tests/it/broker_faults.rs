@@ -333,7 +333,7 @@ async fn a_queue_that_rejects_everything_costs_few_connections_and_degrades_the_
     degraded(&users, "rejected").await;
     let opened = proxy.opened();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(proxy.opened() > opened, "the channel is given up");
+    assert!(proxy.opened() > opened, "the channel is replaced");
     assert!(proxy.opened() - opened <= 10, "{} connections in ten seconds", proxy.opened() - opened);
     world.broker.unlimit_length().await;
     let pending = "SELECT count(*) FROM outbox WHERE status = 'pending'";

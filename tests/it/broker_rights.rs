@@ -16,17 +16,17 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, PATIENCE, World, eventually};
 
-const USERS: &str = "purse_users";
-const WALLET: &str = "purse_wallet";
+pub const USERS: &str = "purse_users";
+pub const WALLET: &str = "purse_wallet";
 /// One password for all accounts, which the scan of the logs cannot mistake for another secret.
-const PASSWORD: &str = "stack-account-1";
+pub const PASSWORD: &str = "stack-account-1";
 
 fn script() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/rabbitmq/start.sh")
 }
 
 /// The definitions that the script prints for a virtual host.
-fn accounts(virtual_host: &str) -> Value {
+pub fn accounts(virtual_host: &str) -> Value {
     let printed = Command::new("sh")
         .arg(script())
         .arg("print")

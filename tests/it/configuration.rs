@@ -345,7 +345,7 @@ fn a_secret_can_come_from_a_file_and_a_wrong_file_is_64_with_its_variable_once()
     all(checks);
 }
 
-/// What is wrong with a file, and what puts it there.
+/// The error in a file, and the function that creates it.
 type Unreadable = (&'static str, fn(&Path));
 
 #[test]
@@ -479,6 +479,24 @@ fn two_flags_for_one_setting_are_64() {
         assert_eq!(output.status.code(), Some(64), "{flags:?}: {err}");
         assert!(flags.iter().all(|flag| err.contains(flag)), "{flags:?}: {err}");
     }
+}
+
+#[test]
+fn flags_of_the_other_role_are_reported_together_with_all_other_problems() {
+    let check = Check::of(Role::Users).flag("--prefetch", "5").flag("--retry-ttl-ms", "1").flag("--log-level", "loud");
+    let (_, output) = check.variable("HASH_QUEUE_MAX", "0").run();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{err}");
+    assert!(err.contains("the configuration has 4 problems:\n"), "{err}");
+    for problem in [
+        "--prefetch: is a setting of --role wallet, not of --role users",
+        "--retry-ttl-ms: is a setting of --role wallet, not of --role users",
+        "--log-level: ",
+        "HASH_QUEUE_MAX: ",
+    ] {
+        assert!(err.contains(&format!("\n  {problem}")), "{problem}: {err}");
+    }
+    Check::of(Role::Wallet).flag("--retry-ttl-ms", "1,2").refused("--retry-ttl-ms");
 }
 
 #[test]

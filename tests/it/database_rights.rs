@@ -70,9 +70,15 @@ const FORBIDDEN_IN_USERS: &[&str] = &[
     "ALTER TABLE users ADD COLUMN x int",
     "UPDATE outbox SET payload_json = payload_json",
     "UPDATE outbox SET id = id",
+    "UPDATE outbox SET created_at = 'epoch'",
     "DELETE FROM outbox",
+    "DROP FUNCTION delete_expired_events",
+    "ALTER FUNCTION delete_expired_events SECURITY INVOKER",
     "TRUNCATE outbox",
     "LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE",
+    "DELETE FROM outbox_retention",
+    "INSERT INTO outbox_retention DEFAULT VALUES",
+    "UPDATE outbox_retention SET deleted_until = NULL",
 ];
 
 /// Runs one statement with psql in a transaction that is never committed.

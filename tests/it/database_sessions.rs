@@ -1,5 +1,5 @@
 //! What the operator of PostgreSQL changes under running roles: read-only databases, standbys, refused sessions, time
-//! limits, search paths, privileges and newer schemas.
+//! limits, search paths and privileges.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn all_unavailable(responses: &[(u16, String)]) -> bool {
 }
 
 /// Waits until many requests of each kind at once, so that every session of the pools is used, are all served. (A loaded
-/// machine opens so many sessions too slowly for the first of them.) Returns the number of credits that were acknowledged.
+/// machine opens that many sessions too slowly for the first of them.) Returns the number of credits that were acknowledged.
 async fn serves_on_every_session(client: &Client, user: &User) -> i64 {
     let credited = std::sync::atomic::AtomicI64::new(0);
     eventually(PATIENCE, "every session serves", || async {
@@ -140,10 +140,10 @@ async fn sessions_that_met_a_read_only_database_are_not_kept() {
     let user = client.ready_user().await;
     serves_on_every_session(&client, &user).await;
 
-    // Sessions become read-only one by one here: those that are open keep their setting until somebody changes it.
+    // Sessions become read-only one by one here: those that are open keep their setting until it is changed.
     let read_only = "SELECT set_config('default_transaction_read_only', 'on', false)";
     for (role, statement) in [(Role::Users, "users"), (Role::Wallet, "wallets")] {
-        // A trigger stands for a pooler that moves the sessions to a standby.
+        // A trigger simulates a pooler that moves the sessions to a standby.
         let trigger = format!(
             "CREATE FUNCTION become_read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM ({read_only}); RETURN NEW; END $$;
              CREATE TRIGGER become_read_only AFTER INSERT ON {statement} FOR EACH ROW EXECUTE FUNCTION become_read_only()"
@@ -350,37 +350,6 @@ async fn a_session_is_replaced_after_its_lifetime_without_a_failed_request() {
 }
 
 #[tokio::test]
-async fn an_older_version_leaves_the_privileges_of_a_newer_one_alone() {
-    let world = World::new().await;
-    drop(world.start(Role::Wallet).await);
-    let app = format!("{}_app", world.databases.wallet.database);
-    let owner = format!("{}_owner", world.databases.wallet.database);
-    let newer = format!(
-        r#"SET ROLE "{owner}";
-           CREATE TABLE transfers (id uuid PRIMARY KEY);
-           GRANT SELECT, INSERT ON transfers TO "{app}";
-           GRANT UPDATE (created_at) ON wallets TO "{app}";
-           INSERT INTO refinery_schema_history VALUES (99, 'transfers', '2027-01-01T00:00:00Z', '1')"#
-    );
-    world.sql(Role::Wallet, &newer).await;
-    let privileges = format!(
-        "SELECT has_table_privilege('{app}', 'transfers', 'INSERT'), has_column_privilege('{app}', 'wallets', 'created_at', 'UPDATE'),
-                has_table_privilege('{app}', 'transactions', 'INSERT')"
-    );
-    let wallet = world.start(Role::Wallet).await;
-    let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert_eq!(world.sql(Role::Wallet, &privileges).await, "t|t|t");
-    let line = wallet.logged("the database is newer than this version; privileges are left as they are");
-    assert_eq!(line.len(), 1, "{}", wallet.output());
-
-    // A version that knows all of the schema replaces what the account may do.
-    world.sql(Role::Wallet, "DELETE FROM refinery_schema_history WHERE version = 99").await;
-    drop(world.start(Role::Wallet).await);
-    assert_eq!(world.sql(Role::Wallet, &privileges).await, "f|f|t");
-}
-
-#[tokio::test]
 async fn the_schema_in_use_is_the_one_that_privileges_are_granted_on() {
     let world = World::new().await;
     for (role, database) in [(Role::Users, &world.databases.users), (Role::Wallet, &world.databases.wallet)] {
@@ -498,7 +467,7 @@ async fn a_migration_behind_a_long_read_delays_no_request_and_is_retried() {
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 }
 
-/// A pooler in front of PostgreSQL that drops the options of a session, as pgBouncer does when it is told to ignore them.
+/// A pooler in front of PostgreSQL that drops the options of a session, as pgBouncer does when it is configured to ignore them.
 struct Pooler {
     port: u16,
 }

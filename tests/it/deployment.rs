@@ -23,7 +23,7 @@ fn variables(manifest: &str) -> BTreeSet<String> {
 
 /// The settings that every pod gets: `NAME=value` under `literals`.
 fn literals() -> BTreeMap<String, String> {
-    let kustomization = file("docker/kubernetes/kustomization.yaml");
+    let kustomization = file("docker/kubernetes/base/kustomization.yaml");
     let lines = kustomization.lines().filter_map(|line| line.trim_start().strip_prefix("- "));
     lines.filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -33,7 +33,7 @@ fn every_setting_in_a_manifest_exists_and_belongs_to_the_role() {
     let both = literals().into_keys().collect::<BTreeSet<_>>();
     assert!(both.contains("APP_ENV"), "{both:?}");
     for (name, known) in [("users", Role::Users), ("wallet", Role::Wallet)] {
-        let named = variables(&file(&format!("docker/kubernetes/{name}.yaml")));
+        let named = variables(&file(&format!("docker/kubernetes/base/{name}.yaml")));
         assert!(named.contains("INTERNAL_JWT_PRIVATE_KEY"), "{named:?}");
         for variable in both.iter().chain(&named) {
             let setting = ALL.iter().find(|setting| setting.env == variable);
@@ -45,15 +45,15 @@ fn every_setting_in_a_manifest_exists_and_belongs_to_the_role() {
         // Only the migration jobs get the owner's password.
         let (owner, needed): (Vec<&Setting>, Vec<&Setting>) =
             secrets.partition(|s| s.env.ends_with("_MIGRATION_DATABASE_URL"));
-        let jobs = variables(&file("docker/kubernetes/migrate.yaml"));
+        let jobs = variables(&file("docker/kubernetes/base/migrate.yaml"));
         for secret in owner {
             assert!(!named.contains(secret.env) && jobs.contains(secret.env), "{} in {name}.yaml", secret.env);
         }
         for secret in needed {
-            assert!(named.contains(secret.env), "docker/kubernetes/{name}.yaml does not give {}", secret.env);
+            assert!(named.contains(secret.env), "docker/kubernetes/base/{name}.yaml does not give {}", secret.env);
         }
     }
-    for variable in variables(&file("docker/kubernetes/migrate.yaml")) {
+    for variable in variables(&file("docker/kubernetes/base/migrate.yaml")) {
         assert!(ALL.iter().any(|setting| setting.env == variable), "migrate.yaml: {variable}");
     }
 }
@@ -104,7 +104,7 @@ fn a_role_receives_no_password_of_the_container_stack_but_its_own() {
 #[tokio::test]
 async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_probes() {
     for (role, port) in [("users", "3002"), ("wallet", "3001")] {
-        let manifest = file(&format!("docker/kubernetes/{role}.yaml"));
+        let manifest = file(&format!("docker/kubernetes/base/{role}.yaml"));
         let mut environment = literals();
         for variable in variables(&manifest) {
             let value = match variable.as_str() {
@@ -116,7 +116,9 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
         }
         let checked = purse(&["check-config", "--role", role], &environment).await;
         assert_eq!(checked.code, Some(0), "{checked:?}");
-        assert!(manifest.contains(&format!("containerPort: {port}}}")), "{role}");
+        assert!(manifest.contains(&format!("{{name: http, containerPort: {port}}}")), "{role}");
+        let metrics = &literals()["METRICS_PORT"];
+        assert!(manifest.contains(&format!("{{name: metrics, containerPort: {metrics}}}")), "{role}");
         let name = format!("{}_PORT", role.to_uppercase());
         let setting = ALL.iter().find(|setting| setting.env == name).expect("port");
         assert_eq!(setting.default, purse::infra::config::setting::Fallback::Text(port), "{name}");
@@ -124,6 +126,78 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
         environment.remove("INTERNAL_JWT_PRIVATE_KEY");
         let checked = purse(&["check-config", "--role", role], &environment).await;
         assert_eq!(checked.code, Some(64), "{checked:?}");
+    }
+}
+
+#[test]
+fn the_images_of_the_container_stack_are_pinned_to_a_minor_version() {
+    let (stack, recipe, script) = (file("docker/compose.yaml"), file("docker/Dockerfile"), file("docker/stack.sh"));
+    let images = stack.lines().filter_map(|line| line.trim_start().strip_prefix("image: "));
+    let names = images.map(|image| image.split(":-").last().unwrap_or_default().trim_end_matches('}'));
+    let builder = recipe.lines().find_map(|line| line.strip_prefix("ARG RUST_IMAGE=")).expect("RUST_IMAGE");
+    let all: BTreeSet<&str> = names.chain([builder]).filter(|name| *name != "purse:local").collect();
+    assert!(all.len() >= 6, "{all:?}");
+    for name in &all {
+        let (_, tag) = name.split_once(':').unwrap_or_else(|| panic!("{name} has no tag"));
+        let version = tag.trim_start_matches('v').split('-').next().unwrap_or_default();
+        let numbers: Vec<&str> = version.split('.').collect();
+        let pinned = numbers.len() >= 2 && numbers.iter().all(|number| number.parse::<u32>().is_ok());
+        assert!(pinned, "{name} is not pinned to a minor version");
+    }
+    assert!(script.contains(&format!("FROM {builder}\\n")), "docker/stack.sh trusts another toolchain image");
+    let minimum = file("Cargo.toml")
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("rust-version = \"")?.trim_end_matches('"').to_owned()));
+    assert!(builder.starts_with(&format!("rust:{}-", minimum.expect("rust-version"))), "{builder}");
+}
+
+#[test]
+fn the_roles_trust_the_fixed_address_of_the_proxy_which_no_other_container_can_get() {
+    let stack = file("docker/compose.yaml");
+    let value = |key: &str| {
+        let line = stack.lines().find_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix(key));
+        line.unwrap_or_else(|| panic!("{key}")).trim().to_owned()
+    };
+    let trusted = value("TRUSTED_PROXIES: ").trim_start_matches("${TRUSTED_PROXIES:-").trim_end_matches('}').to_owned();
+    let address = value("edge: {ipv4_address: ").trim_end_matches('}').to_owned();
+    assert_eq!(trusted, format!("{address}/32"));
+    let network = |text: String| text.parse::<ipnet::Ipv4Net>().unwrap_or_else(|e| panic!("{text}: {e}"));
+    let (subnet, others) = (network(value("subnet: ")), network(value("ip_range: ")));
+    let address: std::net::Ipv4Addr = address.parse().expect("address");
+    assert!(subnet.contains(&address) && !others.contains(&address) && subnet.contains(&others), "{address}");
+    for role in Role::ALL {
+        let service = service(&stack, role);
+        assert!(service.contains(", edge]"), "the proxy does not reach {role}");
+        assert!(service.contains("\"${API_HOST:-0.0.0.0}:"), "API_HOST does not close the plain port of {role}");
+    }
+    // Without the profile there is no proxy, and no role but these has a port of the machine.
+    let (_, proxy) = stack.split_once("\n  proxy:\n").expect("the proxy");
+    assert!(proxy.split("\n\n").next().unwrap_or_default().contains("profiles: [tls]"));
+}
+
+/// The manifest of a role's migration job.
+fn job(role: Role) -> String {
+    let manifest = file("docker/kubernetes/base/migrate.yaml");
+    let of_the_role = format!("name: purse-migrate-{role}\n");
+    let found = manifest.split("\n---\n").find(|document| document.contains(&of_the_role));
+    found.expect("the job").to_owned()
+}
+
+#[tokio::test]
+async fn a_migration_job_migrates_with_the_urls_of_its_database_alone() {
+    let world = World::new().await;
+    for role in Role::ALL {
+        let job = job(role);
+        assert!(job.contains(&format!("args: [migrate, --role, {role}]\n")), "{job}");
+        let (settings, prefix) = (world.settings(role), role.as_str().to_uppercase());
+        let named: Vec<String> = variables(&job).into_iter().collect();
+        assert_eq!(named, [format!("{prefix}_DATABASE_URL"), format!("{prefix}_MIGRATION_DATABASE_URL")]);
+        let mut environment = literals();
+        environment.extend(named.into_iter().map(|name| (name.clone(), settings[&name].clone())));
+        let migrated = purse(&["migrate", "--role", role.as_str()], &environment).await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        let tables = world.sql(role, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await;
+        assert!(tables.parse::<u32>().expect("a number") >= 3, "{tables}");
     }
 }
 

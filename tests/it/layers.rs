@@ -1,5 +1,5 @@
 //! Enforces the table of layers in `docs/architecture.md`: reads `src/` and reports every import that the table does not
-//! allow, and every import cycle.
+//! allow. Reports every import cycle in `src/` and `dev/src/`.
 //!
 //! Needs no server. Comments and literals may name anything.
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::support::repository::{between, sources, text};
-use crate::support::source::{Token, named_paths, reexports, tokens};
+use crate::support::source::{Token, child_paths, named_paths, reexports, tokens};
 
 /// First layer in which code may log.
 const LOGGING_FROM: u8 = 3;
@@ -158,15 +158,20 @@ fn violations(layers: &Layers, file: &str, source: &str) -> Vec<Violation> {
     all
 }
 
-/// The text of every file in `src/`, by its path inside.
-fn source_files() -> BTreeMap<String, String> {
-    let files = sources("src");
-    assert!(files.len() > 100, "only {} files in src", files.len());
-    files.iter().map(|path| (path.trim_start_matches("src/").to_owned(), text(path))).collect()
+/// The text of every file in a folder, by its path inside.
+fn files_in(folder: &str) -> BTreeMap<String, String> {
+    let inside = |path: &str| path.strip_prefix(folder).and_then(|path| path.strip_prefix('/')).map(str::to_owned);
+    sources(folder).iter().map(|path| (inside(path).unwrap_or_else(|| panic!("{path}")), text(path))).collect()
 }
 
-/// Which file imports which, by module. An import of a re-export counts as one of the file that defines it. A file may
-/// import what its ancestors define, and the other way round.
+fn source_files() -> BTreeMap<String, String> {
+    let files = files_in("src");
+    assert!(files.len() > 100, "only {} files in src", files.len());
+    files
+}
+
+/// Which file imports which, by module. An import of a re-export counts as one of the file that defines it. Declaring a
+/// child module and re-exporting its items is not an import; using them is.
 fn file_imports(files: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String>> {
     let read: BTreeMap<String, (Vec<String>, Vec<Token>)> =
         files.iter().map(|(file, source)| (path_of(file).join("::"), (path_of(file), tokens(source)))).collect();
@@ -184,8 +189,8 @@ fn file_imports(files: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<S
         prefixes.into_iter().find(|path| read.contains_key(*path)).map(str::to_owned)
     };
     let imports = |module: &String, path: &[String], tokens: &[Token]| {
-        let imported = named_paths(path, tokens).into_iter().filter_map(|(import, _)| file_of(&import));
-        imported.filter(|other| !is_inside(other, module) && !is_inside(module, other)).collect()
+        let named = named_paths(path, tokens).into_iter().chain(child_paths(path, tokens));
+        named.filter_map(|(import, _)| file_of(&import)).filter(|other| other != module).collect()
     };
     read.iter().map(|(module, (path, tokens))| (module.clone(), imports(module, path, tokens))).collect()
 }
@@ -228,9 +233,12 @@ fn every_import_and_every_technology_is_in_an_allowed_layer() {
 
 #[test]
 fn no_two_files_import_each_other() {
-    let imports = file_imports(&source_files());
-    let cycles: Vec<String> = cycles(&imports).into_iter().map(|files| files.join(" <-> ")).collect();
-    assert!(cycles.is_empty(), "{} import cycles:\n{}", cycles.len(), cycles.join("\n"));
+    for (folder, files) in [("src", source_files()), ("dev/src", files_in("dev/src"))] {
+        let imports = file_imports(&files);
+        assert!(imports.values().map(BTreeSet::len).sum::<usize>() > files.len(), "few imports are seen in {folder}");
+        let cycles: Vec<String> = cycles(&imports).into_iter().map(|files| files.join(" <-> ")).collect();
+        assert!(cycles.is_empty(), "{} import cycles in {folder}:\n{}", cycles.len(), cycles.join("\n"));
+    }
 }
 
 #[test]
@@ -342,7 +350,7 @@ fn a_cycle_is_found_through_re_exports_and_over_several_files() {
         let files: BTreeMap<String, String> = files.iter().map(|(f, s)| ((*f).to_owned(), (*s).to_owned())).collect();
         cycles(&file_imports(&files)).into_iter().map(|files| files.join(" <-> ")).collect::<Vec<_>>()
     };
-    let page = ("a/mod.rs", "mod one;\nmod two;\npub use two::{Second, Other};\nfn f() { one::g() }");
+    let page = ("a/mod.rs", "mod one;\nmod two;\npub use two::{Second, Other};\nfn helper() {}");
     let one = ("a/one.rs", "use crate::a::{Second, helper};");
     assert_eq!(
         files(&[page, one, ("a/two.rs", "use crate::b::Third;"), ("b.rs", "struct Third;")]),
@@ -351,4 +359,30 @@ fn a_cycle_is_found_through_re_exports_and_over_several_files() {
     assert_eq!(files(&[page, one, ("a/two.rs", "use super::one::First;")]), ["a::one <-> a::two"]);
     let far = ("b.rs", "use crate::a::one::First;");
     assert_eq!(files(&[page, one, ("a/two.rs", "use crate::b::Third;"), far]), ["a::one <-> a::two <-> b"]);
+}
+
+#[test]
+fn a_parent_that_uses_a_child_which_imports_from_the_parent_is_a_cycle() {
+    let cycles = |parent: &str, child: &str| {
+        let files = [("a/mod.rs", parent), ("a/one.rs", child), ("a/two.rs", "pub struct Second;")];
+        let files: BTreeMap<String, String> = files.iter().map(|(f, s)| ((*f).to_owned(), (*s).to_owned())).collect();
+        cycles(&file_imports(&files)).into_iter().map(|files| files.join(" <-> ")).collect::<Vec<_>>()
+    };
+    let imports_the_parent = "use crate::a::helper;\npub fn run() {}";
+    for parent in
+        ["one::run()", "self::one::run()", "use one::run; run()", "use self::one::{run}; run()", "crate::a::one::run()"]
+    {
+        let parent = format!("mod one;\nmod two;\npub fn helper() {{}}\nfn f() {{ {parent} }}");
+        for child in [imports_the_parent, "use super::helper;", "fn g() { super::helper() }"] {
+            assert_eq!(cycles(&parent, child), ["a <-> a::one"], "{parent} {child}");
+        }
+        let through_a_reexport = format!("pub use two::Second;\n{parent}");
+        assert_eq!(cycles(&through_a_reexport, "use super::Second;"), Vec::<String>::new(), "{parent}");
+    }
+    for reexport in ["pub use one::run;", "pub(crate) use one::{run as start};", "pub use self::one::run;"] {
+        let parent = format!("mod one;\n{reexport}\npub fn helper() {{}}");
+        assert_eq!(cycles(&parent, imports_the_parent), Vec::<String>::new(), "{reexport}");
+    }
+    let function_of_the_same_name = "mod one;\npub fn helper() { one::<u8>(); other::one::run() }";
+    assert_eq!(cycles(function_of_the_same_name, imports_the_parent), Vec::<String>::new());
 }

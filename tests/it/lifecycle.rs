@@ -267,5 +267,5 @@ async fn a_second_signal_exits_immediately() {
     assert!(!post.is_finished(), "the first signal waits for the post");
     wallet.signal(Signal::TERM);
     assert_eq!(wallet.exited().await.code(), Some(0), "{}", wallet.output());
-    assert!(wallet.output().contains("stopping at once"), "{}", wallet.output());
+    assert!(wallet.output().contains("stopping immediately"), "{}", wallet.output());
 }

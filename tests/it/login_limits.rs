@@ -33,7 +33,7 @@ fn assert_limited(response: &Response, about: &str) {
     let wait_s: u64 = response.header("retry-after").parse().unwrap_or_else(|_| panic!("{about}: {response:?}"));
     assert!((1..=3600).contains(&wait_s), "{about}: {response:?}");
     let headers = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-policy"].map(|name| response.header(name));
-    assert_eq!(headers, ["3", "0", "3;w=3600"], "{about}: the headers of another limit");
+    assert_eq!(headers, ["3", "0", "\"account\";q=3;w=3600"], "{about}: the headers of another limit");
     assert_eq!(response.header("ratelimit-reset"), wait_s.to_string(), "{about}");
 }
 

@@ -181,10 +181,12 @@ async fn the_handbook_lists_every_metric_and_no_other() {
         let url = format!("{}/v1/balance", process.url());
         client.send(client.request(Method::GET, &url)).await;
     }
+    // A long poll.
+    client.ready_user().await;
     let mut families: BTreeMap<String, (Vec<Role>, Family)> = BTreeMap::new();
     for (role, process) in [(Role::Users, &users), (Role::Wallet, &wallet)] {
         for family in Scrape::of(&process.url()).await.families() {
-            let unit = ["_total", "_seconds", "_events", "_posts", "_jobs", "_info"];
+            let unit = ["_total", "_seconds", "_events", "_posts", "_jobs", "_info", "_bytes", "_fds"];
             let counted = ["purse_ready", "purse_dependency_up", "purse_dead_letters", "purse_db_pool_connections"];
             let counted = [
                 &counted[..],

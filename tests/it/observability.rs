@@ -12,7 +12,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    Client, PATIENCE, Panel, RoleProcess, Scrape, World, draw_panels, eventually, free_port, token_of, unknown_user_id,
+    Client, Line, PATIENCE, Panel, RoleProcess, Scrape, World, eventually, free_port, render_panels, token_of,
+    unknown_user_id,
 };
 
 /// Time range of the dashboard pictures, in seconds.
@@ -70,36 +71,114 @@ fn every_alert_fires_when_it_should_and_only_then() {
         })
         .collect();
     let handbook = text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md"));
-    let runbooks = values(&rules, "runbook:");
+    let runbooks = values(&rules, "runbook_url:");
     for (alert, runbook) in alerts.iter().zip(&runbooks) {
         for fires in [true, false] {
             assert!(cases.contains(&(alert.clone(), fires)), "{alert} has no test where it fires: {fires}");
         }
-        assert_eq!(*runbook, format!("docs/operations.md#{}", alert.to_lowercase()));
+        assert_eq!(*runbook, format!("https://purse.example.com/docs/operations.md#{}", alert.to_lowercase()));
         assert!(handbook.contains(&format!("\n### {alert}\n")), "docs/operations.md has no section {alert}");
     }
     assert_eq!(runbooks.len(), alerts.len());
 }
 
-/// A dashboard's queries, with the title of their panel.
-fn queries(role: Role) -> Vec<(String, String)> {
+/// A query of a dashboard.
+#[derive(Clone, Debug)]
+struct Query {
+    panel: String,
+    unit: String,
+    legend: String,
+    expression: String,
+}
+
+fn dashboard(role: Role) -> Value {
     let file = folder().join(format!("grafana/dashboards/{role}.json"));
-    let dashboard: Value = serde_json::from_str(&text(&file)).expect("a dashboard");
-    let panels = dashboard["panels"].as_array().expect("panels");
+    serde_json::from_str(&text(&file)).expect("a dashboard")
+}
+
+fn queries(role: Role) -> Vec<Query> {
     let of = |panel: &Value| {
-        assert_eq!(panel["datasource"]["uid"], "prometheus", "{panel}");
+        let word = |value: &Value| value.as_str().unwrap_or_else(|| panic!("a text is missing in {panel}")).to_owned();
+        let (title, unit) = (word(&panel["title"]), word(&panel["fieldConfig"]["defaults"]["unit"]));
         let targets = panel["targets"].as_array().cloned().unwrap_or_default();
         assert!(!targets.is_empty(), "{panel}");
-        let title = panel["title"].as_str().expect("a title").to_owned();
-        targets.into_iter().map(move |target| (title.clone(), target["expr"].as_str().expect("a query").to_owned()))
+        let query = |target: &Value| Query {
+            panel: title.clone(),
+            unit: unit.clone(),
+            legend: word(&target["legendFormat"]),
+            expression: word(&target["expr"]),
+        };
+        targets.iter().map(query).collect::<Vec<_>>()
     };
-    panels.iter().flat_map(of).collect()
+    dashboard(role)["panels"].as_array().expect("panels").iter().flat_map(of).collect()
+}
+
+#[test]
+fn every_panel_follows_the_variables_and_shows_units_legends_and_words_instead_of_0_and_1() {
+    for role in Role::ALL {
+        let dashboard = dashboard(role);
+        let variables = dashboard["templating"]["list"].as_array().expect("variables");
+        let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).expect("a variable");
+        assert_eq!(variable("datasource")["query"], "prometheus");
+        assert_eq!(
+            variable("instance")["query"]["query"],
+            format!("label_values(purse_build_info{{job=\"{role}\"}}, instance)")
+        );
+        assert_eq!(variable("instance")["includeAll"], true);
+        let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for panel in dashboard["panels"].as_array().expect("panels") {
+            let title = panel["title"].as_str().expect("a title");
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+            assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{title}: its id is taken");
+            let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a number"));
+            assert!(x + w <= 24, "{title} is out of the grid");
+            for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+                assert!(places.insert(cell), "{title} covers another panel");
+            }
+            let is_single = panel["type"] == "stat";
+            assert!(is_single || panel["options"]["legend"]["showLegend"] == true, "{title} has no legend");
+            let is_state = ["purse_ready", "purse_dependency_up", "purse_broker_connection_blocked"];
+            let shows_state = panel["targets"].as_array().expect("queries").iter().any(|target| {
+                is_state.iter().any(|name| target["expr"].as_str().is_some_and(|query| query.contains(name)))
+            });
+            let words = &panel["fieldConfig"]["defaults"]["mappings"][0]["options"];
+            assert_eq!(shows_state, words["0"]["text"].is_string() && words["1"]["text"].is_string(), "{title}");
+        }
+        for query in queries(role) {
+            let selectors = query.expression.matches("job=").count();
+            let followed = query.expression.matches(&format!("job=\"{role}\", instance=~\"$instance\"")).count();
+            assert!(selectors > 0 && selectors == followed, "{query:?} does not follow the variable for the instance");
+            for (metric, units) in [("_seconds_bucket", &["s"][..]), ("_bytes", &["bytes"]), ("age_seconds", &["s"])] {
+                assert!(!query.expression.contains(metric) || units.contains(&query.unit.as_str()), "{query:?}");
+            }
+            let is_rate = query.expression.starts_with("sum") && query.expression.contains("rate(");
+            assert!(
+                !is_rate || query.expression.contains(" / ") || ["reqps", "cps"].contains(&&*query.unit),
+                "{query:?}"
+            );
+        }
+    }
+}
+
+/// A dashboard's query for all instances over the last seconds, as Grafana would fill it in.
+fn real(query: &str) -> String {
+    query.replace("$__rate_interval", "10s").replace("$instance", ".*")
+}
+
+/// A series' name in a legend, as Grafana writes it. The address of an instance is different in each picture.
+fn named(format: &str, labels: &Value) -> String {
+    let labels = labels.as_object().into_iter().flatten();
+    let filled = labels.fold(format.to_owned(), |name, (label, value)| {
+        let value = if label == "instance" { "instance 1" } else { value.as_str().unwrap_or_default() };
+        name.replace(&format!("{{{{{label}}}}}"), value)
+    });
+    filled.trim().to_owned()
 }
 
 /// The names of purse metrics in a query.
 fn names(query: &str) -> BTreeSet<String> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let ours = words.filter(|word| word.starts_with("purse_") || word.starts_with("http_server_"));
+    let ours = words.filter(|word| ["purse_", "http_server_", "process_"].iter().any(|p| word.starts_with(p)));
     ours.map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|s| word.strip_suffix(s)).unwrap_or(word).to_owned())
         .collect()
 }
@@ -109,27 +188,40 @@ fn encoded(query: &str) -> String {
     query.bytes().flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect()
 }
 
+/// The stack's configuration with these targets, scraped every second. A job that is not named has no target.
+fn configuration(jobs: &[(&str, &str)]) -> String {
+    let mut config = text(&folder().join("prometheus.yml")).replace("15s", "1s");
+    for role in Role::ALL {
+        let target = format!("\"{role}:9464\"");
+        assert!(config.contains(&target), "prometheus.yml does not scrape {role}");
+        let url = jobs.iter().find_map(|(job, url)| (*job == role.as_str()).then_some(*url));
+        let address = url.map(|url| format!("\"{}\"", url.trim_start_matches("http://"))).unwrap_or_default();
+        config = config.replace(&target, &address);
+    }
+    config
+}
+
 /// A private Prometheus server.
-struct Prometheus {
+pub struct Prometheus {
     child: Child,
-    url: String,
+    pub url: String,
     data: PathBuf,
 }
 
 impl Prometheus {
     /// Scrapes these processes with the stack's configuration, but every second.
     fn over(users: &RoleProcess, wallet: &RoleProcess) -> Self {
+        let rules = text(&folder().join("alerts.yml"));
+        Self::scraping(&[("users", &users.url()), ("wallet", &wallet.url())], &rules)
+    }
+
+    /// Scrapes these jobs at these URLs with the stack's configuration, but every second and with other rules.
+    pub fn scraping(jobs: &[(&str, &str)], rules: &str) -> Self {
         let port = free_port();
         let data = std::env::temp_dir().join(format!("purse-prometheus-{}-{port}", std::process::id()));
         fs::create_dir_all(&data).expect("a folder");
-        let mut config = text(&folder().join("prometheus.yml")).replace("15s", "1s");
-        for (name, process) in [("users", users), ("wallet", wallet)] {
-            let address = process.url().replace("http://", "");
-            assert!(config.contains(&format!("{name}:9464")), "prometheus.yml does not scrape {name}");
-            config = config.replace(&format!("{name}:9464"), &address);
-        }
-        fs::write(data.join("prometheus.yml"), config).expect("written");
-        fs::copy(folder().join("alerts.yml"), data.join("alerts.yml")).expect("copied");
+        fs::write(data.join("prometheus.yml"), configuration(jobs)).expect("written");
+        fs::write(data.join("alerts.yml"), rules).expect("written");
         let mut command = Command::new(program("prometheus"));
         command.current_dir(&data).args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdin(Stdio::null());
@@ -138,13 +230,19 @@ impl Prometheus {
         Self { child, url: format!("http://127.0.0.1:{port}"), data }
     }
 
+    /// Scrapes these jobs from now on.
+    pub fn scrape(&self, jobs: &[(&str, &str)]) {
+        fs::write(self.data.join("prometheus.yml"), configuration(jobs)).expect("written");
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("signalled");
+    }
+
     async fn get(&self, path: &str) -> Option<Value> {
         let response = reqwest::get(format!("{}{path}", self.url)).await.ok()?;
         serde_json::from_str(&response.text().await.ok()?).ok()
     }
 
     /// Whether a query returns at least one number.
-    async fn has_data(&self, query: &str) -> bool {
+    pub async fn has_data(&self, query: &str) -> bool {
         let Some(response) = self.get(&format!("/api/v1/query?query={}", encoded(query))).await else { return false };
         assert_ne!(response["status"], "error", "{query}: {response}");
         let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
@@ -153,20 +251,23 @@ impl Prometheus {
     }
 
     #[expect(clippy::float_arithmetic, reason = "a picture has coordinates")]
-    /// Every series of a query over the last `seconds`, with times from 0.
-    async fn series(&self, query: &str, seconds: i64) -> Vec<Vec<(f64, f64)>> {
+    /// Every series of a query over the last `seconds`, with times from 0 and a name in this format.
+    async fn series(&self, query: &str, legend: &str, seconds: i64) -> Vec<Line> {
         let end = jiff::Timestamp::now().as_second();
         let path = format!("/api/v1/query_range?query={}&start={}&end={end}&step=1", encoded(query), end - seconds);
         let response = self.get(&path).await.unwrap_or_default();
         let begin = f64::from(u32::try_from(end - seconds).expect("a time"));
         let point = |pair: &Value| Some((pair[0].as_f64()? - begin, pair[1].as_str()?.parse().ok()?));
         let results = response["data"]["result"].as_array().cloned().unwrap_or_default();
-        let points = |result: &Value| result["values"].as_array().into_iter().flatten().filter_map(point).collect();
-        results.iter().map(points).collect()
+        let line = |result: &Value| Line {
+            name: named(legend, &result["metric"]),
+            points: result["values"].as_array().into_iter().flatten().filter_map(point).collect(),
+        };
+        results.iter().map(line).collect()
     }
 
     /// Pending and firing alerts.
-    async fn alerts(&self) -> BTreeSet<String> {
+    pub async fn alerts(&self) -> BTreeSet<String> {
         let response = self.get("/api/v1/alerts").await.unwrap_or_default();
         let alerts = response["data"]["alerts"].as_array().cloned().unwrap_or_default();
         alerts.iter().filter_map(|alert| alert["labels"]["alertname"].as_str().map(str::to_owned)).collect()
@@ -201,7 +302,7 @@ async fn every_panel_has_data_under_load_and_a_dead_letter_raises_its_alert() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     let prometheus = Prometheus::over(&users, &wallet);
-    let mut empty: Vec<(String, String)> = Role::ALL.into_iter().flat_map(queries).collect();
+    let mut empty: Vec<Query> = Role::ALL.into_iter().flat_map(queries).collect();
     assert!(empty.len() > 30, "only {} queries", empty.len());
 
     let mut known = BTreeSet::new();
@@ -210,7 +311,7 @@ async fn every_panel_has_data_under_load_and_a_dead_letter_raises_its_alert() {
         known.extend(Scrape::of(&process.url()).await.families().into_iter().map(|family| family.name));
     }
     let rules = text(&folder().join("alerts.yml"));
-    let used: BTreeSet<_> = empty.iter().flat_map(|(_, query)| names(query)).chain(names(&rules)).collect();
+    let used: BTreeSet<_> = empty.iter().flat_map(|query| names(&query.expression)).chain(names(&rules)).collect();
     assert_eq!(used.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "metrics that no role exports");
     assert_eq!(known.difference(&used).collect::<Vec<_>>(), Vec::<&String>::new(), "metrics that no panel uses");
 
@@ -219,9 +320,9 @@ async fn every_panel_has_data_under_load_and_a_dead_letter_raises_its_alert() {
         assert!(std::time::Instant::now() < until, "panels without data:\n{empty:#?}");
         load(&client).await;
         let mut still = Vec::new();
-        for (title, query) in empty {
-            if !prometheus.has_data(&query.replace("$__rate_interval", "10s")).await {
-                still.push((title, query));
+        for query in empty {
+            if !prometheus.has_data(&real(&query.expression)).await {
+                still.push(query);
             }
         }
         empty = still;
@@ -247,13 +348,13 @@ async fn pictures(prometheus: &Prometheus, client: &Client, folder: &Path) {
     }
     for role in Role::ALL {
         let mut panels: Vec<Panel> = Vec::new();
-        for (title, query) in queries(role) {
-            let series = prometheus.series(&query.replace("$__rate_interval", "10s"), PICTURE_S).await;
-            match panels.last_mut().filter(|panel| panel.0 == title) {
-                Some(panel) => panel.1.extend(series),
-                None => panels.push((title, series)),
+        for Query { panel: title, unit, legend, expression } in queries(role) {
+            let lines = prometheus.series(&real(&expression), &legend, PICTURE_S).await;
+            match panels.last_mut().filter(|panel| panel.title == title) {
+                Some(panel) => panel.lines.extend(lines),
+                None => panels.push(Panel { title, unit, lines }),
             }
         }
-        draw_panels(&folder.join(format!("dashboard-{role}.svg")), &panels);
+        render_panels(&folder.join(format!("dashboard-{role}.svg")), &panels);
     }
 }

@@ -129,7 +129,7 @@ async fn one_dead_letter_is_shown_with_its_body_and_all_headers() {
     let missing = dlq(&world, &["show", "unknown"]).await;
     assert_eq!((missing.code, missing.out.as_str()), (Some(1), ""));
     assert!(
-        missing.err.contains("no dead letter with id unknown") && missing.err.contains("purse dlq list"),
+        missing.err.contains("no dead letter with ID unknown") && missing.err.contains("purse dlq list"),
         "{missing:?}"
     );
     wait_for_depth(&world, DEAD, 2).await;
@@ -241,7 +241,7 @@ async fn a_purge_removes_the_named_ones_and_keeps_the_others_in_their_order() {
     assert_eq!(ids_in_order(&world).await, ["a", "poison", "b", "--all", "poison", "c"]);
     let purged = dlq(&world, &arguments).await;
     assert_eq!((purged.code, purged.json()), (Some(1), counts(false, 4)));
-    assert!(purged.err.contains("no dead letter with id nobody"), "{purged:?}");
+    assert!(purged.err.contains("no dead letter with ID nobody"), "{purged:?}");
     assert_eq!(ids_in_order(&world).await, ["a", "b", "--all", "c"]);
     // An id comes from outside, and may look like a flag.
     let purged = dlq(&world, &["purge", "--", "--all"]).await;
@@ -257,7 +257,7 @@ async fn all_are_purged_only_when_that_is_confirmed() {
     }
     let dry = dlq(&world, &["purge", "--all", "--dry-run", "--format", "json"]).await.done();
     assert_eq!(dry, json!({"dryRun": true, "purged": 2, "messages": 3, "notFound": [], "left": 3}));
-    // Without a terminal nobody can be asked.
+    // Without a terminal there is no way to ask.
     for arguments in [&["purge"][..], &["purge", "--yes"], &["purge", "--all"], &["purge", "--all", "a"]] {
         let refused = dlq(&world, arguments).await;
         assert_eq!((refused.code, refused.out.as_str()), (Some(64), ""), "{arguments:?} {refused:?}");
@@ -320,7 +320,7 @@ async fn an_export_has_everything_of_each_dead_letter_and_takes_none() {
     assert_eq!(ids_in_order(&world).await, ["event", "bytes", "third"]);
     let some = dlq(&world, &["export", "third", "nobody"]).await;
     assert_eq!((some.code, lines(&some).len()), (Some(1), 1), "{some:?}");
-    assert!(some.err.contains("no dead letter with id nobody"), "{some:?}");
+    assert!(some.err.contains("no dead letter with ID nobody"), "{some:?}");
     // An export that is not complete must not be taken for one: it comes before a purge.
     let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let mut exporting = command(&["dlq", "export"], &broker_url_only(&world));

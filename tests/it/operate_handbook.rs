@@ -36,7 +36,7 @@ fn fits(shown: &str, got: &str) -> bool {
 }
 
 /// Runs the steps of a section, with these values instead of those on the page.
-async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
+pub async fn follow(mark: &str, settings: &BTreeMap<String, String>, values: &[(&str, &str)]) {
     follow_in(Path::new("."), mark, settings, values).await;
 }
 
@@ -92,6 +92,7 @@ async fn the_handbook_walk_throughs_print_what_the_page_shows() {
     .await;
     assert_eq!(world.broker.depth("wallet.provision.dlq").await, Some(0));
     follow("outbox", &settings, &[]).await;
+    follow("prune", &settings, &[]).await;
     follow("ledger", &settings, &[]).await;
 }
 

@@ -1,4 +1,4 @@
-//! `purse ledger verify`: a consistent ledger passes, and each broken law is reported with its wallet.
+//! `purse ledger verify`: a consistent ledger passes, and each broken rule is reported with its wallet.
 
 use std::collections::BTreeMap;
 

@@ -168,7 +168,7 @@ async fn an_outbox_of_many_pages_is_republished_completely() {
 #[tokio::test]
 async fn without_its_database_or_its_tables_the_command_reports_what_to_do_and_exits_with_69() {
     let world = World::new().await;
-    for arguments in [&["status"][..], &["republish", "--all"]] {
+    for arguments in [&["status"][..], &["republish", "--all"], &["prune"]] {
         let bare = outbox(&world, arguments).await;
         assert_eq!((bare.code, bare.out.as_str()), (Some(69), ""), "{bare:?}");
         assert!(bare.err.contains("Run `purse migrate --role users` first"), "{bare:?}");

@@ -51,7 +51,7 @@ async fn the_completion_script_of_every_shell_contains_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = purse(&["completions", shell], &nothing).await;
         assert_eq!((script.code, script.err.as_str()), (Some(0), ""), "{shell}");
-        for word in ["redrive", "republish", "verify", "dry-run", "outbox-batch-max"] {
+        for word in ["redrive", "republish", "verify", "dry-run", "outbox-batch-max", "doctor", "show"] {
             assert!(script.out.contains(word), "the script for {shell} does not contain {word}");
         }
     }
@@ -77,6 +77,8 @@ async fn every_command_has_a_manual_page() {
         (&["outbox", "republish"], "purse-outbox-republish"),
         (&["ledger", "verify"], "purse-ledger-verify"),
         (&["config", "template"], "purse-config-template"),
+        (&["config", "show"], "purse-config-show"),
+        (&["doctor"], "purse-doctor"),
     ] {
         let page = purse(&[&["man"], words].concat(), &nothing).await;
         assert_eq!((page.code, page.err.as_str()), (Some(0), ""), "{words:?}");

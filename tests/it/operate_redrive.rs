@@ -94,7 +94,7 @@ async fn only_the_given_dead_letters_are_redriven_and_the_others_keep_their_orde
     let redriven = dlq(&world, &arguments).await;
     assert_eq!(redriven.json(), counts(false, 4));
     assert_eq!((dry.code, redriven.code), (Some(1), Some(1)));
-    assert!(redriven.err.contains("no dead letter with id unknown"), "{redriven:?}");
+    assert!(redriven.err.contains("no dead letter with ID unknown"), "{redriven:?}");
     assert_eq!(drain(&world, DEAD).await, ["a", "b", "d", "e"]);
     assert_eq!(drain(&world, QUEUE).await, ["c", "twin", "twin", ""]);
 }
@@ -134,7 +134,7 @@ async fn a_killed_redrive_loses_nothing_and_the_next_one_completes_it() {
     publish_dead_letters(&world, LETTERS.try_into().expect("count")).await;
     let too_deep = dlq(&world, &["redrive", "unknown"]).await;
     assert_eq!((too_deep.code, world.broker.depth(DEAD).await), (Some(1), Some(LETTERS)), "{too_deep:?}");
-    assert!(too_deep.err.contains("no dead letter with id unknown among the first 2000 of 3000"), "{too_deep:?}");
+    assert!(too_deep.err.contains("no dead letter with ID unknown among the first 2000 of 3000"), "{too_deep:?}");
     let mut child = command(&["dlq", "redrive"], &broker_url_only(&world))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,13 +1,15 @@
-//! The public text (documentation, help, OpenAPI, alerts, dashboards) is in plain English: it avoids the phrases below,
-//! which native readers stumble over.
+//! The public text is in plain English: it avoids the phrases below, which native readers stumble over. Public are the
+//! documentation, help, manual pages, OpenAPI, messages and log records, scripts and their comments, configuration files,
+//! alerts, dashboards, and the comments of tables and columns.
 
 use std::collections::BTreeMap;
 
 use purse::kernel::Role;
 use serde_json::Value;
 
-use crate::support::purse;
-use crate::support::repository::{files_with, text as read};
+use crate::support::repository::{files_with, sources, text as read, without_tests};
+use crate::support::source::literals;
+use crate::support::{World, purse};
 
 /// Phrases that the public text avoids, each with a better one. `a|b` stands for either word, `#` for a number.
 const AVOIDED: &[(&str, &str)] = &[
@@ -48,6 +50,10 @@ const AVOIDED: &[(&str, &str)] = &[
     ("the begin of", "the start of"),
     ("in hand", "in progress, unacknowledged"),
     ("misspelt", "misspelled"),
+    ("for ever", "forever"),
+    ("some milliseconds|seconds|minutes|hours", "a few seconds, …"),
+    ("in the clear", "in plain text"),
+    ("with other arguments", "with different arguments"),
     // Rates and ratios.
     ("# a second|minute|hour", "per second, per minute, per hour"),
     (
@@ -141,7 +147,7 @@ fn texts(place: &str, value: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// The help of a command and of its subcommands.
+/// The help and the manual pages of a command and of its subcommands.
 async fn help(command: &[&str]) -> Vec<(String, String)> {
     let arguments = [command, &["--help"]].concat();
     let text = purse(&arguments, &BTreeMap::new()).await.out;
@@ -152,25 +158,57 @@ async fn help(command: &[&str]) -> Vec<(String, String)> {
         pages.extend(Box::pin(help(&[command, &[name]].concat())).await);
     }
     pages.push((format!("purse {}", arguments.join(" ")), text));
+    let arguments = [&["man"], command].concat();
+    let roff = purse(&arguments, &BTreeMap::new()).await.out;
+    let plain = ["\\fB", "\\fI", "\\fR", "\\"].into_iter().fold(roff, |text, mark| text.replace(mark, ""));
+    pages.push((format!("purse {}", arguments.join(" ")), plain));
     pages
 }
 
-/// Everything that operators and callers read, each text with its place.
+/// The comments of the tables and columns of both roles; nothing may lack one.
+async fn schema_comments() -> Vec<(String, String)> {
+    let world = World::new().await;
+    let comments = "SELECT relname || coalesce('.' || attname, ''), coalesce(
+                        CASE WHEN attnum IS NULL THEN obj_description(pg_class.oid) ELSE col_description(pg_class.oid, attnum) END, '')
+                    FROM pg_class, LATERAL (
+                        SELECT attname, attnum FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+                        UNION ALL SELECT NULL, NULL) AS columns
+                    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'refinery_schema_history'";
+    let mut pages = Vec::new();
+    for role in Role::ALL {
+        let migrated = purse(&["migrate", "--role", role.as_str()], &world.settings(role)).await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        for line in world.sql(role, comments).await.lines() {
+            let (name, comment) = line.split_once('|').expect("two columns");
+            assert!(!comment.is_empty(), "{name} has no comment");
+            pages.push((format!("{role} database: {name}"), comment.to_owned()));
+        }
+    }
+    pages
+}
+
+/// Everything that operators, callers and contributors read, each text with its place.
 async fn public_text() -> Vec<(String, String)> {
-    let mut pages: Vec<(String, String)> =
-        ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docker/observability/alerts.yml"]
-            .map(|name| (name.to_owned(), read(name)))
-            .into();
+    let named = ["README.md", "SECURITY.md", "CONTRIBUTING.md"];
+    let scripts = ["justfile", "justw", ".ci/run", "docker/Dockerfile", "config/.env.example"];
+    let by_extension = files_with("", &["sh", "just", "py", "lua", "toml", "yml", "yaml"]);
+    let names = named.into_iter().chain(scripts).map(str::to_owned).chain(by_extension);
+    let mut pages: Vec<(String, String)> = names.map(|name| (name.clone(), read(&name))).collect();
+    let messages = ["src", "dev"].into_iter().flat_map(sources);
+    pages.extend(messages.map(|name| (name.clone(), literals(without_tests(&read(&name))))));
     let changelog = read("CHANGELOG.md");
     pages.push(("CHANGELOG.md".to_owned(), changelog.split("\n## ").next().unwrap_or_default().to_owned()));
-    pages.extend(files_with("docs", &["md", "http", "py", "mjs"]).into_iter().map(|name| (name.clone(), read(&name))));
+    pages.extend(files_with("docs", &["md", "http", "mjs"]).into_iter().map(|name| (name.clone(), read(&name))));
     for role in Role::ALL {
         let dashboard = format!("docker/observability/grafana/dashboards/{role}.json");
         pages.extend(texts(&dashboard, &serde_json::from_str(&read(&dashboard)).expect("a dashboard")));
-        let document = purse(&["openapi", "--role", role.as_str()], &BTreeMap::new()).await.json();
+    }
+    for role in ["users", "wallet", "all"] {
+        let document = purse(&["openapi", "--role", role], &BTreeMap::new()).await.json();
         pages.extend(texts(&format!("purse openapi --role {role}: "), &document));
     }
     pages.extend(help(&[]).await);
+    pages.extend(schema_comments().await);
     pages
 }
 
@@ -184,6 +222,15 @@ async fn the_public_text_is_in_plain_english() {
         found.extend(lines.map(|(line, phrase, better)| format!("{place}:{line}: “{phrase}” → {better}")));
     }
     assert!(found.is_empty(), "{} phrases to reword:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn an_avoided_phrase_in_a_message_is_found_at_its_line() {
+    let source = "// mended\nlet mended = \"mended\";\nlog(\"the wallet\\nmended\");\nlog(r#\"it is \"told\" so\"#);\nlog(\"built \\\n    again\", \"a nobody\");";
+    let found: Vec<_> = findings(&literals(source)).into_iter().map(|(line, phrase, _)| (line, phrase)).collect();
+    let expected = [(3, "mended"), (4, "told"), (5, "built again"), (6, "nobody")];
+    assert_eq!(found, expected.map(|(line, phrase)| (line, phrase.to_owned())));
+    assert_eq!(findings(&literals("log(\"was built \", \"again \")")).len(), 0, "a phrase does not cross literals");
 }
 
 #[test]

@@ -40,7 +40,9 @@ fn assert_limited(response: &Response, max: u32, window_s: u32, about: &str) -> 
     assert_eq!(response.header("ratelimit-limit"), max.to_string(), "{about}");
     assert_eq!(response.header("ratelimit-remaining"), "0", "{about}");
     assert_eq!(response.header("ratelimit-reset"), wait_s.to_string(), "{about}");
-    assert_eq!(response.header("ratelimit-policy"), format!("{max};w={window_s}"), "{about}");
+    let name = response.header("ratelimit-policy").split(';').next().expect("a name");
+    assert_eq!(response.header("ratelimit-policy"), format!("{name};q={max};w={window_s}"), "{about}");
+    assert_eq!(response.header("ratelimit"), format!("{name};r=0;t={wait_s}"), "{about}");
     wait_s
 }
 

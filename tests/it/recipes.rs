@@ -55,6 +55,7 @@ fn path_with(first: &str, last: &str) -> String {
 fn an_invalid_argument_of_a_recipe_is_reported_before_anything_else() {
     for (arguments, message) in [
         (&["bench", "posts", "nosuch"][..], "parts: there is no `nosuch`; choose from: process posts "),
+        (&["test-versions", "14"], "versions: there is no `14`; choose from: installed 16 17 18"),
         (&["fuzz", "abc"], "seconds: `abc` is not a whole number above 0"),
         (&["fuzz", "1", "nosuch"], "target: there is no `nosuch`; choose from: amount cursor "),
         (&["soak", "1; exit 0"], "seconds: `1; exit 0` is not a whole number above 0"),
@@ -107,4 +108,39 @@ esac
     let status = child.wait().expect("status");
     assert_eq!(line.trim(), format!("{} {} {}", child.id(), link.display(), root().display()));
     assert_eq!(status.code(), Some(0));
+}
+
+/// The recipes, by name, as `just` reads them.
+fn recipes() -> serde_json::Map<String, serde_json::Value> {
+    let dump = justw(&["--dump", "--dump-format", "json"], &[]);
+    let justfile: serde_json::Value = serde_json::from_slice(&dump.stdout).expect("JSON");
+    justfile["recipes"].as_object().expect("recipes").clone()
+}
+
+#[test]
+fn a_recipe_that_fails_prints_the_message_of_its_command_alone() {
+    let recipes = recipes();
+    assert!(recipes.len() > 40, "only {} recipes", recipes.len());
+    for (name, recipe) in &recipes {
+        let attributes = recipe["attributes"].as_array().expect("attributes");
+        assert!(attributes.contains(&"no-exit-message".into()), "{name} has no attribute no-exit-message");
+    }
+}
+
+#[test]
+fn the_justfile_is_short_because_long_recipes_are_scripts() {
+    let lines =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("justfile")).expect("justfile").lines().count();
+    assert!(lines < 250, "{lines} lines: move what is long into a script beside what it serves");
+}
+
+#[test]
+fn the_list_of_recipes_describes_each_and_fits_100_columns() {
+    let list = text(&justw(&["--list", "--unsorted"], &[("JUST_COLOR", "never")]).stdout);
+    let long: Vec<&str> = list.lines().filter(|line| line.chars().count() > 100).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+    for (name, recipe) in recipes().iter().filter(|(_, recipe)| recipe["private"] == false) {
+        let doc = recipe["doc"].as_str().unwrap_or_else(|| panic!("{name} has no description"));
+        assert!(list.contains(&format!("# {doc}")), "{name} is not listed with `{doc}`");
+    }
 }

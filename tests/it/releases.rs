@@ -7,6 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// The manifests of the clients, and the line with their version.
+const CLIENTS: [(&str, &str); 2] = [
+    ("docs/clients/python/pyproject.toml", "\nversion = \"VERSION\"\n"),
+    ("docs/clients/typescript/package.json", "\n  \"version\": \"VERSION\",\n"),
+];
+
 /// A clone of a small repository, with its origin beside it; dropping it deletes both.
 struct Clone {
     folder: PathBuf,
@@ -38,7 +44,7 @@ impl Clone {
         let folder = std::env::temp_dir().join(format!("purse-release-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         let (root, seed) = (Path::new(env!("CARGO_MANIFEST_DIR")), folder.join("seed"));
-        for part in ["src", "benches", "dev"] {
+        for part in ["src", "benches", "dev", "packaging", "docs/clients"] {
             copy(&root.join(part), &seed.join(part));
         }
         fs::create_dir(seed.join("docker")).expect("folder");
@@ -46,6 +52,9 @@ impl Clone {
             "Cargo.toml",
             "Cargo.lock",
             "CHANGELOG.md",
+            "LICENSE",
+            "README.md",
+            "SECURITY.md",
             "build.rs",
             "cliff.toml",
             "docker/compose.just",
@@ -105,6 +114,26 @@ impl Clone {
         (output.status.code(), String::from_utf8(text).expect("text"))
     }
 
+    /// Packages a script in the place of the binary; returns the version of the Debian package.
+    #[cfg(target_os = "linux")]
+    fn packaged_version(&self) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let target = self.folder.join("target");
+        let _ = fs::remove_dir_all(&target);
+        fs::create_dir_all(target.join("release")).expect("folder");
+        let binary = target.join("release/purse");
+        fs::write(&binary, format!("#!/bin/sh\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_purse"))).expect("script");
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("mode");
+        let mut command = Command::new("./justw");
+        let output = command.arg("_package").current_dir(self.here()).env("CARGO_TARGET_DIR", &target).output();
+        let output = output.expect("./justw");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).expect("text");
+        let deb = printed.lines().find(|line| line.contains("/purse_")).expect("the package");
+        self.succeeds(&self.folder, "dpkg-deb", &["--field", deb, "Version"])
+    }
+
     /// Everything that a release may change: the commit, the tags, the files.
     fn state(&self) -> String {
         [["rev-parse", "HEAD"], ["tag", "--list"], ["status", "--porcelain"]].map(|words| self.git(&words)).join("\n")
@@ -123,6 +152,9 @@ impl Clone {
         let file = |name: &str| fs::read_to_string(self.here().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let line = format!("\nversion = \"{version}\"\n");
         assert!(file("Cargo.toml").starts_with(&format!("[package]\nname = \"purse\"{line}")), "{version}: Cargo.toml");
+        for (client, line) in CLIENTS {
+            assert!(file(client).contains(&line.replace("VERSION", version)), "{version}: {client}");
+        }
         assert!(file("Cargo.lock").contains(&format!("\nname = \"purse\"{line}")), "{version}: Cargo.lock");
         // Cargo agrees with the lock file.
         self.succeeds(&self.here(), "cargo", &["update", "--workspace", "--offline", "--locked", "--quiet"]);
@@ -141,6 +173,7 @@ impl Clone {
         let mut changed: Vec<String> =
             self.git(&["show", "--format=", "--name-only", "HEAD"]).lines().map(str::to_owned).collect();
         changed.retain(|name| !["CHANGELOG.md", "Cargo.lock", "Cargo.toml"].contains(&name.as_str()));
+        changed.retain(|name| !CLIENTS.iter().any(|(client, _)| client == name));
         assert_eq!(changed, [""; 0], "{tag}");
         assert_eq!(self.git(&["status", "--porcelain"]), "");
     }
@@ -167,7 +200,7 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
         "docs: explain more",
         "feat(dev): start faster",
         "refactor(dev)!: move it",
-        "feat(http): sort handlers",
+        "refactor(http): sort handlers",
         "wip(wallet): half a feature",
     ] {
         clone.commit(invisible);
@@ -186,6 +219,14 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
         "0.2.0",
         &["- users: Change a name", "- wallet: Hold money", "- users: Accept long names", "- users: Log in faster"],
     );
+    // A part of the code has the name that users know it by, and none of these is lost.
+    clone.commit("fix(http): reject a header that is too long");
+    clone.commit("fix(infra): connect to a standby");
+    clone.commit("perf(amqp): publish faster");
+    clone.releases(
+        "0.2.1",
+        &["- api: Reject a header that is too long", "- Connect to a standby", "- broker: Publish faster"],
+    );
     // Before 1.0 a breaking change is a minor version; its entry says what to do.
     clone.commit("refactor(config)!: rename a setting\n\nBREAKING CHANGE: write the new name");
     clone.commit("refactor(dev)!: rename the folder\n\nBREAKING CHANGE: remove it by hand");
@@ -194,7 +235,28 @@ fn a_release_takes_its_version_from_the_commits_and_writes_it_everywhere() {
     let tags = clone.git(&["tag", "--list"]);
     clone.git(&["push", "--quiet", "--follow-tags"]);
     assert_eq!(clone.succeeds(&clone.folder.join("origin"), "git", &["tag", "--list"]), tags);
-    assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.3.0"]);
+    assert_eq!(tags.lines().collect::<Vec<_>>(), ["v0.1.0", "v0.1.1", "v0.2.0", "v0.2.1", "v0.3.0"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_package_between_releases_is_newer_than_the_last_release_and_older_than_the_next() {
+    let clone = Clone::create("packages");
+    clone.commit("feat(wallet): keep money");
+    let before = clone.packaged_version();
+    clone.releases("0.1.0", &["- wallet: Keep money"]);
+    let released = clone.packaged_version();
+    assert_eq!(released, "0.1.0");
+    fs::write(clone.here().join("note"), "").expect("written");
+    clone.git(&["add", "note"]);
+    let changed = clone.packaged_version();
+    clone.commit("fix(wallet): keep all of it");
+    let after = clone.packaged_version();
+    for [older, newer] in [[&before, &released], [&released, &changed], [&released, &after]] {
+        clone.succeeds(&clone.folder, "dpkg", &["--compare-versions", older, "lt", newer]);
+    }
+    assert!(changed.contains(".dirty") && !after.contains(".dirty"), "{changed}, {after}");
+    clone.succeeds(&clone.folder, "dpkg", &["--compare-versions", &after, "lt", "0.1.1"]);
 }
 
 #[test]
@@ -246,7 +308,7 @@ fn the_changelog_of_this_repository_lists_released_versions_only() {
 
 #[test]
 fn a_release_requires_a_clean_main_and_is_complete_or_changes_nothing() {
-    let clone = Clone::create("refusals");
+    let clone = Clone::create("rejections");
     clone.commit("feat(wallet): keep money");
     fs::write(clone.here().join("note"), "").expect("written");
     clone.refuses(64, "there are uncommitted changes");

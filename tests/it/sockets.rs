@@ -60,7 +60,7 @@ async fn clients_that_pipeline_and_never_read_cost_little_memory_and_are_disconn
     }))
     .await;
     eventually(PATIENCE, "the connections are closed", || async {
-        assert!(is_live(&client).await, "everybody else is served");
+        assert!(is_live(&client).await, "all other clients are served");
         let peak = users.peak_memory_kib();
         assert!(peak < before + GROWTH_KIB_MAX, "{before} KiB before, {peak} KiB with 200 clients that do not read");
         (users.descriptors() < descriptors + 20).then_some(())

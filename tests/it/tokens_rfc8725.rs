@@ -146,7 +146,7 @@ impl ValidToken {
         let (most, last) = signature.split_at(signature.len() - 1);
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let place = alphabet.find(last).expect("a character of base64");
-        let twin = &alphabet[place + 1..place + 2];
+        let other = &alphabet[place + 1..place + 2];
         let standard = STANDARD.encode(URL_SAFE_NO_PAD.decode(signature).expect("base64"));
         vec![
             ("2.6 a header in UTF-16", raw(&utf16(header_text), text.as_bytes(), ACCESS_KEY)),
@@ -157,7 +157,7 @@ impl ValidToken {
             ("2.6 two subjects", signed(format!(r#"{{"sub":"{sub}","sub":"{sub}","exp":{exp}}}"#).as_bytes())),
             ("2.6 two expiries", signed(format!(r#"{{"sub":"{sub}","exp":0,"exp":{exp}}}"#).as_bytes())),
             ("2.6 claims after the claims", signed(format!("{text}{{}}").as_bytes())),
-            ("2.6 another encoding of the same signature", format!("{header}.{payload}.{most}{twin}")),
+            ("2.6 another encoding of the same signature", format!("{header}.{payload}.{most}{other}")),
             ("2.6 base64 with padding", format!("{}=", self.compact())),
             ("2.6 the standard alphabet of base64", format!("{header}.{payload}.{standard}")),
             ("2.6 a line break in base64", format!("{header}.{payload}%0a.{signature}")),

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use purse::infra::system::System;
 use purse::kernel::{
-    Classified as _, DependencyError, EntryId, FailureClass, IdSource as _, RequestId, Secret, Timestamp, TraceParent,
-    UserId,
+    Classified as _, DependencyError, EntryId, FailureClass, IdSource as _, IdempotencyKey, RequestId, Secret,
+    Timestamp, TraceParent, UserId,
 };
 use purse::users::application::log_in::{LogIn, LogInError};
 use purse::users::application::ports::{
-    AccessToken, AddUserError, Credentials, HashError, HashRenewal, Origin, PasswordCheck, PasswordHash,
-    PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
+    AccessToken, AddUserError, Credentials, EarlierRegistration, HashError, HashRenewal, Origin, PasswordCheck,
+    PasswordHash, PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
@@ -36,6 +36,10 @@ impl UserStore for FakeUsers {
     async fn add(&self, _: Registration) -> Result<(), AddUserError> {
         self.added.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn registered_with(&self, _: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError> {
+        Ok(None)
     }
 
     async fn credentials(&self, _: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
@@ -119,7 +123,7 @@ async fn register(users: &Arc<FakeUsers>, security: StubSecurity) -> Result<(), 
         clock: Arc::new(System),
         ids: Arc::new(System),
     };
-    use_case.execute(new, origin).await.map(drop)
+    use_case.execute(new, None, origin).await.map(drop)
 }
 
 #[tokio::test]
@@ -198,9 +202,9 @@ async fn post(class: FailureClass) -> (Vec<DraftResult>, usize, usize) {
 
 #[tokio::test]
 async fn a_post_that_fails_its_batch_fails_alone() {
-    let refused = DraftResult::Answer(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
+    let refused = DraftResult::Reply(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
     let (results, failures, commits) = post(FailureClass::Bug).await;
-    assert_eq!(results, [refused.clone(), DraftResult::Answer(Err(PostError::Bug)), refused]);
+    assert_eq!(results, [refused.clone(), DraftResult::Reply(Err(PostError::Bug)), refused]);
     assert_eq!((failures, commits), (2, 4), "the batch, then each draft alone");
 }
 
@@ -208,7 +212,7 @@ async fn a_post_that_fails_its_batch_fails_alone() {
 async fn a_batch_is_not_split_while_the_store_is_unavailable() {
     for class in [FailureClass::Unavailable, FailureClass::Transient] {
         let (results, failures, commits) = post(class).await;
-        assert_eq!(results, vec![DraftResult::Answer(Err(PostError::NotDone)); 3]);
+        assert_eq!(results, vec![DraftResult::Reply(Err(PostError::NotDone)); 3]);
         assert_eq!((failures, commits), (1, 1));
     }
 }
@@ -226,7 +230,7 @@ impl Journal for LockedJournal {
 #[tokio::test]
 async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
-    assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::Held; 3]);
-    let gone = DraftResult::Answer(Err(PostError::NoWallet));
+    assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::SetAside; 3]);
+    let gone = DraftResult::Reply(Err(PostError::NoWallet));
     assert_eq!(batch.execute(&drafts(), LockWait::Wait).await.results, vec![gone; 3]);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_rs::TokioRuntime;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ use crate::kernel::Secret;
 /// Where the management plugin listens by default.
 const MANAGEMENT_PORTS: [u16; 2] = [15_671, 15_672];
 /// Longest wait for the reply to a request.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the reply to a close; on a blocked connection it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Heartbeat interval. A peer that is silent for twice as long counts as gone.
@@ -44,7 +44,7 @@ pub(crate) fn is_broker_url(url: &str) -> bool {
 }
 
 /// lapin's parser, which however takes an IPv6 address for `localhost`.
-fn parse(url: &str) -> Option<AMQPUri> {
+pub(super) fn parse(url: &str) -> Option<AMQPUri> {
     let mut uri: AMQPUri = url.parse().ok()?;
     let (_, after_scheme) = url.split_once("://")?;
     let authority = after_scheme.split(['/', '?', '#']).next()?;
@@ -53,6 +53,18 @@ fn parse(url: &str) -> Option<AMQPUri> {
         uri.authority.host = address.parse::<Ipv6Addr>().ok()?.to_string();
     }
     Some(uri)
+}
+
+/// A valid URL with `mask` in the place of its password, and without parameters.
+pub(crate) fn url_without_password(url: &str, mask: &str) -> Option<String> {
+    let AMQPUri { scheme, authority, vhost, .. } = parse(url)?;
+    let scheme = match scheme {
+        AMQPScheme::AMQP => "amqp",
+        AMQPScheme::AMQPS => "amqps",
+    };
+    let host = if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host };
+    let (user, vhost) = (authority.userinfo.username, vhost.replace('/', "%2f"));
+    Some(format!("{scheme}://{user}:{mask}@{host}:{}/{vhost}", authority.port))
 }
 
 /// The end of a sentence that begins with a valid broker URL: what it probably does not mean. Only the broker knows
@@ -65,7 +77,7 @@ pub(crate) fn doubt(url: &str) -> Option<String> {
     } else if virtual_host.contains('/') && virtual_host != "/" && !url.to_ascii_lowercase().contains("%2f") {
         let encoded = virtual_host.replace('/', "%2f");
         Some(format!(
-            "names the virtual host {virtual_host:?}. Write it /{encoded} if that is meant; the default one is /%2f"
+            "names the virtual host {virtual_host:?}. If that is intended, write it as /{encoded}; the default one is /%2f"
         ))
     } else if host.contains(',') {
         Some(format!("names one host, {host:?}, which contains a comma. Several hosts are not supported"))
@@ -105,7 +117,7 @@ impl OpenConnection {
         let (connection, socket) = (Arc::clone(&self.connection), Arc::clone(&self.socket));
         async move {
             // An error means that it is closed already.
-            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "purse is done".into())).await;
+            let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "closed by purse".into())).await;
             socket.shut_down();
         }
     }
@@ -132,6 +144,11 @@ impl Drop for Opening {
 impl Broker {
     pub(crate) fn new(config: &AmqpConfig, io: Handle) -> Self {
         Self { url: config.url.clone(), io }
+    }
+
+    /// It contains a password.
+    pub(super) fn url(&self) -> &str {
+        self.url.expose()
     }
 
     /// The runtime for work on its connections.
@@ -203,7 +220,18 @@ pub(super) async fn reply<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::{doubt, is_broker_url, parse};
+    use super::{doubt, is_broker_url, parse, url_without_password};
+
+    #[test]
+    fn a_url_is_shown_without_its_password_and_its_parameters() {
+        for (url, shown) in [
+            ("amqp://u:hunter22@h", "amqp://u:*@h:5672/%2f"),
+            ("amqps://u:hunter22@[::1]:1/team%2fa?heartbeat=5&password=hunter22", "amqps://u:*@[::1]:1/team%2fa"),
+        ] {
+            assert_eq!(url_without_password(url, "*").as_deref(), Some(shown), "{url}");
+        }
+        assert_eq!(url_without_password("http://u:hunter22@h", "*"), None);
+    }
 
     #[test]
     fn only_amqp_urls_are_valid() {
@@ -228,7 +256,7 @@ mod tests {
         for (url, word) in [
             ("amqp://u:p@host/", r#""""#),
             ("amqp://u:p@host/?heartbeat=5", r#""""#),
-            ("amqps://u:p@host/team/a", r#""team/a". Write it /team%2fa"#),
+            ("amqps://u:p@host/team/a", r#""team/a". If that is intended, write it as /team%2fa;"#),
             ("amqp://u:p@one,two:5672/%2f", "comma"),
             ("amqp://u:p@host:15672/%2f", "15672"),
         ] {

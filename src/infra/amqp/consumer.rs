@@ -8,7 +8,6 @@ use crate::infra::amqp::connection::{BrokerConnection, reply};
 use crate::infra::amqp::error::AmqpError;
 use crate::infra::amqp::incoming::Incoming;
 
-/// A subscription.
 pub(crate) struct Consumer {
     connection: BrokerConnection,
     tag: ShortString,

@@ -61,8 +61,8 @@ impl BrokerConnection {
         Ok(queried.message_count())
     }
 
-    /// [`AmqpError::Differs`] when it exists with other arguments, [`AmqpError::NotDeclared`] when the broker refuses it
-    /// for another reason or does not answer. The connection must not be used after either.
+    /// [`AmqpError::Differs`] when it exists with different arguments, [`AmqpError::NotDeclared`] when the broker rejects it
+    /// for another reason or does not respond. The connection must not be used after either.
     pub(crate) async fn declare_one(&self, declaration: &Declaration) -> Result<(), AmqpError> {
         match declaration {
             Declaration::TopicExchange(name) => {

@@ -72,10 +72,10 @@ impl AmqpError {
         }
     }
 
-    /// For a health check, whose readers may be strangers: without the broker's own words.
+    /// For a health check, which needs no token: without the broker's own words.
     pub(crate) fn summary(&self) -> String {
         match self {
-            Self::Differs { name, .. } => format!("{name} exists with other arguments"),
+            Self::Differs { name, .. } => format!("{name} exists with different arguments"),
             Self::NotDeclared { name, .. } => format!("{name} cannot be declared"),
             Self::Missing { .. }
             | Self::NotConnected { .. }
@@ -85,7 +85,7 @@ impl AmqpError {
         }
     }
 
-    /// [`Differs`](Self::Differs) if the broker replied that `name` exists with other arguments,
+    /// [`Differs`](Self::Differs) if the broker replied that `name` exists with different arguments,
     /// [`NotDeclared`](Self::NotDeclared) if it refused the declaration for another reason or did not answer it, else
     /// the same error.
     pub(super) fn or_not_declared(self, name: &str) -> Self {

@@ -39,7 +39,7 @@ impl ConfirmedPublisher {
     /// `originals`, which stay unsettled. One batch at a time.
     ///
     /// All copies go to one queue. If one of them is returned, the queue is missing and none counts as confirmed: an
-    /// original without a `message_id` could not be told from the others.
+    /// original without a `message_id` could not be distinguished from the others.
     pub(crate) async fn forward(&self, originals: &[Incoming], how: &Forwarding) -> Vec<PublishResult> {
         let copies = originals.iter().map(|original| RawMessage {
             exchange: "",
@@ -59,7 +59,6 @@ impl ConfirmedPublisher {
     }
 }
 
-/// Sets one textual property.
 type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// The properties of a copy. `expiration` is dropped, or the copy could expire again; so is `user_id`, which the broker

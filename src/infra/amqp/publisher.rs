@@ -24,7 +24,6 @@ pub(crate) enum HeaderValue {
     Int(i32),
 }
 
-/// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outgoing {
     /// Empty for the default exchange.

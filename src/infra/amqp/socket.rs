@@ -1,8 +1,8 @@
 //! The TCP connection below lapin's.
 //!
-//! lapin keeps a connection open for as long as a reply to it is pending, whether or not anybody still waits for that
-//! reply. A reply that comes late then takes effect: a subscription that was given up begins, and takes messages that
-//! nobody acks. Shutting the socket down ends the connection whatever lapin waits for.
+//! lapin keeps a connection open for as long as a reply to it is pending, whether or not anything still waits for that
+//! reply. A reply that arrives late then takes effect: an abandoned subscription starts, and receives messages that
+//! nothing acks. Shutting the socket down ends the connection whatever lapin waits for.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use slog::Level;
 
 use crate::infra::config::parse;
+use crate::infra::config::suggest::nearest;
 use crate::infra::{amqp, postgres};
 use crate::kernel::{Role, Secret};
 
@@ -48,6 +49,8 @@ pub enum Fallback {
 pub enum Accepts {
     /// Whole numbers, both ends included.
     Numbers(u64, u64),
+    /// One of these words.
+    Words(&'static [&'static str]),
     /// Texts of this form, as a noun phrase that can follow "must be".
     Form(&'static str),
 }
@@ -56,6 +59,10 @@ impl fmt::Display for Accepts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Numbers(min, max) => write!(f, "{min} to {max}"),
+            Self::Words(words) => match words {
+                [others @ .., last] if !others.is_empty() => write!(f, "{} or {last}", others.join(", ")),
+                words => f.write_str(&words.concat()),
+            },
             Self::Form(form) => f.write_str(form),
         }
     }
@@ -99,6 +106,11 @@ impl<T> Kind<T> {
         Self { placeholder, accepts: Accepts::Form(form), parse, explain: |_| None }
     }
 
+    /// One of `words`, each of which `parse` recognises.
+    const fn word(placeholder: &'static str, words: &'static [&'static str], parse: fn(&str) -> Option<T>) -> Self {
+        Self { placeholder, accepts: Accepts::Words(words), parse, explain: |_| None }
+    }
+
     const fn number(placeholder: &'static str, (min, max): (u64, u64), parse: fn(&str) -> Option<T>) -> Self {
         Self { placeholder, accepts: Accepts::Numbers(min, max), parse, explain: |_| None }
     }
@@ -112,10 +124,15 @@ impl<T> Kind<T> {
     pub(super) fn read(&self, text: &str) -> Result<T, String> {
         match self.accepts {
             Accepts::Numbers(min, max) if parse::integer(text, min, max).is_none() => None,
-            Accepts::Numbers(..) | Accepts::Form(_) => (self.parse)(text),
+            Accepts::Numbers(..) | Accepts::Words(_) | Accepts::Form(_) => (self.parse)(text),
         }
         .ok_or_else(|| match self.accepts {
             Accepts::Numbers(..) => format!("must be a whole number from {}", self.accepts),
+            Accepts::Words(words) => {
+                let meant = nearest(&text.to_ascii_lowercase(), words.iter().copied());
+                let question = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+                format!("must be {}{question}", self.accepts)
+            }
             Accepts::Form(form) => (self.explain)(text).unwrap_or_else(|| format!("must be {form}")),
         })
     }
@@ -137,7 +154,7 @@ pub(super) const fn millis(min: u64, max: u64) -> Kind<Duration> {
 }
 
 pub(super) const ADDRESS: Kind<IpAddr> = Kind::text("ADDRESS", "an IP address like 0.0.0.0 or ::1", |t| t.parse().ok());
-pub(super) const BOOL: Kind<bool> = Kind::text("BOOL", "true or false", |t| t.parse().ok());
+pub(super) const BOOL: Kind<bool> = Kind::word("BOOL", &["true", "false"], |t| t.parse().ok());
 pub(super) const NETWORKS: Kind<Vec<IpNet>> =
     Kind::text("CIDRS", "networks like 10.0.0.0/8, separated by commas", parse::networks);
 pub(super) const ORIGINS: Kind<Vec<String>> = Kind::text(
@@ -146,11 +163,13 @@ pub(super) const ORIGINS: Kind<Vec<String>> = Kind::text(
     parse::origins,
 );
 pub(super) const WEB_URL: Kind<String> =
-    Kind::text("URL", "a URL like https://wallet.example.com, without a query", parse::web_address);
+    Kind::text("URL", "a URL like https://example.com, without a query", parse::web_address);
 pub(super) const DURATION: Kind<Duration> =
     Kind::text("DURATION", "a duration up to 24h, like 500ms, 10s, 1m or 1h", parse::duration);
 pub(super) const WHOLE_SECONDS: Kind<Duration> =
     Kind::text("DURATION", "a duration of whole seconds up to 24h, like 10s, 1m or 1h", parse::whole_seconds);
+pub(super) const RETENTION: Kind<Duration> =
+    Kind::text("DURATION", "a duration from 1h to 36500d, like 12h or 30d", parse::retention);
 pub(super) const POSTGRES_URL: Kind<DatabaseUrl> =
     Kind::text("URL", "a PostgreSQL URL like postgres://user:password@host:5432/database", |t| {
         postgres::is_database_url(t).then(|| DatabaseUrl(Secret::new(t)))
@@ -161,17 +180,17 @@ pub(super) const AMQP_URL: Kind<Secret> =
         amqp::is_broker_url(t).then(|| Secret::new(t))
     });
 pub(super) const KEY: Kind<Secret> = Kind::text("KEY", "any text", |t| Some(Secret::new(t)));
-pub(super) const APP_ENVS: Kind<AppEnv> = Kind::text("ENV", "development or production", |t| match t {
+pub(super) const APP_ENVS: Kind<AppEnv> = Kind::word("ENV", &["development", "production"], |t| match t {
     "development" => Some(AppEnv::Development),
     "production" => Some(AppEnv::Production),
     _ => None,
 });
-pub(super) const STORES: Kind<RateLimitStore> = Kind::text("STORE", "local or postgres", |t| match t {
+pub(super) const STORES: Kind<RateLimitStore> = Kind::word("STORE", &["local", "postgres"], |t| match t {
     "local" => Some(RateLimitStore::Local),
     "postgres" => Some(RateLimitStore::Postgres),
     _ => None,
 });
-pub(super) const LEVELS: Kind<Level> = Kind::text("LEVEL", "error, warn, info, debug or trace", |t| match t {
+pub(super) const LEVELS: Kind<Level> = Kind::word("LEVEL", &["error", "warn", "info", "debug", "trace"], |t| match t {
     "error" => Some(Level::Error),
     "warn" => Some(Level::Warning),
     "info" => Some(Level::Info),
@@ -179,7 +198,7 @@ pub(super) const LEVELS: Kind<Level> = Kind::text("LEVEL", "error, warn, info, d
     "trace" => Some(Level::Trace),
     _ => None,
 });
-pub(super) const FORMATS: Kind<LogFormat> = Kind::text("FORMAT", "json or pretty", |t| match t {
+pub(super) const FORMATS: Kind<LogFormat> = Kind::word("FORMAT", &["json", "pretty"], |t| match t {
     "json" => Some(LogFormat::Json),
     "pretty" => Some(LogFormat::Pretty),
     _ => None,
@@ -244,6 +263,14 @@ impl<T> Typed<T> {
 
     pub(super) const fn row(&self) -> Setting {
         self.row
+    }
+
+    /// Reads a value of this setting from another place than its layers, such as an argument of a command.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with the text.
+    pub fn read(&self, text: &str) -> Result<T, String> {
+        self.kind.read(text)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A whole number from `min` to `max`.
 pub fn integer(text: &str, min: u64, max: u64) -> Option<u64> {
@@ -34,20 +34,29 @@ pub(super) fn origins(text: &str) -> Option<Vec<String>> {
 }
 
 const DURATION_MAX: Duration = Duration::from_hours(24);
+const HOUR_MS: u64 = 3_600_000;
+/// The database refuses to delete anything younger.
+const RETENTION_MIN: Duration = Duration::from_hours(1);
+/// A hundred years: for ever.
+const RETENTION_MAX: Duration = Duration::from_hours(36_500 * 24);
 
 /// `500ms`, `10s`, `1m`, `1h`: a whole number and a unit, above zero, at most a day.
 pub fn duration(text: &str) -> Option<Duration> {
+    let duration = quantity(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", HOUR_MS)])?;
+    (!duration.is_zero() && duration <= DURATION_MAX).then_some(duration)
+}
+
+/// How long data is kept: `12h`, `30d`, from [`RETENTION_MIN`] to [`RETENTION_MAX`].
+pub(super) fn retention(text: &str) -> Option<Duration> {
+    quantity(text, &[("h", HOUR_MS), ("d", 24 * HOUR_MS)]).filter(|kept| (RETENTION_MIN..=RETENTION_MAX).contains(kept))
+}
+
+/// A whole number and one of these units, each with its length in milliseconds.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?);
-    (!duration.is_zero() && duration <= DURATION_MAX).then_some(duration)
+    let unit_ms = units.iter().find_map(|(name, ms)| (*name == unit).then_some(*ms))?;
+    Some(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?))
 }
 
 /// A [`duration`] of whole seconds.
@@ -57,7 +66,14 @@ pub(super) fn whole_seconds(text: &str) -> Option<Duration> {
 
 /// Networks separated by commas; a bare address is a network of one.
 pub fn networks(text: &str) -> Option<Vec<IpNet>> {
-    list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok())
+    list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok().map(canonical))
+}
+
+/// An IPv4-mapped network as IPv4: addresses are compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
 /// The parts between commas. An empty text is an empty list; commas alone are a mistake that must not pass for one.
@@ -95,9 +111,22 @@ mod tests {
     }
 
     #[test]
+    fn a_retention_is_in_hours_or_days_from_one_hour_to_a_hundred_years() {
+        for (text, hours) in [("1h", 1), ("12h", 12), ("30d", 720), ("36500d", 876_000), ("876000h", 876_000)] {
+            assert_eq!(retention(text), Some(Duration::from_hours(hours)), "{text}");
+        }
+        for refused in ["", "30", "0d", "59m", "3600s", "1.5d", "36501d", "876001h", "30D", "99999999999999999999d"] {
+            assert!(retention(refused).is_none(), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn a_bare_address_is_a_network_of_one() {
-        let networks = networks("10.0.0.0/8, 192.168.1.7,::1").map(|n| n.iter().map(ToString::to_string).collect());
-        assert_eq!(networks, Some(vec!["10.0.0.0/8".to_owned(), "192.168.1.7/32".to_owned(), "::1/128".to_owned()]));
+        let read = |text: &str| networks(text).expect("networks").iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(read("10.0.0.0/8, 192.168.1.7,::1"), ["10.0.0.0/8", "192.168.1.7/32", "::1/128"]);
+        // IPv4 in the notation of an IPv6 socket.
+        assert_eq!(read("::ffff:10.0.0.0/104,::ffff:192.168.1.7"), ["10.0.0.0/8", "192.168.1.7/32"]);
+        assert_eq!(read("::/0"), ["::/0"]);
     }
 
     #[test]
@@ -131,7 +160,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_parser_panic(text in any::<String>()) {
             let _ = (duration(&text), networks(&text), integer(&text, 1, 9), whole_seconds(&text));
-            let _ = (web_address(&text), origins(&text));
+            let _ = (web_address(&text), origins(&text), retention(&text));
         }
     }
 }

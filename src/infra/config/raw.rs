@@ -70,7 +70,7 @@ pub(super) fn read_secret(path: &Path) -> Result<OsString, String> {
 /// At most `bytes_max` bytes of a regular file; `None` if nothing has that name. The error is the end of a sentence that
 /// begins with the path.
 ///
-/// Opening a pipe could wait for ever, and a device may have no end.
+/// Opening a pipe could wait forever, and a device may have no end.
 pub(super) fn read_file(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, String> {
     let failed = |e: std::io::Error| format!("cannot be read: {e}");
     match fs::metadata(path) {

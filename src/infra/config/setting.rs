@@ -51,8 +51,8 @@ settings! {
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
     RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
-    WALLET_PUBLIC_URL: String = USERS, Absent, kind::WEB_URL, "Public URL of the wallet role, for the link on /docs; port 3001 of the same host if unset";
-    USERS_PUBLIC_URL: String = WALLET, Absent, kind::WEB_URL, "Public URL of the users role, for the link on /docs; port 3002 of the same host if unset";
+    WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
+    USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
     TRUSTED_PROXIES: Vec<IpNet> = BOTH, Absent, kind::NETWORKS, "Trusted reverse proxies (whose X-Forwarded-For is honoured)";
     CORS_ORIGINS: Vec<String> = BOTH, Absent, kind::ORIGINS, "Origins whose pages may call the API from a browser; none if unset";
     RETRY_TTL_1_MS: Duration = WALLET, Text("10000"), millis(1, 86_400_000), "Delay before the first retry";
@@ -62,8 +62,9 @@ settings! {
     OUTBOX_POLL_INTERVAL_MS: Duration = USERS, Text("1000"), millis(10, 3_600_000), "Fallback polling interval of the outbox; a registration wakes the poller immediately";
     OUTBOX_BATCH_MAX: u32 = USERS, Text("500"), count(1, 10_000), "Events published per batch";
     OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
-    HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Passwords waiting to be hashed before requests are rejected with 503";
-    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Credits and debits waiting to be written before requests are rejected with 503";
+    OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
+    HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
+    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of credits and debits being written or queued; further requests are rejected with 503";
     LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
@@ -104,6 +105,8 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose pages may call the API.
     pub cors_origins: Vec<String>,
+    /// Where clients reach this role, without a trailing slash.
+    pub own_url: Option<String>,
     /// Where clients reach the other role, without a trailing slash.
     pub other_role_url: Option<String>,
 }
@@ -117,10 +120,10 @@ impl HttpConfig {
         layers.build(|l| Some(Self::read(l)))
     }
 
-    fn read(l: &mut Layers) -> Self {
-        let (port, other_role_url) = match l.role() {
-            Role::Users => (USERS_PORT, WALLET_PUBLIC_URL),
-            Role::Wallet => (WALLET_PORT, USERS_PUBLIC_URL),
+    pub(super) fn read(l: &mut Layers) -> Self {
+        let (port, own_url, other_role_url) = match l.role() {
+            Role::Users => (USERS_PORT, USERS_PUBLIC_URL, WALLET_PUBLIC_URL),
+            Role::Wallet => (WALLET_PORT, WALLET_PUBLIC_URL, USERS_PUBLIC_URL),
         };
         let host = l.optional(&HOST).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let listen = SocketAddr::new(host, l.value(&port));
@@ -128,13 +131,14 @@ impl HttpConfig {
         if metrics.is_some_and(|metrics| metrics.port() != 0 && metrics == listen) {
             l.problem_with(&METRICS_PORT, "must differ from the API port; unset it to serve /metrics there");
         }
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             listen,
             metrics,
-            workers: l.optional(&HTTP_WORKERS).unwrap_or_else(cores),
+            workers: l.or_derived(&HTTP_WORKERS, cores),
             trusted_proxies: l.optional(&TRUSTED_PROXIES).unwrap_or_default(),
             cors_origins: l.optional(&CORS_ORIGINS).unwrap_or_default(),
+            own_url: l.optional(&own_url),
             other_role_url: l.optional(&other_role_url),
         }
     }
@@ -168,7 +172,19 @@ impl DatabaseConfig {
         layers.build(Self::read)
     }
 
-    fn read(l: &mut Layers) -> Option<Self> {
+    /// The same for the database of a role that need not be configured here: `None` if its URL is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build_if_set(layers: Layers) -> Result<Option<Self>, ConfigError> {
+        let url = match layers.role() {
+            Role::Users => USERS_DATABASE_URL,
+            Role::Wallet => WALLET_DATABASE_URL,
+        };
+        if layers.look_up(&url).is_none() { Ok(None) } else { Self::build(layers).map(Some) }
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
         let (url, migration_url) = match l.role() {
             Role::Users => (USERS_DATABASE_URL, USERS_MIGRATION_DATABASE_URL),
             Role::Wallet => (WALLET_DATABASE_URL, WALLET_MIGRATION_DATABASE_URL),
@@ -183,6 +199,30 @@ impl DatabaseConfig {
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
         })
+    }
+}
+
+/// What the commands for the outbox need.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// The users database.
+    pub database: DatabaseConfig,
+    /// How long published events are kept.
+    pub retention: Duration,
+}
+
+impl OutboxConfig {
+    /// Builds these sections only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the sections.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (database, retention) = (DatabaseConfig::read(l), l.value(&OUTBOX_RETENTION));
+        Some(Self { database: database?, retention })
     }
 }
 
@@ -202,10 +242,12 @@ impl MigrationConfig {
     /// # Errors
     /// [`ConfigError`] with every problem of the sections.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
-            Some(Self { role, log, database: database? })
-        })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (role, log, database) = (l.role(), LogConfig::read(l), DatabaseConfig::read(l));
+        Some(Self { role, log, database: database? })
     }
 }
 
@@ -225,7 +267,7 @@ impl AmqpConfig {
         layers.build(Self::read)
     }
 
-    fn read(l: &mut Layers) -> Option<Self> {
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
         Some(Self { url: l.optional(&RABBITMQ_URL)? })
     }
 }
@@ -322,8 +364,8 @@ pub struct ProcessConfig {
     pub otlp_url: Option<String>,
     /// Longest duration of a graceful shutdown.
     pub shutdown_grace: Duration,
-    /// Unsafe values that are errors in production, and valid ones that probably do not mean what they say; logged at
-    /// startup.
+    /// Unsafe values that are errors in production, valid ones that probably do not mean what they say, and variables that
+    /// are probably misspelled; logged at startup.
     pub warnings: Vec<String>,
 }
 
@@ -339,6 +381,9 @@ impl ProcessConfig {
             warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
         }
         let tokens = TokenConfig::read(l, env, &mut warnings);
+        for (name, meant) in l.misspelled_variables() {
+            warnings.push(format!("{name} is set and is not a setting; did you mean {}?", meant.env));
+        }
         let otlp_url = l.optional(&OTLP_URL);
         if otlp_url.is_some() && !Spans::AVAILABLE {
             warnings.push("OTLP_URL is set and this binary cannot send spans: build it with --features otlp".into());
@@ -379,6 +424,8 @@ pub struct UsersConfig {
     pub outbox_batch_max: u32,
     /// How long claimed events are reserved.
     pub outbox_lease: Duration,
+    /// How long published events are kept.
+    pub outbox_retention: Duration,
     /// Passwords that may wait to be hashed.
     pub hash_queue_max: usize,
 }
@@ -389,19 +436,22 @@ impl UsersConfig {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let process = ProcessConfig::read(l);
-            Some(Self {
-                access_token_ttl: l.value(&ACCESS_TOKEN_TTL),
-                register_limit: RateLimit::read(l, &RL_REGISTER_MAX, &RL_REGISTER_WINDOW),
-                login_limit: RateLimit::read(l, &RL_LOGIN_MAX, &RL_LOGIN_WINDOW),
-                account_limit: RateLimit::read(l, &RL_LOGIN_ACCOUNT_MAX, &RL_LOGIN_WINDOW),
-                outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
-                outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
-                outbox_lease: l.value(&OUTBOX_LEASE_MS),
-                hash_queue_max: l.value(&HASH_QUEUE_MAX),
-                process: process?,
-            })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let process = ProcessConfig::read(l);
+        Some(Self {
+            access_token_ttl: l.value(&ACCESS_TOKEN_TTL),
+            register_limit: RateLimit::read(l, &RL_REGISTER_MAX, &RL_REGISTER_WINDOW),
+            login_limit: RateLimit::read(l, &RL_LOGIN_MAX, &RL_LOGIN_WINDOW),
+            account_limit: RateLimit::read(l, &RL_LOGIN_ACCOUNT_MAX, &RL_LOGIN_WINDOW),
+            outbox_poll_interval: l.value(&OUTBOX_POLL_INTERVAL_MS),
+            outbox_batch_max: l.value(&OUTBOX_BATCH_MAX),
+            outbox_lease: l.value(&OUTBOX_LEASE_MS),
+            outbox_retention: l.value(&OUTBOX_RETENTION),
+            hash_queue_max: l.value(&HASH_QUEUE_MAX),
+            process: process?,
         })
     }
 }
@@ -431,23 +481,25 @@ impl WalletConfig {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn build(layers: Layers) -> Result<Self, ConfigError> {
-        layers.build(|l| {
-            let mut process = ProcessConfig::read(l);
-            let production = process.as_ref().is_some_and(|process| process.env == AppEnv::Production);
-            let require_signed_events = l.optional(&REQUIRE_SIGNED_EVENTS).unwrap_or(production);
-            if let Some(process) = process.as_mut().filter(|_| production && !require_signed_events) {
-                let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
-                process.warnings.push(unsafe_value.to_owned());
-            }
-            Some(Self {
-                post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
-                retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
-                prefetch: l.value(&PREFETCH),
-                require_signed_events,
-                ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
-                ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
-                process: process?,
-            })
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let mut process = ProcessConfig::read(l);
+        let production = process.as_ref().is_some_and(|process| process.env == AppEnv::Production);
+        let require_signed_events = l.or_derived(&REQUIRE_SIGNED_EVENTS, production);
+        if let Some(process) = process.as_mut().filter(|_| production && !require_signed_events) {
+            let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
+            process.warnings.push(unsafe_value.to_owned());
+        }
+        Some(Self {
+            post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+            retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
+            prefetch: l.value(&PREFETCH),
+            require_signed_events,
+            ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
+            ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
+            process: process?,
         })
     }
 }

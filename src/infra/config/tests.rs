@@ -157,7 +157,7 @@ fn every_setting_is_read_and_an_invalid_value_is_reported_with_what_is_accepted(
             let invalid = match setting.accepts {
                 // Any text is a key; a missing one is reported by another test.
                 Accepts::Form("any text") => continue,
-                Accepts::Form(_) => "~",
+                Accepts::Form(_) | Accepts::Words(_) => "~",
                 Accepts::Numbers(_, max) => {
                     too_large = (max + 1).to_string();
                     too_large.as_str()
@@ -174,11 +174,80 @@ fn every_setting_is_read_and_an_invalid_value_is_reported_with_what_is_accepted(
 fn the_bounds_of_a_row_are_included() {
     for (setting, bounds) in ALL.iter().filter_map(|s| match s.accepts {
         Accepts::Numbers(min, max) => Some((s, [min, max])),
-        Accepts::Form(_) => None,
+        Accepts::Form(_) | Accepts::Words(_) => None,
     }) {
         for bound in bounds {
             let role = setting.role.unwrap_or(Role::Users);
             assert_eq!(problems_of(role, &[(setting.env, &bound.to_string())]), Vec::<String>::new(), "{bound}");
         }
     }
+}
+
+#[test]
+fn every_word_of_a_row_is_accepted_and_a_word_that_is_almost_one_is_suggested() {
+    for (setting, words) in ALL.iter().filter_map(|s| match s.accepts {
+        Accepts::Words(words) => Some((s, words)),
+        Accepts::Numbers(..) | Accepts::Form(_) => None,
+    }) {
+        for word in words.iter().filter(|word| **word != "production") {
+            let role = setting.role.unwrap_or(Role::Users);
+            assert_eq!(problems_of(role, &[(setting.env, word)]), Vec::<String>::new(), "{}", setting.env);
+            let slip = format!("{word}s");
+            let reported = problems_of(role, &[(setting.env, &slip)]);
+            assert!(reported.iter().all(|p| p.ends_with(&format!("; did you mean {word}?"))), "{slip}: {reported:?}");
+        }
+    }
+}
+
+/// The variables that are taken for misspelled settings, each with the setting that is meant.
+fn misspelled(pairs: &[(&str, &str)]) -> Vec<String> {
+    let layers = Layers::new(ALL, Role::Users, Path::new("/nonexistent"), variables(pairs), BTreeMap::new());
+    layers.misspelled_variables().iter().map(|(name, setting)| format!("{name} {}", setting.env)).collect()
+}
+
+#[test]
+fn a_variable_that_is_almost_a_setting_is_found() {
+    for (name, meant) in [
+        ("RABBITMQ_URI", "RABBITMQ_URL"),
+        ("JWT_PRIVTE_KEY", "JWT_PRIVATE_KEY"),
+        ("USERS_DATABSE_URL_FILE", "USERS_DATABASE_URL"),
+        ("DB_STATEMENT_TIMEOUT", "DB_STATEMENT_TIMEOUT_MS"),
+        ("RL_LOGIN_MXA", "RL_LOGIN_MAX"),
+        ("PURSE_LOG_LEVEL", "LOG_LEVEL"),
+        ("PURSE_HOST", "HOST"),
+    ] {
+        assert_eq!(misspelled(&[(name, "x")]), [format!("{name} {meant}")]);
+    }
+}
+
+#[test]
+fn variables_of_other_programs_are_left_alone() {
+    for name in [
+        "PATH",
+        "HOSTNAME",
+        "LOGLEVEL",
+        "LOG_LEVELS",
+        "PORT",
+        "USER",
+        "HOSTS",
+        "APP_ENVS",
+        "RUST_LOG",
+        "DB_POOL_MIN",
+        "DATABASE_URL",
+        "POSTGRES_URL",
+        "AMQP_URL",
+        "PURSE_CONFIG_DIR",
+        "PURSE_DEV_DIR",
+        "PURSE_VERSION",
+        "USERS_SERVICE_HOST",
+        "USERS_PORT_3002_TCP",
+        "WALLET_DATABASE_NAME",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
+        assert_eq!(misspelled(&[(name, "x")]), Vec::<String>::new(), "{name}");
+    }
+    assert_eq!(misspelled(&[("PURSE_USERS_PORT", "tcp://10.0.0.1:3002")]), Vec::<String>::new());
+    // The setting has a value, so the other variable belongs to another program.
+    assert_eq!(misspelled(&[("RABBITMQ_URI", "x"), ("RABBITMQ_URL", "y")]), Vec::<String>::new());
+    assert_eq!(misspelled(&[("RABBITMQ_URI", "x"), ("RABBITMQ_URL_FILE", "y")]), Vec::<String>::new());
 }

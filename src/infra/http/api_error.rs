@@ -9,12 +9,26 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 
-use crate::infra::config::RateLimit;
+use crate::infra::http::limit_policy::LimitPolicy;
+use crate::infra::http::public_url::PublicUrl;
 use crate::kernel::{Classified, FailureClass, chain};
+
+/// Name of the schema of every error response.
+pub(super) const ERROR: &str = "Error";
+/// Name of the schema of every error response as [`PROBLEM_JSON`].
+pub(super) const PROBLEM: &str = "Problem";
+/// The media type of a [`Problem`].
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+/// The path of the page that documents the codes.
+pub(super) const ERRORS_PAGE: &str = "/docs/errors";
+/// Name of the schema that lists every code.
+pub(super) const ERROR_CODE: &str = "ErrorCode";
 
 /// What is wrong with one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ErrorDetail)]
 pub struct Detail {
     /// The name of the body field, query parameter or header.
     pub field: String,
@@ -37,7 +51,7 @@ pub struct ApiError {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct Body<'a> {
-    /// What went wrong, for programs.
+    #[schema(schema_with = code_schema)]
     code: &'static str,
     /// What went wrong, for people. The text may change.
     message: &'a str,
@@ -45,6 +59,38 @@ pub(super) struct Body<'a> {
     #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
     #[schema(required = false)]
     details: &'a [Detail],
+}
+
+/// The same as RFC 9457 has it, for clients that ask for it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem<'a> {
+    /// The documentation of the code.
+    #[serde(rename = "type")]
+    #[schema(format = "uri-reference")]
+    kind: String,
+    /// What the code means, in a few words.
+    title: String,
+    status: u16,
+    /// The same text as `message` in `Error`.
+    detail: &'a str,
+    #[schema(schema_with = code_schema)]
+    code: &'static str,
+    /// Every problem with the request. Only with `VALIDATION_ERROR`.
+    #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
+    #[schema(required = false)]
+    details: &'a [Detail],
+}
+
+/// `RATE_LIMITED` as `Rate limited`.
+fn in_words(code: &str) -> String {
+    let mut letters = code.chars();
+    let first = letters.next().into_iter();
+    first.chain(letters.map(|c| if c == '_' { ' ' } else { c.to_ascii_lowercase() })).collect()
+}
+
+/// The codes are those that the endpoints declare, so the document lists them.
+fn code_schema() -> Ref {
+    Ref::from_schema_name(ERROR_CODE)
 }
 
 impl ApiError {
@@ -117,19 +163,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
     }
 
-    /// 429 with the time to wait, rounded up so that a client that waits for that long is admitted.
-    pub(super) fn rate_limited(limit: RateLimit, wait: Duration) -> Self {
-        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-        let (max, window_s) = (limit.max.get(), limit.window.as_secs().max(1));
+    /// 429 with the time to wait.
+    pub(super) fn rate_limited(policy: &LimitPolicy, wait: Duration) -> Self {
+        let (fields, wait_s) = policy.of_limited(wait);
         let message = format!("Too many requests. Retry in {wait_s} s.");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
-        let headers = [
-            ("ratelimit-limit", max.to_string()),
-            ("ratelimit-remaining", "0".to_owned()),
-            ("ratelimit-reset", wait_s.to_string()),
-            ("ratelimit-policy", format!("{max};w={window_s}")),
-        ];
-        headers.into_iter().fold(error, |error, (name, value)| match value.parse() {
+        fields.into_iter().fold(error, |error, (name, value)| match value.parse() {
             Ok(value) => error.with_header(HeaderName::from_static(name), value),
             Err(_) => error,
         })
@@ -190,6 +229,28 @@ impl ApiError {
     pub fn body(&self) -> Vec<u8> {
         let body = Body { code: self.code, message: &self.message, details: &self.details };
         serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    fn documentation(&self, url: &PublicUrl) -> String {
+        url.to(&format!("{ERRORS_PAGE}#{}", self.code))
+    }
+
+    /// The value of the `Link` header (RFC 8288).
+    pub(super) fn link(&self, url: &PublicUrl) -> String {
+        format!("<{}>; rel=\"help\"", self.documentation(url))
+    }
+
+    /// The body as [`PROBLEM_JSON`].
+    pub(super) fn problem(&self, url: &PublicUrl) -> Vec<u8> {
+        let problem = Problem {
+            kind: self.documentation(url),
+            title: in_words(self.code),
+            status: self.status.as_u16(),
+            detail: &self.message,
+            code: self.code,
+            details: &self.details,
+        };
+        serde_json::to_vec(&problem).unwrap_or_default()
     }
 }
 

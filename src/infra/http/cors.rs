@@ -4,11 +4,16 @@ use actix_cors::Cors;
 use actix_web::http::{Method, header};
 
 /// Response headers that a page may read.
-pub(super) const EXPOSED: [&str; 7] = [
+pub(super) const EXPOSED: [&str; 12] = [
     "idempotent-replayed",
+    "link",
+    "location",
     "retry-after",
+    "ratelimit",
     "ratelimit-limit",
+    "ratelimit-policy",
     "ratelimit-remaining",
+    "ratelimit-reset",
     "x-request-id",
     "traceparent",
     "www-authenticate",

@@ -5,9 +5,9 @@
 
 use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, web};
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
+use crate::infra::http::errors_page::errors_endpoint;
 use crate::infra::http::openapi::{Endpoint, OpenApi};
 use crate::kernel::Role;
 
@@ -30,7 +30,6 @@ const FILES: [(&str, &str, bool, &[u8]); 4] = [
 
 /// Where the page of the other role is.
 pub struct OtherRole<'a> {
-    /// The other role.
     pub role: Role,
     /// Its public URL, if configured.
     pub url: Option<&'a str>,
@@ -66,20 +65,9 @@ impl DocsPage {
             .service(web::resource("/docs/{file}").route(web::get().to(file)));
     }
 
-    /// The document and the page.
-    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 2] {
-        let json = ObjectBuilder::new().schema_type(Type::Object);
-        let html = ObjectBuilder::new().schema_type(Type::String);
-        [
-            Endpoint::get("/openapi.json", document, "getDocument", "Get this OpenAPI document")
-                .ignores_query()
-                .tag("documentation")
-                .returns_as("application/json", json, "OpenAPI 3.1."),
-            Endpoint::get("/docs", page, "getDocsPage", "Interactive API documentation")
-                .ignores_query()
-                .tag("documentation")
-                .returns_as("text/html", html, "An HTML page."),
-        ]
+    /// The document, the page, and the page of the error codes.
+    pub fn endpoints<Api: 'static>() -> [Endpoint<Api>; 3] {
+        [Endpoint::undocumented("/openapi.json", document), Endpoint::undocumented("/docs", page), errors_endpoint()]
     }
 }
 

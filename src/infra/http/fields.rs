@@ -4,11 +4,11 @@
 //! [`Fields::read`] runs the form on a request and reports every problem at once; [`Fields::describe`] runs it without
 //! a request and collects the schemas. A form must therefore ask for all of its fields before it looks at any of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use actix_web::web;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
@@ -35,28 +35,35 @@ pub(super) struct FieldSchema {
 /// What is wrong with a query parameter that the endpoint does not have.
 pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
 
-/// A JSON object without duplicate fields.
-struct UniqueFields(BTreeMap<String, Value>);
+/// What is wrong with a field that occurs twice.
+const REPEATED: &str = "must not be repeated";
 
-impl<'de> Deserialize<'de> for UniqueFields {
+/// The fields of a JSON object, and the names of those that occur twice.
+#[derive(Default)]
+struct Members {
+    values: BTreeMap<String, Value>,
+    repeated: BTreeSet<String>,
+}
+
+impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = UniqueFields;
+            type Value = Members;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueFields, A::Error> {
-                let mut fields = BTreeMap::new();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut object = Members::default();
                 while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if fields.insert(name, value).is_some() {
-                        return Err(A::Error::custom("duplicate field"));
+                    if object.values.insert(name.clone(), value).is_some() {
+                        object.repeated.insert(name);
                     }
                 }
-                Ok(UniqueFields(fields))
+                Ok(object)
             }
         }
 
@@ -69,17 +76,34 @@ fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
+/// What is wrong with a body that is not a JSON object. The parser's message may quote the body, so it is not passed on.
+fn not_an_object(body: &[u8], error: &serde_json::Error) -> String {
+    if error.classify() == Category::Data || body.trim_ascii().is_empty() {
+        return "must be a JSON object".to_owned();
+    }
+    // The parser counts bytes, and editors count characters.
+    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let before = line.get(..error.column()).unwrap_or(line);
+    let place = format!("line {}, character {}", error.line(), String::from_utf8_lossy(before).chars().count());
+    match error.classify() {
+        Category::Eof => format!("is not valid JSON: it ends too early, in {place}"),
+        _ => format!("is not valid JSON in {place}"),
+    }
+}
+
 impl Fields {
+    /// Duplicate fields are problems that [`Self::read`] reports.
+    ///
     /// # Errors
-    /// 400 unless the body is one JSON object without duplicate fields.
+    /// 400 unless the body is one JSON object.
     pub fn json(body: &[u8]) -> Result<Self, ApiError> {
-        // The parser's message may quote the body, so it is not passed on.
-        let UniqueFields(values) = serde_json::from_slice(body).map_err(|e| {
-            let is_json = e.classify() == Category::Data;
-            let message = if is_json { "must be a JSON object without duplicate fields" } else { "must be valid JSON" };
-            ApiError::invalid("body", message)
-        })?;
-        Ok(Self { values, problems: Vec::new(), unknown: "unknown field", schemas: None })
+        let Members { values, repeated } =
+            serde_json::from_slice(body).map_err(|e| ApiError::invalid("body", not_an_object(body, &e)))?;
+        let mut fields = Self { values, problems: Vec::new(), unknown: "unknown field", schemas: None };
+        for name in repeated {
+            fields.refuse(&printable(&name), REPEATED);
+        }
+        Ok(fields)
     }
 
     /// # Errors
@@ -91,13 +115,13 @@ impl Fields {
             Self { values: BTreeMap::new(), problems: Vec::new(), unknown: UNKNOWN_PARAMETER, schemas: None };
         for (name, value) in pairs.into_inner() {
             if fields.values.insert(name.clone(), Value::String(value)).is_some() {
-                fields.refuse(&printable(&name), "must not be repeated");
+                fields.refuse(&printable(&name), REPEATED);
             }
         }
         Ok(fields)
     }
 
-    /// Reads the form. A field that it does not ask for is a problem too: a misspelt filter must not show unfiltered
+    /// Reads the form. A field that it does not ask for is a problem too: a misspelled filter must not show unfiltered
     /// money.
     ///
     /// # Errors
@@ -250,12 +274,29 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_an_object_or_has_duplicate_fields_is_refused() {
-        for body in ["null", "5", "[5]", r#"{"n":1,"n":2}"#, r#"{"n":1,"\u006e":2}"#] {
-            let expected = of(&[("body", "must be a JSON object without duplicate fields")]);
-            assert_eq!(problems(integer(body)), expected, "{body}");
+        for body in ["null", "5", "[5]", "[", "", " \n"] {
+            assert_eq!(problems(integer(body)), of(&[("body", "must be a JSON object")]), "{body}");
         }
-        for body in ["", r#"{"n":1}x"#, "{\"n\":1", "\u{feff}{}"] {
-            assert_eq!(problems(integer(body)), of(&[("body", "must be valid JSON")]), "{body}");
+        for body in [r#"{"n":1,"n":2}"#, r#"{"n":1,"\u006e":2,"n":3}"#] {
+            assert_eq!(problems(integer(body)), of(&[("n", "must not be repeated")]), "{body}");
+        }
+        let body = Fields::json(br#"{"n":1,"n":"x","m":1,"m":2}"#).expect("an object");
+        let read = body.read(|fields| fields.integer("n", Ok::<_, Infallible>, |n| n));
+        let repeated = "must not be repeated";
+        let expected = [("m", repeated), ("n", repeated), ("n", "must be an integer"), ("m", "unknown field")];
+        assert_eq!(problems(read), of(&expected), "beside every other problem");
+    }
+
+    #[test]
+    fn invalid_json_is_reported_with_its_place_in_characters() {
+        for (body, message) in [
+            (r#"{"n":1}x"#, "is not valid JSON in line 1, character 8"),
+            ("{\"n\":1", "is not valid JSON: it ends too early, in line 1, character 6"),
+            ("{\n  \"größe\": ,\n}", "is not valid JSON in line 2, character 12"),
+            ("{\"n\":1,}", "is not valid JSON in line 1, character 8"),
+            ("\u{feff}{}", "is not valid JSON in line 1, character 1"),
+        ] {
+            assert_eq!(problems(integer(body)), of(&[("body", message)]), "{body}");
         }
     }
 

@@ -20,7 +20,7 @@ const BODY_TIMEOUT_STOPPING: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// 415 unless the body is JSON as it is, 413 over 16 KiB, 408 after 10 s, 503 when the process shuts down meanwhile, 400 unless it
-/// is one JSON object without duplicate fields.
+/// is one JSON object.
 pub(crate) async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<Fields, ApiError> {
     if !is_json(request) {
         return Err(wrong_media_type());

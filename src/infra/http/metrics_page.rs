@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::{Endpoint, serve};
 use crate::infra::metrics::{Counter, Histogram, MetricName, Metrics};
@@ -16,7 +15,11 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const DURATION: MetricName = MetricName {
     name: "http_server_request_duration_seconds",
-    help: "Request duration up to the response headers, by method, route pattern and status.",
+    help: "Request duration up to the response headers, by method, route pattern and status. Without long polls.",
+};
+const LONG_POLL: MetricName = MetricName {
+    name: "purse_http_long_poll_duration_seconds",
+    help: "Duration of requests that asked to wait for something (`wait`), by method, route pattern and status.",
 };
 const REFUSALS: MetricName = MetricName {
     name: "purse_http_refusals_total",
@@ -31,16 +34,7 @@ pub(super) fn refusals(metrics: &Metrics, route: &str, code: &str) -> Counter {
 /// Adds the route to an application.
 pub fn metrics_routes(metrics: &Metrics, app: &mut web::ServiceConfig) {
     app.app_data(web::Data::new(metrics.clone()));
-    serve(&(), [metrics_endpoint()], app);
-}
-
-/// Served by [`metrics_routes`], on whichever port that is.
-pub fn metrics_endpoint<Api: 'static>() -> Endpoint<Api> {
-    Endpoint::get("/metrics", serve_metrics, "getMetrics", "Prometheus metrics")
-        .ignores_query()
-        .tag("health")
-        .about("Served on `METRICS_PORT` instead of this port if that is set.")
-        .returns_as("text/plain", ObjectBuilder::new().schema_type(Type::String), "Prometheus text format.")
+    serve(&(), [Endpoint::undocumented("/metrics", serve_metrics)], app);
 }
 
 async fn serve_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
@@ -54,11 +48,20 @@ pub struct RequestMetrics {
     by_route: RefCell<HashMap<String, Vec<Kind>>>,
 }
 
+/// How long a request took.
+#[derive(Clone, Copy)]
+pub(super) struct Took {
+    pub(super) duration: Duration,
+    /// The client decided how long.
+    pub(super) is_long_poll: bool,
+}
+
 /// Requests of one route with the same method, status and error code.
 struct Kind {
     method: &'static str,
     status: StatusCode,
     code: Option<&'static str>,
+    long_poll: bool,
     duration: Histogram,
     refusals: Option<Counter>,
 }
@@ -74,19 +77,23 @@ impl RequestMetrics {
         &self,
         (method, route): (&str, &str),
         (status, code): (StatusCode, Option<&'static str>),
-        took: Duration,
+        took: Took,
     ) {
         // Never borrowed already, because nothing below records requests.
         let Ok(mut by_route) = self.by_route.try_borrow_mut() else { return };
         let method = known(method);
-        let is_like = |kind: &&Kind| kind.method == method && kind.status == status && kind.code == code;
+        let is_like = |kind: &&Kind| {
+            kind.method == method && kind.status == status && kind.code == code && kind.long_poll == took.is_long_poll
+        };
         if let Some(kind) = by_route.get(route).and_then(|kinds| kinds.iter().find(is_like)) {
-            return kind.count(took);
+            return kind.count(took.duration);
         }
+        let histogram = if took.is_long_poll { LONG_POLL } else { DURATION };
         let labels = [("method", method), ("route", route), ("status", status.as_str())];
         let refusals = code.map(|code| refusals(&self.metrics, route, code));
-        let kind = Kind { method, status, code, duration: self.metrics.histogram(DURATION, &labels), refusals };
-        kind.count(took);
+        let duration = self.metrics.histogram(histogram, &labels);
+        let kind = Kind { method, status, code, long_poll: took.is_long_poll, duration, refusals };
+        kind.count(took.duration);
         by_route.entry(route.to_owned()).or_default().push(kind);
     }
 }
@@ -117,12 +124,13 @@ mod tests {
     fn requests_with_the_same_labels_are_one_series_over_all_threads() {
         let metrics = Metrics::try_new().expect("metrics");
         let threads = [RequestMetrics::new(&metrics), RequestMetrics::new(&metrics)];
+        let took = |ms| Took { duration: Duration::from_millis(ms), is_long_poll: false };
         for thread in &threads {
             for _ in 0..2 {
                 let outcome = (StatusCode::TOO_MANY_REQUESTS, Some("RATE_LIMITED"));
-                thread.count(("POST", "/v1/auth/login"), outcome, Duration::from_millis(2));
+                thread.count(("POST", "/v1/auth/login"), outcome, took(2));
             }
-            thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), Duration::ZERO);
+            thread.count(("BREW", "(none)"), (StatusCode::NOT_FOUND, None), took(0));
         }
         let text = metrics.text();
         let series = [

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{self, Accept, Header as _, HeaderMap, HeaderName, HeaderValue, Quality};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, web};
+use actix_web::{Error, HttpMessage as _, HttpResponse, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
 use crate::infra::http::admit::is_probe;
-use crate::infra::http::{ApiError, Authenticated, RequestMetrics};
+use crate::infra::http::api_error::PROBLEM_JSON;
+use crate::infra::http::metrics_page::Took;
+use crate::infra::http::{ApiError, Authenticated, PublicUrl, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
@@ -33,6 +35,10 @@ pub struct RequestContext {
     /// Echoed in the response, and sent along with the events of the request.
     pub traceparent: TraceParent,
 }
+
+/// Marks a request that waits for something for as long as its client asked for, so that its duration is not counted among
+/// those that show how fast the service is. A handler adds it to the extensions of the request.
+pub struct LongPoll;
 
 impl RequestContext {
     fn of(headers: &HeaderMap) -> Self {
@@ -60,6 +66,7 @@ pub async fn observe(
     let logger = request.app_data::<web::Data<Logger>>().map(|l| Logger::clone(l));
     let metrics = request.app_data::<web::Data<RequestMetrics>>().cloned();
     let spans = request.app_data::<web::Data<Spans>>().cloned();
+    let errors = ErrorForm { is_problem: asks_for_problem(&request), public_url: PublicUrl::of(request.request()) };
     request.extensions_mut().insert(context.clone());
     let head_only = method == Method::HEAD;
     if head_only {
@@ -68,18 +75,19 @@ pub async fn observe(
     }
 
     let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    let answered = called.map(|answered| answered.map(ServiceResponse::map_into_boxed_body));
+    let outcome = called.map(|returned| returned.map(ServiceResponse::map_into_boxed_body));
     let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
-    match answered {
+    match outcome {
         Ok(Ok(response)) => {
-            let mut response = with_error_body(response).map_body(|head, body| end_line(head.headers(), body));
+            let response = errors.shape(response);
+            let mut response = response.map_body(|head, body| end_line(head.headers(), body));
             decorate(response.headers_mut(), &context);
             line.write(&response);
             Ok(if head_only { response.map_body(|_, body| BoxBody::new(HeadOnly(body.size()))) } else { response })
         }
-        Ok(Err(error)) => Err(line.write_error(error)),
+        Ok(Err(error)) => Err(line.write_error(error, &errors)),
         // The panic hook has logged where and why.
-        Err(_) => Err(line.write_error(ApiError::internal().into())),
+        Err(_) => Err(line.write_error(ApiError::internal().into(), &errors)),
     }
 }
 
@@ -100,6 +108,53 @@ impl MessageBody for HeadOnly {
     }
 }
 
+/// The form of the error responses to one request.
+struct ErrorForm {
+    /// RFC 9457 instead of our own.
+    is_problem: bool,
+    public_url: PublicUrl,
+}
+
+/// Whether the client lists `application/problem+json` and does not prefer `application/json`. A wildcard does not ask for it.
+fn asks_for_problem(request: &ServiceRequest) -> bool {
+    if !request.headers().contains_key(header::ACCEPT) {
+        return false;
+    }
+    let Ok(Accept(accepted)) = Accept::parse(request) else { return false };
+    let quality =
+        |kind: &str| accepted.iter().filter(|item| item.item.essence_str() == kind).map(|item| item.quality).max();
+    let json = quality("application/json");
+    quality(PROBLEM_JSON).is_some_and(|problem| problem > Quality::ZERO && Some(problem) >= json)
+}
+
+impl ErrorForm {
+    /// Gives an error response its body and the link to its documentation.
+    fn shape(&self, response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+        let response = with_error_body(response);
+        let Some(error) = response.response().error().and_then(|e| e.as_error::<ApiError>()) else { return response };
+        let (problem, link) = (self.problem(error), error.link(&self.public_url));
+        let (request, response) = response.into_parts();
+        ServiceResponse::new(request, with_link(problem, &link, response))
+    }
+
+    fn problem(&self, error: &ApiError) -> Option<Vec<u8>> {
+        self.is_problem.then(|| error.problem(&self.public_url))
+    }
+}
+
+fn with_link(problem: Option<Vec<u8>>, link: &str, mut response: HttpResponse) -> HttpResponse {
+    if let Ok(link) = link.parse() {
+        response.headers_mut().append(header::LINK, link);
+    }
+    match problem {
+        Some(problem) => {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+            response.set_body(BoxBody::new(problem))
+        }
+        None => response,
+    }
+}
+
 /// Gives the router's empty 404 and 405 an error body.
 fn with_error_body(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let bare = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
@@ -108,14 +163,17 @@ fn with_error_body(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBod
         StatusCode::METHOD_NOT_ALLOWED if bare => ApiError::no_method(),
         _ => return response,
     };
-    let mut response = response.map_body(|_, _| BoxBody::new(error.body()));
+    let headers = response.headers().clone();
+    let mut response = response.error_response(error);
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
     // The router does not know that HEAD is allowed wherever GET is.
     let allowed = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok());
     let allowed = allowed.filter(|allowed| allowed.split(", ").any(|method| method == "GET"));
     if let Some(Ok(allowed)) = allowed.map(|allowed| format!("{allowed}, HEAD").parse()) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -147,14 +205,6 @@ fn decorate(headers: &mut HeaderMap, context: &RequestContext) {
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Renames actix-governor's headers to the common ones, unless an inner limit has rejected the request with its own.
-    for (theirs, ours) in [("x-ratelimit-limit", "ratelimit-limit"), ("x-ratelimit-remaining", "ratelimit-remaining")] {
-        if let Some(value) = headers.remove(theirs).next()
-            && !headers.contains_key(ours)
-        {
-            headers.insert(HeaderName::from_static(ours), value);
-        }
-    }
 }
 
 /// The one log line of a request.
@@ -175,28 +225,33 @@ impl Line<'_> {
         let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
         let refusal = response.response().error().and_then(|e| e.as_error::<ApiError>());
         let cause = refusal.and_then(|e| e.cause().map(str::to_owned));
-        self.measure(&route, response.status(), refusal);
+        let is_long_poll = request.extensions().contains::<LongPoll>();
+        self.measure(&route, response.status(), refusal, is_long_poll);
         self.log(&route, response.status(), user, cause);
     }
 
-    fn write_error(&self, mut error: Error) -> Error {
+    fn write_error(&self, mut error: Error, form: &ErrorForm) -> Error {
         let status = error.as_response_error().status_code();
-        self.measure("(none)", status, error.as_error::<ApiError>());
+        self.measure("(none)", status, error.as_error::<ApiError>(), false);
         self.log("(none)", status, None, None);
         let context = self.context.clone();
-        error.add_response_mapper(move |mut response| {
+        let described = error.as_error::<ApiError>().map(|error| (form.problem(error), error.link(&form.public_url)));
+        error.add_response_mapper(move |response| {
+            let mut response = match described.clone() {
+                Some((problem, link)) => with_link(problem, &link, response),
+                None => response,
+            };
             decorate(response.headers_mut(), &context);
             response.map_body(|head, body| end_line(head.headers(), body))
         });
         error
     }
 
-    fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>) {
-        // actix-governor's own response carries no ApiError.
-        let limited = (status == StatusCode::TOO_MANY_REQUESTS).then_some("RATE_LIMITED");
-        let code = refusal.map(ApiError::code).or(limited);
+    fn measure(&self, route: &str, status: StatusCode, refusal: Option<&ApiError>, is_long_poll: bool) {
+        let code = refusal.map(ApiError::code);
         if let Some(metrics) = &self.metrics {
-            metrics.count((self.method, route), (status, code), self.began.elapsed());
+            let took = Took { duration: self.began.elapsed(), is_long_poll };
+            metrics.count((self.method, route), (status, code), took);
         }
         if let Some(spans) = self.spans.as_ref().filter(|_| !is_probe(route)) {
             spans.record(|| Span {

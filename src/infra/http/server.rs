@@ -16,10 +16,11 @@ use slog::Logger;
 use tokio::net::TcpStream;
 
 use crate::infra::http::admit::admit;
-use crate::infra::http::connection::{Acceptor, Connections, attach, exchange};
+use crate::infra::http::connection::{Acceptor, Connections, Rejections, attach, exchange};
 use crate::infra::http::cors::cors;
 use crate::infra::http::metrics_page::RequestMetrics;
 use crate::infra::http::observe::observe;
+use crate::infra::http::public_url::PublicUrl;
 use crate::infra::metrics::Metrics;
 use crate::infra::telemetry::Spans;
 
@@ -42,6 +43,7 @@ pub(crate) struct ServerDeps {
     pub(crate) application: Application,
     pub(crate) logger: Logger,
     pub(crate) cors_origins: Vec<String>,
+    pub(crate) public_url: PublicUrl,
     pub(crate) metrics: Metrics,
     pub(crate) spans: Spans,
 }
@@ -57,13 +59,14 @@ pub(crate) fn serve_on(listener: TcpListener, deps: &ServerDeps) -> io::Result<S
     let draining = builder.graceful_shutdown_signal();
     let (application, logger, origins) =
         (Arc::clone(&deps.application), deps.logger.clone(), deps.cors_origins.clone());
-    let (metrics, spans) = (deps.metrics.clone(), deps.spans.clone());
+    let (metrics, spans, public_url) = (deps.metrics.clone(), deps.spans.clone(), deps.public_url.clone());
     let factory = move || {
         let (routes, draining) = (Arc::clone(&application), draining.clone());
         let app = App::new()
             .app_data(web::Data::new(logger.clone()))
             .app_data(web::Data::new(RequestMetrics::new(&metrics)))
             .app_data(web::Data::new(spans.clone()))
+            .app_data(web::Data::new(public_url.clone()))
             .configure(move |app| routes(app))
             .wrap(from_fn(admit))
             .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
@@ -84,7 +87,7 @@ pub(crate) fn serve_on(listener: TcpListener, deps: &ServerDeps) -> io::Result<S
             .local_addr(address)
             .on_connect_ext(attach)
             .finish(apply_fn_factory(app, exchange));
-        let acceptor = Acceptor::new(&connections, &logger, &origins, &metrics);
+        let acceptor = Acceptor::new(&connections, Rejections::new(&logger, &origins, &public_url, &metrics));
         fn_service(move |stream: TcpStream| {
             let client = stream.peer_addr().ok();
             let accepted = acceptor.accept(stream).map(|connection| (connection, Protocol::Http1, client));

@@ -7,7 +7,7 @@ use quick_cache::sync::Cache;
 use ring::digest::{SHA256, digest};
 use slog::{Logger, debug};
 
-use crate::infra::config::RateLimit;
+use crate::infra::http::limit_policy::LimitPolicy;
 use crate::infra::http::{ApiError, Sweep};
 use crate::infra::postgres::{CountKey, Decision, SharedCounts};
 use crate::kernel::chain;
@@ -19,16 +19,15 @@ const LIMITED_MAX: usize = 10_000;
 #[derive(Clone)]
 pub struct SharedLimit {
     counts: Arc<SharedCounts>,
-    name: &'static str,
-    pub(super) limit: RateLimit,
+    policy: LimitPolicy,
     /// When limited clients may send again, so that a flood of requests does not reach the database.
     limited_until: Arc<Cache<CountKey, Instant>>,
 }
 
 impl SharedLimit {
-    /// `name` distinguishes its counts from those of the role's other limits.
-    pub fn new(counts: Arc<SharedCounts>, name: &'static str, limit: RateLimit) -> Self {
-        Self { counts, name, limit, limited_until: Arc::new(Cache::new(LIMITED_MAX)) }
+    /// The name of the policy distinguishes its counts from those of the role's other limits.
+    pub fn new(counts: Arc<SharedCounts>, policy: LimitPolicy) -> Self {
+        Self { counts, policy, limited_until: Arc::new(Cache::new(LIMITED_MAX)) }
     }
 
     /// Counts a request of `client` and returns how many are left. `None` while the database is unreachable, when the
@@ -40,21 +39,21 @@ impl SharedLimit {
         let key = self.key(client);
         let now = Instant::now();
         if let Some(until) = self.limited_until.get(&key).filter(|until| *until > now) {
-            return Err(ApiError::rate_limited(self.limit, until.saturating_duration_since(now)));
+            return Err(ApiError::rate_limited(&self.policy, until.saturating_duration_since(now)));
         }
-        match self.counts.take(key, self.limit).await {
+        match self.counts.take(key, self.policy.limit).await {
             None => Ok(None),
             Some(Decision::Allowed { remaining }) => Ok(Some(remaining)),
             Some(Decision::Limited { retry_after }) => {
                 self.limited_until.insert(key, now + retry_after);
-                Err(ApiError::rate_limited(self.limit, retry_after))
+                Err(ApiError::rate_limited(&self.policy, retry_after))
             }
         }
     }
 
     fn key(&self, client: &str) -> CountKey {
         let mut key = CountKey::default();
-        key.copy_from_slice(digest(&SHA256, format!("{} {client}", self.name).as_bytes()).as_ref());
+        key.copy_from_slice(digest(&SHA256, format!("{} {client}", self.policy.name).as_bytes()).as_ref());
         key
     }
 }

@@ -4,7 +4,7 @@ use actix_governor::governor::clock::Clock as _;
 use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
 
-use crate::infra::config::RateLimit;
+use crate::infra::http::limit_policy::LimitPolicy;
 use crate::infra::http::{ApiError, SharedLimit, Sweep};
 
 /// A digest, so that a count is small and contains no address.
@@ -13,16 +13,17 @@ type Key = [u8; 32];
 /// A rate limit and its counts, for all threads of the process.
 pub struct TextLimiter {
     counts: DefaultKeyedRateLimiter<Key>,
-    limit: RateLimit,
+    policy: LimitPolicy,
     enabled: bool,
     shared: Option<SharedLimit>,
 }
 
 impl TextLimiter {
-    /// Counts nothing unless `enabled`. `None` for a window of zero, which [`RateLimit`] rules out.
-    pub fn new(limit: RateLimit, enabled: bool) -> Option<Self> {
+    /// Counts nothing unless `enabled`. `None` for a window of zero, which the configuration rules out.
+    pub fn new(policy: LimitPolicy, enabled: bool) -> Option<Self> {
+        let limit = policy.limit;
         let quota = Quota::with_period(limit.window / limit.max.get())?.allow_burst(limit.max);
-        Some(Self { counts: RateLimiter::keyed(quota), limit, enabled, shared: None })
+        Some(Self { counts: RateLimiter::keyed(quota), policy, enabled, shared: None })
     }
 
     /// The same limit, counted together with the other processes of the role.
@@ -50,7 +51,7 @@ impl TextLimiter {
         let own = self.counts.check_key(&key);
         match (shared, own) {
             (None, Err(until)) => {
-                Err(ApiError::rate_limited(self.limit, until.wait_time_from(self.counts.clock().now())))
+                Err(ApiError::rate_limited(&self.policy, until.wait_time_from(self.counts.clock().now())))
             }
             _ => Ok(()),
         }
@@ -67,13 +68,14 @@ impl Sweep for TextLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infra::config::RateLimit;
     use futures_util::FutureExt as _;
     use std::num::NonZeroU32;
     use std::time::{Duration, Instant};
 
     fn limiter(max: u32, window: Duration, enabled: bool) -> TextLimiter {
         let max = NonZeroU32::new(max).expect("not zero");
-        TextLimiter::new(RateLimit { max, window }, enabled).expect("a limit")
+        TextLimiter::new(LimitPolicy { name: "test", limit: RateLimit { max, window } }, enabled).expect("a limit")
     }
 
     /// Completes immediately, because the counts are not shared.

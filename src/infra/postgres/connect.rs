@@ -35,6 +35,11 @@ const ADDRESSES_MAX: usize = 8;
 const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
                        -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
+/// Limits of the database or the account are meant for requests, which have their own. (A pool ends its idle sessions
+/// itself: a server that does it may do so while a request takes one.)
+const NO_LIMITS: &str =
+    "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+
 /// The isolation level that statements outside of a transaction are written for (decision D022), whatever the database's
 /// default is. Transactions name it themselves, because a pooler may drop these options.
 const ISOLATION: &str = r"-c default_transaction_isolation=read\ committed";
@@ -118,7 +123,7 @@ impl Servers {
     }
 
     /// Opens a session on the first server that accepts one, within a time limit for each. The connection is driven by
-    /// the current runtime. Without `limits`, the session keeps the server's defaults.
+    /// the current runtime. Without `limits`, none applies.
     pub(super) async fn open(
         &self,
         application_name: &str,
@@ -179,14 +184,14 @@ impl Servers {
         match limits {
             // The last one counts, so the URL cannot change what correctness rests on.
             Some(limits) => session.options(format!(
-                "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c client_connection_check_interval=1000",
+                "{own} {ISOLATION} {PLANNER} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c idle_session_timeout=0 -c client_connection_check_interval=1000",
                 limits.statement_timeout.as_millis(),
                 limits.lock_timeout.as_millis(),
                 // Our transactions are never idle for longer than their own statements take.
                 limits.statement_timeout.as_millis(),
             )),
-            None if own.is_empty() => &mut session,
-            None => session.options(own),
+            // From the start: the limit of the database or the account may be too short for the first statement.
+            None => session.options(format!("{own} {NO_LIMITS}")),
         };
         session
     }
@@ -309,7 +314,7 @@ impl OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts.as_slice() {
-            [] => f.write_str("no address of a database server was found"),
+            [] => f.write_str("no database server address was found"),
             attempts => f.write_str(&attempts.join("; ")),
         }
     }

@@ -91,7 +91,7 @@ impl Database {
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
             .runtime(Runtime::Tokio1) // the timeout below needs it
-            .wait_timeout(Some(config.acquire_timeout)) // default: for ever
+            .wait_timeout(Some(config.acquire_timeout)) // default: forever
             .build() // opening has a limit of its own
             .map_err(|e| DbError::NoPool(Box::new(e)))?;
         let deadline = config.statement_timeout + DEADLINE_MARGIN;

@@ -87,7 +87,6 @@ impl DbError {
 pub(super) enum SessionFate {
     /// It goes back to the pool.
     Keep,
-    /// It is closed.
     Close,
     /// It is closed, and so is each session of the process that was opened before, when its turn comes: the reason
     /// probably applies to them too.

@@ -1,5 +1,6 @@
 //! Migrations: forward-only, on a connection of their own, one process at a time.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -43,7 +44,7 @@ impl Migrations {
     }
 }
 
-/// A script that has just been applied.
+/// A script that has been applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// `V1`, `V2`, …
@@ -55,6 +56,12 @@ pub struct Migration {
 impl Migration {
     fn of(script: &refinery::Migration) -> Self {
         Self { version: format!("V{}", script.version()), name: script.name().to_owned() }
+    }
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.version, self.name)
     }
 }
 
@@ -130,8 +137,8 @@ pub struct Migrated {
     pub applied: Vec<Migration>,
     /// The schema of the tables.
     pub schema: String,
-    /// Whether a newer version has migrated the database, and privileges were left as they are.
-    pub is_newer: bool,
+    /// The newest script, if a newer version has applied it and privileges were left as they are.
+    pub newer: Option<Migration>,
     /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
 }
@@ -165,8 +172,9 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     };
     let runner = (migrations.runner)().set_abort_missing(false); // during a rollout, an older binary meets the scripts of a newer one
     let has_owner = Some(runtime) != owner;
-    let applied = if !has_owner && nothing_is_missing(&client, runner.get_migrations()).await {
-        // Already migrated by a process with the owner's password, which this process need not have.
+    let applied = if nothing_is_missing(&client, runner.get_migrations()).await {
+        // A process without the owner's password could not run the scripts; and on a newer schema, refinery would report
+        // the newer ones as errors.
         Vec::new()
     } else {
         let report = runner.run_async(&mut client).await.map_err(|e| {
@@ -176,8 +184,8 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         report.applied_migrations().iter().map(Migration::of).collect()
     };
     // Under the lock, so that a newer version either has applied its scripts or grants after this.
-    let is_newer = has_newer_script(&client, runner.get_migrations()).await?;
-    if has_owner && !is_newer {
+    let newer = newer_script(&client, runner.get_migrations()).await?;
+    if has_owner && newer.is_none() {
         let granted = grant(&mut client, &schema, runtime, migrations.grants).await;
         granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
     }
@@ -185,7 +193,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = connection.await;
-    Ok(Migrated { applied, schema, is_newer, not_durable })
+    Ok(Migrated { applied, schema, newer, not_durable })
 }
 
 /// Checks that the runtime user finds the tables and may do with them what requests do. Changes nothing.
@@ -227,7 +235,7 @@ async fn schema_in_use(client: &Client) -> Result<Option<String>, tokio_postgres
 }
 
 /// The schema in which this user finds the history of migrations.
-async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+pub(super) async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
     let found = client.query_opt(
         "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
          WHERE pg_class.oid = to_regclass('refinery_schema_history')",
@@ -236,11 +244,17 @@ async fn schema_of_the_tables(client: &Client) -> Result<Option<String>, tokio_p
     found.await?.map(|row| row.try_get("nspname")).transpose()
 }
 
-/// Whether a script has been applied that is newer than all of `scripts`.
-async fn has_newer_script(client: &Client, scripts: &[refinery::Migration]) -> Result<bool, tokio_postgres::Error> {
-    let newest = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
-    let newer = "SELECT EXISTS (SELECT FROM refinery_schema_history WHERE version::bigint > $1)";
-    client.query_one(newer, &[&newest]).await?.try_get(0)
+/// The newest script of the history, if it is newer than all of `scripts`.
+async fn newer_script(
+    client: &Client,
+    scripts: &[refinery::Migration],
+) -> Result<Option<Migration>, tokio_postgres::Error> {
+    let known = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
+    let newest = "SELECT version::bigint, name::text FROM refinery_schema_history
+                  WHERE version > $1::bigint ORDER BY version DESC LIMIT 1";
+    let row = client.query_opt(newest, &[&known]).await?;
+    let script = |row: Row| Ok(Migration { version: format!("V{}", row.try_get::<_, i64>(0)?), name: row.try_get(1)? });
+    row.map(script).transpose()
 }
 
 /// Whether each script has been applied unchanged; false if the history does not exist or may not be read.
@@ -254,7 +268,7 @@ async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) ->
 }
 
 /// The settings that make commits survive a crash, as far as they are off.
-async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+pub(super) async fn not_durable(client: &Client) -> Result<Vec<&'static str>, tokio_postgres::Error> {
     let mut off = Vec::new();
     for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
         let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;

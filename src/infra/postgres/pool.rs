@@ -10,8 +10,7 @@ use deadpool_postgres::ClientWrapper;
 use crate::infra::postgres::connect::{OpenError, Server, Servers, SessionLimits};
 use crate::infra::system::random_fraction;
 
-/// A session may live less than its lifetime by this fraction, 1 in so many, so that those opened together do not end
-/// together.
+/// A lifetime is shortened at random by at most 1/`JITTER`, so that sessions opened together do not end together.
 const JITTER: u32 = 5;
 /// Pause between attempts to replace a session whose lifetime is over.
 const REPLACE_PAUSE: Duration = Duration::from_secs(5);
@@ -54,7 +53,7 @@ impl Manager for SessionManager {
         })
     }
 
-    /// Without a round trip: an open session is assumed to work. The error is never shown, because the pool goes on to the
+    /// Without a round trip: an open session is assumed to work. The error is never shown, because the pool proceeds to the
     /// next session, or opens one.
     async fn recycle(&self, session: &mut PooledSession, _: &Metrics) -> RecycleResult<OpenError> {
         if session.client.is_closed() || session.generation != self.generation.load(Ordering::Acquire) {

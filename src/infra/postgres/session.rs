@@ -29,9 +29,16 @@ impl Session {
     /// # Errors
     /// [`DbError`].
     pub async fn open(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
+        Self::open_on(Server::AsTheUrlSays, connector, application_name).await
+    }
+
+    pub(super) async fn open_on(
+        server: Server,
+        connector: &Connector,
+        application_name: &'static str,
+    ) -> Result<Self, DbError> {
         let servers = Arc::clone(&connector.runtime);
-        let opened =
-            connector.io.spawn(async move { servers.open(application_name, None, Server::AsTheUrlSays).await });
+        let opened = connector.io.spawn(async move { servers.open(application_name, None, server).await });
         let (client, driver) = opened.await.map_err(|_| DbError::Panicked)??;
         client.batch_execute(UNLIMITED).await?;
         Ok(Self { client, _driver: driver })

@@ -78,7 +78,7 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(ServerCertVerified::assertion())
     }
 
-    // Whoever may present any certificate can sign with its key, so a signature proves nothing here; and parsing the
+    // A peer that may present any certificate can sign with its key, so a signature proves nothing here; and parsing the
     // certificate would reject forms that libpq accepts.
     fn verify_tls12_signature(
         &self,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio_postgres::config::Host;
 
 /// Longest limit that a URL may set for one server.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_mins(1);
@@ -76,6 +77,30 @@ pub fn database_url_problem(url: &str) -> Option<String> {
         UrlProblem::Form => None,
         UrlProblem::Parameter(problem) => Some(problem),
     }
+}
+
+/// A valid URL with `mask` in the place of its password.
+pub fn url_without_password(url: &str, mask: &str) -> Option<String> {
+    let driver = Target::parse(url).ok()?.driver;
+    let ports = driver.get_ports();
+    let host = |(place, host): (usize, &Host)| {
+        let port = ports.get(place).or_else(|| ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    };
+    let hosts: Vec<String> = driver.get_hosts().iter().enumerate().map(host).collect();
+    let password = driver.get_password().map(|_| format!(":{mask}")).unwrap_or_default();
+    let shown_above = ["user", "password", "host", "port", "dbname"];
+    let others = split_query(url)
+        .1
+        .split('&')
+        .filter(|parameter| parameter.split_once('=').is_some_and(|(name, _)| !shown_above.contains(&name)));
+    let others: Vec<&str> = others.collect();
+    let query = if others.is_empty() { String::new() } else { format!("?{}", others.join("&")) };
+    let (user, database) = (driver.get_user().unwrap_or_default(), driver.get_dbname().unwrap_or_default());
+    Some(format!("postgres://{user}{password}@{}/{database}{query}", hosts.join(",")))
 }
 
 /// What a parameter sets.
@@ -291,6 +316,19 @@ mod tests {
             assert!(!is_database_url(refused), "{refused}");
             assert_eq!(database_url_problem(refused), None, "{refused}");
         }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password_wherever_that_is() {
+        for (url, shown) in [
+            ("postgres://u:hunter22@h/db", "postgres://u:*@h:5432/db"),
+            ("postgresql://u:hunter%4022@h:1,i:2/db?sslmode=require", "postgres://u:*@h:1,i:2/db?sslmode=require"),
+            ("postgres://u@h/db?password=hunter22&connect_timeout=3", "postgres://u:*@h:5432/db?connect_timeout=3"),
+            ("postgres:///db?user=u&host=h", "postgres://u@h:5432/db"),
+        ] {
+            assert_eq!(url_without_password(url, "*").as_deref(), Some(shown), "{url}");
+        }
+        assert_eq!(url_without_password("postgres://u:hunter22@h/db?pass=hunter22", "*"), None);
     }
 
     #[test]

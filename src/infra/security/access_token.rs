@@ -58,7 +58,7 @@ pub enum InvalidToken {
     #[error("token has a critical extension")]
     Critical,
     /// The signature is valid, but `sub` is not a user id.
-    #[error("token has no user id as its subject")]
+    #[error("token has no user ID as its subject")]
     Subject,
 }
 
@@ -67,8 +67,7 @@ pub enum InvalidToken {
 #[error("token could not be signed")]
 pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
 
-/// Issues access tokens.
-pub struct TokenSigner {
+pub(crate) struct TokenSigner {
     key: EncodingKey,
     ttl: Duration,
 }
@@ -102,7 +101,7 @@ fn is_utf8(token: &str) -> bool {
     decoded.into_iter().all(|part| part.is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
 }
 
-/// Verifies access tokens.
+/// Verifies signature, times, audience and subject.
 pub struct TokenVerifier {
     keys: Vec<DecodingKey>,
     validation: Validation,

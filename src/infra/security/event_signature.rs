@@ -63,7 +63,6 @@ pub enum SignatureRefused {
 #[error("event could not be signed")]
 pub struct SigningFailed(#[source] jsonwebtoken::errors::Error);
 
-/// Signs and verifies events.
 pub struct EventSignatures {
     signing: EncodingKey,
     /// The current key first.

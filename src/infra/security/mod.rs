@@ -1,7 +1,7 @@
 //! Cryptography: access tokens, event signatures, password hashes.
 
 pub mod access_token;
-pub mod event_signature;
+pub(crate) mod event_signature;
 mod hs256;
 pub mod password_hash;
 

@@ -32,7 +32,7 @@ impl LogGuard {
         LogCounts { dropped: self.writer.dropped(), suppressed: self.suppressed.clone() }
     }
 
-    /// Completes when everything is written, which is never if standard output takes nothing.
+    /// Completes when everything is written, which is never if standard output stays blocked.
     pub(crate) async fn finish(&mut self) {
         self.close();
         self.writer.ended().await;
@@ -62,7 +62,7 @@ pub(crate) struct LogCounts {
 }
 
 impl LogCounts {
-    /// Records lost because standard output took no more.
+    /// Records lost because standard output was blocked.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -112,7 +112,6 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
     Ok((root, LogGuard { queue: Some(queue_guard), writer, suppressed }))
 }
 
-/// What lines look like.
 #[derive(Clone, Copy)]
 enum Shape {
     Json,
@@ -141,7 +140,7 @@ impl Shape {
 
     fn dropped_line(self, dropped: u64, values: &OwnedKVList) -> Vec<u8> {
         let mut line = Vec::new();
-        let message = format_args!("log records were dropped because standard output took none");
+        let message = format_args!("log records were dropped because standard output was blocked");
         let pairs = b!("dropped" => dropped);
         let record = slog::record!(Level::Warning, "", &message, pairs);
         // A vector takes every byte.

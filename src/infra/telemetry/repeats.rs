@@ -1,4 +1,4 @@
-//! Limits how often a library repeats itself. During an outage a library reports each attempt anew, where our own code
+//! Limits how often a library repeats itself. During an outage a library reports every attempt, where our own code
 //! logs once per minute.
 
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ impl<D: Drain> Drain for RepeatFilter<D> {
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<Self::Ok, Self::Err> {
         let target = target(record);
-        // Below a warning everything is passed on: somebody has asked for the details.
+        // Below a warning everything is passed on: the operator has asked for the details.
         if is_ours(target) || !record.level().is_at_least(Level::Warning) {
             return self.inner.log(record, values).map(Some);
         }

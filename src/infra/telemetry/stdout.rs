@@ -151,7 +151,7 @@ impl Write for LineBuffer {
     }
 }
 
-/// How many records were dropped because standard output took no more.
+/// How many records were dropped because standard output was blocked.
 #[derive(Clone)]
 pub(super) struct DroppedCount(Arc<Shared>);
 
@@ -178,7 +178,7 @@ impl StdoutWriter {
         self.shared.changed.notify_all();
     }
 
-    /// Completes when the writer has ended, which is never if standard output takes nothing.
+    /// Completes when the writer has ended, which is never if standard output stays blocked.
     pub(super) async fn ended(&self) {
         self.shared.ended.notified().await;
     }

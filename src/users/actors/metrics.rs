@@ -17,6 +17,10 @@ const OLDEST: MetricName = MetricName {
     name: "purse_outbox_oldest_age_seconds",
     help: "Age of the oldest unpublished event; 0 when none is pending.",
 };
+const PRUNED: MetricName = MetricName {
+    name: "purse_outbox_pruned_events_total",
+    help: "Published events that this process deleted because they were older than OUTBOX_RETENTION.",
+};
 const QUEUE: MetricName =
     MetricName { name: "purse_hash_queue_jobs", help: "Passwords being hashed or verified, or waiting for it." };
 const DURATION: MetricName = MetricName {
@@ -69,6 +73,11 @@ impl DepthMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self { pending: metrics.gauge(PENDING, &[]), oldest: metrics.gauge(OLDEST, &[]) }
     }
+}
+
+/// Of the outbox pruner.
+pub(crate) fn pruned_counter(metrics: &Metrics) -> Counter {
+    metrics.counter(PRUNED, &[])
 }
 
 #[derive(Clone)]

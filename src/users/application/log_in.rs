@@ -9,12 +9,12 @@ use crate::users::application::ports::{
 use crate::users::domain::EmailAddress;
 
 /// The use case with its ports.
+#[expect(missing_docs, reason = "each port has its own documentation")]
 pub struct LogIn {
     /// Read for the credentials, written to renew a hash.
     pub users: Arc<dyn UserStore>,
     /// Compares, also when there is no account.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
     /// When the token is issued.
     pub clock: Arc<dyn Clock>,
@@ -95,8 +95,10 @@ impl LogIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Timestamp, UserId};
-    use crate::users::application::ports::{AddUserError, Credentials, PasswordHash, Registration};
+    use crate::kernel::{IdempotencyKey, Timestamp, UserId};
+    use crate::users::application::ports::{
+        AddUserError, Credentials, EarlierRegistration, PasswordHash, Registration,
+    };
     use crate::users::domain::Password;
     use async_trait::async_trait;
     use uuid::Uuid;
@@ -108,6 +110,9 @@ mod tests {
     impl UserStore for ReadOnlyStore {
         async fn add(&self, _: Registration) -> Result<(), AddUserError> {
             Err(AddUserError::EmailExists)
+        }
+        async fn registered_with(&self, _: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError> {
+            Ok(None)
         }
         async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {
             let known = email.as_str() == "ada@example.com";

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::contracts::UserRegistered;
-use crate::kernel::{DependencyError, EventId, RequestId, Timestamp, TraceParent, UserId};
+use crate::kernel::{DependencyError, EventId, IdempotencyKey, RequestId, Timestamp, TraceParent, UserId};
 use crate::users::domain::{EmailAddress, Password, User};
 
 /// The hash of a password with its parameters, as a PHC string. `Debug` hides it.
@@ -50,6 +50,17 @@ pub struct Registration {
     pub event: UserRegistered,
     /// The request that registered the user.
     pub origin: Origin,
+    /// Stored with the user, so that a retry finds it.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What a registration with the same key has stored before.
+#[derive(Clone, Debug)]
+pub struct EarlierRegistration {
+    /// As it is stored now.
+    pub user: User,
+    /// As it is stored now.
+    pub password_hash: PasswordHash,
 }
 
 /// Why a registration was not stored.
@@ -58,6 +69,9 @@ pub enum AddUserError {
     /// The email address has an account.
     #[error("email address is taken")]
     EmailExists,
+    /// Another registration has used the key.
+    #[error("idempotency key was used before")]
+    KeyUsed,
     /// The store failed; nothing was stored.
     #[error(transparent)]
     Store(#[from] DependencyError),
@@ -92,6 +106,8 @@ pub trait UserStore: Send + Sync {
     /// Stores the user and the event in one database transaction. If the connection is lost during the commit, this looks
     /// up whether it succeeded before it returns.
     async fn add(&self, registration: Registration) -> Result<(), AddUserError>;
+    /// The user whom a registration with this key has stored.
+    async fn registered_with(&self, key: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError>;
     /// `None` if the email address has no account.
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError>;
     /// Replaces `old` only if it is still stored, so that a concurrent change is not undone.
@@ -203,6 +219,14 @@ pub trait Outbox: Send + Sync {
     /// Stores how a claimed batch ended and returns the number of changed rows. Rows that another process has claimed
     /// since are left unchanged.
     async fn settle(&self, token: uuid::Uuid, settlement: Settlement) -> Result<u64, DependencyError>;
+}
+
+/// Published events, which are kept so that they can be published again.
+#[async_trait]
+pub trait PublishedEvents: Send + Sync {
+    /// Deletes up to `most` events that were published more than `retention` ago by the database's clock, those published
+    /// first before others, and returns how many it deleted. Skips those that another process is deleting.
+    async fn delete_expired(&self, retention: std::time::Duration, most: u32) -> Result<u64, DependencyError>;
 }
 
 /// Publishes events to the broker.

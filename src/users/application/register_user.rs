@@ -1,28 +1,25 @@
-//! Register a user: hash the password, store the user and the event together, wake the relay, issue a token.
+//! Register a user: hash the password, store the user and the event together, wake the relay, issue a token. A retry with
+//! the same key returns the user whom the first request has registered.
 
 use std::sync::Arc;
 
 use crate::contracts::UserRegistered;
-use crate::kernel::{Classified, Clock, DependencyError, EventId, FailureClass, IdSource, UserId};
+use crate::kernel::{Classified, Clock, DependencyError, EventId, FailureClass, IdSource, IdempotencyKey, UserId};
 use crate::users::application::ports::{
-    AccessToken, AddUserError, HashError, Origin, PasswordHasher, Registration, RelayWake, TokenError, TokenIssuer,
-    UserStore,
+    AccessToken, AddUserError, EarlierRegistration, HashError, Origin, PasswordCheck, PasswordHasher, Registration,
+    RelayWake, TokenError, TokenIssuer, UserStore,
 };
 use crate::users::domain::{EmailAddress, Password, PersonName, User};
 
 /// The use case with its ports.
+#[expect(missing_docs, reason = "each port has its own documentation")]
 pub struct RegisterUser {
-    /// Stores the user and the event.
     pub users: Arc<dyn UserStore>,
-    /// Hashes the password.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Issues the token.
     pub tokens: Arc<dyn TokenIssuer>,
     /// Is woken after the commit.
     pub relay: Arc<dyn RelayWake>,
-    /// When the user registers.
     pub clock: Arc<dyn Clock>,
-    /// Ids of the user and the event.
     pub ids: Arc<dyn IdSource>,
 }
 
@@ -46,6 +43,8 @@ pub struct Registered {
     pub user: User,
     /// For requests to either role.
     pub access_token: AccessToken,
+    /// An earlier request with the same key has registered the user.
+    pub is_replay: bool,
 }
 
 /// Why a registration failed.
@@ -54,6 +53,9 @@ pub enum RegisterError {
     /// The email address has an account.
     #[error("email address is taken")]
     EmailExists,
+    /// The key was used for another registration.
+    #[error("idempotency key was used for another registration")]
+    KeyReused,
     /// The queue of the password hasher is full.
     #[error("too many passwords are being hashed")]
     Overloaded,
@@ -74,10 +76,19 @@ pub enum RegisterError {
 impl Classified for RegisterError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::EmailExists => FailureClass::Refused,
+            Self::EmailExists | Self::KeyReused => FailureClass::Refused,
             Self::Overloaded => FailureClass::Transient,
             Self::Store(e) | Self::OutcomeUnknown(e) => e.class(),
             Self::Hash(_) | Self::Token(_) => FailureClass::Bug,
+        }
+    }
+}
+
+impl From<HashError> for RegisterError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded => Self::Overloaded,
+            failed @ HashError::Failed(_) => Self::Hash(failed),
         }
     }
 }
@@ -87,17 +98,22 @@ impl RegisterUser {
     ///
     /// # Errors
     /// [`RegisterError`]. Nothing is stored then, except with `Token` and perhaps with `OutcomeUnknown`.
-    pub async fn execute(&self, new: NewUser, origin: Origin) -> Result<Registered, RegisterError> {
-        let password_hash = self.hasher.hash(new.password).await.map_err(|e| match e {
-            HashError::Overloaded => RegisterError::Overloaded,
-            failed @ HashError::Failed(_) => RegisterError::Hash(failed),
-        })?;
+    pub async fn execute(
+        &self,
+        new: NewUser,
+        key: Option<IdempotencyKey>,
+        origin: Origin,
+    ) -> Result<Registered, RegisterError> {
+        if let Some(earlier) = self.earlier(key.as_ref()).await? {
+            return self.replay(earlier, new).await;
+        }
+        let password_hash = self.hasher.hash(new.password.clone()).await?;
         let now = self.clock.now();
         let user = User {
             id: UserId::from_uuid(self.ids.next_id()),
-            first_name: new.first_name,
-            last_name: new.last_name,
-            email: new.email,
+            first_name: new.first_name.clone(),
+            last_name: new.last_name.clone(),
+            email: new.email.clone(),
             created_at: now,
         };
         let registration = Registration {
@@ -106,14 +122,48 @@ impl RegisterUser {
             user: user.clone(),
             password_hash,
             origin,
+            key: key.clone(),
         };
-        self.users.add(registration).await.map_err(|e| match e {
-            AddUserError::EmailExists => RegisterError::EmailExists,
-            AddUserError::Store(e) => RegisterError::Store(e),
-            AddUserError::OutcomeUnknown(e) => RegisterError::OutcomeUnknown(e),
-        })?;
-        self.relay.wake();
-        let access_token = self.tokens.issue(user.id, now).map_err(RegisterError::Token)?;
-        Ok(Registered { user, access_token })
+        let refused = match self.users.add(registration).await {
+            Ok(()) => {
+                self.relay.wake();
+                return self.registered(user, false);
+            }
+            Err(AddUserError::EmailExists) => RegisterError::EmailExists,
+            Err(AddUserError::KeyUsed) => RegisterError::KeyReused,
+            Err(AddUserError::Store(e)) => return Err(RegisterError::Store(e)),
+            Err(AddUserError::OutcomeUnknown(e)) => return Err(RegisterError::OutcomeUnknown(e)),
+        };
+        // A request with the same key may have been faster.
+        match self.earlier(key.as_ref()).await? {
+            Some(earlier) => self.replay(earlier, new).await,
+            None => Err(refused),
+        }
+    }
+
+    async fn earlier(&self, key: Option<&IdempotencyKey>) -> Result<Option<EarlierRegistration>, RegisterError> {
+        match key {
+            Some(key) => self.users.registered_with(key).await.map_err(RegisterError::Store),
+            None => Ok(None),
+        }
+    }
+
+    /// The result of the earlier request with the same key, if the two are the same. The password is compared with the stored
+    /// hash: a digest of the request beside it could be guessed much faster.
+    async fn replay(&self, earlier: EarlierRegistration, new: NewUser) -> Result<Registered, RegisterError> {
+        let EarlierRegistration { user, password_hash } = earlier;
+        let is_same = (&user.first_name, &user.last_name, &user.email) == (&new.first_name, &new.last_name, &new.email);
+        // Compared in any case, so that the time does not reveal which field differs.
+        let check = self.hasher.verify(new.password.into_secret(), Some(password_hash)).await?;
+        if is_same && check != PasswordCheck::Wrong {
+            self.registered(user, true)
+        } else {
+            Err(RegisterError::KeyReused)
+        }
+    }
+
+    fn registered(&self, user: User, is_replay: bool) -> Result<Registered, RegisterError> {
+        let access_token = self.tokens.issue(user.id, self.clock.now()).map_err(RegisterError::Token)?;
+        Ok(Registered { user, access_token, is_replay })
     }
 }

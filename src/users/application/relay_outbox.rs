@@ -44,7 +44,7 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    /// Whether there were events and the broker took none of them, so that the next ones would end no better.
+    /// Whether there were events and the broker accepted none of them, so that further ones would fare no better.
     pub const fn is_futile(&self) -> bool {
         self.claimed > 0 && self.confirmed == 0
     }

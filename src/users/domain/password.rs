@@ -42,6 +42,11 @@ impl Password {
         Ok(Self(Secret::new(text)))
     }
 
+    /// To compare it with a hash.
+    pub fn into_secret(self) -> Secret {
+        self.0
+    }
+
     /// For the hasher only.
     pub fn expose(&self) -> &str {
         self.0.expose()

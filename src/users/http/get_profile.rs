@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Authenticated};
 use crate::users::application::queries::UserQueries;
-use crate::users::http::UsersApi;
+use crate::users::http::api::UsersApi;
 use crate::users::http::wire::UserBody;
 
 /// # Errors
@@ -22,9 +22,10 @@ fn not_found() -> ApiError {
 }
 
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
-    Endpoint::get("/v1/users/me", handle, "getProfile", "Get the current user")
+    Endpoint::get("/v1/users/me", handle, "getCurrentUser", "Get the current user")
         .tag("users")
+        .about("The user is the one of the access token.")
         .bearer()
-        .returns(StatusCode::OK, "The user of the token.", &UserBody::example())
+        .returns(StatusCode::OK, "The user.", &UserBody::example())
         .errors([not_found(), ApiError::dependency_unavailable()])
 }

@@ -10,10 +10,9 @@ use crate::infra::http::{ApiError, Fields, RequestContext, TextLimiter, read_jso
 use crate::kernel::{Secret, chain};
 use crate::users::application::log_in::{LogIn, LogInError};
 use crate::users::domain::EmailAddress;
-use crate::users::http::UsersApi;
+use crate::users::http::api::UsersApi;
 use crate::users::http::wire::TokenBody;
 
-/// No password is longer.
 const PASSWORD_BYTES_MAX: usize = 1024;
 /// A text without NUL characters.
 const NO_NUL: &str = r"^[^\x00]*$";
@@ -84,7 +83,7 @@ fn api_error(error: LogInError) -> ApiError {
 
 pub(super) fn endpoint() -> Endpoint<UsersApi> {
     let example = json!({"email": "ada@example.com", "password": "correct horse battery"});
-    Endpoint::post("/v1/auth/login", handle, "logIn", "Log in")
+    Endpoint::post("/v1/auth/login", handle, "login", "Log in")
         .tag("users")
         .about("A wrong password and an unknown email address get the same response, after the same time.")
         .limited(|api: &UsersApi| &api.login_limit)

@@ -47,6 +47,12 @@ impl From<&User> for UserBody {
     }
 }
 
+/// The scheme of the `Authorization` header.
+#[derive(Serialize, ToSchema)]
+enum TokenType {
+    Bearer,
+}
+
 // RFC 6749 §5.1, with names in camelCase.
 /// An access token.
 #[derive(Serialize, ToSchema)]
@@ -55,8 +61,7 @@ impl From<&User> for UserBody {
 pub(super) struct TokenBody {
     /// A JWT. Send it as `Authorization: Bearer …` to either role.
     access_token: String,
-    #[schema(pattern = "^Bearer$")]
-    token_type: &'static str,
+    token_type: TokenType,
     /// Lifetime in seconds.
     expires_in: i64,
 }
@@ -65,7 +70,7 @@ impl TokenBody {
     pub(super) fn example() -> Self {
         Self {
             access_token: "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.…".to_owned(),
-            token_type: "Bearer",
+            token_type: TokenType::Bearer,
             expires_in: 3600,
         }
     }
@@ -73,6 +78,7 @@ impl TokenBody {
 
 impl From<&AccessToken> for TokenBody {
     fn from(token: &AccessToken) -> Self {
-        Self { access_token: token.token.expose().to_owned(), token_type: "Bearer", expires_in: token.expires_in_s }
+        let access_token = token.token.expose().to_owned();
+        Self { access_token, token_type: TokenType::Bearer, expires_in: token.expires_in_s }
     }
 }

@@ -1,10 +1,13 @@
 //! The outbox for operators: the backlog, and republishing events.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::infra::postgres::{Connector, DbError, Session};
 use crate::kernel::{EventId, Timestamp};
+use crate::users::postgres::outbox_retention::{COUNT_EXPIRED, DELETE_EXPIRED};
 
 /// Shown in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "purse outbox";
@@ -16,7 +19,6 @@ const REFUSALS_MAX: i64 = 20;
 /// The events that are not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// All of them.
     pub pending: i64,
     /// Claimed by a relay at the moment.
     pub claimed: i64,
@@ -37,7 +39,6 @@ pub struct Backlog {
 pub struct Refusal {
     /// The reason that the broker gave.
     pub error: String,
-    /// The number of events.
     pub events: i64,
     /// The largest number of attempts of one event.
     pub attempts_max: i32,
@@ -68,7 +69,6 @@ pub struct ReopenedPage {
 /// An event that was requested by id and exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundEvent {
-    /// As requested.
     pub id: EventId,
     /// Whether it was published before and is pending again; else it was pending all along.
     pub was_published: bool,
@@ -106,7 +106,7 @@ impl PgOutboxBacklog {
             .await?;
         let refusals = tx
             .query(
-                "-- users.backlog.refusals ($1 most rows)
+                "-- users.backlog.rejections ($1 most rows)
                  SELECT last_error, count(*) AS events, max(attempts) AS attempts_max, min(next_attempt_at) AS next_attempt
                  FROM outbox WHERE status = 'pending' AND last_error IS NOT NULL
                  GROUP BY last_error ORDER BY count(*) DESC, last_error LIMIT $1",
@@ -122,6 +122,36 @@ impl PgOutboxBacklog {
             oldest_seconds: totals.try_get("oldest_seconds")?,
             refusals: refusals.iter().map(read_refusal).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The latest creation time of all events that were deleted because of their age. `None` if none ever was.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn deleted_until(&self) -> Result<Option<Timestamp>, DbError> {
+        let read = "-- users.backlog.deleted_until
+             SELECT max(deleted_until) FROM outbox_retention";
+        Ok(self.session.client().query_one(read, &[]).await?.try_get(0)?)
+    }
+
+    /// Deletes the next page of events that were published more than `retention` ago, and returns their number and whether
+    /// this was the last page.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn delete_expired_page(&self, retention: Duration) -> Result<(i64, bool), DbError> {
+        let deleted =
+            self.session.client().query_one(DELETE_EXPIRED, &[&retention.as_secs_f64(), &ROWS_PER_PAGE]).await?;
+        let deleted: i64 = deleted.try_get(0)?;
+        Ok((deleted, deleted < ROWS_PER_PAGE))
+    }
+
+    /// The number of events that were published more than `retention` ago.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn count_expired(&self, retention: Duration) -> Result<i64, DbError> {
+        Ok(self.session.client().query_one(COUNT_EXPIRED, &[&retention.as_secs_f64()]).await?.try_get(0)?)
     }
 
     /// The number of events by the statistics of PostgreSQL; 0 before it has collected any.

@@ -21,7 +21,7 @@ impl PgUserQueries {
 }
 
 /// Stored values are not checked again: a rule that became stricter must not lock users out of their profile.
-fn read_user(row: &Row) -> Result<User, DbError> {
+pub(super) fn read_user(row: &Row) -> Result<User, DbError> {
     Ok(User {
         id: UserId::from_uuid(row.try_get("id")?),
         first_name: PersonName::from_stored(row.try_get("first_name")?),

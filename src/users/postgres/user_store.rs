@@ -9,12 +9,17 @@ use tokio_postgres::Error;
 
 use crate::contracts::UserRegistered;
 use crate::infra::postgres::{Client, Database, DbError, begin, find_out, violated_constraint};
-use crate::kernel::{DependencyError, UserId, fault};
-use crate::users::application::ports::{AddUserError, Credentials, HashRenewal, PasswordHash, Registration, UserStore};
+use crate::kernel::{DependencyError, IdempotencyKey, UserId, fault};
+use crate::users::application::ports::{
+    AddUserError, Credentials, EarlierRegistration, HashRenewal, PasswordHash, Registration, UserStore,
+};
 use crate::users::domain::EmailAddress;
+use crate::users::postgres::queries::read_user;
 
 /// The unique constraint on `users.email`.
 const EMAIL_KEY: &str = "users_email_key";
+/// The unique index on `users.registration_key`.
+const REGISTRATION_KEY: &str = "users_registration_key";
 
 const REGISTER: &str = "users.register";
 
@@ -29,17 +34,17 @@ impl PgUserStore {
 }
 
 const INSERT_USER: &str = "-- users.register.user
-     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
-     VALUES ($1, $2, $3, $4, $5, $6)";
+     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at, registration_key)
+     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 /// Waits for a transaction that is about to insert the same user, until its outcome is known.
 const INSERT_USER_AGAIN: &str = "-- users.register.find_out.insert
-     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at)
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+     INSERT INTO users (id, first_name, last_name, email, password_hash, created_at, registration_key)
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
 
 /// Inserts the user of a registration, and returns how many rows that were.
 async fn insert_user(tx: &Transaction<'_>, statement: &str, registration: &Registration) -> Result<u64, Error> {
-    let Registration { user, password_hash, .. } = registration;
+    let Registration { user, password_hash, key, .. } = registration;
     let statement = tx.prepare_cached(statement).await?;
     tx.execute(
         &statement,
@@ -50,19 +55,27 @@ async fn insert_user(tx: &Transaction<'_>, statement: &str, registration: &Regis
             &user.email.as_str(),
             &password_hash.expose(),
             &user.created_at,
+            &key.as_ref().map(IdempotencyKey::as_str),
         ],
     )
     .await
 }
 
-/// `false` if the address is taken. `commit_sent` is set just before the commit is sent.
-async fn store(client: &mut Client, registration: &Registration, commit_sent: &AtomicBool) -> Result<bool, DbError> {
+/// The constraint that the registration violates, if it does. `commit_sent` is set just before the commit is sent.
+async fn store(
+    client: &mut Client,
+    registration: &Registration,
+    commit_sent: &AtomicBool,
+) -> Result<Option<&'static str>, DbError> {
     let tx = begin(client).await?;
     match insert_user(&tx, INSERT_USER, registration).await {
         Ok(_) => {}
         // Returning without a commit drops the transaction, which rolls back.
-        Err(e) if violated_constraint(&e) == Some(EMAIL_KEY) => return Ok(false),
-        Err(e) => return Err(e.into()),
+        Err(e) => {
+            let violated = violated_constraint(&e);
+            let taken = [EMAIL_KEY, REGISTRATION_KEY].into_iter().find(|key| violated == Some(*key));
+            return taken.map(Some).ok_or(e.into());
+        }
     }
     fault::point("users.S1");
     let Registration { event_id, event, origin, .. } = registration;
@@ -88,7 +101,7 @@ async fn store(client: &mut Client, registration: &Registration, commit_sent: &A
     commit_sent.store(true, Ordering::SeqCst);
     tx.commit().await?;
     fault::point("users.S4");
-    Ok(true)
+    Ok(None)
 }
 
 impl PgUserStore {
@@ -125,8 +138,9 @@ impl UserStore for PgUserStore {
         let (new, sent) = (Arc::clone(&registration), Arc::clone(&commit_sent));
         let stored = self.database.run(move |client| Box::pin(async move { store(client, &new, &sent).await })).await;
         match stored {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(AddUserError::EmailExists),
+            Ok(None) => Ok(()),
+            Ok(Some(REGISTRATION_KEY)) => Err(AddUserError::KeyUsed),
+            Ok(Some(_)) => Err(AddUserError::EmailExists),
             // Nothing is stored before the commit is sent, nor when the server responds to it with an error.
             Err(e) if e.is_definite() || !commit_sent.load(Ordering::SeqCst) => {
                 Err(AddUserError::Store(e.at(REGISTER)))
@@ -137,6 +151,28 @@ impl UserStore for PgUserStore {
                 Err(unreachable) => Err(AddUserError::OutcomeUnknown(unreachable.at(REGISTER))),
             },
         }
+    }
+
+    async fn registered_with(&self, key: &IdempotencyKey) -> Result<Option<EarlierRegistration>, DependencyError> {
+        let key = key.clone();
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_key = client
+                    .prepare_cached(
+                        "-- users.register.earlier
+                         SELECT id, first_name, last_name, email, created_at, password_hash FROM users
+                         WHERE registration_key = $1",
+                    )
+                    .await?;
+                let row = client.query_opt(&by_key, &[&key.as_str()]).await?;
+                row.map(|row| {
+                    let password_hash = PasswordHash::new(row.try_get("password_hash")?);
+                    Ok(EarlierRegistration { user: read_user(&row)?, password_hash })
+                })
+                .transpose()
+            })
+        });
+        found.await.map_err(|e| e.at("users.register.earlier"))
     }
 
     async fn credentials(&self, email: &EmailAddress) -> Result<Option<Credentials>, DependencyError> {

@@ -16,12 +16,12 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
 };
 use async_trait::async_trait;
-use slog::{Logger, error, warn};
+use slog::{Logger, debug, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::infra::metrics::{Metrics, gauge_value};
-use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
+use crate::kernel::{Classified as _, FailureClass, Reminder, UserId, chain, fault};
 use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
@@ -43,6 +43,8 @@ pub(crate) struct LedgerWriterDeps {
     pub(crate) io: runtime::Handle,
     pub(crate) metrics: LedgerMetrics,
     pub(crate) logger: Logger,
+    /// For batches that could not be written.
+    pub(crate) outages: Reminder,
 }
 
 pub(crate) struct LedgerWriterActor {
@@ -203,13 +205,13 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(drafts.len()));
     for failure in &failures {
-        log(&deps.logger, failure, drafts.len());
+        log(&deps.logger, &deps.outages, failure, drafts.len());
     }
     let mut skipped = Skipped::new();
     for ((draft, mut reply), result) in drafts.into_iter().zip(replies).zip(results) {
         match result {
-            DraftResult::Answer(result) => reply.send(result),
-            DraftResult::Held => {
+            DraftResult::Reply(result) => reply.send(result),
+            DraftResult::SetAside => {
                 reply.begun = false;
                 skipped.push((draft.user_id, PendingPost { draft, reply }));
             }
@@ -218,14 +220,17 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     skipped
 }
 
-fn log(logger: &Logger, failure: &JournalError, posts: usize) {
+fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize) {
     let (JournalError::NotDone(e) | JournalError::Unknown(e)) = failure;
     match (failure, e.class()) {
         (JournalError::Unknown(_), _) => {
             error!(logger, "outcome of a batch is unknown"; "posts" => posts, "error" => chain(failure));
         }
-        (_, FailureClass::Unavailable | FailureClass::Transient) => {
+        (_, FailureClass::Unavailable | FailureClass::Transient) if outages.is_due() => {
             warn!(logger, "batch was not written"; "posts" => posts, "error" => chain(failure));
+        }
+        (_, FailureClass::Unavailable | FailureClass::Transient) => {
+            debug!(logger, "another batch was not written"; "posts" => posts, "error" => chain(failure));
         }
         (_, FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug) => {
             error!(logger, "batch failed because of a bug"; "posts" => posts, "error" => chain(failure));

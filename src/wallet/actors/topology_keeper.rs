@@ -115,7 +115,7 @@ impl TopologyKeeperActor {
                         info!(self.deps.logger, "broker accepts the declaration again"; "error" => refusal.error);
                     }
                 }
-                // At the start of the process its supervisor ends it: nobody relies on it yet.
+                // At the start of the process its supervisor ends it: nothing relies on it yet.
                 Some(Err(e)) if first_pass && self.link.is_first_start() && e.class() == FailureClass::Permanent => {
                     return self.link.fail(e, ctx);
                 }
@@ -130,7 +130,7 @@ impl TopologyKeeperActor {
     }
 }
 
-/// Logs a refusal when it begins or its reason changes. The health check and the gauge show that it lasts.
+/// Logs a rejection when it begins or its reason changes. The health check and the gauge show that it lasts.
 fn refused(logger: &Logger, before: Option<Refusal>, e: &AmqpError) -> Refusal {
     let error = chain(e);
     let times = before.as_ref().map_or(0, |refusal| refusal.times.saturating_add(1));
@@ -138,7 +138,7 @@ fn refused(logger: &Logger, before: Option<Refusal>, e: &AmqpError) -> Refusal {
     if before.is_some_and(|refusal| refusal.error == error) {
         debug!(logger, "still cannot be declared at the broker"; "error" => &error);
     } else {
-        error!(logger, "cannot be declared at the broker; the rest goes on, and this is retried"; "error" => &error);
+        error!(logger, "cannot be declared at the broker; retrying while the rest of the process keeps running"; "error" => &error);
     }
     Refusal { times, retry_at: Instant::now() + delay, summary: e.summary(), error }
 }

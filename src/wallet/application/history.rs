@@ -16,7 +16,6 @@ pub struct HistoryQuery {
     pub from: Option<Timestamp>,
     /// Exclusive.
     pub to: Option<Timestamp>,
-    /// Maximum number of entries.
     pub limit: u16,
 }
 

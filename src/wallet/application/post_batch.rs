@@ -17,10 +17,10 @@ pub struct PostBatch {
 /// The result of one draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DraftResult {
-    /// The reply to the request.
-    Answer(Result<Posted, PostError>),
+    /// For the request that posted it.
+    Reply(Result<Posted, PostError>),
     /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
-    Held,
+    SetAside,
 }
 
 /// The result of a batch.
@@ -41,7 +41,7 @@ impl PostBatch {
                 self.one_by_one(drafts, lock_wait, JournalError::NotDone(e)).await
             }
             Err(e) => {
-                BatchResult { results: vec![DraftResult::Answer(Err(answer(&e))); drafts.len()], failures: vec![e] }
+                BatchResult { results: vec![DraftResult::Reply(Err(post_error(&e))); drafts.len()], failures: vec![e] }
             }
         }
     }
@@ -49,22 +49,22 @@ impl PostBatch {
     async fn one_by_one(&self, drafts: &[Draft], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(drafts.len()), failures: vec![first] };
         // The lock may become free between two drafts of a user. The later one must not be written first.
-        let mut held = HashSet::new();
+        let mut set_aside = HashSet::new();
         for draft in drafts {
-            if held.contains(&draft.user_id) {
-                batch.results.push(DraftResult::Held);
+            if set_aside.contains(&draft.user_id) {
+                batch.results.push(DraftResult::SetAside);
                 continue;
             }
             match self.journal.commit(std::slice::from_ref(draft), lock_wait).await {
                 Ok(outcomes) => {
                     let results = read(outcomes, lock_wait);
-                    if results.contains(&DraftResult::Held) {
-                        held.insert(draft.user_id);
+                    if results.contains(&DraftResult::SetAside) {
+                        set_aside.insert(draft.user_id);
                     }
                     batch.results.extend(results);
                 }
                 Err(e) => {
-                    batch.results.push(DraftResult::Answer(Err(answer(&e))));
+                    batch.results.push(DraftResult::Reply(Err(post_error(&e))));
                     batch.failures.push(e);
                 }
             }
@@ -85,17 +85,17 @@ fn read(outcomes: Vec<DraftOutcome>, lock_wait: LockWait) -> Vec<DraftResult> {
     outcomes
         .into_iter()
         .map(|outcome| match outcome {
-            DraftOutcome::Posted(entry) => DraftResult::Answer(Ok(Posted::New(entry))),
-            DraftOutcome::Replayed(entry) => DraftResult::Answer(Ok(Posted::Replayed(entry))),
-            DraftOutcome::Refused(refused) => DraftResult::Answer(Err(PostError::Refused(refused))),
-            DraftOutcome::NotLocked if lock_wait == LockWait::SkipLocked => DraftResult::Held,
+            DraftOutcome::Posted(entry) => DraftResult::Reply(Ok(Posted::New(entry))),
+            DraftOutcome::Replayed(entry) => DraftResult::Reply(Ok(Posted::Replayed(entry))),
+            DraftOutcome::Refused(refused) => DraftResult::Reply(Err(PostError::Refused(refused))),
+            DraftOutcome::NotLocked if lock_wait == LockWait::SkipLocked => DraftResult::SetAside,
             // Nothing was locked although the batch waited: there is nothing to lock.
-            DraftOutcome::NotLocked => DraftResult::Answer(Err(PostError::NoWallet)),
+            DraftOutcome::NotLocked => DraftResult::Reply(Err(PostError::NoWallet)),
         })
         .collect()
 }
 
-fn answer(error: &JournalError) -> PostError {
+fn post_error(error: &JournalError) -> PostError {
     match error {
         JournalError::Unknown(_) => PostError::OutcomeUnknown,
         JournalError::NotDone(e) => match e.class() {
@@ -167,10 +167,10 @@ mod tests {
         let drafts: Vec<_> = cents.iter().map(|c| draft(*c)).collect();
         let batch = PostBatch { journal: Arc::new(journal) }.execute(&drafts, lock_wait).await;
         let word = |result: DraftResult| match result {
-            DraftResult::Held => "held".to_owned(),
-            DraftResult::Answer(Ok(Posted::New(_))) => "new".to_owned(),
-            DraftResult::Answer(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
-            DraftResult::Answer(Err(e)) => e.to_string(),
+            DraftResult::SetAside => "set aside".to_owned(),
+            DraftResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
+            DraftResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
+            DraftResult::Reply(Err(e)) => e.to_string(),
         };
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
     }
@@ -180,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
         let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(results, ["held", "debit exceeds the balance", "replayed", "new"]);
+        assert_eq!(results, ["set aside", "debit exceeds the balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
@@ -249,24 +249,28 @@ mod tests {
         }
     }
 
-    /// Which of the users' drafts are held after a batch that was tried one by one.
-    fn held(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
+    /// Which of the users' drafts are set aside after a batch that was tried one by one.
+    fn set_aside(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
         let drafts: Vec<_> = (1..).zip(users).map(|(number, user)| draft_of(number, *user)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
         let batch = PostBatch { journal }.execute(&drafts, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| result == DraftResult::Held).collect()
+        batch.results.into_iter().map(|result| result == DraftResult::SetAside).collect()
     }
 
     #[test]
-    fn once_a_post_is_held_the_later_posts_of_its_user_are_held_too() {
+    fn once_a_post_is_set_aside_the_later_posts_of_its_user_are_set_aside_too() {
         let (a, b) = (1, 2);
         assert_eq!(
-            held(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
+            set_aside(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
             [true, false, true, false, true],
             "the lock is free again at the second post of a"
         );
-        assert_eq!(held(&[a, b, a], &[(a, 1)], LockWait::Wait), [false; 3], "a batch that waits holds nothing");
+        assert_eq!(
+            set_aside(&[a, b, a], &[(a, 1)], LockWait::Wait),
+            [false; 3],
+            "a batch that waits sets nothing aside"
+        );
     }
 
     proptest! {
@@ -275,13 +279,13 @@ mod tests {
             users in proptest::collection::vec(0_u128..4, 2..40),
             locked in proptest::collection::vec((0_u128..4, 0_u32..5), 0..4),
         ) {
-            let held = held(&users, &locked, LockWait::SkipLocked);
+            let set_aside = set_aside(&users, &locked, LockWait::SkipLocked);
             for user in 0..4 {
                 let of_user: Vec<bool> =
-                    users.iter().zip(&held).filter(|(owner, _)| **owner == user).map(|(_, held)| *held).collect();
+                    users.iter().zip(&set_aside).filter(|(owner, _)| **owner == user).map(|(_, set_aside)| *set_aside).collect();
                 prop_assert!(of_user.is_sorted(), "user {}: {:?}", user, of_user);
                 let is_locked = locked.iter().rev().any(|(owner, attempts)| *owner == user && *attempts > 0);
-                prop_assert!(is_locked || !of_user.contains(&true), "user {} is held without a lock", user);
+                prop_assert!(is_locked || !of_user.contains(&true), "user {} is set aside without a lock", user);
             }
         }
     }

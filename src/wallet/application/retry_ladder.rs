@@ -30,7 +30,7 @@ pub enum LadderStep<'ladder> {
 impl Attempt {
     pub const FIRST: Self = Self(0);
 
-    /// Clamps the value of the attempt header: a forged count may skip tiers but never repeat them for ever.
+    /// Clamps the value of the attempt header: a forged count may skip tiers but never repeat them forever.
     pub fn from_header(count: i64) -> Self {
         Self(usize::try_from(count.max(0)).unwrap_or(TIERS).min(TIERS))
     }

@@ -9,9 +9,7 @@ use crate::kernel::UserId;
 pub struct Difference {
     /// The stored sequence number of the entry.
     pub seq: i64,
-    /// The stored number.
     pub stored: i64,
-    /// The number computed from the entries up to this one.
     pub computed: i64,
 }
 
@@ -20,7 +18,6 @@ pub struct Difference {
 pub struct WalletAudit {
     /// The owner of the wallet.
     pub user_id: UserId,
-    /// The number of entries.
     pub entries: i64,
     /// Whether the wallet of the entries exists.
     pub has_wallet: bool,

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Timestamp, UserId, fault};
-use crate::wallet::domain::{Draft, Entry, EntryRefused, IdempotencyKey, LedgerHead};
+use crate::kernel::{IdempotencyKey, Timestamp, UserId, fault};
+use crate::wallet::domain::{Draft, Entry, EntryRefused, LedgerHead};
 
 /// The state of a locked wallet.
 #[derive(Clone, Debug)]
@@ -27,7 +27,6 @@ pub type WalletStates = HashMap<UserId, WalletState>;
 /// The decision on one post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Write this entry.
     Post(Entry),
     /// An earlier request with the same key created this entry; write nothing.
     Replay(Entry),

@@ -1,7 +1,7 @@
 //! Entries of the ledger, and posts, which request them.
 
-use crate::kernel::{EntryId, Timestamp, UserId};
-use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, EntryRefused, IdempotencyKey};
+use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId};
+use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, EntryRefused};
 
 /// A requested entry, not decided yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,11 @@ mod description;
 mod direction;
 mod entry;
 mod entry_refused;
-mod idempotency_key;
 
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
-pub use audit::{Difference, LedgerViolation, WalletAudit};
-pub use batch::{Decision, WalletState, WalletStates, decide_batch};
+pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
+pub(crate) use batch::{Decision, WalletState, decide_batch};
 pub use description::{Description, DescriptionRefused};
 pub use direction::Direction;
 pub use entry::{Draft, Entry, LedgerHead};
 pub use entry_refused::EntryRefused;
-pub use idempotency_key::{IdempotencyKey, KeyRefused};

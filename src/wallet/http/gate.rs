@@ -16,7 +16,6 @@ use crate::infra::http::{ApiError, Authenticated};
 use crate::infra::metrics::{MetricName, Metrics};
 use crate::kernel::{Timestamp, UserId};
 use crate::wallet::application::await_wallet::AwaitWallet;
-use crate::wallet::http::WalletApi;
 
 const RETRY_AFTER_S: u64 = 2;
 
@@ -29,7 +28,7 @@ const RECENT: Duration = Duration::from_mins(5);
 /// How many users are watched at once, so that memory is bounded. With more, new ones are not watched.
 const WATCHED_MAX: usize = 10_000;
 
-/// Tells users with a wallet from users without one, and measures for how long the latter have been rejected.
+/// Distinguishes users with a wallet from users without one, and measures for how long the latter have been rejected.
 pub struct Gate {
     wallets: AwaitWallet,
     closed: Arc<Closed>,
@@ -123,7 +122,7 @@ pub(super) fn provisioning() -> ApiError {
 }
 
 /// Puts an endpoint behind the gate.
-pub(super) fn gated(endpoint: Endpoint<WalletApi>) -> Endpoint<WalletApi> {
+pub(super) fn gated<Api: 'static>(endpoint: Endpoint<Api>) -> Endpoint<Api> {
     endpoint
         .guarded(|route: Route| route.wrap(from_fn(pass)))
         .errors([provisioning(), ApiError::dependency_unavailable()])

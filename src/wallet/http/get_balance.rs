@@ -10,12 +10,9 @@ use crate::infra::http::{ApiError, Fields};
 use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::Balance;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::time;
-
-/// The only currency of this service.
-const CURRENCY: &str = "USD";
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Balance)]
@@ -24,8 +21,14 @@ struct Body {
     /// US cents.
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     balance_minor: i64,
-    #[schema(pattern = "^USD$")]
-    currency: &'static str,
+    currency: Currency,
+}
+
+/// An ISO 4217 code.
+#[derive(Serialize, ToSchema)]
+enum Currency {
+    #[serde(rename = "USD")]
+    Usd,
 }
 
 /// # Errors
@@ -45,7 +48,7 @@ async fn handle(
     if balance == Balance::ZERO {
         gate.confirm(wallet).await?;
     }
-    Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: CURRENCY }))
+    Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: Currency::Usd }))
 }
 
 struct BalanceQuery {
@@ -62,8 +65,9 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
+        .about("The balance of the user's wallet, now or as of a time in the past.")
         .bearer()
         .query(balance_query, "at=yesterday")
-        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: CURRENCY });
+        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: Currency::Usd });
     gated(endpoint)
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::{ObjectBuilder, Type};
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::wire::EntryBody;
 
@@ -37,8 +37,9 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
     let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
+        .about("Users see their own transactions only: the response to the id of another user's is 404.")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "Id of the transaction.", id.build())
+        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
         .errors([not_found()]);
     gated(endpoint)

@@ -10,10 +10,10 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
 use crate::wallet::http::time;
-use crate::wallet::http::wire::{EntryBody, direction_of};
+use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// Entries per page.
 const LIMIT_DEFAULT: u16 = 20;
@@ -69,7 +69,7 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
         cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1))
     });
     let direction = query.optional_text("type", direction_of, |kind| {
-        kind.description(Some("Return only transactions of this type.")).enum_values(Some(["credit", "debit"]))
+        direction_schema(kind).description(Some("Return only transactions of this type."))
     });
     let from = query.optional_text("from", time::parse, |from| {
         time::schema(from).description(Some("Return only transactions at or after this time."))

@@ -1,5 +1,6 @@
 //! The HTTP API of the wallet role.
 
+mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
@@ -9,19 +10,14 @@ mod time;
 mod wallet_status;
 mod wire;
 
+pub use api::WalletApi;
 pub use gate::Gate;
-
-use std::sync::Arc;
 
 use actix_web::web;
 
-use crate::infra::health::HealthBoard;
-use crate::infra::http::openapi::{About, Endpoint, OpenApi, document as build, serve};
-use crate::infra::http::{BySubject, DocsPage, Limiter, live_endpoint, metrics_endpoint, ready_endpoint};
-use crate::infra::security::access_token::TokenVerifier;
+use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
+use crate::infra::http::{DocsPage, health_endpoints};
 use crate::kernel::Role;
-use crate::wallet::application::ports::Ledger;
-use crate::wallet::application::queries::WalletQueries;
 
 const ABOUT: About = About {
     role: Role::Wallet,
@@ -29,47 +25,29 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
-        ("health", "For operators."),
-        ("documentation", "API documentation."),
     ],
 };
-
-/// What the handlers need, built once and shared by all threads.
-#[derive(Clone)]
-pub struct WalletApi {
-    pub ledger: Arc<dyn Ledger>,
-    pub queries: Arc<dyn WalletQueries>,
-    pub gate: Arc<Gate>,
-    pub tokens: Arc<TokenVerifier>,
-    pub post_limit: Limiter<BySubject>,
-    pub health: HealthBoard,
-    pub docs: DocsPage,
-}
 
 /// Every endpoint of the role: what is served and what is documented. A fixed path comes before a pattern that it matches.
 fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), live_endpoint(), ready_endpoint("wallet-db")]);
+    endpoints.push(get_entry::endpoint());
+    endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
 }
 
 /// The OpenAPI document of the role.
-pub fn document() -> OpenApi {
-    build(&ABOUT, endpoints().into_iter().chain([metrics_endpoint()]))
+pub fn document() -> RoleDocument {
+    RoleDocument::new(ABOUT, endpoints())
 }
 
-impl WalletApi {
-    pub fn routes(&self, app: &mut web::ServiceConfig) {
-        app.app_data(web::Data::from(Arc::clone(&self.ledger)))
-            .app_data(web::Data::from(Arc::clone(&self.queries)))
-            .app_data(web::Data::from(Arc::clone(&self.gate)))
-            .app_data(web::Data::from(Arc::clone(&self.tokens)))
-            .app_data(web::Data::new(self.health.clone()))
-            .configure(|app| serve(self, endpoints(), app))
-            .configure(|app| self.docs.routes(app));
-    }
+/// Adds the endpoints, and what their handlers need.
+pub fn routes(api: &WalletApi, app: &mut web::ServiceConfig) {
+    api.share(app);
+    serve(api, endpoints(), app);
+    api.docs.routes(app);
 }
 
 #[cfg(test)]

@@ -1,24 +1,19 @@
 //! `POST /v1/transactions/credit`, `/debit`, and `POST /v1/transactions` for either.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
-use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, read_json};
+use crate::infra::http::{ApiError, Fields, PublicUrl, REPLAYED, idempotency_key, key_reused, read_json, with_key};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, IdempotencyKey, MINOR_MAX};
-use crate::wallet::http::WalletApi;
+use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX};
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
-use crate::wallet::http::wire::{EntryBody, direction_of};
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
 ///
@@ -39,10 +34,10 @@ async fn handle(
     let id = EntryId::from_uuid(System.next_id());
     let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
     match ledger.post(draft).await {
-        Ok(Posted::New(entry)) => Ok(HttpResponse::Created().json(EntryBody::from(&entry))),
-        Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok()
-            .insert_header((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))
+        Ok(Posted::New(entry)) => Ok(HttpResponse::Created()
+            .insert_header((header::LOCATION, PublicUrl::of(&request).to(&format!("/v1/transactions/{}", entry.id))))
             .json(EntryBody::from(&entry))),
+        Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok().insert_header(REPLAYED).json(EntryBody::from(&entry))),
         Err(PostError::NoWallet) => {
             // Although the gate has let the user pass: it has to learn that the wallet is gone.
             gate.confirm(wallet).await?;
@@ -62,12 +57,12 @@ struct Posting {
 fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
     let direction = direction.or_else(|| {
         body.text("type", direction_of, |kind| {
-            kind.description(Some("`credit` or `debit`.")).pattern(Some("^(credit|debit)$"))
+            direction_schema(kind).description(Some("Whether to credit or to debit."))
         })
     });
     let amount = body.integer("amountMinor", AmountMinor::try_new, |amount| {
         amount
-            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are refused."))
+            .description(Some("US cents, as an integer literal: `5.0`, `1e2` and `\"5\"` are rejected."))
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });
@@ -75,18 +70,6 @@ fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
         text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
     });
     Some(Posting { direction: direction?, amount: amount?, description: description? })
-}
-
-/// The `Idempotency-Key` header, which may be absent but not repeated.
-fn idempotency_key(request: &HttpRequest) -> Result<Option<IdempotencyKey>, ApiError> {
-    let refused = |message: &str| ApiError::invalid("Idempotency-Key", message);
-    let mut sent = request.headers().get_all(IDEMPOTENCY_KEY);
-    let (Some(key), more) = (sent.next(), sent.next()) else { return Ok(None) };
-    if more.is_some() {
-        return Err(refused("must not be repeated"));
-    }
-    let text = key.to_str().map_err(|_| refused("must be 1 to 128 visible ASCII characters"))?;
-    IdempotencyKey::parse(text).map(Some).map_err(|e| refused(&e.to_string()))
 }
 
 fn refused(error: EntryRefused) -> ApiError {
@@ -98,10 +81,7 @@ fn refused(error: EntryRefused) -> ApiError {
         EntryRefused::BalanceLimit => {
             conflict("BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
         }
-        EntryRefused::IdempotencyKeyReused => {
-            let message = "This Idempotency-Key was already used for a different request. Use a new key.";
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
-        }
+        EntryRefused::IdempotencyKeyReused => key_reused(),
     }
 }
 
@@ -124,19 +104,18 @@ fn api_error(error: &PostError) -> ApiError {
 
 pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     [
-        endpoint("/v1/transactions/credit", Some(Direction::Credit), "credit", "Credit the wallet"),
-        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debit", "Debit the wallet"),
-        endpoint("/v1/transactions", None, "post", "Credit or debit the wallet"),
+        endpoint("/v1/transactions/credit", Some(Direction::Credit), "creditWallet", "Credit the wallet"),
+        endpoint("/v1/transactions/debit", Some(Direction::Debit), "debitWallet", "Debit the wallet"),
+        endpoint("/v1/transactions", None, "createTransaction", "Credit or debit the wallet"),
     ]
 }
 
 fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
-    let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
-    let about_key = "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same \
-                     body returns the original response with `Idempotent-Replayed: true` and does not move money again.";
     let (schema, example) = match direction {
-        Some(_) => ("Posting", json!({"amountMinor": 1500, "description": "first deposit"})),
-        None => ("TypedPosting", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"})),
+        Some(_) => ("TransactionRequest", json!({"amountMinor": 1500, "description": "first deposit"})),
+        None => {
+            ("TypedTransactionRequest", json!({"type": "credit", "amountMinor": 1500, "description": "first deposit"}))
+        }
     };
     let bad = json!({"amountMinor": 4.5, "colour": "red"});
     let first = EntryBody::example();
@@ -147,15 +126,11 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
         .limited(|api: &WalletApi| &api.post_limit)
-        .parameter(ParameterIn::Header, "Idempotency-Key", about_key, key)
         .body(schema, |body| posting(body, direction), example, &bad)
         .returns(StatusCode::CREATED, "Recorded.", &first)
+        .with_header(StatusCode::CREATED, &header::LOCATION)
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
-        .with_header(StatusCode::OK, &IDEMPOTENT_REPLAYED)
-        .errors(
-            [EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit, EntryRefused::IdempotencyKeyReused]
-                .map(refused),
-        )
+        .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused))
         .errors([outcome_unknown()]);
-    gated(endpoint)
+    gated(with_key(endpoint, "does not move money again"))
 }

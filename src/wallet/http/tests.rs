@@ -1,5 +1,7 @@
 //! Responses to failures of a port that real servers do not produce on demand.
 
+use std::sync::Arc;
+
 use actix_web::App;
 use actix_web::test::{TestRequest, call_service, init_service};
 use async_trait::async_trait;
@@ -8,14 +10,16 @@ use uuid::Uuid;
 
 use super::*;
 use crate::infra::config::{RateLimit, TokenConfig};
-use crate::infra::http::OtherRole;
+use crate::infra::health::HealthBoard;
+use crate::infra::http::{BySubject, LimitPolicy, Limiter, OtherRole};
 use crate::infra::metrics::Metrics;
-use crate::infra::security::access_token::TokenSigner;
+use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
-use crate::wallet::application::ports::{PostError, Posted, WalletStore};
+use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
+use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{Balance, Draft, Entry, EntryRefused};
 
 /// Fails every post with the same error.
@@ -94,11 +98,11 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
             &Metrics::try_new().expect("metrics"),
         )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
-        post_limit: Limiter::new(BySubject, limit, false).expect("a limit"),
+        post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         health: HealthBoard::default(),
-        docs: DocsPage::try_new(&document(), &other).expect("a page"),
+        docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };
-    let app = init_service(App::new().configure(|app| api.routes(app))).await;
+    let app = init_service(App::new().configure(|app| routes(&api, app))).await;
     let request = request.insert_header(("authorization", format!("Bearer {}", token.expose())));
     let response = call_service(&app, request.to_request()).await;
     (response.status().as_u16(), actix_web::test::read_body_json(response).await)

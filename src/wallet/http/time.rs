@@ -51,7 +51,7 @@ fn has_the_form(text: &str) -> bool {
         && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
 }
 
-/// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "for ever".
+/// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "forever".
 fn end_of_time(text: &str) -> Option<Timestamp> {
     let local = text.get(.."9999-12-31T23:59:59".len())?.parse::<jiff::civil::DateTime>().ok()?;
     (local.year() == 9999 && local.day_of_year() >= 364).then_some(Timestamp::MAX)

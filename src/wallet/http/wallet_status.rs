@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Type;
 
 use crate::infra::health::HealthBoard;
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Authenticated, Fields};
+use crate::infra::http::{ApiError, Authenticated, Fields, LongPoll};
 use crate::kernel::rfc3339;
-use crate::wallet::http::WalletApi;
+use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, provisioning};
 
 const WAIT_MAX_S: u64 = 30;
@@ -21,10 +21,17 @@ const WAIT_MAX_S: u64 = 30;
 #[schema(as = WalletStatus)]
 #[serde(rename_all = "camelCase")]
 struct Body {
-    #[schema(pattern = "^ready$")]
-    status: &'static str,
+    status: State,
     #[schema(format = "date-time")]
     created_at: String,
+}
+
+/// `ready`: credits and debits are accepted.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WalletState)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ready,
 }
 
 /// 200 as soon as the wallet exists, after up to `wait` seconds.
@@ -39,6 +46,9 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let wait = Fields::query(request.query_string()).and_then(|query| query.read(wait));
     let wait_max = *wait.as_ref().unwrap_or(&Duration::ZERO);
+    if !wait_max.is_zero() {
+        request.extensions_mut().insert(LongPoll);
+    }
     let mut state = health.watch();
     let created_at = tokio::select! {
         biased;
@@ -48,7 +58,7 @@ async fn handle(
     };
     // The gate comes before an invalid parameter.
     wait?;
-    Ok(HttpResponse::Ok().json(Body { status: "ready", created_at: rfc3339(created_at) }))
+    Ok(HttpResponse::Ok().json(Body { status: State::Ready, created_at: rfc3339(created_at) }))
 }
 
 fn wait(query: &mut Fields) -> Option<Duration> {
@@ -71,7 +81,7 @@ fn wait(query: &mut Fields) -> Option<Duration> {
 }
 
 pub(super) fn endpoint() -> Endpoint<WalletApi> {
-    let ready = Body { status: "ready", created_at: "2026-01-31T12:00:00.123456Z".into() };
+    let ready = Body { status: State::Ready, created_at: "2026-01-31T12:00:00.123456Z".into() };
     Endpoint::get("/v1/wallet/status", handle, "getWalletStatus", "Wait for the wallet")
         .tag("wallet")
         .about("Returns as soon as the wallet exists, or 503 `WALLET_PROVISIONING` when the wait is over.")

@@ -15,9 +15,9 @@ use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
-use crate::kernel::{EntryId, Timestamp, UserId, fault};
+use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
-use crate::wallet::domain::{Decision, Draft, Entry, IdempotencyKey, LedgerHead, WalletState, decide_batch};
+use crate::wallet::domain::{Decision, Draft, Entry, LedgerHead, WalletState, decide_batch};
 use crate::wallet::postgres::rows;
 
 const STEP: &str = "wallet.ledger.post";

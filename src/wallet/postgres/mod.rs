@@ -2,12 +2,14 @@
 
 mod journal;
 mod ledger_audit;
+mod missing_wallets;
 mod queries;
 mod rows;
 mod wallet_store;
 
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
+pub use missing_wallets::PgMissingWallets;
 pub use queries::PgWalletQueries;
 pub use wallet_store::PgWalletStore;
 
@@ -42,6 +44,6 @@ pub const MIGRATIONS: Migrations = Migrations {
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(5), 0x004d_a4ba_07a7_cb5b));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(6), 0x004d_a4ba_07a7_cb5b));
     }
 }

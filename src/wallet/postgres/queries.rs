@@ -91,7 +91,7 @@ impl WalletQueries for PgWalletQueries {
                             &query.direction.map(Direction::as_str),
                             &query.from,
                             &query.to,
-                            &(i64::from(query.limit).saturating_add(1)), // one more tells whether there is a next page
+                            &(i64::from(query.limit).saturating_add(1)), // one more shows whether there is a next page
                         ],
                     )
                     .await?;

@@ -75,7 +75,7 @@ async fn fp_05_a_poller_that_wakes_after_its_lease_leaves_the_rows_to_their_new_
     })
     .await;
     let marked = world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await;
-    let lost = "events were taken over by another process after their lease had ended";
+    let lost = "events were taken over by another process after their lease expired";
     eventually(PATIENCE, "the sleeper notices", || async { (!sleeper.logged(lost).is_empty()).then_some(()) }).await;
     assert_eq!(
         world.sql(Role::Users, "SELECT max(published_at) FROM outbox").await,

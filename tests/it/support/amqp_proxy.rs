@@ -50,6 +50,8 @@ struct State {
     open: AtomicUsize,
     /// Confirms of the connections up to this one become rejections.
     rejecting: AtomicUsize,
+    /// A text in replies, and what reaches the role instead.
+    replaced: Mutex<Option<(&'static str, &'static str)>>,
 }
 
 pub struct AmqpProxy {
@@ -117,6 +119,12 @@ impl AmqpProxy {
     /// Withholds no further replies.
     pub fn hold_nothing(&self) {
         self.state.holds.lock().expect("holds").clear();
+    }
+
+    /// From now on, replies contain another text of the same length in the place of `from`.
+    pub fn replace(&self, from: &'static str, to: &'static str) {
+        assert_eq!(from.len(), to.len(), "the frame would have another size");
+        *self.state.replaced.lock().expect("replaced") = Some((from, to));
     }
 
     /// Replies withheld so far.
@@ -207,6 +215,17 @@ async fn replies(
                 }
                 if method == ACK && number <= state.rejecting.load(Ordering::SeqCst) {
                     frame[HEAD + 2..HEAD + 4].copy_from_slice(&NACK.to_be_bytes());
+                }
+            }
+            if let Some((from, to)) = *state.replaced.lock().expect("replaced") {
+                let found: Vec<usize> = frame
+                    .windows(from.len())
+                    .enumerate()
+                    .filter(|(_, part)| *part == from.as_bytes())
+                    .map(|(at, _)| at)
+                    .collect();
+                for at in found {
+                    frame[at..at + from.len()].copy_from_slice(to.as_bytes());
                 }
             }
             to.write_all(&frame).await?;

@@ -29,6 +29,7 @@ pub fn assert_error(response: &Response, status: u16, code: &str, about: &str) {
     assert_eq!((response.status.as_u16(), response.code()), (status, code), "{shown}");
     assert_json_response(response, about);
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert!(response.header("link").ends_with(&format!("/docs/errors#{code}>; rel=\"help\"")), "{shown}");
     assert!(response.body["message"].as_str().is_some_and(|message| !message.is_empty()), "{shown}");
     if status == 400 {
         assert_eq!(keys(&response.body), ["code", "details", "message"], "{shown}");

@@ -26,12 +26,33 @@ pub struct Message {
 impl Broker {
     pub async fn with_virtual_host(addresses: &ServerAddresses, name: &str) -> Self {
         let broker = Self { addresses: addresses.clone(), virtual_host: name.to_owned() };
-        let user = addresses.amqp_user;
-        broker.put(&format!("vhosts/{name}"), &json!({})).await;
+        broker.create_virtual_host().await;
         broker
-            .put(&format!("permissions/{name}/{user}"), &json!({"configure": ".*", "write": ".*", "read": ".*"}))
-            .await;
-        broker
+    }
+
+    pub async fn create_virtual_host(&self) {
+        self.put(&format!("vhosts/{}", self.virtual_host), &json!({})).await;
+        self.permit(self.addresses.amqp_user, ".*").await;
+    }
+
+    /// Deletes it with everything in it, and closes its connections.
+    pub async fn delete_virtual_host(&self) {
+        self.delete(&format!("vhosts/{}", self.virtual_host)).await;
+    }
+
+    /// What an account may declare, write and read in this virtual host from now on.
+    pub async fn permit(&self, user: &str, pattern: &str) {
+        let all = json!({"configure": pattern, "write": pattern, "read": pattern});
+        self.put(&format!("permissions/{}/{user}", self.virtual_host), &all).await;
+    }
+
+    /// Closes the connections to this virtual host, as an administrator does.
+    pub async fn close_connections(&self) {
+        let listed = self.get(&format!("vhosts/{}/connections", self.virtual_host)).await;
+        for connection in listed.as_array().expect("a list") {
+            let name = connection["name"].as_str().expect("a name").replace(' ', "%20").replace('>', "%3E");
+            self.delete(&format!("connections/{name}")).await;
+        }
     }
 
     async fn put(&self, path: &str, body: &serde_json::Value) {
@@ -71,13 +92,39 @@ impl Broker {
 
     /// Imports accounts and permissions, as the server does at start-up.
     pub async fn import_definitions(&self, definitions: &serde_json::Value) {
-        let url = format!("{}/api/definitions", self.addresses.management_url().trim_end_matches('/'));
+        self.import("definitions", definitions).await;
+    }
+
+    async fn import(&self, path: &str, definitions: &serde_json::Value) {
+        let url = format!("{}/api/{path}", self.addresses.management_url().trim_end_matches('/'));
         let post = reqwest::Client::new()
             .post(&url)
             .basic_auth(self.addresses.amqp_user, Some(self.addresses.amqp_password))
             .json(definitions);
         let response = post.send().await.expect("management API");
         assert!(response.status().is_success(), "{url}: {}", response.status());
+    }
+
+    /// The exchanges, queues and bindings of this virtual host, in the form that [`Self::import_topology`] reads.
+    pub async fn topology(&self) -> serde_json::Value {
+        const IDENTITY: [&str; 9] =
+            ["name", "type", "durable", "auto_delete", "internal", "arguments", "source", "destination", "routing_key"];
+        let definitions = self.get(&format!("definitions/{}", self.virtual_host)).await;
+        let sorted = |kind: &str| {
+            let mut all: Vec<serde_json::Value> = definitions[kind].as_array().expect("a list").clone();
+            for definition in &mut all {
+                let fields = definition.as_object_mut().expect("an object");
+                fields.retain(|name, _| name == "destination_type" || IDENTITY.contains(&name.as_str()));
+            }
+            all.sort_by_key(ToString::to_string);
+            all
+        };
+        json!({"exchanges": sorted("exchanges"), "queues": sorted("queues"), "bindings": sorted("bindings")})
+    }
+
+    /// Declares what [`Self::topology`] returned.
+    pub async fn import_topology(&self, topology: &serde_json::Value) {
+        self.import(&format!("definitions/{}", self.virtual_host), topology).await;
     }
 
     /// The URL of this virtual host for another account.
@@ -153,6 +200,10 @@ impl Broker {
             depths.insert(name.to_owned(), u64::from(self.depth(name).await.unwrap_or_default()));
         }
         depths
+    }
+
+    pub async fn version(&self) -> String {
+        self.get("overview").await["rabbitmq_version"].as_str().expect("a version").to_owned()
     }
 
     /// Connections to this virtual host. The broker updates this count every few seconds.

@@ -33,6 +33,7 @@ pub struct Browser {
     session: String,
     profile: PathBuf,
     http: reqwest::Client,
+    clicks: AtomicU32,
 }
 
 /// The path that the environment variable names, or the first of these programs on the `PATH`.
@@ -66,7 +67,14 @@ impl Browser {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let profile = std::env::temp_dir().join(format!("purse-browser-{}-{number}", std::process::id()));
         let port = port.expect("chromedriver prints its port");
-        let mut browser = Self { driver, port, session: String::new(), profile, http: reqwest::Client::new() };
+        let mut browser = Self {
+            driver,
+            port,
+            session: String::new(),
+            profile,
+            http: reqwest::Client::new(),
+            clicks: AtomicU32::new(0),
+        };
         let mut arguments = vec![
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),
@@ -145,11 +153,29 @@ impl Browser {
             self.try_call(Method::POST, &format!("{session}/element/{element}/click"), &json!({})).await.ok()
         })
         .await;
+        self.clicks.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub async fn write(&self, css: &str, text: &str) {
-        let path = format!("/element/{}/value", self.element(css).await);
-        self.command(&path, &json!({"text": text})).await;
+    /// Clicks so far.
+    pub fn clicks(&self) -> u32 {
+        self.clicks.load(Ordering::Relaxed)
+    }
+
+    /// The tab that was opened last; earlier ones keep running.
+    pub async fn switch_to_newest_tab(&self) {
+        let current = self.read("/window").await;
+        let newest = eventually(PATIENCE, "a tab was opened", || async {
+            let tabs = self.read("/window/handles").await;
+            tabs.as_array()?.last().filter(|tab| **tab != current).cloned()
+        })
+        .await;
+        self.command("/window", &json!({"handle": newest})).await;
+    }
+
+    /// The value of a form field.
+    pub async fn value(&self, css: &str) -> String {
+        let path = format!("/element/{}/property/value", self.element(css).await);
+        self.read(&path).await.as_str().expect("a value").to_owned()
     }
 
     pub async fn text(&self, css: &str) -> String {
@@ -160,6 +186,18 @@ impl Browser {
     /// Returns the script's result.
     pub async fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", &json!({"script": script, "args": []})).await
+    }
+
+    /// Returns what the script passes to its last argument, a function.
+    pub async fn run_async(&self, script: &str) -> Value {
+        self.command("/execute/async", &json!({"script": script, "args": []})).await
+    }
+
+    /// What the system prefers: `light` or `dark`.
+    pub async fn colour_scheme(&self, scheme: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        let parameters = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
+        self.command("/goog/cdp/execute", &parameters).await;
     }
 
     /// Console messages since the last call.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Client, Response};
 
 /// Rate-limit headers: documented wherever a limit can be enabled, sent only where one is.
-const COUNTED: [&str; 2] = ["ratelimit-limit", "ratelimit-remaining"];
+const COUNTED: [&str; 4] = ["ratelimit", "ratelimit-limit", "ratelimit-policy", "ratelimit-remaining"];
 
 #[derive(Clone)]
 pub struct Document {
@@ -34,7 +34,7 @@ impl Document {
     pub fn validator(&self, schema: &Value, strict: bool) -> Validator {
         let mut components = self.value["components"].clone();
         if strict {
-            let merged = BTreeSet::from(["Error", "Token"]);
+            let merged = BTreeSet::from(["Token"]);
             for (name, schema) in components["schemas"].as_object_mut().expect("schemas") {
                 if schema["properties"].is_object() && !merged.contains(name.as_str()) {
                     schema["unevaluatedProperties"] = json!(false);
@@ -60,7 +60,7 @@ impl Document {
     pub fn operations(&self) -> Vec<(String, String, &Value)> {
         let paths = self.value["paths"].as_object().expect("paths");
         let of = |(path, item): (&String, &'_ Value)| {
-            let methods = item.as_object().expect("a path item").keys().cloned();
+            let methods = item.as_object().expect("a path item").keys().filter(|key| *key != "servers").cloned();
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
         let named = paths.iter().flat_map(of);
@@ -83,16 +83,21 @@ impl Document {
     /// Fails unless status, headers and body of this response are documented.
     pub fn check(&self, method: &str, path: &str, response: &Response) {
         let about = format!("{method} {path}: {response:?}");
-        let status = response.status.as_u16();
-        let documented = match (status, response.code()) {
-            (404, "NOT_FOUND") => &self.value["components"]["responses"]["NotFound"],
-            (405, _) => &self.value["components"]["responses"]["MethodNotAllowed"],
+        let (status, code) = (response.status.as_u16(), response.code());
+        let of_no_operation = json!({
+            "headers": {"x-request-id": {}, "traceparent": {}, "link": {}},
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": {code: {}}}}
+        });
+        let documented = match (status, code) {
+            _ if OF_NO_OPERATION.contains(&(status.to_string().as_str(), code)) => &of_no_operation,
             _ => {
                 let operation = self.operation(method, path).unwrap_or_else(|| panic!("not documented: {about}"));
-                &operation["responses"][status.to_string()]
+                self.resolved(&operation["responses"][status.to_string()])
             }
         };
         assert!(documented.is_object(), "undocumented status: {about}");
+        assert!(code.is_empty() || codes_of(documented).any(|listed| listed == code), "undocumented code: {about}");
+        assert_eq!(code == "VALIDATION_ERROR", response.body["details"].is_array(), "{about}");
         let headers: BTreeSet<_> =
             documented["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
         for name in self.value["components"]["headers"].as_object().expect("headers").keys() {
@@ -133,16 +138,25 @@ impl Document {
 
     /// The same, each with its status.
     pub fn codes_by_status(&self) -> BTreeSet<(String, String)> {
-        let shared = &self.value["components"]["responses"];
-        let shared = [("404", &shared["NotFound"]), ("405", &shared["MethodNotAllowed"])];
         let all = self.operations().into_iter().map(|(.., operation)| operation);
         let own = all.flat_map(|operation| operation["responses"].as_object().expect("responses"));
-        let of = |response: &Value| {
-            let codes = response.pointer("/content/application~1json/schema/allOf/1/properties/code/enum").cloned();
-            codes.and_then(|codes| codes.as_array().cloned()).unwrap_or_default()
-        };
-        let all = own.map(|(status, response)| (status.as_str(), response)).chain(shared);
-        let codes = all.flat_map(|(status, response)| of(response).into_iter().map(move |code| (status, code)));
-        codes.filter_map(|(status, code)| Some((status.to_owned(), code.as_str()?.to_owned()))).collect()
+        let own = own.flat_map(|(status, response)| {
+            codes_of(self.resolved(response)).map(move |code| (status.clone(), code.to_owned()))
+        });
+        own.chain(OF_NO_OPERATION.map(|(status, code)| (status.to_owned(), code.to_owned()))).collect()
     }
+}
+
+/// What the servers return for a path or a method that they do not have.
+const OF_NO_OPERATION: [(&str, &str); 2] = [("404", "NOT_FOUND"), ("405", "METHOD_NOT_ALLOWED")];
+
+/// The error codes of a documented response: each has an example of its name.
+fn codes_of(response: &Value) -> impl Iterator<Item = &str> {
+    let content = &response["content"]["application/json"];
+    let is_error = content["schema"]["$ref"] == "#/components/schemas/Error";
+    content["examples"]
+        .as_object()
+        .filter(|_| is_error)
+        .into_iter()
+        .flat_map(|examples| examples.keys().map(String::as_str))
 }

@@ -108,7 +108,7 @@ impl PrivatePostgres {
         standby
     }
 
-    /// Gives what is in the folder to the account of the server.
+    /// Gives the content of the folder to the account of the server.
     pub fn own_files(&self) {
         for entry in fs::read_dir(&self.folder).expect("folder") {
             own(&entry.expect("entry").path());
@@ -206,7 +206,18 @@ impl PrivatePostgres {
             .await;
     }
 
-    /// Ends the server at once and without a checkpoint.
+    /// Ends all sessions, stops, and starts again without further settings.
+    pub async fn restart(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // A fast shutdown; `timeout` passes it on.
+            rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::INT)
+                .expect("signalled");
+            server.wait().expect("stopped");
+        }
+        self.launch(&[]).await;
+    }
+
+    /// Ends the server immediately, without a checkpoint.
     pub async fn kill(mut self) {
         self.stop();
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! A minimal reader of Rust source that finds the paths in its code.
+//! A minimal reader of Rust source that finds the paths in its code, and its text literals.
 
 /// A word or punctuation mark, and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,41 +7,72 @@ pub struct Token {
     pub line: usize,
 }
 
-/// The tokens of a source file, without comments and literals.
-pub fn tokens(source: &str) -> Vec<Token> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Code,
+    Comment,
+    Literal,
+}
+
+/// All of a source file, in parts.
+fn parts(source: &str) -> Vec<(Kind, Token)> {
     let chars: Vec<char> = source.chars().collect();
-    let (mut tokens, mut begin, mut line) = (Vec::new(), 0, 1);
+    let (mut parts, mut begin, mut line) = (Vec::new(), 0, 1);
     while begin < chars.len() {
         let rest = &chars[begin..];
-        let (length, is_code) = next(rest);
+        let (length, kind) = next(rest);
         let part = &rest[..length.clamp(1, rest.len())];
-        if is_code && !part[0].is_whitespace() {
-            tokens.push(Token { text: part.iter().collect(), line });
-        }
+        parts.push((kind, Token { text: part.iter().collect(), line }));
         line += part.iter().filter(|c| **c == '\n').count();
         begin += part.len();
     }
-    tokens
+    parts
+}
+
+/// The tokens of a source file, without comments and literals.
+pub fn tokens(source: &str) -> Vec<Token> {
+    let is_token = |kind: Kind, token: &Token| kind == Kind::Code && !token.text.trim().is_empty();
+    parts(source).into_iter().filter(|(kind, token)| is_token(*kind, token)).map(|(_, token)| token).collect()
+}
+
+/// The text literals of a source file, each on its line and followed by `|`. Those of a single word are left out, because
+/// they are names.
+pub fn literals(source: &str) -> String {
+    let mut text = String::new();
+    for (kind, Token { text: part, .. }) in parts(source) {
+        if kind == Kind::Literal && part.contains('"') && part.contains(char::is_whitespace) {
+            let mut chars = part.chars();
+            while let Some(c) = chars.next() {
+                // The letter of an escape sequence is not part of a word.
+                let escaped = if c == '\\' { chars.next() } else { None };
+                text.push(escaped.map_or(c, |c| if c == '\n' { c } else { ' ' }));
+            }
+            text.push('|');
+        } else {
+            text.extend(part.chars().filter(|c| *c == '\n'));
+        }
+    }
+    text
 }
 
 const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
-/// The length of the first token of `rest`, and whether it is code.
-fn next(rest: &[char]) -> (usize, bool) {
+/// The length of the first token of `rest`, and its kind.
+fn next(rest: &[char]) -> (usize, Kind) {
     match rest {
-        ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), false),
-        ['/', '*', ..] => (block_comment(rest), false),
-        ['"', ..] => (quoted(rest, '"'), false),
+        ['/', '/', ..] => (rest.iter().take_while(|c| **c != '\n').count(), Kind::Comment),
+        ['/', '*', ..] => (block_comment(rest), Kind::Comment),
+        ['"', ..] => (quoted(rest, '"'), Kind::Literal),
         // A character literal ('a', '\n'), not a lifetime ('a).
-        ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), false),
-        [':', ':', ..] => (2, true),
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => (quoted(rest, '\''), Kind::Literal),
+        [':', ':', ..] => (2, Kind::Code),
         [first, ..] if is_word(*first) => {
             let length = rest.iter().take_while(|c| is_word(**c)).count();
-            raw_text(rest, length).map_or((length, true), |length| (length, false))
+            raw_text(rest, length).map_or((length, Kind::Code), |length| (length, Kind::Literal))
         }
-        _ => (1, true),
+        _ => (1, Kind::Code),
     }
 }
 
@@ -116,16 +147,42 @@ pub fn named_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> 
     paths
 }
 
-/// What a `mod.rs` re-exports from its child modules, as absolute paths.
+/// The child modules that a file declares with `mod name;`.
+fn children(tokens: &[Token]) -> Vec<&str> {
+    let declares = |window: &&[Token]| window[0].text == "mod" && window[2].text == ";";
+    tokens.windows(3).filter(declares).map(|window| window[1].text.as_str()).collect()
+}
+
+/// What a file imports from its child modules under names of its own, as absolute paths.
 pub fn reexports(module: &[String], tokens: &[Token]) -> Vec<String> {
-    let text = |index: usize| tokens.get(index).map_or("", |token| token.text.as_str());
-    let children: Vec<&str> =
-        (0..tokens.len()).filter(|i| text(*i) == "mod" && text(i + 2) == ";").map(|i| text(i + 1)).collect();
+    let (text, children) = (|index: usize| tokens[index].text.as_str(), children(tokens));
+    let begins = (1..tokens.len()).filter(|i| {
+        let first = if text(*i) == "self" { i + 2 } else { *i };
+        text(i - 1) == "use" && tokens.get(first).is_some_and(|token| children.contains(&token.text.as_str()))
+    });
     let mut paths = Vec::new();
-    for index in (0..tokens.len()).filter(|i| text(*i) == "use" && children.contains(&text(i + 1))) {
-        expand(tokens, index + 1, module, &mut paths);
+    for index in begins {
+        expand(tokens, index, module, &mut paths);
     }
     paths.into_iter().map(|(path, _)| path).collect()
+}
+
+/// What a file uses of its child modules, as absolute paths with their lines. A `pub use` only passes items on.
+pub fn child_paths(module: &[String], tokens: &[Token]) -> Vec<(String, usize)> {
+    let text = |index: Option<usize>| index.and_then(|index| tokens.get(index)).map_or("", |token| token.text.as_str());
+    let children = children(tokens);
+    let mut paths = Vec::new();
+    for index in (0..tokens.len()).filter(|i| children.contains(&text(Some(*i)))) {
+        let is_path = text(Some(index + 1)) == "::" && text(Some(index + 2)) != "<";
+        let begin =
+            if text(index.checked_sub(1)) == "::" && text(index.checked_sub(2)) == "self" { index - 2 } else { index };
+        let before = text(begin.checked_sub(1));
+        let passes_on = before == "use" && matches!(text(begin.checked_sub(2)), "pub" | ")");
+        if is_path && before != "::" && !passes_on {
+            expand(tokens, index, module, &mut paths);
+        }
+    }
+    paths
 }
 
 /// Adds the path that begins at `index`, relative to `base`; returns the index after it.

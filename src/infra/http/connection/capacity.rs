@@ -20,7 +20,7 @@ const ARRIVAL: Duration = Duration::from_secs(1);
 
 const ENDED: MetricName = MetricName {
     name: "purse_http_connections_ended_total",
-    help: "Connections ended by the server, by reason: stalled (the client took no data), displaced (idle, for a new one), refused (too many).",
+    help: "Connections ended by the server, by reason: stalled (the client read nothing), displaced (idle, closed for a new one), refused (too many).",
 };
 
 /// Why the server ended a connection.

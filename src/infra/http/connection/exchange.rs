@@ -19,7 +19,6 @@ const PART_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waits for a request.
     Idle,
     /// The server has a head, which the application has not seen yet. Whatever is written now is a rejection.
     Parsing,

@@ -17,13 +17,12 @@ use std::sync::Arc;
 use actix_http::body::BoxBody;
 use actix_http::{ConnectionType, Extensions, Request, Response};
 use actix_web::dev::{Service, ServiceRequest};
-use slog::Logger;
 use tokio::net::TcpStream;
 
 use crate::infra::metrics::Metrics;
 use capacity::{Capacity, Ended};
 use exchange::Exchange;
-use rejection::Rejections;
+pub(super) use rejection::Rejections;
 pub(super) use socket::Connection;
 
 /// The limits on the connections of a server, shared by its threads.
@@ -45,9 +44,8 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(connections: &Connections, logger: &Logger, origins: &[String], metrics: &Metrics) -> Self {
-        let rejections = Rc::new(Rejections::new(logger, origins, metrics));
-        Self { connections: connections.clone(), rejections }
+    pub(super) fn new(connections: &Connections, rejections: Rejections) -> Self {
+        Self { connections: connections.clone(), rejections: Rc::new(rejections) }
     }
 
     /// `None` in a process that is full of busy connections.

@@ -13,14 +13,16 @@ use slog::Logger;
 use crate::infra::http::api_error::ApiError;
 use crate::infra::http::cors::EXPOSED;
 use crate::infra::http::metrics_page::refusals;
+use crate::infra::http::public_url::PublicUrl;
 use crate::infra::metrics::{Counter, Metrics};
 use crate::infra::system::System;
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
 
 /// Writes the rejections of one thread.
-pub(super) struct Rejections {
+pub(in crate::infra::http) struct Rejections {
     logger: Logger,
     origins: Vec<String>,
+    public_url: PublicUrl,
     malformed: Counter,
     slow: Counter,
     large: Counter,
@@ -54,11 +56,17 @@ impl Rejection {
 }
 
 impl Rejections {
-    pub(super) fn new(logger: &Logger, origins: &[String], metrics: &Metrics) -> Self {
+    pub(in crate::infra::http) fn new(
+        logger: &Logger,
+        origins: &[String],
+        public_url: &PublicUrl,
+        metrics: &Metrics,
+    ) -> Self {
         let count = |rejection: Rejection| refusals(metrics, "(none)", rejection.error().code());
         Self {
             logger: logger.clone(),
             origins: origins.to_vec(),
+            public_url: public_url.clone(),
             malformed: count(Rejection::Malformed),
             slow: count(Rejection::Slow),
             large: count(Rejection::TooLarge),
@@ -95,6 +103,7 @@ impl Rejections {
         let mut add = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
         add("content-type", "application/json");
         add("content-length", &body.len().to_string());
+        add("link", &error.link(&self.public_url));
         add("connection", "close");
         add("cache-control", "no-store");
         add("x-content-type-options", "nosniff");

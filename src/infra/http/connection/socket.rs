@@ -17,7 +17,7 @@ use super::framing::Framing;
 use super::head::{self, Head};
 use super::rejection::{Rejection, Rejections};
 
-/// Time from the first byte of a head, or from the begin of the connection, to the end of the head.
+/// Time from the first byte of a head, or from the start of the connection, to the end of the head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same in a full process, where only probes are served.
 const HEAD_TIMEOUT_CROWDED: Duration = Duration::from_secs(1);

@@ -1,21 +1,24 @@
 //! The whole document: its endpoints and what they share.
 
-use actix_web::http::header;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::json;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::server::{ServerBuilder, ServerVariableBuilder};
+use utoipa::openapi::tag::{Tag, TagBuilder};
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathsBuilder, Required,
-    Server, Type,
+    ComponentsBuilder, ContactBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem,
+    PathsBuilder, Ref, RefOr, Required, Schema, Server, Type,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use super::endpoint::Endpoint;
-use super::response::{ERROR, ResponseDoc};
+use super::endpoint::{Endpoint, Operation};
+use super::response::{ALWAYS, ResponseDoc};
 use crate::infra::http::ApiError;
-use crate::infra::http::api_error::Body;
+use crate::infra::http::api_error::{Body, ERROR, ERROR_CODE, PROBLEM, Problem};
 use crate::kernel::Role;
 
 /// The introduction to a role's document.
@@ -27,8 +30,14 @@ pub struct About {
     pub tags: &'static [(&'static str, &'static str)],
 }
 
+/// What one role says about its endpoints.
+pub struct RoleDocument {
+    about: About,
+    operations: Vec<Operation>,
+}
+
 /// Response headers: the name, whether the value is an integer, an example, and the description.
-const HEADERS: [(&str, bool, &str, &str); 10] = [
+const HEADERS: [(&str, bool, &str, &str); 12] = [
     (
         "x-request-id",
         false,
@@ -44,62 +53,155 @@ const HEADERS: [(&str, bool, &str, &str); 10] = [
     ),
     ("retry-after", true, "2", "Seconds to wait before a retry."),
     ("www-authenticate", false, "Bearer", "How to authenticate."),
-    ("allow", false, "GET, HEAD, POST", "The methods of the resource."),
-    ("ratelimit-limit", true, "30", "Requests allowed per window."),
-    ("ratelimit-remaining", true, "29", "Requests left in the current window."),
+    ("link", false, "</docs/errors#RATE_LIMITED>; rel=\"help\"", "The documentation of the error code."),
+    ("location", false, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", "Where to get what was created."),
+    (
+        "ratelimit",
+        false,
+        "\"transactions\";r=29;t=2",
+        "If a rate limit has counted the request: its name, the requests left, and the seconds until one more is allowed.",
+    ),
+    (
+        "ratelimit-policy",
+        false,
+        "\"transactions\";q=30;w=60",
+        "If a rate limit has counted the request: its name, the requests allowed per window, and the window in seconds.",
+    ),
+    ("ratelimit-limit", true, "30", "If a rate limit has counted the request: the requests allowed per window."),
+    ("ratelimit-remaining", true, "29", "If a rate limit has counted the request: the requests left."),
     ("ratelimit-reset", true, "2", "Seconds until the next request is allowed."),
-    ("ratelimit-policy", false, "30;w=60", "The limit, as requests and window in seconds."),
     ("idempotent-replayed", false, "true", "Present if this is the response of an earlier request with the same key."),
 ];
 
-pub fn document<Api: 'static>(about: &About, endpoints: impl IntoIterator<Item = Endpoint<Api>>) -> OpenApi {
-    let mut paths = PathsBuilder::new();
-    let mut components = shared();
-    for endpoint in endpoints {
-        for (name, schema) in &endpoint.schemas {
-            components = components.schema(name, schema.clone());
-        }
-        paths = paths.path(endpoint.path, endpoint.describe());
+impl RoleDocument {
+    pub fn new<Api: 'static>(about: About, endpoints: impl IntoIterator<Item = Endpoint<Api>>) -> Self {
+        Self { about, operations: endpoints.into_iter().filter_map(Endpoint::described).collect() }
     }
-    let info = InfoBuilder::new()
-        .title(format!("purse: {}", about.role))
-        // The version of the API: that of the binary is not public.
-        .version("v1")
-        .description(Some(format!("{}\n\n{}", about.text, include_str!("conventions.md"))))
-        .license(Some(LicenseBuilder::new().name("GPL-3.0-or-later").identifier(Some("GPL-3.0-or-later")).build()));
-    let tags = about.tags.iter().map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build());
-    OpenApiBuilder::new()
-        .info(info.build())
-        .servers(Some([Server::new("/")]))
-        .tags(Some(tags))
-        .paths(paths.build())
-        .components(Some(components.build()))
+
+    /// The document that the role serves.
+    pub fn build(self) -> OpenApi {
+        let (title, text) = (format!("purse: {}", self.about.role), self.about.text.to_owned());
+        let mut parts = Parts::default();
+        parts.add(self, None);
+        // Relative to the document, so that it is right behind a proxy that adds a path.
+        parts.build(&title, &text, vec![Server::new(".")])
+    }
+
+    /// Both roles in one document, for one client of both. Each path has the server of its role.
+    pub fn merged(documents: impl IntoIterator<Item = (Self, &'static str)>) -> OpenApi {
+        let (mut parts, mut servers) = (Parts::default(), Vec::new());
+        for (document, port) in documents {
+            let server = server_of(document.about.role, port);
+            parts.add(document, Some(&server));
+            servers.push(server);
+        }
+        parts.build("purse", include_str!("both_roles.md"), servers)
+    }
+}
+
+/// The server of a role in the document of both, at a URL that the client chooses.
+fn server_of(role: Role, port: &str) -> Server {
+    let url = ServerVariableBuilder::new()
+        .default_value(format!("http://localhost:{port}"))
+        .description(Some(format!("Base URL of the {role} role.")));
+    ServerBuilder::new()
+        .url(format!("{{{role}}}"))
+        .description(Some(format!("The {role} role.")))
+        .parameter(role.as_str(), url)
         .build()
 }
 
-/// The components that every endpoint may refer to.
-fn shared() -> ComponentsBuilder {
+/// The parts of a document, as far as the operations that were added need them.
+#[derive(Default)]
+struct Parts {
+    tags: Vec<Tag>,
+    paths: BTreeMap<&'static str, PathItem>,
+    schemas: BTreeMap<String, RefOr<Schema>>,
+    responses: BTreeMap<String, ResponseDoc>,
+    codes: BTreeSet<&'static str>,
+    headers: BTreeSet<String>,
+}
+
+impl Parts {
+    fn add(&mut self, document: RoleDocument, server: Option<&Server>) {
+        let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
+        self.tags.extend(document.about.tags.iter().map(tag));
+        for Operation { path, method, builder, responses, schemas } in document.operations {
+            let mut operation = builder;
+            self.schemas.extend(schemas);
+            for (status, response) in responses {
+                self.codes.extend(response.codes());
+                self.headers.extend(response.headers().cloned());
+                let shown = match response.shared_name() {
+                    Some(name) => {
+                        let place = Ref::from_response_name(&name);
+                        self.responses.entry(name).or_default().merge(response);
+                        RefOr::Ref(place)
+                    }
+                    None => RefOr::T(response.build()),
+                };
+                operation = operation.response(status.to_string(), shown);
+            }
+            let mut item = PathItem::new(method, operation);
+            item.servers = server.map(|server| vec![server.clone()]);
+            match self.paths.entry(path) {
+                Entry::Occupied(known) => known.into_mut().merge_operations(item),
+                Entry::Vacant(new) => drop(new.insert(item)),
+            }
+        }
+    }
+
+    fn build(mut self, title: &str, text: &str, servers: Vec<Server>) -> OpenApi {
+        // What no route can return, and what any URL may.
+        self.codes.extend([ApiError::no_route(), ApiError::no_method()].map(|error| error.code()));
+        let codes = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("What went wrong, for programs. A later version may add codes."))
+            .enum_values(Some(self.codes));
+        let mut components = shared(&self.headers).schema(ERROR_CODE, codes);
+        for (name, schema) in self.schemas {
+            components = components.schema(name, schema);
+        }
+        for (name, response) in self.responses {
+            components = components.response(name, response.build());
+        }
+        let mut paths = PathsBuilder::new();
+        for (path, item) in self.paths {
+            paths = paths.path(path, item);
+        }
+        let info = InfoBuilder::new()
+            .title(title)
+            .version(env!("CARGO_PKG_VERSION"))
+            .description(Some(format!("{text}\n\n{}", include_str!("conventions.md"))))
+            .contact(Some(ContactBuilder::new().name(Some("The operator of this service")).build()))
+            .license(Some(LicenseBuilder::new().name("GPL-3.0-or-later").identifier(Some("GPL-3.0-or-later")).build()));
+        OpenApiBuilder::new()
+            .info(info.build())
+            .servers(Some(servers))
+            .tags(Some(self.tags))
+            .paths(paths.build())
+            .components(Some(components.build()))
+            .build()
+    }
+}
+
+/// The components that any endpoint may refer to, with those headers that one does.
+fn shared(headers: &BTreeSet<String>) -> ComponentsBuilder {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description(Some("An `accessToken`, as returned by the users role on registration and login."));
-    let mut nowhere = ResponseDoc::default();
-    nowhere.error(&ApiError::no_route());
-    let mut no_method = ResponseDoc::default();
-    no_method.error(&ApiError::no_method());
-    no_method.header(header::ALLOW.as_str());
     let mut components = ComponentsBuilder::new()
         .security_scheme("bearer", SecurityScheme::Http(token.build()))
-        .schema(ERROR, Body::schema());
+        .schema(ERROR, Body::schema())
+        .schema(PROBLEM, Problem::schema());
     let mut nested = Vec::new();
     Body::schemas(&mut nested);
     for (name, schema) in nested {
         components = components.schema(name, schema);
     }
-    for (name, response) in [("NotFound", nowhere), ("MethodNotAllowed", no_method)] {
-        components = components.response(name, response.build());
-    }
-    for (name, is_integer, example, text) in HEADERS {
+    let is_used = |name: &str| ALWAYS.contains(&name) || headers.contains(name);
+    for (name, is_integer, example, text) in HEADERS.into_iter().filter(|(name, ..)| is_used(name)) {
         let kind = if is_integer { Type::Integer } else { Type::String };
         let example = example.parse::<u64>().map_or_else(|_| json!(example), |number| json!(number));
         let header = HeaderBuilder::new()

@@ -17,15 +17,14 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBu
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::{
-    ContentBuilder, Object, ObjectBuilder, PathItem, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement,
-    Type,
+    ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement, Type,
 };
 
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
 use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
 use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
-use crate::infra::http::{ApiError, CountBy, Fields, Limiter, authenticate};
+use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate};
 
 /// A format by its name in JSON Schema.
 pub fn format(name: &str) -> SchemaFormat {
@@ -37,15 +36,25 @@ pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
 /// A route and its documentation. `Api` is the struct of what a role's routes need.
 pub struct Endpoint<Api> {
-    pub(super) path: &'static str,
+    path: &'static str,
     method: HttpMethod,
     route: Route,
+    is_documented: bool,
     needs_token: bool,
     limit: Option<Limit<Api>>,
     guard: Option<fn(Route) -> Route>,
     parameters: Parameters,
     operation: OperationBuilder,
     responses: BTreeMap<u16, ResponseDoc>,
+    schemas: Schemas,
+}
+
+/// What the document says about an endpoint.
+pub(super) struct Operation {
+    pub(super) path: &'static str,
+    pub(super) method: HttpMethod,
+    pub(super) builder: OperationBuilder,
+    pub(super) responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
 }
 
@@ -56,7 +65,6 @@ enum Parameters {
     None,
     /// The handler reads them with a form, which refuses unknown ones.
     Form,
-    /// Not looked at.
     Ignored,
 }
 
@@ -83,7 +91,7 @@ pub fn serve<Api: 'static>(
 }
 
 impl<Api: 'static> Endpoint<Api> {
-    /// `id` is the name of the operation in generated clients.
+    /// `id` is the name of the method in generated clients.
     pub fn get<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
     where
         F: Handler<Args>,
@@ -93,7 +101,19 @@ impl<Api: 'static> Endpoint<Api> {
         Self::new(HttpMethod::Get, path, web::get().to(handler), id, summary)
     }
 
-    /// `id` is the name of the operation in generated clients.
+    /// For operators and browsers: served, but not part of the document, so that generated clients do not get a method for
+    /// it. The query is not looked at, because probes, scrapers and browsers add parameters of their own.
+    pub fn undocumented<F, Args>(path: &'static str, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        F::Output: Responder + 'static,
+        Args: FromRequest + 'static,
+    {
+        let new = Self::new(HttpMethod::Get, path, web::get().to(handler), "", "");
+        Self { is_documented: false, parameters: Parameters::Ignored, ..new }
+    }
+
+    /// `id` is the name of the method in generated clients.
     pub fn post<F, Args>(path: &'static str, handler: F, id: &str, summary: &str) -> Self
     where
         F: Handler<Args>,
@@ -104,13 +124,27 @@ impl<Api: 'static> Endpoint<Api> {
     }
 
     fn new(method: HttpMethod, path: &'static str, route: Route, id: &str, summary: &str) -> Self {
-        let mut operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
+        // No security requirement, not even an optional one, until `bearer` adds it.
+        let open = Some(Vec::<SecurityRequirement>::new());
+        let mut operation = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary)).securities(open);
         for name in ALWAYS {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
         let (responses, schemas) = (BTreeMap::new(), Vec::new());
-        let (needs_token, limit, guard, parameters) = (false, None, None, Parameters::None);
-        let new = Self { path, method, route, needs_token, limit, guard, parameters, operation, responses, schemas };
+        let (is_documented, needs_token, limit, guard, parameters) = (true, false, None, None, Parameters::None);
+        let new = Self {
+            path,
+            method,
+            route,
+            is_documented,
+            needs_token,
+            limit,
+            guard,
+            parameters,
+            operation,
+            responses,
+            schemas,
+        };
         // Also what is rejected before routing.
         new.errors([ApiError::malformed(), ApiError::slow_head(), ApiError::head_too_large(), ApiError::internal()])
     }
@@ -157,8 +191,8 @@ impl<Api: 'static> Endpoint<Api> {
     #[must_use]
     pub fn bearer(mut self) -> Self {
         self.needs_token = true;
-        self.changed(|operation| operation.security(SecurityRequirement::new("bearer", Vec::<String>::new())))
-            .errors([ApiError::unauthorized()])
+        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
+        self.changed(|operation| operation.securities(Some([bearer]))).errors([ApiError::unauthorized()])
     }
 
     /// A rate limit counts its requests: 429 over the limit, and what is left of it on every counted response.
@@ -166,19 +200,13 @@ impl<Api: 'static> Endpoint<Api> {
     pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
         self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
         let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
-        self.errors([ApiError::rate_limited(limit, Duration::from_secs(2))])
+        self.errors([ApiError::rate_limited(&LimitPolicy { name: "example", limit }, Duration::from_secs(2))])
     }
 
     /// A check after the rate limit and before the query and the body are looked at.
     #[must_use]
     pub fn guarded(self, guard: fn(Route) -> Route) -> Self {
         Self { guard: Some(guard), ..self }
-    }
-
-    /// Query parameters are not looked at: probes, scrapers and browsers add their own.
-    #[must_use]
-    pub fn ignores_query(self) -> Self {
-        Self { parameters: Parameters::Ignored, ..self }
     }
 
     /// Documents a JSON body with the fields of `form`, as the schema `name`. The example of a 400 is the response to
@@ -200,7 +228,7 @@ impl<Api: 'static> Endpoint<Api> {
         let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
-        self.changed(|operation| operation.request_body(Some(body.build()))).errors(refused.err()).errors([
+        self.changed(|operation| operation.request_body(Some(body.build()))).example_of(refused.err()).errors([
             slow_body(),
             too_large(),
             wrong_coding("gzip"),
@@ -220,7 +248,7 @@ impl<Api: 'static> Endpoint<Api> {
             let about = field.schema.description.take().unwrap_or_default();
             endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
         });
-        described.errors(refused.err())
+        described.example_of(refused.err())
     }
 
     /// Documents a parameter, which is required only in the path.
@@ -245,14 +273,7 @@ impl<Api: 'static> Endpoint<Api> {
     pub fn returns<T: ToSchema + Serialize>(mut self, status: StatusCode, about: &str, example: &T) -> Self {
         let schema = self.schema::<T>();
         let example = serde_json::to_value(example).unwrap_or(Value::Null);
-        self.at(status).body("application/json", schema, about, Some(("example", example)));
-        self
-    }
-
-    /// Documents a 200 of another media type.
-    #[must_use]
-    pub fn returns_as(mut self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
-        self.at(StatusCode::OK).body(media_type, schema.into(), about, None);
+        self.at(status).body("application/json", schema, about, example);
         self
     }
 
@@ -271,6 +292,14 @@ impl<Api: 'static> Endpoint<Api> {
         self
     }
 
+    /// Documents the response to a request that is invalid in a way that only this endpoint knows.
+    fn example_of(mut self, error: Option<ApiError>) -> Self {
+        if let Some(error) = error {
+            self.at(error.status_code()).own_error(&error);
+        }
+        self
+    }
+
     /// Adds a schema, and those that it refers to, to the components, and returns a reference to it.
     fn schema<T: ToSchema>(&mut self) -> RefOr<Schema> {
         T::schemas(&mut self.schemas);
@@ -278,20 +307,25 @@ impl<Api: 'static> Endpoint<Api> {
         Ref::from_schema_name(T::name()).into()
     }
 
-    pub(super) fn describe(mut self) -> PathItem {
-        // A body has an example of its own.
-        if self.parameters == Parameters::None && !self.responses.contains_key(&StatusCode::BAD_REQUEST.as_u16()) {
+    /// `None` if the document does not list it.
+    pub(super) fn described(mut self) -> Option<Operation> {
+        if !self.is_documented {
+            return None;
+        }
+        if !self.at(StatusCode::BAD_REQUEST).has_own_example() {
             self = self.errors([ApiError::invalid("colour", UNKNOWN_PARAMETER)]);
         }
-        let counted = self.limit.is_some();
-        let operation = self.responses.into_iter().fold(self.operation, |operation, (status, mut response)| {
-            // The token is checked before the limit: a request without one is not counted.
-            for name in COUNTED.into_iter().filter(|_| counted && status != 401) {
-                response.header(name);
+        if self.limit.is_some() {
+            // A request without a valid token is not counted, nor is one whose head is rejected.
+            let is_counted = |status: u16| status != 431 && !(status == 401 && self.needs_token);
+            for (_, response) in self.responses.iter_mut().filter(|(status, _)| is_counted(**status)) {
+                for name in COUNTED {
+                    response.header(name);
+                }
             }
-            operation.response(status.to_string(), response.build())
-        });
-        PathItem::new(self.method, operation)
+        }
+        let Self { path, method, operation, responses, schemas, .. } = self;
+        Some(Operation { path, method, builder: operation, responses, schemas })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Endpoints, and the OpenAPI 3.1 document of a role, which is made of them.
+//! Endpoints, and the OpenAPI 3.1 documents, which are built from them.
 //!
 //! Each handler's file declares one [`Endpoint`]: the route that is served and what the document says about it. An error
 //! is documented by the [`ApiError`](crate::infra::http::ApiError) that the handler returns, a response body by the type
@@ -9,6 +9,6 @@ mod document;
 mod endpoint;
 mod response;
 
-pub use document::{About, document};
+pub use document::{About, RoleDocument};
 pub use endpoint::{Endpoint, format, serve};
 pub use utoipa::openapi::OpenApi;

@@ -297,8 +297,8 @@ async fn soak() {
         (soak.world.broker.unacked().await == 0).then_some(())
     })
     .await;
-    eventually(PATIENCE, "the processes have their six connections and no more", || async {
-        (soak.world.broker.connections().await == 6).then_some(())
+    eventually(PATIENCE, "the processes have their eight connections and no more", || async {
+        (soak.world.broker.connections().await == 8).then_some(())
     })
     .await;
 }

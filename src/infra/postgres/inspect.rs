@@ -1,0 +1,203 @@
+//! The state of a database as its runtime user sees it, for an operator. Reads only.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::infra::postgres::connect::{Connector, Server};
+use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::migrate::{Migrations, not_durable, schema_of_the_tables};
+use crate::infra::postgres::rights::{Right, Rights, execute, functions, tables};
+use crate::infra::postgres::session::Session;
+use crate::kernel::Timestamp;
+
+/// Longest run of one statement.
+const STATEMENT_MAX: Duration = Duration::from_secs(10);
+
+/// A session that writes nothing and waits for nothing for long.
+pub struct Inspector {
+    session: Session,
+    server: ServerState,
+}
+
+/// What the server reports about itself and this session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// The user of the session.
+    pub user: String,
+    /// `15.18`.
+    pub version: String,
+    /// 15.
+    pub major: i32,
+    /// `UTF8`.
+    pub encoding: String,
+    /// Whether it is a standby, or its sessions are read-only.
+    pub is_read_only: bool,
+    /// Settings that are off, so that acknowledged commits may be lost in a crash.
+    pub not_durable: Vec<&'static str>,
+}
+
+/// The applied migrations, compared with those of this binary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Not applied yet: `V3 rate_limits`.
+    pub missing: Vec<String>,
+    /// Applied, and different from the script of this binary.
+    pub changed: Vec<String>,
+    /// Applied by a newer release.
+    pub newer: Vec<String>,
+    /// The number of scripts of this binary.
+    pub known: usize,
+}
+
+impl Inspector {
+    /// Connects as the runtime user to the server that a role would use, or else to one that accepts no writes, and makes
+    /// the session read-only.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn connect(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
+        let session = match Session::open_on(Server::Writable, connector, application_name).await {
+            Err(e) if e.is_read_only() => Session::open(connector, application_name).await?,
+            opened => opened?,
+        };
+        let client = session.client();
+        let row = client
+            .query_one(
+                "SELECT current_user::text AS owner, current_setting('server_version') AS version,
+                        current_setting('server_version_num')::int / 10000 AS major,
+                        current_setting('server_encoding') AS encoding,
+                        pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only",
+                &[],
+            )
+            .await?;
+        let version: String = row.try_get("version")?;
+        let server = ServerState {
+            user: row.try_get("owner")?,
+            // Distributions append their own name.
+            version: version.split(' ').next().unwrap_or_default().to_owned(),
+            major: row.try_get("major")?,
+            encoding: row.try_get("encoding")?,
+            is_read_only: row.try_get("read_only")?,
+            not_durable: not_durable(client).await?,
+        };
+        let limit = STATEMENT_MAX.as_millis();
+        client
+            .batch_execute(&format!(
+                "SET default_transaction_read_only = on; SET statement_timeout = {limit}; SET lock_timeout = {limit}"
+            ))
+            .await?;
+        Ok(Self { session, server })
+    }
+
+    /// As it was when the session was opened.
+    pub const fn server(&self) -> &ServerState {
+        &self.server
+    }
+
+    /// The time of the server's clock.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn clock(&self) -> Result<Timestamp, DbError> {
+        Ok(self.session.client().query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
+    }
+
+    /// The applied migrations; `None` if this user finds none.
+    ///
+    /// # Errors
+    /// [`DbError`], also if this user may not read them.
+    pub async fn history(&self, migrations: Migrations) -> Result<Option<History>, DbError> {
+        let client = self.session.client();
+        if schema_of_the_tables(client).await?.is_none() {
+            return Ok(None);
+        }
+        let rows = client.query("SELECT version::bigint, name, checksum FROM refinery_schema_history ORDER BY 1", &[]);
+        let rows = rows.await?;
+        let runner = (migrations.runner)();
+        let scripts = runner.get_migrations();
+        let newest = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
+        let mut history = History { known: scripts.len(), ..History::default() };
+        let mut applied = Vec::new();
+        for row in &rows {
+            let (version, name): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+            if version > newest {
+                history.newer.push(format!("V{version} {name}"));
+            }
+            applied.push((version, row.try_get::<_, String>(2)?));
+        }
+        for script in scripts {
+            let version = i64::from(script.version());
+            let named = || format!("V{version} {}", script.name());
+            match applied.iter().find(|(applied, _)| *applied == version) {
+                None => history.missing.push(named()),
+                Some((_, checksum)) if *checksum != script.checksum().to_string() => history.changed.push(named()),
+                Some(_) => {}
+            }
+        }
+        Ok(Some(history))
+    }
+
+    /// The privileges of this user, however it has them: granted to itself, to a role that it is a member of, or to all.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn rights(&self, migrations: Migrations) -> Result<Rights, DbError> {
+        let client = self.session.client();
+        let tables = tables(migrations.grants);
+        let held = client
+            .query(
+                "WITH own AS (
+                     SELECT pg_class.oid, relname::text FROM unnest($1::text[]) AS name
+                     JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+                 ), whole AS (
+                     SELECT own.oid, relname, privilege FROM own,
+                            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+                     WHERE has_table_privilege(own.oid, privilege)
+                 )
+                 SELECT relname, privilege, NULL::text AS attname FROM whole
+                 UNION ALL
+                 SELECT relname, privilege, attname::text FROM own JOIN pg_attribute ON attrelid = own.oid AND attnum > 0,
+                        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS privilege
+                 WHERE NOT attisdropped AND has_column_privilege(own.oid, attnum, privilege)
+                   AND NOT EXISTS (SELECT FROM whole WHERE whole.oid = own.oid AND whole.privilege = privilege.privilege)",
+                &[&tables],
+            )
+            .await?;
+        let mut rights = BTreeSet::new();
+        for row in &held {
+            rights.insert(Right {
+                table: row.try_get("relname")?,
+                privilege: row.try_get("privilege")?,
+                column: row.try_get("attname")?,
+            });
+        }
+        let callable = client
+            .query(
+                "SELECT name FROM unnest($1::text[]) AS name
+                 WHERE COALESCE(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)",
+                &[&functions(migrations.grants)],
+            )
+            .await?;
+        for row in &callable {
+            rights.insert(execute(row.try_get("name")?));
+        }
+        let row = client
+            .query_one(
+                "SELECT array_remove(ARRAY[
+                            CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+                            CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+                            CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
+                            CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'CREATE ON DATABASE' END,
+                            CASE WHEN has_schema_privilege(current_schema(), 'CREATE') THEN 'CREATE ON SCHEMA' END
+                        ], NULL) AS attributes,
+                        EXISTS (SELECT FROM unnest($1::text[]) AS name
+                                JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+                                WHERE pg_has_role(relowner, 'USAGE')) AS owns_tables
+                 FROM pg_roles WHERE rolname = current_user",
+                &[&tables],
+            )
+            .await?;
+        let attributes = row.try_get("attributes")?;
+        Ok(Rights::compare(migrations.grants, rights, attributes, row.try_get("owns_tables")?))
+    }
+}

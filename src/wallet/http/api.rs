@@ -1,0 +1,35 @@
+//! What the handlers of this role need.
+
+use std::sync::Arc;
+
+use actix_web::web;
+
+use crate::infra::health::HealthBoard;
+use crate::infra::http::{BySubject, DocsPage, Limiter};
+use crate::infra::security::access_token::TokenVerifier;
+use crate::wallet::application::ports::Ledger;
+use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::http::gate::Gate;
+
+/// Built once and shared by all threads.
+#[derive(Clone)]
+pub struct WalletApi {
+    pub ledger: Arc<dyn Ledger>,
+    pub queries: Arc<dyn WalletQueries>,
+    pub gate: Arc<Gate>,
+    pub tokens: Arc<TokenVerifier>,
+    pub post_limit: Limiter<BySubject>,
+    pub health: HealthBoard,
+    pub docs: DocsPage,
+}
+
+impl WalletApi {
+    /// Makes everything that handlers extract available to them.
+    pub(super) fn share(&self, app: &mut web::ServiceConfig) {
+        app.app_data(web::Data::from(Arc::clone(&self.ledger)))
+            .app_data(web::Data::from(Arc::clone(&self.queries)))
+            .app_data(web::Data::from(Arc::clone(&self.gate)))
+            .app_data(web::Data::from(Arc::clone(&self.tokens)))
+            .app_data(web::Data::new(self.health.clone()));
+    }
+}
