@@ -59,15 +59,13 @@ _built:
     @[ -x {{ quote(purse-dev) }} ] || { dev/scripts/need-rust.sh && cargo build --release --locked --workspace; }
 
 # Install PostgreSQL and RabbitMQ where they are missing
-[group('set-up')]
-[no-exit-message]
+[group('set-up'), no-exit-message]
 servers:
     @dev/scripts/servers.sh
 
 # Install what else the tests need: Chromium, Python, Node, curl
-[group('set-up')]
-[no-exit-message]
-test-tools: _prometheus _caddy
+[group('set-up'), no-exit-message]
+test-tools: (_need "prometheus") (_need "caddy")
     @dev/scripts/test-tools.sh
 
 # Build the release binary
@@ -104,7 +102,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error") (_lint-openapi "--or-skip")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error") (lint-openapi "--or-skip")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -115,24 +113,19 @@ lint: _rust
     cargo clippy --all-targets --locked --features failpoints,otlp -- -D warnings
 
 # Test on several versions of PostgreSQL: installed 16 17 18
-[group('check'), no-exit-message]
-[positional-arguments]
+[group('check'), no-exit-message, positional-arguments]
 test-versions *versions: (_check "versions" versions) _rust servers
     @tests/versions.sh "$@"
 
 # Lint the OpenAPI documents with redocly and spectral, from npm
 [group('check'), no-exit-message]
-lint-openapi: _rust (_lint-openapi "")
-
-[no-exit-message, private]
-_lint-openapi flag:
+lint-openapi flag="": _rust
     @cargo build --locked --quiet --bin purse
     @dev/scripts/lint-openapi.sh {{ quote(CARGO_TARGET_DIR / "debug" / "purse") }} {{ flag }}
 
 # Inject every fault (30 minutes; Linux, as root)
-[group('check'), no-exit-message]
-[positional-arguments]
-test-faults *words: _rust servers _faketime
+[group('check'), no-exit-message, positional-arguments]
+test-faults *words: _rust servers (_need "faketime")
     cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output "$@"
 
 # Inject random faults under load; SEED=… repeats a run
@@ -141,15 +134,9 @@ soak seconds="300": (_check "seconds" seconds) _rust servers
     SOAK_S={{ seconds }} cargo test --locked --features failpoints --test it -- faults::long::soak --nocapture
 
 # Mutate domain and application; list the survivors (1 hour)
-[group('check'), no-exit-message]
-[positional-arguments]
+[group('check'), no-exit-message, positional-arguments]
 test-mutants *words: _rust (_tool "cargo-mutants")
     @tests/mutants.sh "$@"
-
-# Test the page /docs in a real browser
-[group('check'), no-exit-message]
-test-browser: _rust servers test-tools
-    cargo test --locked --test it docs_page::
 
 # Install the Debian package under a real systemd (Linux, root)
 [group('check'), no-exit-message]
@@ -158,7 +145,7 @@ test-packages: _rust servers test-tools (_tool "cargo-deb")
 
 # Test metrics, alerts and dashboards with a real Prometheus
 [group('check'), no-exit-message]
-test-observability: _rust servers _prometheus
+test-observability: _rust servers (_need "prometheus")
     cargo test --locked --test it -- metrics:: observability::
 
 # Measure the line coverage of the rules; fails below 90 %
@@ -167,8 +154,7 @@ coverage: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_too
     @tests/coverage.sh
 
 # Run one fuzz target or all; 30 seconds each, unless given
-[group('check'), no-exit-message]
-[positional-arguments]
+[group('check'), no-exit-message, positional-arguments]
 fuzz seconds="30" target="": (_check "seconds" seconds) (_check "target" target) _rust (_tool "cargo-fuzz")
     @fuzz/run.sh "$1" "$2"
 
@@ -180,8 +166,7 @@ fuzz-http requests="100000": (_check "requests" requests) _rust servers
 # Test both roles against their OpenAPI documents
 [group('check'), no-exit-message]
 schemathesis examples="50": (_check "examples" examples) _rust servers (_tool "schemathesis")
-    PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} \
-      cargo test --locked --test it schemathesis:: -- --ignored --nocapture
+    PURSE_EXAMPLES={{ examples }} PYTHONPATH={{ quote(tools / "schemathesis") }} cargo test --locked --test it schemathesis:: -- --ignored --nocapture
 
 # Send the Bruno collection to both roles with its own command
 [group('check'), no-exit-message]
@@ -210,9 +195,8 @@ check-kubernetes: (_tool "kubernetes-validate")
     @PYTHONPATH={{ quote(tools / "kubernetes-validate") }} exec python3 -W ignore docker/kubernetes/check.py
 
 # Benchmark all (15 min), or: process posts reads drain logins
-[group('measure'), no-exit-message]
-[positional-arguments]
-bench *parts: (_check "parts" parts) _rust servers _wrk
+[group('measure'), no-exit-message, positional-arguments]
+bench *parts: (_check "parts" parts) _rust servers (_need "wrk")
     cargo bench --locked --bench suite -- "$@"
 
 # Compare one and two instances of a role (4 minutes)
@@ -221,8 +205,7 @@ bench-instances: _rust servers
     cargo bench --locked --bench instances
 
 # Build the tarball and the .deb; a target cross-builds
-[group('release'), no-exit-message]
-[positional-arguments]
+[group('release'), no-exit-message, positional-arguments]
 package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")
     @dev/scripts/package.sh "$1"
 
@@ -259,21 +242,7 @@ _tool name:
     @dev/scripts/fetch-tool.sh {{ name }}
 
 [no-exit-message, private]
-_prometheus:
-    @dev/scripts/unpack-tool.sh prometheus prometheus promtool
-
-[no-exit-message, private]
-_caddy:
-    @dev/scripts/unpack-tool.sh caddy caddy
-
-# The load generator of the benchmarks.
-[no-exit-message, private]
-_wrk:
-    @command -v wrk >/dev/null || dev/scripts/install.sh wrk
-
-# libfaketime, for the tests with wrong clocks.
-[no-exit-message, private]
-_faketime:
-    @[ -n "$(ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 2>/dev/null)" ] || dev/scripts/install.sh faketime
+_need tool:
+    @dev/scripts/need.sh {{ tool }}
 
 import? 'docker/compose.just'

@@ -11,7 +11,7 @@ use crate::infra::http::{BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::system::System;
-use crate::kernel::Role;
+use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
@@ -115,6 +115,7 @@ fn ledger_writer(
         io: context.io.clone(),
         metrics: LedgerMetrics::new(&context.metrics),
         logger: context.actor_logger("ledger_writer"),
+        outages: Reminder::default(),
     });
     ChildSpec::new("ledger_writer", move |lifeline| {
         handle.point_to(LedgerWriterActor::new(Arc::clone(&deps), lifeline).start())

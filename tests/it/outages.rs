@@ -1,5 +1,7 @@
 //! Outages of both servers. These tests take turns on separate servers.
 
+use std::collections::BTreeMap;
+
 use purse::kernel::Role;
 use purse_dev::{Action, Server};
 use serde_json::json;
@@ -87,6 +89,9 @@ async fn during_a_database_outage_requests_return_503_and_events_use_no_attempt(
         assert_eq!((response.status.as_u16(), response.code()), (503, "DEPENDENCY_UNAVAILABLE"), "{response:?}");
         assert!(!response.header("retry-after").is_empty());
     }
+    for _ in 0..10 {
+        assert_eq!(client.post(&old, "credit", 1, None).await.status, 503);
+    }
     eventually(PATIENCE, "not ready", || async { (ready_body(&wallet.url()).await["http"] == 503).then_some(()) })
         .await;
     assert_eq!(reqwest::get(format!("{}/health/live", wallet.url())).await.expect("response").status(), 200);
@@ -113,6 +118,18 @@ async fn during_a_database_outage_requests_return_503_and_events_use_no_attempt(
     .await;
     assert_eq!(client.balance(&old).await, 100);
     assert_eq!(client.me(&old.token).await.status, 200);
+    for role in [&users, &wallet] {
+        let mut repeats: BTreeMap<String, usize> = BTreeMap::new();
+        let warnings = |line: &&serde_json::Value| line["level"] == "warn" || line["level"] == "error";
+        // Each request has its line.
+        for line in role.log().iter().filter(warnings).filter(|line| line["actor"] != "http") {
+            let name =
+                format!("{}: {}", line["actor"].as_str().unwrap_or_default(), line["msg"].as_str().unwrap_or_default());
+            *repeats.entry(name).or_default() += 1;
+        }
+        // Once per minute.
+        assert!(repeats.values().all(|count| *count <= 2), "{repeats:#?}");
+    }
 }
 
 #[tokio::test]

@@ -128,6 +128,13 @@ fn a_recipe_that_fails_prints_the_message_of_its_command_alone() {
 }
 
 #[test]
+fn the_justfile_is_short_because_long_recipes_are_scripts() {
+    let lines =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("justfile")).expect("justfile").lines().count();
+    assert!(lines < 250, "{lines} lines: move what is long into a script beside what it serves");
+}
+
+#[test]
 fn the_list_of_recipes_describes_each_and_fits_100_columns() {
     let list = text(&justw(&["--list", "--unsorted"], &[("JUST_COLOR", "never")]).stdout);
     let long: Vec<&str> = list.lines().filter(|line| line.chars().count() > 100).collect();

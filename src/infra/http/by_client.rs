@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -12,13 +11,12 @@ use slog::{Logger, warn};
 
 use crate::infra::http::rate_limit::CountBy;
 use crate::infra::metrics::{Counter, MetricName, Metrics};
+use crate::kernel::Reminder;
 
 const UNKNOWN: MetricName = MetricName {
     name: "purse_http_client_addresses_unknown_total",
     help: "Rate-limited requests counted as requests of a trusted proxy, because it sent no client address (missing) or none that can be read (unreadable).",
 };
-/// Interval at which the same misconfiguration of a proxy is logged again.
-const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 /// By client IP, as reported by trusted proxies.
 #[derive(Clone)]
@@ -58,24 +56,19 @@ impl fmt::Display for Unknown {
 
 struct Reports {
     count: Counter,
-    logged_at: Mutex<Option<Instant>>,
+    logged: Reminder,
 }
 
 impl Reports {
     fn new(reason: Unknown, metrics: &Metrics) -> Self {
         let count = metrics.counter(UNKNOWN, &[("reason", reason.as_str())]);
-        Self { count, logged_at: Mutex::default() }
+        Self { count, logged: Reminder::default() }
     }
 
     /// Counts a request; whether it is time to log.
     fn add(&self) -> bool {
         self.count.increment(1);
-        let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY);
-        if is_due {
-            *logged_at = Some(Instant::now());
-        }
-        is_due
+        self.logged.is_due()
     }
 }
 
@@ -188,6 +181,7 @@ mod tests {
     use actix_web::test::{TestRequest, call_service, init_service};
     use actix_web::{App, HttpResponse, web};
     use std::num::NonZeroU32;
+    use std::time::Duration;
 
     fn by_client(trusted: &str) -> ByClient {
         let trusted = crate::infra::config::parse::networks(trusted).expect("networks");

@@ -11,7 +11,7 @@
 //! and written back for nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _};
 use slog::{Logger, debug, error, info, warn};
@@ -21,7 +21,7 @@ use crate::infra::health::HealthBoard;
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Backoff, DependencyError, chain, fault};
+use crate::kernel::{Backoff, DependencyError, Reminder, chain, fault};
 use crate::runtime::{BrokerLink, Draining, EndReason, Handle, Lifeline, Rejections, Shutdown};
 use crate::users::actors::metrics::RelayMetrics;
 use crate::users::amqp::OutboxPublisher;
@@ -32,8 +32,6 @@ const MAILBOX_MAX: usize = 16;
 /// Pauses after batches of which nothing was confirmed. Short, because what is due waits when the broker takes events
 /// again.
 const PAUSE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
-/// Interval at which a continuing rejection is logged again.
-const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 pub(crate) struct OutboxPollerDeps {
     pub(crate) broker: Broker,
@@ -60,7 +58,8 @@ pub(crate) struct OutboxPollerActor {
     /// Batches in a row of which nothing was confirmed.
     futile: u32,
     pausing: bool,
-    refusal_logged_at: Option<Instant>,
+    refusals: Reminder,
+    failures: Reminder,
     draining: Draining,
 }
 
@@ -85,7 +84,8 @@ impl OutboxPollerActor {
             rejections: Rejections::default(),
             futile: 0,
             pausing: false,
-            refusal_logged_at: None,
+            refusals: Reminder::default(),
+            failures: Reminder::default(),
             draining,
         }
     }
@@ -145,10 +145,11 @@ impl OutboxPollerActor {
         self.draining.finish();
         match ended {
             Ok(relayed) => {
+                self.failures.reset();
                 self.deps.metrics.count(relayed);
                 if relayed.confirmed > 0 {
                     self.futile = 0;
-                    self.refusal_logged_at = None;
+                    self.refusals.reset();
                 }
                 self.log(relayed);
                 let give_up = self.rejections.after_batch(relayed.confirmed > 0, relayed.rejected > 0);
@@ -165,7 +166,10 @@ impl OutboxPollerActor {
                 }
             }
             // The timer tries again. Events that were claimed become free when their lease ends.
-            Err(e) => warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e)),
+            Err(e) if self.failures.is_due() => {
+                warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e));
+            }
+            Err(e) => debug!(self.deps.logger, "still cannot relay the outbox"; "error" => chain(e)),
         }
     }
 }
@@ -177,8 +181,7 @@ impl OutboxPollerActor {
             debug!(logger, "events published"; "count" => relayed.confirmed);
         }
         if let Some(reason) = &relayed.first_refusal {
-            if self.refusal_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
-                self.refusal_logged_at = Some(Instant::now());
+            if self.refusals.is_due() {
                 error!(logger, "events were refused by the broker and stay pending"; "count" => relayed.refused, "error" => reason);
             } else {
                 debug!(logger, "events are still refused by the broker"; "count" => relayed.refused, "error" => reason);

@@ -16,12 +16,12 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
 };
 use async_trait::async_trait;
-use slog::{Logger, error, warn};
+use slog::{Logger, debug, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::infra::metrics::{Metrics, gauge_value};
-use crate::kernel::{Classified as _, FailureClass, UserId, chain, fault};
+use crate::kernel::{Classified as _, FailureClass, Reminder, UserId, chain, fault};
 use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
@@ -43,6 +43,8 @@ pub(crate) struct LedgerWriterDeps {
     pub(crate) io: runtime::Handle,
     pub(crate) metrics: LedgerMetrics,
     pub(crate) logger: Logger,
+    /// For batches that could not be written.
+    pub(crate) outages: Reminder,
 }
 
 pub(crate) struct LedgerWriterActor {
@@ -203,7 +205,7 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(postings.len()));
     for failure in &failures {
-        log(&deps.logger, failure, postings.len());
+        log(&deps.logger, &deps.outages, failure, postings.len());
     }
     let mut skipped = Skipped::new();
     for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
@@ -218,14 +220,17 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     skipped
 }
 
-fn log(logger: &Logger, failure: &JournalError, posts: usize) {
+fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize) {
     let (JournalError::NotDone(e) | JournalError::Unknown(e)) = failure;
     match (failure, e.class()) {
         (JournalError::Unknown(_), _) => {
             error!(logger, "outcome of a batch is unknown"; "posts" => posts, "error" => chain(failure));
         }
-        (_, FailureClass::Unavailable | FailureClass::Transient) => {
+        (_, FailureClass::Unavailable | FailureClass::Transient) if outages.is_due() => {
             warn!(logger, "batch was not written"; "posts" => posts, "error" => chain(failure));
+        }
+        (_, FailureClass::Unavailable | FailureClass::Transient) => {
+            debug!(logger, "another batch was not written"; "posts" => posts, "error" => chain(failure));
         }
         (_, FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug) => {
             error!(logger, "batch failed because of a bug"; "posts" => posts, "error" => chain(failure));

@@ -130,13 +130,12 @@ async fn fm_05_a_commit_that_cannot_be_looked_up_is_resolved_by_its_key() {
     for commit in [CommitFault::ResponseLost, CommitFault::RequestLost] {
         let ProxiedWallet { world, history, proxy, _users, wallet: _wallet, client, user } =
             start_proxied_wallet(&quick).await;
-        proxy.fail_next_commit(commit);
+        // From the commit on the database is unreachable, so the outcome cannot be looked up.
+        proxy.fail_next_commit_and_all_after_it(commit);
         let (recorder, poster, owner) = (history.clone(), client.clone(), user.clone());
         let pending = tokio::spawn(async move { recorder.post(&poster, &owner, "credit", 5, "k").await });
         eventually(PATIENCE, "the commit is under way", || async { (proxy.commits_intercepted() == 1).then_some(()) })
             .await;
-        // From here on the database is unreachable, so the outcome cannot be looked up.
-        proxy.both(Flow::SILENT);
         pending.await.expect("task");
         proxy.both(Flow::default());
         let known = history.post_until_known(&client, &user, "credit", 5, "k").await;

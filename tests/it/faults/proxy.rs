@@ -60,6 +60,8 @@ struct Conditions {
     down: Flow,
     /// Applies to the next `COMMIT` only.
     commit: CommitFault,
+    /// Nothing passes after that fault.
+    silent_after_commit: bool,
     /// Incremented to reset all open connections.
     resets: usize,
 }
@@ -121,6 +123,13 @@ impl Proxy {
         self.network.conditions.send_modify(|conditions| conditions.commit = commit);
     }
 
+    /// The same, and from that moment on nothing passes, so that the outcome cannot be looked up.
+    pub fn fail_next_commit_and_all_after_it(&self, commit: CommitFault) {
+        self.network.conditions.send_modify(|conditions| {
+            (conditions.commit, conditions.silent_after_commit) = (commit, true);
+        });
+    }
+
     /// Commits that a fault was applied to.
     pub fn commits_intercepted(&self) -> usize {
         self.network.commits_intercepted.load(Ordering::SeqCst)
@@ -140,6 +149,10 @@ impl Network {
     fn flow(&self, direction: Direction) -> Flow {
         let conditions = self.conditions.borrow();
         if direction == Direction::Up { conditions.up } else { conditions.down }
+    }
+
+    fn fall_silent(&self) {
+        self.conditions.send_modify(|conditions| (conditions.up, conditions.down) = (Flow::SILENT, Flow::SILENT));
     }
 
     /// The fault for these bytes, if they contain a `COMMIT` that one is due for.
@@ -214,10 +227,18 @@ async fn pump(
         if direction == Direction::Down && link.reset_at_response.load(Ordering::SeqCst) {
             return true;
         }
+        let mut is_last = false;
         if direction == Direction::Up {
-            match network.take_commit_fault(&buffer[..count]) {
+            let fault = network.take_commit_fault(&buffer[..count]);
+            is_last = fault != CommitFault::None && network.conditions.borrow().silent_after_commit;
+            match fault {
                 CommitFault::None => {}
-                CommitFault::RequestLost => return true,
+                CommitFault::RequestLost => {
+                    if is_last {
+                        network.fall_silent();
+                    }
+                    return true;
+                }
                 CommitFault::ResponseLost => link.reset_at_response.store(true, Ordering::SeqCst),
                 CommitFault::ResponseWithheld => link.withhold_response.store(true, Ordering::SeqCst),
                 CommitFault::ResponseIsAnError => link.commit_fails.store(true, Ordering::SeqCst),
@@ -245,6 +266,9 @@ async fn pump(
                 return false;
             }
             rest = &rest[chunk..];
+        }
+        if is_last {
+            network.fall_silent();
         }
     }
 }

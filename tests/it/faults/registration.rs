@@ -112,14 +112,13 @@ async fn fr_03_a_registration_that_cannot_be_looked_up_is_reported_as_unknown() 
     for (commit, exists) in [(CommitFault::ResponseWithheld, true), (CommitFault::RequestLost, false)] {
         let (world, history) = (World::new().await, History::default());
         let (proxy, _users, _wallet, client) = start_proxied_users(&world, &quick).await;
-        proxy.fail_next_commit(commit);
+        // From the commit on the database is unreachable, so the outcome cannot be looked up.
+        proxy.fail_next_commit_and_all_after_it(commit);
         let email = Client::fresh_email();
         let (registrant, address) = (client.clone(), email.clone());
         let pending = tokio::spawn(async move { registrant.register(&address).await });
         eventually(PATIENCE, "the commit is under way", || async { (proxy.commits_intercepted() == 1).then_some(()) })
             .await;
-        // From here on the database is unreachable, so the outcome cannot be looked up.
-        proxy.both(Flow::SILENT);
         let response = pending.await.expect("task");
         assert_eq!((response.status.as_u16(), response.code()), (503, "OUTCOME_UNKNOWN"), "{commit:?}");
         assert_eq!(response.header("retry-after"), "2");
