@@ -4,15 +4,12 @@ use std::ffi::OsStr;
 
 use crate::infra::config::kind::{Fallback, Setting};
 use crate::infra::config::layers::{ConfigError, Layers, Source};
-use crate::infra::config::raw;
+use crate::infra::config::raw::{self, MASK};
 use crate::infra::config::setting::{
     ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, UsersConfig, WalletConfig,
 };
 use crate::infra::{amqp, postgres};
 use crate::kernel::Role;
-
-/// Shown instead of a key.
-const MASK: &str = "********";
 
 /// The part of the configuration that a command reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
