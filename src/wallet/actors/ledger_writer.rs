@@ -121,7 +121,7 @@ impl LedgerWriterActor {
         while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
             let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
-            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
+            self.begin(posts, LockWait::WaitForOne(user), ctx, move |writer, _| {
                 writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
                 writer.queue.served(user);
             });
@@ -200,7 +200,7 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
         LockWait::SkipLocked => &deps.metrics.commit_common,
-        LockWait::Wait => &deps.metrics.commit_set_aside,
+        LockWait::WaitForOne(_) | LockWait::WaitForAll => &deps.metrics.commit_set_aside,
     };
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(postings.len()));
@@ -211,7 +211,7 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
             PostingResult::Reply(result) => reply.send(result),
-            PostingResult::SetAside => {
+            PostingResult::SetAside { .. } => {
                 reply.begun = false;
                 skipped.push((posting.user_id, PendingPost { posting, reply }));
             }
