@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId, fault};
+use crate::kernel::{EntryId, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
 use crate::wallet::domain::acting::Acting;
 use crate::wallet::domain::head::Lead;
 use crate::wallet::domain::{
-    DueHold, Entry, EntryKind, EntryRefused, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest, ServiceName,
+    DueHold, Entry, EntryKind, EntryRefused, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest,
 };
 
 /// The state of a locked wallet.

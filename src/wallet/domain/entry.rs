@@ -1,9 +1,9 @@
 //! Entries of the ledger.
 
-use crate::kernel::{EntryId, Timestamp, UserId};
+use crate::kernel::{EntryId, ServiceName, Timestamp, UserId};
 use crate::wallet::domain::{
-    Act, AmountMinor, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin, SaltedTexts,
-    ServiceName, Texts, TextsDigest, TransferLeg,
+    Act, AmountMinor, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin, SaltedTexts, Texts,
+    TextsDigest, TransferLeg,
 };
 
 /// An entry as its owner sees it. It is never changed or deleted.

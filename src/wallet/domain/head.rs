@@ -1,9 +1,9 @@
 //! The head of a wallet's ledger, and what follows it.
 
-use crate::kernel::{EntryId, Timestamp, UserId};
+use crate::kernel::{EntryId, ServiceName, Timestamp, UserId};
 use crate::wallet::domain::{
     ActsOn, AmountMinor, Balance, Entry, EntryHash, EntryKind, EntryRefused, HashedEntry, KeyedRequest, NewEntry,
-    SaltedTexts, ServiceName, TransferLeg,
+    SaltedTexts, TransferLeg,
 };
 
 /// Of the last entry of a wallet, what the next one needs.

@@ -1,7 +1,7 @@
 //! Holds: parts of a balance that are reserved until they are captured, voided or expired.
 
-use crate::kernel::{EntryId, Timestamp};
-use crate::wallet::domain::{AmountMinor, Balance, EntryKind, ServiceName, Texts};
+use crate::kernel::{EntryId, ServiceName, Timestamp};
+use crate::wallet::domain::{AmountMinor, Balance, EntryKind, Texts};
 
 /// Most captures of one hold; the last one must be final.
 pub const CAPTURES_MAX: i32 = 50;

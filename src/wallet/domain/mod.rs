@@ -25,8 +25,6 @@ mod posting;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod reference;
 mod request;
-#[expect(missing_docs, reason = "their names and types say it")]
-mod service_name;
 mod texts;
 
 pub use act::{Act, BackTransfer, Draft, OtherLeg};
@@ -46,5 +44,4 @@ pub use one_or_more::OneOrMore;
 pub use posting::Posting;
 pub use reference::{Reference, ReferenceRefused};
 pub use request::{KeyedRequest, RequestDigest};
-pub use service_name::{ServiceName, ServiceNameRefused};
 pub use texts::{Salt, SaltedTexts, Texts, TextsDigest};

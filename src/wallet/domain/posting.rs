@@ -1,7 +1,7 @@
 //! A posting: the unit that is decided. All of its entries are written, or none.
 
-use crate::kernel::{EntryId, IdempotencyKey, UserId};
-use crate::wallet::domain::{Draft, KeyedRequest, OneOrMore, RequestDigest, ServiceName};
+use crate::kernel::{EntryId, IdempotencyKey, ServiceName, UserId};
+use crate::wallet::domain::{Draft, KeyedRequest, OneOrMore, RequestDigest};
 
 /// One draft, or an atomic group of drafts for one wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]

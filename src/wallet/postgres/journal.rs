@@ -20,12 +20,12 @@ use uuid::Uuid;
 
 use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
 use crate::infra::system::System;
-use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, Timestamp, UserId, fault};
+use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{Journal, JournalError, LockWait};
 use crate::wallet::domain::{
     Act, AmountMinor, Balance, DecidedBatch, Decision, Description, Draft, DueHold, Entry, EntryHash, EntryKind, Hold,
     HoldStatus, LedgerHead, Metadata, NamedEntry, NewEntry, OneOrMore, Origin, Posting, Reference, RequestDigest,
-    SaltedTexts, ServiceName, Texts, UsedKey, WalletState, WalletStates, decide_batch,
+    SaltedTexts, Texts, UsedKey, WalletState, WalletStates, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 use crate::wallet::postgres::rows;

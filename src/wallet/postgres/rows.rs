@@ -4,10 +4,9 @@
 use tokio_postgres::Row;
 
 use crate::infra::postgres::DbError;
-use crate::kernel::{EntryId, UserId};
+use crate::kernel::{EntryId, ServiceName, UserId};
 use crate::wallet::domain::{
-    ActsOn, AmountMinor, Balance, Description, Entry, EntryKind, Metadata, Origin, Reference, ServiceName, Texts,
-    TransferLeg,
+    ActsOn, AmountMinor, Balance, Description, Entry, EntryKind, Metadata, Origin, Reference, Texts, TransferLeg,
 };
 
 /// The columns that a statement has to select from `transactions`, as `entry`, for [`ENTRY_JOINS`] and [`ENTRY`].
