@@ -91,6 +91,10 @@ fn not_an_object(body: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
+fn int64(integer: ObjectBuilder) -> ObjectBuilder {
+    integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
 impl Fields {
     /// Duplicate fields are problems that [`Self::read`] reports.
     ///
@@ -174,18 +178,37 @@ impl Fields {
         parse: impl FnOnce(i64) -> Result<T, E>,
         schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
     ) -> Option<T> {
-        let int64 = |integer: ObjectBuilder| integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
-        let integer = match self.required(name, Type::Integer, |integer| schema(int64(integer)))? {
-            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
-            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
-            _ => None,
-        };
-        match integer.map(parse) {
-            Some(Ok(value)) => return Some(value),
-            Some(Err(e)) => self.refuse(name, e),
-            None => self.refuse(name, "must be an integer"),
+        let value = self.required(name, Type::Integer, |integer| schema(int64(integer)))?;
+        self.parse_integer(name, &value, parse)
+    }
+
+    /// The same, of an integer that may be absent or null. The outer `None` means that it is present and invalid.
+    pub fn optional_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        match self.take(name, false, Type::Integer, |integer| schema(int64(integer))) {
+            None => Some(None),
+            Some(value) => self.parse_integer(name, &value, parse).map(Some),
         }
-        None
+    }
+
+    /// `true` or `false`, which may be absent or null. The outer `None` means that it is present and invalid.
+    pub fn optional_boolean(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<bool>> {
+        match self.take(name, false, Type::Boolean, schema) {
+            None => Some(None),
+            Some(Value::Bool(value)) => Some(Some(value)),
+            Some(_) => {
+                self.refuse(name, "must be true or false");
+                None
+            }
+        }
     }
 
     /// Adds a problem, for example one of two fields together.
@@ -218,6 +241,25 @@ impl Fields {
             self.refuse(name, "is required");
         }
         value
+    }
+
+    fn parse_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        value: &Value,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+    ) -> Option<T> {
+        let integer = match value {
+            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
+            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            _ => None,
+        };
+        match integer.map(parse) {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(e)) => self.refuse(name, e),
+            None => self.refuse(name, "must be an integer"),
+        }
+        None
     }
 
     fn parse_text<T, E: fmt::Display>(
@@ -297,6 +339,31 @@ mod tests {
             ("\u{feff}{}", "is not valid JSON in line 1, character 1"),
         ] {
             assert_eq!(problems(integer(body)), of(&[("body", message)]), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_optional_integer_or_boolean_may_be_absent_or_null_and_is_as_strict_when_it_is_present() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes()).expect("an object").read(|fields| {
+                let n = fields.optional_integer("n", Ok::<_, Infallible>, |n| n);
+                let b = fields.optional_boolean("b", |b| b);
+                Some((n?, b?))
+            })
+        };
+        for body in ["{}", r#"{"n":null,"b":null}"#] {
+            assert_eq!(read(body).ok(), Some((None, None)), "{body}");
+        }
+        assert_eq!(read(r#"{"n":5,"b":false}"#).ok(), Some((Some(5), Some(false))));
+        for (body, field, message) in [
+            (r#"{"n":5.0}"#, "n", "must be an integer"),
+            (r#"{"n":"5"}"#, "n", "must be an integer"),
+            (r#"{"n":true}"#, "n", "must be an integer"),
+            (r#"{"b":"true"}"#, "b", "must be true or false"),
+            (r#"{"b":1}"#, "b", "must be true or false"),
+            (r#"{"b":[]}"#, "b", "must be true or false"),
+        ] {
+            assert_eq!(problems(read(body)), of(&[(field, message)]), "{body}");
         }
     }
 

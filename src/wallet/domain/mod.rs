@@ -28,7 +28,7 @@ mod request;
 mod texts;
 
 pub use act::{Act, BackTransfer, Draft, OtherLeg};
-pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
+pub use amount::{AmountMinor, AmountRefused, Balance, Funds, MINOR_MAX};
 pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
 pub use batch::Decision;
 pub(crate) use batch::{DecidedBatch, NamedEntry, UsedKey, WalletState, WalletStates, decide_batch};
@@ -38,7 +38,7 @@ pub use direction::Direction;
 pub use entry::{ActsOn, Entry, NewEntry};
 pub use entry_refused::EntryRefused;
 pub use head::LedgerHead;
-pub use hold::{CAPTURES_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
+pub use hold::{CAPTURES_MAX, DUE_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
 pub use metadata::{Metadata, MetadataRefused};
 pub use one_or_more::OneOrMore;
 pub use posting::Posting;

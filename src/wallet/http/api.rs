@@ -7,6 +7,7 @@ use actix_web::web;
 use crate::infra::health::HealthBoard;
 use crate::infra::http::{BySubject, DocsPage, Limiter};
 use crate::infra::security::access_token::TokenVerifier;
+use crate::wallet::application::holds::HoldQueries;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::gate::Gate;
@@ -16,6 +17,7 @@ use crate::wallet::http::gate::Gate;
 pub struct WalletApi {
     pub ledger: Arc<dyn Ledger>,
     pub queries: Arc<dyn WalletQueries>,
+    pub holds: Arc<dyn HoldQueries>,
     pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
     pub post_limit: Limiter<BySubject>,
@@ -28,6 +30,7 @@ impl WalletApi {
     pub(super) fn share(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::from(Arc::clone(&self.ledger)))
             .app_data(web::Data::from(Arc::clone(&self.queries)))
+            .app_data(web::Data::from(Arc::clone(&self.holds)))
             .app_data(web::Data::from(Arc::clone(&self.gate)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::new(self.health.clone()));

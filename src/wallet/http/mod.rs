@@ -4,9 +4,12 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod hold_body;
 mod list_entries;
 mod post_entry;
+mod post_holds;
 mod posting;
+mod read_holds;
 mod time;
 mod wallet_status;
 mod wire;
@@ -26,6 +29,7 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
+        ("holds", "Parts of the balance that are reserved until they are captured, voided or expired."),
     ],
 };
 
@@ -34,6 +38,8 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
+    endpoints.extend(post_holds::endpoints());
+    endpoints.extend(read_holds::endpoints());
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints

@@ -18,9 +18,10 @@ use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, U
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::holds::{HoldPage, HoldQueries, HoldQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
+use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, Posting};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -29,6 +30,10 @@ struct FailingLedger(PostError);
 impl Ledger for FailingLedger {
     async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        false
     }
 }
 
@@ -44,16 +49,26 @@ impl FailingStore {
 
 #[async_trait]
 impl WalletQueries for FailingStore {
-    async fn balance(&self, _: UserId) -> Result<Balance, DependencyError> {
+    async fn balance(&self, _: UserId) -> Result<Funds, DependencyError> {
         self.fail()
     }
-    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Balance, DependencyError> {
+    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Funds, DependencyError> {
         self.fail()
     }
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         self.fail()
     }
     async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl HoldQueries for FailingStore {
+    async fn page(&self, _: UserId, _: HoldQuery) -> Result<HoldPage, DependencyError> {
+        self.fail()
+    }
+    async fn one(&self, _: UserId, _: EntryId) -> Result<Option<Hold>, DependencyError> {
         self.fail()
     }
 }
@@ -93,6 +108,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
+        holds: Arc::new(FailingStore(class)),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::new(ReadyWallets), announcements: WalletAnnouncements::default() },
             &Metrics::try_new().expect("metrics"),
@@ -129,9 +145,14 @@ async fn every_failure_of_the_ledger_has_a_status_and_a_code() {
 #[actix_web::test]
 async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
     let id = Uuid::nil();
-    for path in
-        ["/v1/balance", "/v1/balance?at=2026-01-31T12:00:00Z", "/v1/transactions", &format!("/v1/transactions/{id}")]
-    {
+    for path in [
+        "/v1/balance",
+        "/v1/balance?at=2026-01-31T12:00:00Z",
+        "/v1/transactions",
+        &format!("/v1/transactions/{id}"),
+        "/v1/holds",
+        &format!("/v1/holds/{id}"),
+    ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),
             (FailureClass::Transient, 503, "DEPENDENCY_UNAVAILABLE"),
