@@ -1,8 +1,7 @@
 //! A posting: the unit that is decided. All of its entries are written, or none.
 
-use crate::kernel::{EntryId, Timestamp, UserId};
-use crate::wallet::domain::entry::Lead;
-use crate::wallet::domain::{Draft, EntryRefused, KeyedRequest, LedgerHead, NewEntry, OneOrMore};
+use crate::kernel::{EntryId, IdempotencyKey, ServiceName, UserId};
+use crate::wallet::domain::{Draft, KeyedRequest, OneOrMore, RequestDigest};
 
 /// One draft, or an atomic group of drafts for one wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,28 +12,24 @@ pub struct Posting {
     pub drafts: OneOrMore<Draft>,
     /// `None` without an idempotency key.
     pub request: Option<KeyedRequest>,
+    /// The service that posts on behalf of the user; `None`: the user.
+    pub posted_by: Option<ServiceName>,
 }
 
 impl Posting {
+    /// By the user. Its digest is needed only with a key.
+    pub fn new(user_id: UserId, drafts: OneOrMore<Draft>, key: Option<IdempotencyKey>) -> Self {
+        let request = key.map(|key| KeyedRequest { key, digest: RequestDigest::of(&drafts) });
+        Self { user_id, drafts, request, posted_by: None }
+    }
+
     /// The id of the future first entry.
     pub const fn id(&self) -> EntryId {
         self.drafts.first().id
     }
 
-    /// The entries of this posting after `head`, decided in order. The first one has the key and, in a group, its size.
-    ///
-    /// # Errors
-    /// [`EntryRefused`] of the first draft that a rule refuses.
-    pub(super) fn append_to(&self, head: LedgerHead, now: Timestamp) -> Result<OneOrMore<NewEntry>, EntryRefused> {
-        let group_size = i16::try_from(self.drafts.count()).ok().filter(|size| *size > 1);
-        let first = head.append(self.drafts.first(), Lead { request: self.request.as_ref(), group_size }, now)?;
-        let mut head = LedgerHead::from(&first);
-        let rest = self.drafts.iter().skip(1).map(|draft| {
-            let entry = head.append(draft, Lead::default(), now)?;
-            head = LedgerHead::from(&entry);
-            Ok(entry)
-        });
-        let rest = rest.collect::<Result<Vec<_>, EntryRefused>>()?;
-        Ok(OneOrMore::new(first, rest))
+    /// The owner of the other wallet that it changes, if it changes one.
+    pub fn other_wallet(&self) -> Option<UserId> {
+        self.drafts.iter().find_map(|draft| draft.act.other_wallet())
     }
 }

@@ -7,6 +7,7 @@ mod get_entry;
 mod get_statement;
 mod list_entries;
 mod post_entry;
+mod posting;
 mod statement_csv;
 mod statement_slots;
 mod time;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::kernel::{is_invisible, rfc3339};
 use crate::wallet::application::statement::Statement;
-use crate::wallet::domain::{Description, Direction, Entry};
+use crate::wallet::domain::{Entry, EntryKind};
 
 pub(super) const HEADER: &str = "date,id,type,description,reference,counterparty,money_in,money_out,balance\r\n";
 
@@ -29,15 +29,17 @@ pub(super) fn closing(statement: &Statement) -> String {
 /// Appends the record of an entry.
 pub(super) fn record(to: &mut String, entry: &Entry) {
     let amount = dollars(entry.amount.cents());
-    let (money_in, money_out) = match entry.direction {
-        Direction::Credit => (amount.as_str(), ""),
-        Direction::Debit => ("", amount.as_str()),
+    // A statement has credits and debits only.
+    let (kind, money_in, money_out) = match entry.kind {
+        EntryKind::Credit => ("credit", amount.as_str(), ""),
+        _ => ("debit", "", amount.as_str()),
     };
-    let (at, id, kind) = (rfc3339(entry.created_at), entry.id, entry.direction.as_str());
-    let description = entry.description.as_ref().map(Description::as_str);
-    let (description, balance) = (quoted(description), dollars(entry.balance_after.cents()));
+    let (at, id, balance) = (rfc3339(entry.created_at), entry.id, dollars(entry.balance_after.cents()));
+    let [description, reference, _] = entry.texts.parts().map(quoted);
+    let counterparty = entry.transfer.map(|leg| leg.counterparty.to_string()).unwrap_or_default();
     // Writing to a String cannot fail.
-    let _ = write!(to, "{at},{id},{kind},{description},,,{money_in},{money_out},{balance}\r\n");
+    let _ =
+        write!(to, "{at},{id},{kind},{description},{reference},{counterparty},{money_in},{money_out},{balance}\r\n");
 }
 
 /// `12.34`.

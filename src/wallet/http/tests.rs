@@ -120,9 +120,9 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
 #[actix_web::test]
 async fn every_failure_of_the_ledger_has_a_status_and_a_code() {
     for (error, status, code) in [
-        (PostError::Refused(EntryRefused::InsufficientFunds), 409, "INSUFFICIENT_FUNDS"),
-        (PostError::Refused(EntryRefused::BalanceLimit), 409, "BALANCE_LIMIT"),
-        (PostError::Refused(EntryRefused::IdempotencyKeyReused), 422, "IDEMPOTENCY_KEY_REUSED"),
+        (PostError::Refused { reason: EntryRefused::InsufficientFunds, draft: 0 }, 409, "INSUFFICIENT_FUNDS"),
+        (PostError::Refused { reason: EntryRefused::BalanceLimit, draft: 0 }, 409, "BALANCE_LIMIT"),
+        (PostError::Refused { reason: EntryRefused::IdempotencyKeyReused, draft: 0 }, 422, "IDEMPOTENCY_KEY_REUSED"),
         (PostError::NoWallet, 503, "WALLET_PROVISIONING"),
         (PostError::Overloaded, 503, "OVERLOADED"),
         (PostError::NotDone, 503, "DEPENDENCY_UNAVAILABLE"),
