@@ -65,12 +65,12 @@ pub struct Statement {
     pub period: StatementPeriod,
     pub opening: StatementEnd,
     pub closing: StatementEnd,
-    /// The time of the database when nobody was writing to this wallet, and just before both ends were read.
+    /// The time of the database under the lock of the wallet, just before both ends were read.
     pub read_at: Timestamp,
 }
 
 impl Statement {
-    /// Whether every entry of the period is in it: whoever writes to the wallet later takes a later time.
+    /// Whether every entry of the period is in it: entries that are written later have a later time.
     pub fn is_final(&self) -> bool {
         self.read_at.checked_sub(CLOCK_MARGIN).is_ok_and(|settled| self.period.to <= settled)
     }

@@ -179,7 +179,7 @@ impl WalletQueries for PgWalletQueries {
                          ) AS closing ON true",
                     )
                     .await?;
-                // Whoever writes to the wallet has this lock from before the time of its entries until its commit. So every
+                // A batch that writes to the wallet has this lock from before the time of its entries until its commit. So every
                 // entry with a time before that of the next statement is visible to that statement.
                 tx.query(&lock, &[&user.as_uuid()]).await?;
                 let row = tx.query_one(&ends, &[&user.as_uuid(), &period.from(), &period.to()]).await?;
