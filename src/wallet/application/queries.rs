@@ -20,4 +20,6 @@ pub trait WalletQueries: Send + Sync {
     /// The credits and debits with these sequence numbers, ends included, oldest first.
     async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError>;
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
+    /// The user's own leg of a transfer, by the id of the sender's leg. `None` also for a transfer between others.
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
 }

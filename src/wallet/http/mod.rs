@@ -5,8 +5,10 @@ mod gate;
 mod get_balance;
 mod get_entry;
 mod get_statement;
+mod get_transfer;
 mod list_entries;
 mod post_entry;
+mod post_transfer;
 mod posting;
 mod statement_csv;
 mod statement_slots;
@@ -30,6 +32,7 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits, the transaction history and statements."),
+        ("transfers", "Transfers of money to other users."),
     ],
 };
 
@@ -39,6 +42,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
     endpoints.push(get_statement::endpoint());
+    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints

@@ -63,6 +63,9 @@ impl WalletQueries for FailingStore {
     async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
         self.fail()
     }
+    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+        self.fail()
+    }
 }
 
 /// Every user has a wallet.
@@ -144,6 +147,7 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/transactions",
         "/v1/statements?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
         &format!("/v1/transactions/{id}"),
+        &format!("/v1/transfers/{id}"),
     ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),
