@@ -371,7 +371,10 @@ async fn a_statement_that_cannot_be_completed_ends_without_its_last_chunk_and_it
     assert!(!received.ends_with("\r\n0\r\n\r\n"), "the response looks complete");
     eventually(PATIENCE, "it is counted", || async { (ended(&wallet, "failed").await == Some(1.0)).then_some(()) })
         .await;
-    let logged = wallet.logged("statement was cut off");
+    let logged = eventually(PATIENCE, "it is logged", || async {
+        Some(wallet.logged("statement was cut off")).filter(|logged| !logged.is_empty())
+    })
+    .await;
     assert_eq!(logged.len(), 1, "{logged:?}");
     assert_eq!((&logged[0]["level"], &logged[0]["user_id"]), (&json!("warn"), &json!(user.id)));
     assert!(
