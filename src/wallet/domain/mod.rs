@@ -20,6 +20,8 @@ mod head;
 mod hold;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod metadata;
+#[cfg(test)]
+mod model_tests;
 mod one_or_more;
 mod posting;
 #[expect(missing_docs, reason = "their names and types say it")]
