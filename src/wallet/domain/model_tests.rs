@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::batch::{DecidedBatch, NamedEntry, UsedKey, WalletState, WalletStates, decide_batch};
+use super::batch::{DecidedBatch, decide_batch};
 use super::texts::tests::SALT;
+use super::wallet_state::{NamedEntry, UsedKey, WalletState, WalletStates};
 use super::{
     Act, AmountMinor, BackTransfer, Decision, Direction, Draft, DueHold, Entry, EntryKind, EntryRefused, HoldLifetime,
     HoldStatus, KeyedRequest, LedgerHead, MINOR_MAX, NewEntry, OneOrMore, OtherLeg, Posting, RequestDigest, Texts,
