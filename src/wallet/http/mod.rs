@@ -4,8 +4,10 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod get_transfer;
 mod list_entries;
 mod post_entry;
+mod post_transfer;
 mod posting;
 mod time;
 mod wallet_status;
@@ -26,6 +28,7 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
+        ("transfers", "Transfers of money to other users."),
     ],
 };
 
@@ -34,6 +37,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
+    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
