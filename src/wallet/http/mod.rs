@@ -4,18 +4,24 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod get_statement;
+mod get_transfer;
 mod hold_body;
 mod list_entries;
 mod post_entry;
 mod post_holds;
+mod post_transfer;
 mod posting;
 mod read_holds;
+mod statement_csv;
+mod statement_slots;
 mod time;
 mod wallet_status;
 mod wire;
 
 pub use api::WalletApi;
 pub use gate::Gate;
+pub use statement_slots::StatementSlots;
 
 use actix_web::web;
 
@@ -28,7 +34,8 @@ const ABOUT: About = About {
     text: include_str!("document.md"),
     tags: &[
         ("wallet", "The wallet and its balance."),
-        ("transactions", "Credits, debits and the transaction history."),
+        ("transactions", "Credits, debits, the transaction history and statements."),
+        ("transfers", "Transfers of money to other users."),
         ("holds", "Parts of the balance that are reserved until they are captured, voided or expired."),
     ],
 };
@@ -38,6 +45,8 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
+    endpoints.push(get_statement::endpoint());
+    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(post_holds::endpoints());
     endpoints.extend(read_holds::endpoints());
     endpoints.extend(health_endpoints());
