@@ -182,16 +182,15 @@ fn hold(row: &Row) -> Result<Hold, DbError> {
     let balance = |cents| Balance::from_stored(cents).ok_or(DbError::Corrupt("transactions.origin_left_minor"));
     let amount = AmountMinor::try_new(row.try_get("amount_minor")?);
     let amount = amount.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?;
-    let (status, captured, remaining) = match row.try_get::<_, Option<&str>>("last_type")? {
-        None => (HoldStatus::Open, 0, amount.cents()),
-        Some(_) => {
-            let kind = rows::kind(row, "last_type")?;
-            let (left, left_before): (i64, i64) = (row.try_get("last_left")?, row.try_get("left_before")?);
-            // Until the last act, everything that was not left had been captured.
-            let captured = amount.cents().saturating_sub(left_before);
-            let by_last = if kind == EntryKind::Debit { row.try_get("last_amount")? } else { 0 };
-            (HoldStatus::after(kind, left), captured.saturating_add(by_last), left)
-        }
+    let last_left: Option<i64> = row.try_get("last_left")?;
+    let (status, captured, remaining) = if let Some(left) = last_left {
+        let kind = rows::kind(row, "last_type")?;
+        // Until the last act, everything that was not left had been captured.
+        let captured = amount.cents().saturating_sub(row.try_get("left_before")?);
+        let by_last = if kind == EntryKind::Debit { row.try_get("last_amount")? } else { 0 };
+        (HoldStatus::after(kind, left), captured.saturating_add(by_last), left)
+    } else {
+        (HoldStatus::Open, 0, amount.cents())
     };
     let is_over = status == HoldStatus::Open && row.try_get("is_due")?;
     Ok(Hold {

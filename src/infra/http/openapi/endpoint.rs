@@ -219,10 +219,8 @@ impl<Api: 'static> Endpoint<Api> {
         for FieldSchema { name, is_required, mut schema } in Fields::describe(&form) {
             if is_required {
                 object = object.required(name);
-            } else {
-                if let SchemaType::Type(kind) = schema.schema_type {
-                    schema.schema_type = SchemaType::from_iter([kind, Type::Null]);
-                }
+            } else if let SchemaType::Type(kind) = schema.schema_type {
+                schema.schema_type = SchemaType::from_iter([kind, Type::Null]);
             }
             object = object.property(name, schema);
         }
