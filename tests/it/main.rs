@@ -88,6 +88,7 @@ mod restore;
 mod runbooks;
 mod schemathesis;
 mod servers;
+mod service_tokens;
 mod settings;
 mod signed_events;
 mod sockets;

@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 10] = [
+const OPERATIONS: [(&str, &str, &str); 16] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -23,6 +23,12 @@ const OPERATIONS: [(&str, &str, &str); 10] = [
     ("creditWallet", "POST", "/v1/transactions/credit"),
     ("debitWallet", "POST", "/v1/transactions/debit"),
     ("createTransaction", "POST", "/v1/transactions"),
+    ("getBalanceForUser", "GET", "/v1/wallets/{userId}/balance"),
+    ("listTransactionsForUser", "GET", "/v1/wallets/{userId}/transactions"),
+    ("getTransactionForUser", "GET", "/v1/wallets/{userId}/transactions/{id}"),
+    ("creditWalletForUser", "POST", "/v1/wallets/{userId}/transactions/credit"),
+    ("debitWalletForUser", "POST", "/v1/wallets/{userId}/transactions/debit"),
+    ("createTransactionForUser", "POST", "/v1/wallets/{userId}/transactions"),
 ];
 
 /// Operations that need no access token.
@@ -54,13 +60,21 @@ fn the_documents_have_exactly_these_operations_and_none_for_operators() {
 }
 
 #[test]
-fn open_operations_state_that_they_need_no_token_and_the_others_need_one() {
+fn an_operation_states_that_it_needs_no_token_that_of_a_user_or_that_of_a_service() {
     for name in DOCUMENTS {
         for (method, path, operation) in printed(name).operations() {
             let is_open = OPEN.contains(&operation["operationId"].as_str().expect("id"));
-            let expected = if is_open { json!([]) } else { json!([{"bearer": []}]) };
+            let expected = match path.contains("{userId}") {
+                true => json!([{"service": []}]),
+                false if is_open => json!([]),
+                false => json!([{"bearer": []}]),
+            };
             assert_eq!(operation["security"], expected, "{name}: {method} {path}");
         }
+        let schemes = printed(name).value["components"]["securitySchemes"].clone();
+        let schemes: Vec<String> = schemes.as_object().expect("schemes").keys().cloned().collect();
+        let expected = if name == "users" { vec!["bearer"] } else { vec!["bearer", "service"] };
+        assert_eq!(schemes, expected, "{name}");
     }
 }
 

@@ -15,13 +15,13 @@ use crate::wallet::domain::{
     Texts,
 };
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
+use crate::wallet::http::gate::{Effect, Gate, GatedEndpoint, ReadyWallet, gated, provisioning};
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 409, 422, 503; after 401, 429 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -33,13 +33,14 @@ async fn handle(
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
     let post = fields.read(|body| requested_post(body, direction))?;
+    wallet.permit(post.direction.into())?;
     match ledger.post(post.into_posting(wallet.user_id, idempotency_key)).await {
         Ok(Posted::New(entries)) => {
             let entry = entries.first();
             Ok(HttpResponse::Created()
                 .insert_header((
                     header::LOCATION,
-                    PublicUrl::of(&request).to(&format!("/v1/transactions/{}", entry.id)),
+                    PublicUrl::of(&request).to(&wallet.path(&format!("/transactions/{}", entry.id))),
                 ))
                 .json(EntryBody::from(entry)))
         }
@@ -48,8 +49,8 @@ async fn handle(
         }
         Err(PostError::NoWallet) => {
             // Although the gate has let the user pass: it has to learn that the wallet is gone.
-            gate.confirm(wallet).await?;
-            Err(provisioning())
+            gate.confirm(&wallet).await?;
+            Err(wallet.missing())
         }
         Err(e) => Err(api_error(&e)),
     }
@@ -70,6 +71,15 @@ impl RequestedPost {
         // Chosen before anything is written, so that an unknown outcome can be looked up by it.
         let id = EntryId::from_uuid(System.next_id());
         Posting { user_id, drafts: Draft { id, direction, amount, texts }.into(), request }
+    }
+}
+
+impl From<Direction> for Effect {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Credit => Self::AddsMoney,
+            Direction::Debit => Self::AddsNone,
+        }
     }
 }
 
@@ -122,7 +132,7 @@ fn api_error(error: &PostError) -> ApiError {
     }
 }
 
-pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
+pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     [
         endpoint("/v1/transactions/credit", Some(Direction::Credit), "creditWallet", "Credit the wallet"),
         endpoint("/v1/transactions/debit", Some(Direction::Debit), "debitWallet", "Debit the wallet"),
@@ -130,7 +140,7 @@ pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     ]
 }
 
-fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> GatedEndpoint<WalletApi> {
     let (schema, example) = match direction {
         Some(_) => ("TransactionRequest", json!({"amountMinor": 1500, "description": "first deposit"})),
         None => {
@@ -152,5 +162,5 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused))
         .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again"))
+    gated(with_key(endpoint, "does not move money again")).also_for_services()
 }

@@ -1,11 +1,17 @@
 //! What more than one endpoint of this role reads or returns.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 
 use crate::kernel::rfc3339;
 use crate::wallet::domain::{Description, Direction, Entry};
+
+/// The id in a path. By its name, because the path of a service has the id of the user too.
+#[derive(Deserialize)]
+pub(super) struct EntryPath {
+    pub(super) id: String,
+}
 
 pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
     Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")
