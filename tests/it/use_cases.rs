@@ -16,9 +16,9 @@ use purse::users::application::ports::{
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
-use purse::wallet::application::ports::{Journal, JournalError, LockWait, PostError, PostingOutcome};
+use purse::wallet::application::ports::{Journal, JournalError, LockWait, PostError};
 use purse::wallet::application::post_batch::{PostBatch, PostingResult};
-use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused, Posting};
+use purse::wallet::domain::{Act, AmountMinor, Decision, Direction, Draft, EntryRefused, Posting};
 
 fn failed(class: FailureClass) -> DependencyError {
     DependencyError::new("a step", class, "broken for a test")
@@ -172,12 +172,12 @@ struct FailingJournal {
 
 #[async_trait]
 impl Journal for FailingJournal {
-    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
+    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         if postings.iter().any(|posting| posting.id() == self.failing) {
             return Err(JournalError::NotDone(failed(self.class)));
         }
-        Ok(postings.iter().map(|_| PostingOutcome::Refused(EntryRefused::InsufficientFunds)).collect())
+        Ok(postings.iter().map(|_| Decision::Refuse { reason: EntryRefused::InsufficientFunds, draft: 0 }).collect())
     }
 }
 
@@ -185,11 +185,10 @@ fn postings() -> Vec<Posting> {
     let posting = |_| {
         let draft = Draft {
             id: EntryId::from_uuid(System.next_id()),
-            direction: Direction::Debit,
-            amount: AmountMinor::try_new(1).expect("amount"),
+            act: Act::Post { direction: Direction::Debit, amount: AmountMinor::try_new(1).expect("amount") },
             texts: None,
         };
-        Posting { user_id: UserId::from_uuid(System.next_id()), drafts: draft.into(), request: None }
+        Posting::new(UserId::from_uuid(System.next_id()), draft.into(), None)
     };
     (0..3).map(posting).collect()
 }
@@ -203,7 +202,7 @@ async fn post(class: FailureClass) -> (Vec<PostingResult>, usize, usize) {
 
 #[tokio::test]
 async fn a_post_that_fails_its_batch_fails_alone() {
-    let refused = PostingResult::Reply(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
+    let refused = PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::InsufficientFunds, draft: 0 }));
     let (results, failures, commits) = post(FailureClass::Bug).await;
     assert_eq!(results, [refused.clone(), PostingResult::Reply(Err(PostError::Bug)), refused]);
     assert_eq!((failures, commits), (2, 4), "the batch, then each posting alone");
@@ -223,15 +222,17 @@ struct LockedJournal;
 
 #[async_trait]
 impl Journal for LockedJournal {
-    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
-        Ok(vec![PostingOutcome::NotLocked; postings.len()])
+    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+        Ok(postings.iter().map(|posting| Decision::NotLocked { contested: posting.user_id }).collect())
     }
 }
 
 #[tokio::test]
 async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
-    assert_eq!(batch.execute(&postings(), LockWait::SkipLocked).await.results, vec![PostingResult::SetAside; 3]);
+    let postings = postings();
+    let aside: Vec<_> = postings.iter().map(|posting| PostingResult::SetAside { contested: posting.user_id }).collect();
+    assert_eq!(batch.execute(&postings, LockWait::SkipLocked).await.results, aside);
     let gone = PostingResult::Reply(Err(PostError::NoWallet));
-    assert_eq!(batch.execute(&postings(), LockWait::Wait).await.results, vec![gone; 3]);
+    assert_eq!(batch.execute(&postings, LockWait::WaitForAll).await.results, vec![gone; 3]);
 }

@@ -12,7 +12,7 @@ use slog::Level;
 use crate::infra::config::parse;
 use crate::infra::config::suggest::nearest;
 use crate::infra::{amqp, postgres};
-use crate::kernel::{Role, Secret};
+use crate::kernel::{Role, Secret, SelfPost};
 
 /// One setting as text: what `--help`, the configuration template and the documentation show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +190,7 @@ pub(super) const STORES: Kind<RateLimitStore> = Kind::word("STORE", &["local", "
     "postgres" => Some(RateLimitStore::Postgres),
     _ => None,
 });
-pub(super) const SELF_POSTS: Kind<SelfPost> = Kind::text("ACTS", "`credit,debit`, `debit` or `none`", |t| match t {
-    "credit,debit" | "debit,credit" => Some(SelfPost::CreditAndDebit),
-    "debit" => Some(SelfPost::Debit),
-    "none" => Some(SelfPost::None),
-    _ => None,
-});
+pub(super) const SELF_POSTS: Kind<SelfPost> = Kind::text("ACTS", "`credit,debit`, `debit` or `none`", SelfPost::parse);
 pub(super) const LEVELS: Kind<Level> = Kind::word("LEVEL", &["error", "warn", "info", "debug", "trace"], |t| match t {
     "error" => Some(Level::Error),
     "warn" => Some(Level::Warning),
@@ -237,28 +232,6 @@ pub enum RateLimitStore {
     Local,
     /// Also in the role's database, for all processes of the role together.
     Postgres,
-}
-
-/// What users may do to their own wallets without a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SelfPost {
-    /// Everything, which includes to credit them.
-    #[default]
-    CreditAndDebit,
-    /// Whatever does not add money: debit, send, hold.
-    Debit,
-    /// Nothing but read.
-    None,
-}
-
-impl fmt::Display for SelfPost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CreditAndDebit => "credit,debit",
-            Self::Debit => "debit",
-            Self::None => "none",
-        })
-    }
 }
 
 /// A valid connection URL. It contains a password, so it cannot be printed.

@@ -14,10 +14,10 @@ use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Role, Secret};
+use crate::kernel::{Role, Secret, SelfPost};
 
 pub use crate::infra::config::kind::{
-    Accepts, AppEnv, DatabaseUrl, Fallback, LogFormat, RateLimitStore, SelfPost, Setting, Typed,
+    Accepts, AppEnv, DatabaseUrl, Fallback, LogFormat, RateLimitStore, Setting, Typed,
 };
 use Fallback::{Absent, OptionalSecret, RequiredSecret, Text};
 
@@ -66,8 +66,8 @@ settings! {
     OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
     OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
     HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
-    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of credits and debits being written or queued; further requests are rejected with 503";
-    LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
+    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of ledger entries being written or queued; further requests are rejected with 503";
+    LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Ledger entries written per database transaction; an atomic group is never split";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
     DB_ACQUIRE_TIMEOUT_MS: Duration = BOTH, Text("2000"), millis(10, 60_000), "Longest wait for a pooled connection";

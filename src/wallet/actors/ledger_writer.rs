@@ -26,19 +26,19 @@ use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
-use crate::wallet::application::posting_queue::PostingQueue;
+use crate::wallet::application::posting_queue::{PostingQueue, Queued, SetAsideBatch, Undecided};
 use crate::wallet::domain::Posting;
 
-/// Batches of set-aside wallets in flight at once; each waits for its lock on a connection of its own.
+/// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
 /// Connections that a writer uses at once: those, one for the common batch, and one to look up an unknown outcome.
 pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 2;
 
 pub(crate) struct LedgerWriterDeps {
     pub(crate) post_batch: PostBatch,
-    /// Most posts of one database transaction.
+    /// Entries of one database transaction. Its last posting may be a group that passes this bound.
     pub(crate) batch_max: usize,
-    /// Most posts in the queue and in flight.
+    /// Most entries in the queue and in flight.
     pub(crate) queue_max: usize,
     pub(crate) io: runtime::Handle,
     pub(crate) metrics: LedgerMetrics,
@@ -63,12 +63,12 @@ struct PendingPost {
     reply: Reply,
 }
 
-/// Where the result of a post goes, with the post's slot in the queue, which is freed when this is dropped.
+/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed when this is dropped.
 struct Reply {
     caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
     /// Whether the post is in a batch that has begun.
     begun: bool,
-    _slot: OwnedSemaphorePermit,
+    _slots: OwnedSemaphorePermit,
 }
 
 impl Reply {
@@ -91,8 +91,15 @@ impl Drop for Reply {
     }
 }
 
-/// Posts whose wallet another process had locked, to be set aside and written on their own.
-type Skipped = Vec<(UserId, PendingPost)>;
+impl Queued for PendingPost {
+    fn initiator(&self) -> UserId {
+        self.posting.user_id
+    }
+
+    fn rows(&self) -> usize {
+        self.posting.drafts.count()
+    }
+}
 
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
@@ -112,18 +119,19 @@ impl LedgerWriterActor {
             let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
-                self.begin(posts, LockWait::SkipLocked, ctx, |writer, skipped| {
+                self.begin(posts, LockWait::SkipLocked, ctx, |writer, undecided| {
                     writer.common_in_flight = false;
-                    writer.queue.set_aside(skipped);
+                    writer.queue.common_ended(undecided);
                 });
             }
         }
         while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
-            let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
+            let Some(SetAsideBatch { postings, turn }) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
-            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
+            let lock_wait = if turn.last_resort { LockWait::WaitForAll } else { LockWait::WaitForOne(turn.wallet) };
+            self.begin(postings, lock_wait, ctx, move |writer, undecided| {
                 writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
-                writer.queue.served(user);
+                writer.queue.set_aside_ended(&turn, undecided);
             });
         }
     }
@@ -133,13 +141,13 @@ impl LedgerWriterActor {
         posts: Vec<PendingPost>,
         lock_wait: LockWait,
         ctx: &mut Context<Self>,
-        ended: impl FnOnce(&mut Self, Skipped) + 'static,
+        ended: impl FnOnce(&mut Self, Vec<Undecided<PendingPost>>) + 'static,
     ) {
         let deps = Arc::clone(&self.deps);
         let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, lock_wait).await });
-        ctx.spawn(batch.into_actor(self).map(move |skipped, writer, ctx| {
-            if let Ok(skipped) = skipped {
-                ended(writer, skipped);
+        ctx.spawn(batch.into_actor(self).map(move |undecided, writer, ctx| {
+            if let Ok(undecided) = undecided {
+                ended(writer, undecided);
                 writer.write(ctx);
                 writer.finish_if_idle();
             } else {
@@ -171,7 +179,7 @@ impl Handler<PendingPost> for LedgerWriterActor {
 
     fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        self.queue.push(post.posting.user_id, post);
+        self.queue.push(post);
         self.write(ctx);
     }
 }
@@ -186,8 +194,12 @@ impl Handler<Shutdown> for LedgerWriterActor {
     }
 }
 
-/// Writes a batch, replies to its callers, and returns the posts whose wallet another process has locked.
-async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: LockWait) -> Skipped {
+/// Writes a batch, replies to its callers, and returns the posts that it could not decide.
+async fn run_batch(
+    deps: &LedgerWriterDeps,
+    posts: Vec<PendingPost>,
+    lock_wait: LockWait,
+) -> Vec<Undecided<PendingPost>> {
     let (postings, replies): (Vec<_>, Vec<_>) = posts
         .into_iter()
         .map(|PendingPost { posting, mut reply }| {
@@ -200,24 +212,24 @@ async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: 
     let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
         LockWait::SkipLocked => &deps.metrics.commit_common,
-        LockWait::Wait => &deps.metrics.commit_set_aside,
+        LockWait::WaitForOne(_) | LockWait::WaitForAll => &deps.metrics.commit_set_aside,
     };
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(postings.len()));
     for failure in &failures {
         log(&deps.logger, &deps.outages, failure, postings.len());
     }
-    let mut skipped = Skipped::new();
+    let mut undecided = Vec::new();
     for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
             PostingResult::Reply(result) => reply.send(result),
-            PostingResult::SetAside => {
+            PostingResult::SetAside { contested } => {
                 reply.begun = false;
-                skipped.push((posting.user_id, PendingPost { posting, reply }));
+                undecided.push(Undecided { posting: PendingPost { posting, reply }, contested });
             }
         }
     }
-    skipped
+    undecided
 }
 
 fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize) {
@@ -242,23 +254,26 @@ fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize
 pub(crate) struct LedgerHandle {
     writer: Handle<LedgerWriterActor>,
     slots: Arc<Semaphore>,
+    queue_max: usize,
     metrics: PostMetrics,
 }
 
 impl LedgerHandle {
-    /// At most `queue_max` posts are queued or being written at once; `metrics` exports their number.
+    /// At most `queue_max` entries are queued or being written at once; `metrics` exports their number. A larger group is taken
+    /// when nothing else is.
     pub(crate) fn new(writer: Handle<LedgerWriterActor>, queue_max: usize, metrics: &Metrics) -> Self {
         let slots = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&slots);
         let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, slots, metrics }
+        Self { writer, slots, queue_max, metrics }
     }
 
     async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
+        let rows = u32::try_from(posting.drafts.count().min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
+        let slots = Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
         let (caller, result) = oneshot::channel();
-        let reply = Reply { caller: Some(caller), begun: false, _slot: slot };
+        let reply = Reply { caller: Some(caller), begun: false, _slots: slots };
         writer.try_send(PendingPost { posting, reply }).map_err(|_| PostError::Overloaded)?;
         // `Reply` always sends a result before it is gone.
         result.await.unwrap_or(Err(PostError::OutcomeUnknown))

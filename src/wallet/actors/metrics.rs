@@ -110,6 +110,7 @@ impl LedgerMetrics {
 pub(super) struct PostMetrics {
     posted: Counter,
     replayed: Counter,
+    settled: Counter,
     refused: Counter,
     no_wallet: Counter,
     overloaded: Counter,
@@ -127,6 +128,7 @@ impl PostMetrics {
         Self {
             posted: counter("posted"),
             replayed: counter("replayed"),
+            settled: counter("settled"),
             refused: counter("refused"),
             no_wallet: counter("no_wallet"),
             overloaded: counter("overloaded"),
@@ -139,8 +141,9 @@ impl PostMetrics {
     pub(super) fn count(&self, result: &Result<Posted, PostError>) {
         let counter = match result {
             Ok(Posted::New(_)) => &self.posted,
+            Ok(Posted::Settled) => &self.settled,
             Ok(Posted::Replayed(_)) => &self.replayed,
-            Err(PostError::Refused(_)) => &self.refused,
+            Err(PostError::Refused { .. }) => &self.refused,
             Err(PostError::NoWallet) => &self.no_wallet,
             Err(PostError::Overloaded) => &self.overloaded,
             Err(PostError::NotDone) => &self.not_done,

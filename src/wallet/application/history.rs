@@ -78,7 +78,7 @@ impl HistoryCursor {
 mod tests {
     use super::*;
     use crate::kernel::EntryId;
-    use crate::wallet::domain::{AmountMinor, Balance};
+    use crate::wallet::domain::{AmountMinor, Balance, EntryKind, Texts};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -86,10 +86,15 @@ mod tests {
         Entry {
             id: EntryId::from_uuid(Uuid::nil()),
             seq,
-            direction: Direction::Credit,
+            kind: EntryKind::Credit,
             amount: AmountMinor::try_new(1).expect("amount"),
             balance_after: Balance::ZERO,
-            description: None,
+            held_after: Balance::ZERO,
+            acts_on: None,
+            transfer: None,
+            expires_at: None,
+            texts: Texts::default(),
+            posted_by: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, Timestamp, UserId};
-use crate::wallet::domain::{Entry, EntryRefused, OneOrMore, Posting};
+use crate::wallet::domain::{Decision, Entry, EntryRefused, OneOrMore, Posting};
 
 /// Stores wallets: one per user.
 #[async_trait]
@@ -25,14 +25,21 @@ pub enum Posted {
     New(OneOrMore<Entry>),
     /// An earlier request with the same idempotency key created the entries.
     Replayed(OneOrMore<Entry>),
+    /// Nothing was asked for but to end the holds that are due.
+    Settled,
 }
 
 /// Why a post failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
     /// A rule of the ledger; nothing was written.
-    #[error(transparent)]
-    Refused(#[from] EntryRefused),
+    #[error("{reason}")]
+    Refused {
+        /// The rule.
+        reason: EntryRefused,
+        /// The place of the refused draft in its posting.
+        draft: usize,
+    },
     /// The user has no wallet; nothing was written.
     #[error("user has no wallet")]
     NoWallet,
@@ -63,21 +70,10 @@ pub trait Ledger: Send + Sync {
 pub enum LockWait {
     /// Posts for a locked wallet stay undecided: one wallet must not delay a batch of many.
     SkipLocked,
-    /// Up to the lock timeout of the store; for a batch of one wallet.
-    Wait,
-}
-
-/// What a committed batch did with one posting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PostingOutcome {
-    /// It became these entries.
-    Posted(OneOrMore<Entry>),
-    /// An earlier request with the same key created these entries.
-    Replayed(OneOrMore<Entry>),
-    /// A rule of the ledger; nothing was written for it.
-    Refused(EntryRefused),
-    /// Undecided: the user has no wallet or, with [`LockWait::SkipLocked`], another process has locked it.
-    NotLocked,
+    /// Waits for this wallet, up to the lock timeout of the store, and skips the others that are locked.
+    WaitForOne(UserId),
+    /// Waits for each wallet; for a batch of one posting.
+    WaitForAll,
 }
 
 /// Why a batch failed.
@@ -94,7 +90,7 @@ pub enum JournalError {
 /// Writes batches to the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Writes a batch in one database transaction. The outcomes are in the order of `postings`. If the response to the
+    /// Writes a batch in one database transaction. Returns what it decided, in the order of `postings`. If the response to the
     /// commit is not a success, this looks up whether it succeeded before it returns.
-    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<PostingOutcome>, JournalError>;
+    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError>;
 }

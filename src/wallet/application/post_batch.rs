@@ -1,11 +1,11 @@
 //! Write a batch of posts; one that makes it fail must fail alone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernel::{Classified, DependencyError, FailureClass};
-use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostError, Posted, PostingOutcome};
-use crate::wallet::domain::Posting;
+use crate::kernel::{Classified, DependencyError, FailureClass, UserId};
+use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostError, Posted};
+use crate::wallet::domain::{Decision, EntryRefused, Posting};
 
 /// The use case with its port.
 #[derive(Clone)]
@@ -19,8 +19,11 @@ pub struct PostBatch {
 pub enum PostingResult {
     /// For the request that posted it.
     Reply(Result<Posted, PostError>),
-    /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
-    SetAside,
+    /// Another process has locked this wallet: to be retried in a batch that waits for it.
+    SetAside {
+        /// The owner of the wallet.
+        contested: UserId,
+    },
 }
 
 /// The result of a batch.
@@ -36,7 +39,10 @@ impl PostBatch {
     /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone.
     pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait) -> BatchResult {
         match self.journal.commit(postings, lock_wait).await {
-            Ok(outcomes) => BatchResult { results: read(outcomes, lock_wait), failures: Vec::new() },
+            Ok(decisions) => {
+                let results = postings.iter().zip(decisions).map(|(posting, of_it)| result(posting, of_it, lock_wait));
+                BatchResult { results: results.collect(), failures: Vec::new() }
+            }
             Err(JournalError::NotDone(e)) if postings.len() > 1 && may_pass_alone(&e) => {
                 self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
@@ -50,19 +56,21 @@ impl PostBatch {
     async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
         // The lock may become free between two postings of a user. The later one must not be written first.
-        let mut set_aside = HashSet::new();
+        let mut set_aside = HashMap::<UserId, UserId>::new();
         for posting in postings {
-            if set_aside.contains(&posting.user_id) {
-                batch.results.push(PostingResult::SetAside);
+            if let Some(contested) = set_aside.get(&posting.user_id) {
+                batch.results.push(PostingResult::SetAside { contested: *contested });
                 continue;
             }
             match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
-                Ok(outcomes) => {
-                    let results = read(outcomes, lock_wait);
-                    if results.contains(&PostingResult::SetAside) {
-                        set_aside.insert(posting.user_id);
+                Ok(decisions) => {
+                    for decision in decisions {
+                        let result = result(posting, decision, lock_wait);
+                        if let PostingResult::SetAside { contested } = result {
+                            set_aside.insert(posting.user_id, contested);
+                        }
+                        batch.results.push(result);
                     }
-                    batch.results.extend(results);
                 }
                 Err(e) => {
                     batch.results.push(PostingResult::Reply(Err(post_error(&e))));
@@ -82,18 +90,28 @@ fn may_pass_alone(error: &DependencyError) -> bool {
     }
 }
 
-fn read(outcomes: Vec<PostingOutcome>, lock_wait: LockWait) -> Vec<PostingResult> {
-    outcomes
-        .into_iter()
-        .map(|outcome| match outcome {
-            PostingOutcome::Posted(entry) => PostingResult::Reply(Ok(Posted::New(entry))),
-            PostingOutcome::Replayed(entry) => PostingResult::Reply(Ok(Posted::Replayed(entry))),
-            PostingOutcome::Refused(refused) => PostingResult::Reply(Err(PostError::Refused(refused))),
-            PostingOutcome::NotLocked if lock_wait == LockWait::SkipLocked => PostingResult::SetAside,
-            // Nothing was locked although the batch waited: there is nothing to lock.
-            PostingOutcome::NotLocked => PostingResult::Reply(Err(PostError::NoWallet)),
-        })
-        .collect()
+fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> PostingResult {
+    match decision {
+        Decision::Post(entries) => PostingResult::Reply(Ok(Posted::New(entries))),
+        Decision::Replay(entries) => PostingResult::Reply(Ok(Posted::Replayed(entries))),
+        Decision::Settled => PostingResult::Reply(Ok(Posted::Settled)),
+        Decision::Refuse { reason, draft } => PostingResult::Reply(Err(PostError::Refused { reason, draft })),
+        Decision::NotLocked { contested } => {
+            let waited = match lock_wait {
+                LockWait::SkipLocked => false,
+                LockWait::WaitForOne(wallet) => wallet == contested,
+                LockWait::WaitForAll => true,
+            };
+            // A wallet that is not locked although the batch waited for it does not exist.
+            if waited && contested == posting.user_id {
+                PostingResult::Reply(Err(PostError::NoWallet))
+            } else if waited && posting.other_wallet() == Some(contested) {
+                PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }))
+            } else {
+                PostingResult::SetAside { contested }
+            }
+        }
+    }
 }
 
 fn post_error(error: &JournalError) -> PostError {
@@ -110,7 +128,9 @@ fn post_error(error: &JournalError) -> PostError {
 mod tests {
     use super::*;
     use crate::kernel::{EntryId, Timestamp, UserId};
-    use crate::wallet::domain::{AmountMinor, Balance, Direction, Draft, Entry, EntryRefused, OneOrMore};
+    use crate::wallet::domain::{
+        Act, AmountMinor, Balance, Direction, Draft, Entry, EntryKind, EntryRefused, OneOrMore, OtherLeg, Salt, Texts,
+    };
     use async_trait::async_trait;
     use futures_util::FutureExt as _;
     use proptest::prelude::*;
@@ -131,7 +151,7 @@ mod tests {
 
     #[async_trait]
     impl Journal for FailingJournal {
-        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
@@ -144,10 +164,10 @@ mod tests {
             Ok(postings
                 .iter()
                 .map(|posting| match cents_of(posting) {
-                    1 => PostingOutcome::NotLocked,
-                    2 => PostingOutcome::Refused(EntryRefused::InsufficientFunds),
-                    3 => PostingOutcome::Replayed(entry_of(posting)),
-                    _ => PostingOutcome::Posted(entry_of(posting)),
+                    1 => Decision::NotLocked { contested: posting.user_id },
+                    2 => Decision::Refuse { reason: EntryRefused::InsufficientFunds, draft: 0 },
+                    3 => Decision::Replay(entry_of(posting)),
+                    _ => Decision::Post(entry_of(posting)),
                 })
                 .collect())
         }
@@ -156,25 +176,30 @@ mod tests {
     fn posting(number: u128, user: u128, cents: i64) -> Posting {
         let draft = Draft {
             id: EntryId::from_uuid(Uuid::from_u128(number)),
-            direction: Direction::Credit,
-            amount: AmountMinor::try_new(cents).expect("amount"),
+            act: Act::Post { direction: Direction::Credit, amount: AmountMinor::try_new(cents).expect("amount") },
             texts: None,
         };
-        Posting { user_id: UserId::from_uuid(Uuid::from_u128(user)), drafts: draft.into(), request: None }
+        Posting::new(UserId::from_uuid(Uuid::from_u128(user)), draft.into(), None)
     }
 
     fn cents_of(posting: &Posting) -> i64 {
-        posting.drafts.first().amount.cents()
+        let Act::Post { amount, .. } = posting.drafts.first().act else { panic!("not a post") };
+        amount.cents()
     }
 
     fn entry_of(posting: &Posting) -> OneOrMore<Entry> {
         posting.drafts.map(|draft| Entry {
             id: draft.id,
             seq: 1,
-            direction: draft.direction,
-            amount: draft.amount,
+            kind: EntryKind::Credit,
+            amount: AmountMinor::try_new(1).expect("amount"),
             balance_after: Balance::ZERO,
-            description: None,
+            held_after: Balance::ZERO,
+            acts_on: None,
+            transfer: None,
+            expires_at: None,
+            texts: Texts::default(),
+            posted_by: None,
             created_at: Timestamp::UNIX_EPOCH,
         })
     }
@@ -183,9 +208,10 @@ mod tests {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
         let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
         let word = |result: PostingResult| match result {
-            PostingResult::SetAside => "set aside".to_owned(),
+            PostingResult::SetAside { .. } => "set aside".to_owned(),
             PostingResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
             PostingResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
+            PostingResult::Reply(Ok(Posted::Settled)) => "settled".to_owned(),
             PostingResult::Reply(Err(e)) => e.to_string(),
         };
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
@@ -196,13 +222,15 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
         let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(results, ["set aside", "debit exceeds the balance", "replayed", "new"]);
+        assert_eq!(results, ["set aside", "debit exceeds the available balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
     #[tokio::test]
     async fn a_wallet_that_cannot_be_locked_after_waiting_does_not_exist() {
-        assert_eq!(results(WORKING, &[1], LockWait::Wait).await.0, ["user has no wallet"]);
+        let wait = LockWait::WaitForOne(UserId::from_uuid(Uuid::nil()));
+        assert_eq!(results(WORKING, &[1], wait).await.0, ["user has no wallet"]);
+        assert_eq!(results(WORKING, &[1], LockWait::WaitForAll).await.0, ["user has no wallet"]);
     }
 
     #[tokio::test]
@@ -227,7 +255,7 @@ mod tests {
     async fn after_a_failure_of_the_store_or_a_lock_postings_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
             let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
-            let (results, failures) = results(journal, &[5, 6], LockWait::Wait).await;
+            let (results, failures) = results(journal, &[5, 6], LockWait::WaitForAll).await;
             assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
         }
     }
@@ -235,7 +263,41 @@ mod tests {
     #[tokio::test]
     async fn an_outcome_that_cannot_be_looked_up_is_unknown() {
         let unknown = FailingJournal { whole: None, cents: None, unknown: true };
-        assert_eq!(results(unknown, &[5], LockWait::Wait).await.0, ["outcome of the post is unknown"]);
+        assert_eq!(results(unknown, &[5], LockWait::WaitForAll).await.0, ["outcome of the post is unknown"]);
+    }
+
+    /// A journal for which one wallet is never locked. Like the ledger it holds back the later postings of an initiator.
+    struct Contested(UserId);
+
+    #[async_trait]
+    impl Journal for Contested {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+            Ok(vec![Decision::NotLocked { contested: self.0 }; postings.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wallet_that_a_batch_waited_for_in_vain_ends_only_the_postings_that_need_it() {
+        let user = |n| UserId::from_uuid(Uuid::from_u128(n));
+        let transfer = |from: u128, to: u128| {
+            let leg = OtherLeg { id: EntryId::from_uuid(Uuid::nil()), salt: Salt::new([0; 16]) };
+            let amount = AmountMinor::try_new(1).expect("amount");
+            let act = Act::Transfer { amount, recipient: user(to), recipient_exists: true, leg };
+            Posting::new(user(from), Draft { id: EntryId::from_uuid(Uuid::nil()), act, texts: None }.into(), None)
+        };
+        let postings = [transfer(1, 9), transfer(1, 2), posting(3, 1, 4), posting(4, 9, 4)];
+        let not_found =
+            PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }));
+        let aside = PostingResult::SetAside { contested: user(9) };
+        let no_wallet = PostingResult::Reply(Err(PostError::NoWallet));
+        let batch = PostBatch { journal: Arc::new(Contested(user(9))) };
+        for wait in [LockWait::WaitForOne(user(9)), LockWait::WaitForAll] {
+            let results = batch.execute(&postings, wait).await.results;
+            assert_eq!(results, [not_found.clone(), aside.clone(), aside.clone(), no_wallet.clone()]);
+        }
+        for wait in [LockWait::SkipLocked, LockWait::WaitForOne(user(1))] {
+            assert_eq!(batch.execute(&postings, wait).await.results, vec![aside.clone(); 4]);
+        }
     }
 
     /// A journal that fails for every batch of several postings. Each wallet is locked by another process for a number of
@@ -244,16 +306,16 @@ mod tests {
 
     #[async_trait]
     impl Journal for BusyJournal {
-        async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<PostingOutcome>, JournalError> {
+        async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
             let [posting] = postings else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
             let mut locked = self.0.lock().expect("locks");
             if let Some(attempts) = locked.get_mut(&posting.user_id).filter(|attempts| **attempts > 0) {
                 *attempts -= 1;
                 if lock_wait == LockWait::SkipLocked {
-                    return Ok(vec![PostingOutcome::NotLocked]);
+                    return Ok(vec![Decision::NotLocked { contested: posting.user_id }]);
                 }
             }
-            Ok(vec![PostingOutcome::Posted(entry_of(posting))])
+            Ok(vec![Decision::Post(entry_of(posting))])
         }
     }
 
@@ -264,7 +326,7 @@ mod tests {
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
         let batch =
             PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| result == PostingResult::SetAside).collect()
+        batch.results.into_iter().map(|result| matches!(result, PostingResult::SetAside { .. })).collect()
     }
 
     #[test]
@@ -276,7 +338,7 @@ mod tests {
             "the lock is free again at the second post of a"
         );
         assert_eq!(
-            set_aside(&[a, b, a], &[(a, 1)], LockWait::Wait),
+            set_aside(&[a, b, a], &[(a, 1)], LockWait::WaitForAll),
             [false; 3],
             "a batch that waits sets nothing aside"
         );

@@ -30,7 +30,13 @@ impl AmountMinor {
     }
 }
 
-/// The balance of a wallet, in cents: 0 to [`MINOR_MAX`].
+impl From<AmountMinor> for Balance {
+    fn from(amount: AmountMinor) -> Self {
+        Self(amount.0)
+    }
+}
+
+/// The balance of a wallet, in cents: 0 to [`MINOR_MAX`]. Also what is held or left of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Balance(i64);
 
@@ -48,18 +54,24 @@ impl Balance {
         self.0
     }
 
+    /// `None` above [`MINOR_MAX`].
+    pub fn more(self, amount: AmountMinor) -> Option<Self> {
+        self.0.checked_add(amount.0).and_then(Self::from_stored)
+    }
+
+    /// `None` below zero.
+    pub fn less(self, amount: AmountMinor) -> Option<Self> {
+        self.0.checked_sub(amount.0).and_then(Self::from_stored)
+    }
+
     /// The balance after a credit or debit of `amount`, of which a debit may not use what is `held`.
     ///
     /// # Errors
     /// [`EntryRefused::InsufficientFunds`] below `held`, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
     pub fn after(self, direction: Direction, amount: AmountMinor, held: Self) -> Result<Self, EntryRefused> {
         match direction {
-            Direction::Credit => {
-                self.0.checked_add(amount.0).filter(|b| *b <= MINOR_MAX).map(Self).ok_or(EntryRefused::BalanceLimit)
-            }
-            Direction::Debit => {
-                self.0.checked_sub(amount.0).filter(|b| *b >= held.0).map(Self).ok_or(EntryRefused::InsufficientFunds)
-            }
+            Direction::Credit => self.more(amount).ok_or(EntryRefused::BalanceLimit),
+            Direction::Debit => self.less(amount).filter(|left| *left >= held).ok_or(EntryRefused::InsufficientFunds),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Decides a batch of postings with the same result as one at a time, in their order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::kernel::{IdempotencyKey, Timestamp, UserId, fault};
-use crate::wallet::domain::{Entry, EntryRefused, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest};
+use crate::kernel::{EntryId, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
+use crate::wallet::domain::acting::Acting;
+use crate::wallet::domain::head::Lead;
+use crate::wallet::domain::{
+    DueHold, Entry, EntryKind, EntryRefused, LedgerHead, NewEntry, OneOrMore, Posting, RequestDigest,
+};
 
 /// The state of a locked wallet.
 #[derive(Clone, Debug)]
@@ -11,15 +15,24 @@ pub struct WalletState {
     /// The last entry of the wallet.
     pub head: LedgerHead,
     /// What the idempotency keys of this batch were used for.
-    pub used_keys: HashMap<IdempotencyKey, UsedKey>,
+    pub used_keys: HashMap<KeyOwner, UsedKey>,
+    /// Open holds whose time is over. They end before anything else happens to the wallet.
+    pub due: Vec<DueHold>,
+    /// The earlier entries that the batch names.
+    pub named: HashMap<EntryId, NamedEntry>,
+    /// The sender's legs of the transfers that the batch sends back, by the id of the transfer.
+    pub sent: HashMap<EntryId, NamedEntry>,
 }
 
 impl WalletState {
-    /// No key of the batch has been used.
+    /// No key of the batch has been used, no hold is due, and no earlier entry is named.
     pub fn new(head: LedgerHead) -> Self {
-        Self { head, used_keys: HashMap::new() }
+        Self { head, used_keys: HashMap::new(), due: Vec::new(), named: HashMap::new(), sent: HashMap::new() }
     }
 }
+
+/// Whose key it is: a service and the user may use the same one for different requests.
+pub type KeyOwner = (Option<ServiceName>, IdempotencyKey);
 
 /// The request under a used idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,50 +53,107 @@ impl UsedKey {
     }
 }
 
+/// An earlier entry, and what the acts on it so far have left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedEntry {
+    pub entry: Entry,
+    /// The number of acts on it.
+    pub acts: i32,
+    /// In cents. Of a hold: what is still held; else what can still be reversed.
+    pub left: i64,
+    /// What the last act was.
+    pub last_act: Option<EntryKind>,
+}
+
 /// The locked wallets of a batch.
 pub type WalletStates = HashMap<UserId, WalletState>;
+
+/// What becomes of a batch.
+#[derive(Debug, Default)]
+pub struct DecidedBatch {
+    /// To be written, in this order.
+    pub entries: Vec<NewEntry>,
+    /// One per posting, in their order.
+    pub decisions: Vec<Decision>,
+}
 
 /// The decision on one posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Write these entries.
-    Post(OneOrMore<NewEntry>),
-    /// An earlier request with the same key created these entries; write nothing.
+    /// It becomes these entries of its wallet.
+    Post(OneOrMore<Entry>),
+    /// Nothing of its own is written: it only ended the holds that were due.
+    Settled,
+    /// An earlier request with the same key created these entries.
     Replay(OneOrMore<Entry>),
-    /// A rule of the ledger; write nothing.
-    Refuse(EntryRefused),
-    /// The user has no wallet, or it is not locked by this batch.
-    NoWallet,
+    /// A rule of the ledger refuses this draft, and with it the whole posting.
+    Refuse {
+        reason: EntryRefused,
+        /// The place of the draft in the posting.
+        draft: usize,
+    },
+    /// Undecided: a wallet that it needs is not locked by this batch, or does not exist.
+    NotLocked { contested: UserId },
 }
 
 /// Decides `postings` in order. `wallets` is updated, so a later posting sees the balance, the sequence number, the hash and
-/// the key of an earlier one. Of a refused group nothing remains.
-pub fn decide_batch(wallets: &mut WalletStates, postings: &[Posting], now: Timestamp) -> Vec<Decision> {
-    let decisions = postings.iter().map(|posting| {
-        wallets.get_mut(&posting.user_id).map_or(Decision::NoWallet, |wallet| decide(wallet, posting, now))
-    });
-    decisions.collect()
+/// the key of an earlier one. Of a refused posting nothing remains; holds that were due end all the same.
+pub fn decide_batch(wallets: &mut WalletStates, postings: &[Posting], now: Timestamp) -> DecidedBatch {
+    let mut acting = Acting::new(wallets, now);
+    // Or a later posting of a user would overtake an earlier one.
+    let mut held_back = HashMap::<UserId, UserId>::new();
+    let mut settled = HashSet::new();
+    let mut decisions = Vec::with_capacity(postings.len());
+    for posting in postings {
+        let needed = [Some(posting.user_id), posting.other_wallet()];
+        let missing = || needed.into_iter().flatten().find(|user| acting.head(*user).is_none());
+        if let Some(contested) = held_back.get(&posting.user_id).copied().or_else(missing) {
+            held_back.insert(posting.user_id, contested);
+            decisions.push(Decision::NotLocked { contested });
+            continue;
+        }
+        for user in needed.into_iter().flatten() {
+            if settled.insert(user) {
+                acting.expire_due(user);
+            }
+        }
+        decisions.push(decide(&mut acting, posting));
+    }
+    DecidedBatch { entries: acting.entries, decisions }
 }
 
-fn decide(wallet: &mut WalletState, posting: &Posting, now: Timestamp) -> Decision {
-    if let Some(used) = posting.request.as_ref().and_then(|request| wallet.used_keys.get(&request.key)) {
+fn decide(acting: &mut Acting<'_>, posting: &Posting) -> Decision {
+    let key = posting.request.as_ref().map(|request| (posting.posted_by.clone(), request.key.clone()));
+    if let Some(used) = key.as_ref().and_then(|key| acting.wallets.get(&posting.user_id)?.used_keys.get(key)) {
         return if used.is_of(posting) || fault::disabled("ledger.payload") {
             Decision::Replay(used.entries.clone())
         } else {
-            Decision::Refuse(EntryRefused::IdempotencyKeyReused)
+            Decision::Refuse { reason: EntryRefused::IdempotencyKeyReused, draft: 0 }
         };
     }
-    match posting.append_to(wallet.head, now) {
-        Ok(entries) => {
-            wallet.head = LedgerHead::from(entries.last());
-            if let Some(request) = &posting.request {
-                let used = UsedKey { digest: Some(request.digest), entries: entries.map(|new| new.entry.clone()) };
-                wallet.used_keys.insert(request.key.clone(), used);
-            }
-            Decision::Post(entries)
+    let before = acting.entries.len();
+    let undo = (posting.drafts.count() > 1).then(|| acting.snapshot(posting));
+    let mut lead = Lead {
+        request: posting.request.as_ref(),
+        group_size: i16::try_from(posting.drafts.count()).ok().filter(|size| *size > 1),
+    };
+    for (number, draft) in posting.drafts.iter().enumerate() {
+        if let Err(reason) = acting.act(posting, draft, lead) {
+            acting.entries.truncate(before);
+            acting.restore(undo.into_iter().flatten());
+            return Decision::Refuse { reason, draft: number };
         }
-        Err(refused) => Decision::Refuse(refused),
+        lead = Lead::default();
     }
+    let own = acting.entries.iter().skip(before).filter(|new| new.user_id == posting.user_id);
+    let Some(entries) = OneOrMore::collect(own.map(|new| new.entry.clone())) else { return Decision::Settled };
+    if let (Some(key), Some(request)) = (key, &posting.request)
+        && let Some(wallet) = acting.wallets.get_mut(&posting.user_id)
+    {
+        let used = UsedKey { digest: Some(request.digest), entries: entries.clone() };
+        wallet.used_keys.insert(key, used);
+    }
+    Decision::Post(entries)
 }
 
 #[cfg(test)]
@@ -92,7 +162,7 @@ mod tests {
     use crate::kernel::EntryId;
     use crate::wallet::domain::texts::tests::SALT;
     use crate::wallet::domain::{
-        AmountMinor, Balance, Description, Direction, Draft, EntryHash, HashedEntry, KeyedRequest, MINOR_MAX, Texts,
+        Act, AmountMinor, Balance, Description, Direction, Draft, EntryHash, HashedEntry, MINOR_MAX, Texts,
     };
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -103,32 +173,29 @@ mod tests {
 
     fn draft(n: u128, cents: i64) -> Draft {
         let description = Description::parse(&format!("entry {n}")).expect("a description");
-        Draft {
-            id: EntryId::from_uuid(Uuid::from_u128(n)),
-            direction: if cents > 0 { Direction::Credit } else { Direction::Debit },
-            amount: AmountMinor::try_new(cents.abs()).expect("amount"),
-            texts: n.is_multiple_of(3).then_some(Texts { salt: SALT, description }),
-        }
+        let direction = if cents > 0 { Direction::Credit } else { Direction::Debit };
+        let amount = AmountMinor::try_new(cents.abs()).expect("amount");
+        let texts = Texts::of_description(n.is_multiple_of(3).then_some(description)).salted(|| SALT);
+        Draft { id: EntryId::from_uuid(Uuid::from_u128(n)), act: Act::Post { direction, amount }, texts }
     }
 
-    /// The digest stands for the amounts.
-    fn request(key: &str, cents: &[i64]) -> KeyedRequest {
-        let sum = cents.iter().fold(cents.len() as u128, |sum, cents| sum * 1_000 + u128::from(cents.unsigned_abs()));
-        let credits = cents.iter().fold(0, |bits, cents| bits * 2 + u128::from(*cents > 0));
-        let digest = RequestDigest::from_stored(&(sum << 20 | credits).to_be_bytes()).expect("16 bytes");
-        KeyedRequest { key: IdempotencyKey::parse(key).expect("key"), digest }
-    }
-
+    /// Without texts, so that the digest depends on the amounts alone.
     fn group(n: u128, owner: u128, cents: &[i64], key: Option<&str>) -> Posting {
-        Posting {
-            user_id: user(owner),
-            drafts: OneOrMore::collect((n * 100..).zip(cents).map(|(n, cents)| draft(n, *cents))).expect("a draft"),
-            request: key.map(|key| request(key, cents)),
-        }
+        let drafts = (n * 100..).zip(cents).map(|(n, cents)| Draft { texts: None, ..draft(n, *cents) });
+        let key = key.map(|key| IdempotencyKey::parse(key).expect("key"));
+        Posting::new(user(owner), OneOrMore::collect(drafts).expect("a draft"), key)
     }
 
     fn post(n: u128, owner: u128, cents: i64, key: Option<&str>) -> Posting {
         group(n, owner, &[cents], key)
+    }
+
+    fn decide_all(wallets: &mut WalletStates, postings: &[Posting], now: Timestamp) -> Vec<Decision> {
+        decide_batch(wallets, postings, now).decisions
+    }
+
+    fn refuse(reason: EntryRefused) -> Decision {
+        Decision::Refuse { reason, draft: 0 }
     }
 
     fn empty(owners: &[u128]) -> WalletStates {
@@ -139,8 +206,8 @@ mod tests {
         Timestamp::from_second(second).expect("second")
     }
 
-    fn places(entries: &OneOrMore<NewEntry>) -> Vec<(i64, i64)> {
-        entries.iter().map(|new| (new.entry.seq, new.entry.balance_after.cents())).collect()
+    fn places(entries: &OneOrMore<Entry>) -> Vec<(i64, i64)> {
+        entries.iter().map(|entry| (entry.seq, entry.balance_after.cents())).collect()
     }
 
     #[test]
@@ -153,17 +220,17 @@ mod tests {
             post(5, 7, -100, Some("b")),
             post(6, 8, 5, None),
         ];
-        let decisions = decide_batch(&mut empty(&[7]), &postings, at(0));
+        let decisions = decide_all(&mut empty(&[7]), &postings, at(0));
         let [Decision::Post(first), refused, Decision::Replay(again), reused, Decision::Post(debit), elsewhere] =
             decisions.as_slice()
         else {
             panic!("{decisions:?}")
         };
-        assert_eq!(refused, &Decision::Refuse(EntryRefused::InsufficientFunds));
-        assert_eq!(again.first(), &first.first().entry);
-        assert_eq!(reused, &Decision::Refuse(EntryRefused::IdempotencyKeyReused));
+        assert_eq!(refused, &refuse(EntryRefused::InsufficientFunds));
+        assert_eq!(again, first);
+        assert_eq!(reused, &refuse(EntryRefused::IdempotencyKeyReused));
         assert_eq!(places(debit), [(2, 0)], "a refused post consumes neither a key nor a sequence number");
-        assert_eq!(elsewhere, &Decision::NoWallet);
+        assert_eq!(elsewhere, &Decision::NotLocked { contested: user(8) });
     }
 
     #[test]
@@ -176,46 +243,43 @@ mod tests {
             group(5, 7, &[-7, 7], Some("refused")),
             post(6, 7, 5, Some("whole")),
         ];
-        let decisions = decide_batch(&mut empty(&[7]), &postings, at(0));
+        let DecidedBatch { entries, decisions } = decide_batch(&mut empty(&[7]), &postings, at(0));
         let [Decision::Post(first), refused, reused, Decision::Replay(again), Decision::Post(second), single] =
             decisions.as_slice()
         else {
             panic!("{decisions:?}")
         };
         assert_eq!(places(first), [(1, 5), (2, 0), (3, 7)]);
-        assert_eq!(refused, &Decision::Refuse(EntryRefused::InsufficientFunds), "1 + 2 + 7 are less than 11");
-        assert_eq!(reused, &Decision::Refuse(EntryRefused::IdempotencyKeyReused));
-        assert!(again.iter().eq(first.iter().map(|new| &new.entry)));
+        assert_eq!(
+            refused,
+            &Decision::Refuse { reason: EntryRefused::InsufficientFunds, draft: 2 },
+            "1 + 2 + 7 are less than 11"
+        );
+        assert_eq!(reused, &refuse(EntryRefused::IdempotencyKeyReused));
+        assert_eq!(again, first);
         assert_eq!(places(second), [(4, 0), (5, 7)], "nothing of the refused group remains, nor its key");
-        assert_eq!(single, &Decision::Refuse(EntryRefused::IdempotencyKeyReused), "one post is not a group");
-        let leads = |entries: &OneOrMore<NewEntry>| -> Vec<_> {
-            entries.iter().map(|new| (new.group_size, new.request.is_some())).collect()
-        };
-        assert_eq!(leads(first), [(Some(3), true), (None, false), (None, false)]);
-        assert_eq!(leads(second), [(Some(2), true), (None, false)]);
+        assert_eq!(single, &refuse(EntryRefused::IdempotencyKeyReused), "one post is not a group");
+        let leads: Vec<_> = entries.iter().map(|new| (new.group_size, new.request.is_some())).collect();
+        assert_eq!(leads, [(Some(3), true), (None, false), (None, false), (Some(2), true), (None, false)]);
     }
 
     #[test]
     fn a_key_from_before_the_digests_is_compared_by_its_fields() {
+        // The text of a draft depends on its number.
+        let with_text = |n, cents| Posting { drafts: draft(n, cents).into(), ..post(n, 7, cents, Some("old")) };
         let mut wallets = empty(&[7]);
-        let Some(Decision::Post(old)) = decide_batch(&mut wallets, &[post(3, 7, 5, Some("old"))], at(0)).pop() else {
+        let Some(Decision::Post(old)) = decide_all(&mut wallets, &[with_text(3, 5)], at(0)).pop() else {
             panic!("not posted")
         };
         let used = &mut wallets.get_mut(&user(7)).expect("the wallet").used_keys;
         for key in used.values_mut() {
             key.digest = None;
         }
-        // The text of a draft depends on its number.
-        let postings = [
-            post(3, 7, 5, Some("old")),
-            post(6, 7, 5, Some("old")),
-            post(3, 7, 6, Some("old")),
-            post(3, 7, -5, Some("old")),
-            group(3, 7, &[5, 5], Some("old")),
-        ];
-        let [replay, others @ ..] = &decide_batch(&mut wallets, &postings, at(0))[..] else { panic!("no decision") };
-        assert_eq!(replay, &Decision::Replay(old.map(|new| new.entry.clone())));
-        assert_eq!(others, vec![Decision::Refuse(EntryRefused::IdempotencyKeyReused); 4]);
+        let postings =
+            [with_text(3, 5), with_text(6, 5), with_text(3, 6), with_text(3, -5), group(3, 7, &[5, 5], Some("old"))];
+        let [replay, others @ ..] = &decide_all(&mut wallets, &postings, at(0))[..] else { panic!("no decision") };
+        assert_eq!(replay, &Decision::Replay(old));
+        assert_eq!(others, vec![refuse(EntryRefused::IdempotencyKeyReused); 4]);
     }
 
     #[test]
@@ -225,11 +289,11 @@ mod tests {
         let mut wallets = WalletStates::from([(user(7), WalletState::new(head))]);
         let postings = [post(1, 7, -41, None), post(2, 7, -40, None), post(3, 7, -1, None), post(4, 7, 1, None)];
         let [refused, Decision::Post(debit), none_left, Decision::Post(credit)] =
-            &decide_batch(&mut wallets, &postings, at(0))[..]
+            &decide_all(&mut wallets, &postings, at(0))[..]
         else {
             panic!("not as expected")
         };
-        assert_eq!([refused, none_left], [&Decision::Refuse(EntryRefused::InsufficientFunds); 2]);
+        assert_eq!([refused, none_left], [&refuse(EntryRefused::InsufficientFunds); 2]);
         assert_eq!((places(debit), places(credit)), (vec![(5, 60)], vec![(6, 61)]));
         assert_eq!([debit, credit].map(|entries| entries.first().held_after), [cents(60); 2]);
     }
@@ -237,12 +301,12 @@ mod tests {
     #[test]
     fn times_never_decrease_along_the_sequence() {
         let mut wallets = empty(&[7]);
-        let later = decide_batch(&mut wallets, &[post(1, 7, 1, None)], at(100));
-        let earlier = decide_batch(&mut wallets, &[post(2, 7, 1, None)], at(50));
+        let later = decide_all(&mut wallets, &[post(1, 7, 1, None)], at(100));
+        let earlier = decide_all(&mut wallets, &[post(2, 7, 1, None)], at(50));
         let times: Vec<_> = [later, earlier]
             .concat()
             .into_iter()
-            .map(|d| if let Decision::Post(e) = d { e.first().entry.created_at } else { panic!("{d:?}") })
+            .map(|d| if let Decision::Post(e) = d { e.first().created_at } else { panic!("{d:?}") })
             .collect();
         assert_eq!(times, [at(100), at(100)]);
     }
@@ -295,10 +359,10 @@ mod tests {
             user_id: new.user_id,
             seq: new.entry.seq,
             id: new.entry.id,
-            kind: new.entry.direction.into(),
+            kind: new.entry.kind,
             amount: new.entry.amount.cents(),
             balance_after: new.entry.balance_after,
-            held_after: new.held_after,
+            held_after: new.entry.held_after,
             created_at: new.entry.created_at,
             origin: None,
             transfer: None,
@@ -330,41 +394,43 @@ mod tests {
             let postings: Vec<_> = (1..).zip(&posts)
                 .map(|(n, (owner, cents, k))| group(n, *owner, cents, key(k).as_deref()))
                 .collect();
-            let together = decide_batch(&mut empty(&[0, 1, 2]), &postings, at(1));
+            let DecidedBatch { entries, decisions: together } = decide_batch(&mut empty(&[0, 1, 2]), &postings, at(1));
             let mut split = empty(&[0, 1, 2]);
             let (front, back) = postings.split_at(cut.min(postings.len()));
-            let mut apart = decide_batch(&mut split, front, at(1));
-            apart.extend(decide_batch(&mut split, back, at(1)));
+            let mut apart = decide_all(&mut split, front, at(1));
+            apart.extend(decide_all(&mut split, back, at(1)));
             prop_assert_eq!(&together, &apart);
 
             for owner in 0..3 {
                 let (mut model, mut written) = (Model::default(), Vec::<Entry>::new());
-                let mut hash = EntryHash::genesis(user(owner));
                 for ((_, cents, key), decision) in posts.iter().zip(&together).filter(|((o, ..), _)| *o == owner) {
                     let of = |begin: usize| written.get(begin..begin + cents.len()).map(<[Entry]>::to_vec);
                     match (model.post(cents, *key), decision) {
                         (Expected::Post(begin), Decision::Post(entries)) => {
                             prop_assert_eq!(begin, written.len());
-                            for new in entries.iter() {
-                                hash = rehashed(hash, new);
-                                prop_assert_eq!(new.hash, hash);
-                                written.push(new.entry.clone());
-                            }
-                            let amounts: Vec<_> = entries.iter().map(|new| {
-                                let cents = new.entry.amount.cents();
-                                if new.entry.direction == Direction::Credit { cents } else { -cents }
+                            written.extend(entries.iter().cloned());
+                            let amounts: Vec<_> = entries.iter().map(|entry| {
+                                let cents = entry.amount.cents();
+                                if entry.kind == EntryKind::Credit { cents } else { -cents }
                             }).collect();
                             prop_assert_eq!(&amounts, cents);
                         }
                         (Expected::Replay(begin), Decision::Replay(entries)) => {
                             prop_assert_eq!(Some(entries.iter().cloned().collect()), of(begin));
                         }
-                        (Expected::Refuse(expected), Decision::Refuse(refused)) => prop_assert_eq!(&expected, refused),
+                        (Expected::Refuse(expected), Decision::Refuse { reason, .. }) => prop_assert_eq!(&expected, reason),
                         (expected, decision) => prop_assert!(false, "{:?}, but {:?}", expected, decision),
                     }
                 }
                 let balances = model.amounts.iter().scan(0, |sum, amount| { *sum += amount; Some(*sum) });
                 let expected: Vec<_> = (1_i64..).zip(balances).collect();
+                let mut hash = EntryHash::genesis(user(owner));
+                let new: Vec<_> = entries.iter().filter(|new| new.user_id == user(owner)).collect();
+                for new in &new {
+                    hash = rehashed(hash, new);
+                    prop_assert_eq!(new.hash, hash);
+                }
+                prop_assert!(new.iter().map(|new| &new.entry).eq(&written));
                 let stored: Vec<_> = written.iter().map(|entry| (entry.seq, entry.balance_after.cents())).collect();
                 prop_assert_eq!(stored, expected);
             }

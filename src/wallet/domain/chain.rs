@@ -28,6 +28,24 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// The value in the API and in the `type` column of the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Credit => "credit",
+            Self::Debit => "debit",
+            Self::Hold => "hold",
+            Self::Void => "void",
+            Self::Expire => "expire",
+            Self::Close => "close",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`]; case matters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let kinds = [Self::Credit, Self::Debit, Self::Hold, Self::Void, Self::Expire, Self::Close];
+        kinds.into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// Part of the hash.
     const fn code(self) -> u8 {
         match self {
@@ -294,6 +312,10 @@ mod tests {
     fn the_code_of_a_kind_never_changes() {
         use EntryKind::{Close, Credit, Debit, Expire, Hold, Void};
         assert_eq!([Credit, Debit, Hold, Void, Expire, Close].map(EntryKind::code), [1, 2, 3, 4, 5, 6]);
+        for kind in [Credit, Debit, Hold, Void, Expire, Close] {
+            assert_eq!(EntryKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(EntryKind::parse("Credit"), None);
     }
 
     #[test]

@@ -1,56 +1,79 @@
-//! Entries of the ledger, and drafts, which request them.
+//! Entries of the ledger.
 
-use crate::kernel::{EntryId, Timestamp, UserId};
+use crate::kernel::{EntryId, ServiceName, Timestamp, UserId};
 use crate::wallet::domain::{
-    AmountMinor, Balance, Description, Direction, EntryHash, EntryKind, EntryRefused, HashedEntry, KeyedRequest, Texts,
-    TextsDigest,
+    Act, AmountMinor, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin, SaltedTexts, Texts,
+    TextsDigest, TransferLeg,
 };
 
-/// A requested entry, not decided yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// The id of the future entry.
-    pub id: EntryId,
-    /// Credit or debit.
-    pub direction: Direction,
-    /// Never zero.
-    pub amount: AmountMinor,
-    /// For people; no rule depends on them.
-    pub texts: Option<Texts>,
-}
-
-impl Draft {
-    /// `None` also without any text.
-    pub fn description(&self) -> Option<&Description> {
-        self.texts.as_ref().map(|texts| &texts.description)
-    }
-}
-
-/// A credit or debit as its owner sees it. It is never changed or deleted.
+/// An entry as its owner sees it. It is never changed or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Unique in the whole ledger.
     pub id: EntryId,
     /// The sequence number in the wallet: 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// Credit or debit.
-    pub direction: Direction,
+    /// What it does. Histories and statements show credits and debits only.
+    pub kind: EntryKind,
     /// Never zero.
     pub amount: AmountMinor,
     /// The balance of the wallet after this entry.
     pub balance_after: Balance,
-    /// For people; no rule depends on it. `None` too if it was erased after the wallet was closed.
-    pub description: Option<Description>,
+    /// What is held of that balance after this entry.
+    pub held_after: Balance,
+    /// Only of captures, voids, expiries and reversals.
+    pub acts_on: Option<Box<ActsOn>>,
+    /// Only of the legs of transfers.
+    pub transfer: Option<TransferLeg>,
+    /// Only of a hold.
+    pub expires_at: Option<Timestamp>,
+    /// For people; no rule depends on them. Empty too if they were erased after the wallet was closed.
+    pub texts: Texts,
+    /// The service that posted it on behalf of the user; `None`: the user.
+    pub posted_by: Option<ServiceName>,
     /// By the clock of the database; never earlier than the previous entry.
     pub created_at: Timestamp,
 }
 
+/// The earlier entry on which an entry acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActsOn {
+    /// Its sequence number, the number of this act on it, and what this act leaves of it.
+    pub origin: Origin,
+    pub id: EntryId,
+    pub kind: EntryKind,
+    /// If it is a hold: the hold as this act left it. Known for what a request posts or replays, not in histories.
+    pub hold: Option<Hold>,
+}
+
 impl Entry {
-    /// Whether `draft` requests exactly this entry. For entries without a digest of their request.
+    /// Whether `draft` requests exactly this entry. For entries without a digest of their request, which are older than all
+    /// acts but credits and debits.
     pub fn is_requested_by(&self, draft: &Draft) -> bool {
-        self.direction == draft.direction
-            && self.amount == draft.amount
-            && self.description.as_ref() == draft.description()
+        let Act::Post { direction, amount } = draft.act else { return false };
+        let texts = draft.texts.as_ref().map(|salted| &salted.texts);
+        self.kind == direction.into() && self.amount == amount && self.texts == texts.cloned().unwrap_or_default()
+    }
+
+    /// `None` unless this entry is a hold: the hold as it was placed.
+    pub fn as_placed_hold(&self) -> Option<Hold> {
+        let remaining = Balance::from(self.amount);
+        self.hold(HoldStatus::Open, Balance::ZERO, remaining)
+    }
+
+    /// `None` unless this entry is a hold.
+    pub fn hold(&self, status: HoldStatus, captured: Balance, remaining: Balance) -> Option<Hold> {
+        Some(Hold {
+            id: self.id,
+            status,
+            amount: self.amount,
+            captured,
+            remaining,
+            expires_at: self.expires_at?,
+            texts: self.texts.clone(),
+            created_at: self.created_at,
+            posted_by: self.posted_by.clone(),
+        })
     }
 }
 
@@ -61,120 +84,12 @@ pub struct NewEntry {
     pub user_id: UserId,
     /// What its owner sees of it.
     pub entry: Entry,
-    /// What is held of the balance after this entry.
-    pub held_after: Balance,
     /// Only on the first entry of its posting.
     pub request: Option<KeyedRequest>,
     /// With the digest that the row has.
-    pub texts: Option<(Texts, TextsDigest)>,
+    pub texts: Option<(SaltedTexts, TextsDigest)>,
     /// Only on the first entry of an atomic group.
     pub group_size: Option<i16>,
     /// Continues the hash of the entry before it.
     pub hash: EntryHash,
-}
-
-/// What distinguishes the first entry of a posting.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lead<'a> {
-    pub(super) request: Option<&'a KeyedRequest>,
-    pub(super) group_size: Option<i16>,
-}
-
-/// The head of a wallet's ledger: of its last entry, what the next one needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LedgerHead {
-    /// The owner of the wallet.
-    pub user_id: UserId,
-    /// The last sequence number; 0 without entries.
-    pub seq: i64,
-    /// The current balance.
-    pub balance: Balance,
-    /// What open holds reserve of the balance.
-    pub held: Balance,
-    /// Time of the last entry.
-    pub created_at: Option<Timestamp>,
-    /// The hash that the next entry continues.
-    pub hash: EntryHash,
-}
-
-impl LedgerHead {
-    /// The head of a wallet without entries.
-    pub fn empty(user_id: UserId) -> Self {
-        let hash = EntryHash::genesis(user_id);
-        Self { user_id, seq: 0, balance: Balance::ZERO, held: Balance::ZERO, created_at: None, hash }
-    }
-
-    /// The next entry. Its time is `now` or, if the clock has gone back, the time of the last entry: times never
-    /// contradict the order.
-    ///
-    /// # Errors
-    /// [`EntryRefused`] if the balance, without what is held, does not allow it.
-    pub(super) fn append(&self, draft: &Draft, lead: Lead<'_>, now: Timestamp) -> Result<NewEntry, EntryRefused> {
-        let Lead { request, group_size } = lead;
-        let entry = Entry {
-            id: draft.id,
-            seq: self.seq.checked_add(1).ok_or(EntryRefused::BalanceLimit)?,
-            direction: draft.direction,
-            amount: draft.amount,
-            balance_after: self.balance.after(draft.direction, draft.amount, self.held)?,
-            description: draft.description().cloned(),
-            created_at: self.created_at.map_or(now, |last| last.max(now)),
-        };
-        let texts = draft.texts.as_ref().map(|texts| (texts.clone(), texts.digest()));
-        let hash = self.hash.next(&HashedEntry {
-            user_id: self.user_id,
-            seq: entry.seq,
-            id: entry.id,
-            kind: EntryKind::from(entry.direction),
-            amount: entry.amount.cents(),
-            balance_after: entry.balance_after,
-            held_after: self.held,
-            created_at: entry.created_at,
-            origin: None,
-            transfer: None,
-            expires_at: None,
-            request,
-            texts: texts.as_ref().map(|(_, digest)| *digest),
-            group_size,
-            posted_by: None,
-        });
-        Ok(NewEntry {
-            user_id: self.user_id,
-            entry,
-            held_after: self.held,
-            request: request.cloned(),
-            texts,
-            group_size,
-            hash,
-        })
-    }
-}
-
-impl From<&NewEntry> for LedgerHead {
-    fn from(last: &NewEntry) -> Self {
-        Self {
-            user_id: last.user_id,
-            seq: last.entry.seq,
-            balance: last.entry.balance_after,
-            held: last.held_after,
-            created_at: Some(last.entry.created_at),
-            hash: last.hash,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_credit_and_debit_are_directions() {
-        for (direction, word) in [(Direction::Credit, "credit"), (Direction::Debit, "debit")] {
-            assert_eq!(direction.as_str(), word);
-            assert_eq!(Direction::parse(word), Some(direction));
-        }
-        for word in ["", "Credit", "credit ", "refund", "hold"] {
-            assert_eq!(Direction::parse(word), None, "{word:?}");
-        }
-    }
 }

@@ -1,28 +1,47 @@
 //! The rules of the ledger: amounts, balances, entries and their hash chain, how a batch of postings is decided, and what an
 //! audit checks. Pure values.
 
+#[expect(missing_docs, reason = "their names and types say it")]
+mod act;
+mod acting;
 mod amount;
 mod audit;
+#[expect(missing_docs, reason = "their names and types say it")]
 mod batch;
 mod chain;
 mod description;
 mod direction;
+#[expect(missing_docs, reason = "their names and types say it")]
 mod entry;
+#[expect(missing_docs, reason = "their names and types say it")]
 mod entry_refused;
+mod head;
+#[expect(missing_docs, reason = "their names and types say it")]
+mod hold;
+#[expect(missing_docs, reason = "their names and types say it")]
+mod metadata;
 mod one_or_more;
 mod posting;
+#[expect(missing_docs, reason = "their names and types say it")]
+mod reference;
 mod request;
 mod texts;
 
+pub use act::{Act, BackTransfer, Draft, OtherLeg};
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
 pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
-pub(crate) use batch::{Decision, UsedKey, WalletState, WalletStates, decide_batch};
+pub use batch::Decision;
+pub(crate) use batch::{DecidedBatch, NamedEntry, UsedKey, WalletState, WalletStates, decide_batch};
 pub use chain::{EntryHash, EntryKind, HashedEntry, Origin, TransferLeg};
 pub use description::{Description, DescriptionRefused};
 pub use direction::Direction;
-pub use entry::{Draft, Entry, LedgerHead, NewEntry};
+pub use entry::{ActsOn, Entry, NewEntry};
 pub use entry_refused::EntryRefused;
+pub use head::LedgerHead;
+pub use hold::{CAPTURES_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
+pub use metadata::{Metadata, MetadataRefused};
 pub use one_or_more::OneOrMore;
 pub use posting::Posting;
+pub use reference::{Reference, ReferenceRefused};
 pub use request::{KeyedRequest, RequestDigest};
-pub use texts::{Salt, Texts, TextsDigest};
+pub use texts::{Salt, SaltedTexts, Texts, TextsDigest};

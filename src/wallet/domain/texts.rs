@@ -2,7 +2,7 @@
 
 use ring::digest::{Context, SHA256};
 
-use crate::wallet::domain::Description;
+use crate::wallet::domain::{Description, Metadata, Reference};
 
 /// 16 random bytes, so that nobody can guess an erased text and compare its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +21,55 @@ impl Salt {
 }
 
 /// What the client wrote on an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
-    /// Erased together with the texts.
-    pub salt: Salt,
     /// A note for the user.
-    pub description: Description,
+    pub description: Option<Description>,
+    /// The client's own reference; not unique.
+    pub reference: Option<Reference>,
+    /// The client's own key-value pairs.
+    pub metadata: Option<Metadata>,
 }
 
 impl Texts {
+    /// Only with a description.
+    pub const fn of_description(description: Option<Description>) -> Self {
+        Self { description, reference: None, metadata: None }
+    }
+
+    /// Whether there is no text.
+    pub const fn is_empty(&self) -> bool {
+        self.description.is_none() && self.reference.is_none() && self.metadata.is_none()
+    }
+
+    /// Whoever stores or hashes them does so in this order.
+    pub fn parts(&self) -> [Option<&str>; 3] {
+        [
+            self.description.as_ref().map(Description::as_str),
+            self.reference.as_ref().map(Reference::as_str),
+            self.metadata.as_ref().map(Metadata::as_str),
+        ]
+    }
+
+    /// `None` without any text. `salt` is called only if there is one.
+    pub fn salted(self, salt: impl FnOnce() -> Salt) -> Option<SaltedTexts> {
+        if self.is_empty() { None } else { Some(SaltedTexts { salt: salt(), texts: self }) }
+    }
+}
+
+/// The texts of a new entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaltedTexts {
+    /// Erased together with the texts.
+    pub salt: Salt,
+    /// At least one.
+    pub texts: Texts,
+}
+
+impl SaltedTexts {
     /// What the entry keeps of them.
     pub fn digest(&self) -> TextsDigest {
-        TextsDigest::of(self.salt, [Some(self.description.as_str()), None, None])
+        TextsDigest::of(self.salt, self.texts.parts())
     }
 }
 
@@ -103,8 +140,9 @@ pub(super) mod tests {
             "96d5f43f67d8e91bcebe92cf37144230b40e8a9fe4f54c6bf8b2ed184337378f"
         );
         let description = Description::parse("first deposit").expect("a description");
-        let texts = Texts { salt: SALT, description };
+        let texts = Texts::of_description(Some(description)).salted(|| SALT).expect("a text");
         assert_eq!(hex(texts.digest().as_bytes()), digest([Some("first deposit"), None, None]));
+        assert_eq!(Texts::default().salted(|| SALT), None);
     }
 
     #[test]

@@ -12,12 +12,12 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, Route, web};
 
-use crate::infra::config::SelfPost;
 use crate::infra::http::openapi::{Endpoint, USER_ID};
 use crate::infra::http::{ApiError, Authenticated, AuthenticatedService, CountBy, Limiter, OnBehalfOf};
 use crate::infra::metrics::{MetricName, Metrics};
-use crate::kernel::{ServiceName, Timestamp, UserId};
+use crate::kernel::{IdempotencyKey, SelfPost, ServiceName, Timestamp, UserId};
 use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
 const RETRY_AFTER_S: u64 = 2;
 
@@ -130,27 +130,12 @@ pub(super) struct ReadyWallet {
     self_post: SelfPost,
 }
 
-/// What a request does to the money of its wallet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// The balance grows, and no other wallet pays for it: a credit, or the reversal of a debit or of a capture.
-    AddsMoney,
-    /// A debit, a transfer, a hold, its capture or its release, the reversal of a credit.
-    AddsNone,
-}
-
 impl ReadyWallet {
-    /// Every endpoint that writes asks here first: whether whoever sends the request may do this to the wallet.
-    ///
-    /// # Errors
-    /// 403 for what `SELF_POST` reserves for services.
-    pub(super) fn permit(&self, effect: Effect) -> Result<(), ApiError> {
-        let is_permitted = match (self.self_post, effect) {
-            _ if self.posted_by.is_some() => true,
-            (SelfPost::CreditAndDebit, _) | (SelfPost::Debit, Effect::AddsNone) => true,
-            (SelfPost::Debit, Effect::AddsMoney) | (SelfPost::None, _) => false,
-        };
-        if is_permitted { Ok(()) } else { Err(not_allowed()) }
+    /// What the request posts: in the name of its service, or with the permissions of its user. Every endpoint that writes to
+    /// the ledger gets its posting from here.
+    pub(super) fn posting(&self, drafts: OneOrMore<Draft>, key: Option<IdempotencyKey>) -> Posting {
+        let (posted_by, self_post) = (self.posted_by.clone(), self.self_post);
+        Posting { posted_by, self_post, ..Posting::new(self.user_id, drafts, key) }
     }
 
     /// The path under which the sender of the request finds what is at `/v1` and `rest` for the user.
@@ -178,7 +163,8 @@ fn wallet_not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "WALLET_NOT_FOUND", message)
 }
 
-fn not_allowed() -> ApiError {
+/// What only services may do.
+pub(super) fn not_allowed() -> ApiError {
     let message = "Users may not do this themselves. A service does it on their behalf.";
     ApiError::new(StatusCode::FORBIDDEN, "NOT_ALLOWED", message)
 }
@@ -258,20 +244,6 @@ mod tests {
 
     fn user(number: u128) -> UserId {
         UserId::from_uuid(Uuid::from_u128(number))
-    }
-
-    #[test]
-    fn self_post_decides_what_users_may_do_and_never_what_services_may() {
-        use Effect::{AddsMoney, AddsNone};
-        for (self_post, adds_money, adds_none) in
-            [(SelfPost::CreditAndDebit, true, true), (SelfPost::Debit, false, true), (SelfPost::None, false, false)]
-        {
-            let of_user = ReadyWallet { user_id: user(1), posted_by: None, self_post };
-            assert_eq!(of_user.permit(AddsMoney).is_ok(), adds_money, "{self_post}");
-            assert_eq!(of_user.permit(AddsNone).is_ok(), adds_none, "{self_post}");
-            let of_service = ReadyWallet { posted_by: ServiceName::parse("payments").ok(), ..of_user };
-            assert!([AddsMoney, AddsNone].into_iter().all(|effect| of_service.permit(effect).is_ok()), "{self_post}");
-        }
     }
 
     #[test]

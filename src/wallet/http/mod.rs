@@ -6,6 +6,7 @@ mod get_balance;
 mod get_entry;
 mod list_entries;
 mod post_entry;
+mod posting;
 mod time;
 mod wallet_status;
 mod wire;

@@ -6,16 +6,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, PublicUrl, REPLAYED, idempotency_key, key_reused, read_json, with_key};
-use crate::infra::system::{System, random_bytes};
-use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, UserId};
-use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{
-    AmountMinor, Description, Direction, Draft, EntryRefused, KeyedRequest, MINOR_MAX, Posting, RequestDigest, Salt,
-    Texts,
-};
+use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::wallet::application::ports::Ledger;
+use crate::wallet::domain::{Act, AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Effect, Gate, GatedEndpoint, ReadyWallet, gated, provisioning};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::posting::{draft, outcome_unknown, refused, submit};
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
@@ -33,53 +29,22 @@ async fn handle(
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
     let post = fields.read(|body| requested_post(body, direction))?;
-    wallet.permit(post.direction.into())?;
-    match ledger.post(post.into_posting(wallet.user_id, idempotency_key)).await {
-        Ok(Posted::New(entries)) => {
-            let entry = entries.first();
-            Ok(HttpResponse::Created()
-                .insert_header((
-                    header::LOCATION,
-                    PublicUrl::of(&request).to(&wallet.path(&format!("/transactions/{}", entry.id))),
-                ))
-                .json(EntryBody::from(entry)))
-        }
-        Ok(Posted::Replayed(entries)) => {
-            Ok(HttpResponse::Ok().insert_header(REPLAYED).json(EntryBody::from(entries.first())))
-        }
-        Err(PostError::NoWallet) => {
-            // Although the gate has let the user pass: it has to learn that the wallet is gone.
-            gate.confirm(&wallet).await?;
-            Err(wallet.missing())
-        }
-        Err(e) => Err(api_error(&e)),
-    }
+    let posting = wallet.posting(post.into_draft().into(), idempotency_key);
+    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
+    let entry = recorded.entries.first();
+    Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
 
 struct RequestedPost {
     direction: Direction,
     amount: AmountMinor,
-    description: Option<Description>,
+    texts: Texts,
 }
 
 impl RequestedPost {
-    fn into_posting(self, user_id: UserId, idempotency_key: Option<IdempotencyKey>) -> Posting {
-        let Self { direction, amount, description } = self;
-        let request = idempotency_key
-            .map(|key| KeyedRequest { key, digest: RequestDigest::of_post(direction, amount, description.as_ref()) });
-        let texts = description.map(|description| Texts { salt: Salt::new(random_bytes()), description });
-        // Chosen before anything is written, so that an unknown outcome can be looked up by it.
-        let id = EntryId::from_uuid(System.next_id());
-        Posting { user_id, drafts: Draft { id, direction, amount, texts }.into(), request }
-    }
-}
-
-impl From<Direction> for Effect {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Credit => Self::AddsMoney,
-            Direction::Debit => Self::AddsNone,
-        }
+    fn into_draft(self) -> Draft {
+        let Self { direction, amount, texts } = self;
+        draft(Act::Post { direction, amount }, texts)
     }
 }
 
@@ -99,37 +64,7 @@ fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<Req
     let description = body.optional_text("description", Description::parse, |text| {
         text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
     });
-    Some(RequestedPost { direction: direction?, amount: amount?, description: description? })
-}
-
-fn refused(error: EntryRefused) -> ApiError {
-    let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
-    match error {
-        EntryRefused::InsufficientFunds => {
-            conflict("INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
-        }
-        EntryRefused::BalanceLimit => {
-            conflict("BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
-        }
-        EntryRefused::IdempotencyKeyReused => key_reused(),
-    }
-}
-
-fn outcome_unknown() -> ApiError {
-    let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
-    ApiError::outcome_unknown(message)
-}
-
-fn api_error(error: &PostError) -> ApiError {
-    match error {
-        PostError::Refused(error) => refused(*error),
-        PostError::NoWallet => provisioning(),
-        PostError::Overloaded => ApiError::overloaded(),
-        // The writer logs the cause, once per batch.
-        PostError::NotDone => ApiError::dependency_unavailable(),
-        PostError::OutcomeUnknown => outcome_unknown(),
-        PostError::Bug => ApiError::internal(),
-    }
+    Some(RequestedPost { direction: direction?, amount: amount?, texts: Texts::of_description(description?) })
 }
 
 pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {

@@ -9,13 +9,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::infra::config::{RateLimit, SelfPost, TokenConfig};
+use crate::infra::config::{RateLimit, TokenConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::http::{BySubject, LimitPolicy, Limiter, OtherRole};
 use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
 use crate::infra::security::service_token::ServiceVerifier;
-use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
+use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, SelfPost, Timestamp, UserId};
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
@@ -115,9 +115,9 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
 #[actix_web::test]
 async fn every_failure_of_the_ledger_has_a_status_and_a_code() {
     for (error, status, code) in [
-        (PostError::Refused(EntryRefused::InsufficientFunds), 409, "INSUFFICIENT_FUNDS"),
-        (PostError::Refused(EntryRefused::BalanceLimit), 409, "BALANCE_LIMIT"),
-        (PostError::Refused(EntryRefused::IdempotencyKeyReused), 422, "IDEMPOTENCY_KEY_REUSED"),
+        (PostError::Refused { reason: EntryRefused::InsufficientFunds, draft: 0 }, 409, "INSUFFICIENT_FUNDS"),
+        (PostError::Refused { reason: EntryRefused::BalanceLimit, draft: 0 }, 409, "BALANCE_LIMIT"),
+        (PostError::Refused { reason: EntryRefused::IdempotencyKeyReused, draft: 0 }, 422, "IDEMPOTENCY_KEY_REUSED"),
         (PostError::NoWallet, 503, "WALLET_PROVISIONING"),
         (PostError::Overloaded, 503, "OVERLOADED"),
         (PostError::NotDone, 503, "DEPENDENCY_UNAVAILABLE"),

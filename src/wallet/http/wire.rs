@@ -1,11 +1,13 @@
 //! What more than one endpoint of this role reads or returns.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 
 use crate::kernel::rfc3339;
-use crate::wallet::domain::{Description, Direction, Entry};
+use crate::wallet::domain::{ActsOn, Description, Direction, Entry, EntryKind, Metadata, Reference};
 
 /// The id in a path. By its name, because the path of a service has the id of the user too.
 #[derive(Deserialize)]
@@ -25,12 +27,10 @@ enum TransactionType {
     Debit,
 }
 
-impl From<Direction> for TransactionType {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Credit => Self::Credit,
-            Direction::Debit => Self::Debit,
-        }
+impl TransactionType {
+    /// Histories have no other kinds of entries.
+    const fn of(kind: EntryKind) -> Self {
+        if matches!(kind, EntryKind::Credit) { Self::Credit } else { Self::Debit }
     }
 }
 
@@ -58,6 +58,66 @@ pub(super) struct EntryBody {
     description: Option<String>,
     #[schema(format = "date-time")]
     created_at: String,
+    /// Only where it is not null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    /// Only where it is not null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<BTreeMap<String, String>>,
+    /// Only of one leg of a transfer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<TransferBody>,
+    /// Only of a capture: the hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<CapturedHoldBody>,
+    /// Only of a reversal: the transaction that it undoes.
+    #[schema(format = "uuid")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reverses: Option<String>,
+    /// The service that posted it on behalf of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    posted_by: Option<String>,
+}
+
+/// The transfer of which a transaction is one leg.
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Transfer)]
+#[serde(rename_all = "camelCase")]
+struct TransferBody {
+    /// ID of the sender's transaction.
+    #[schema(format = "uuid")]
+    id: String,
+    direction: TransferDirection,
+    /// The other user.
+    #[schema(format = "uuid")]
+    user_id: String,
+}
+
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum TransferDirection {
+    In,
+    Out,
+}
+
+/// The hold that a transaction captures.
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = CapturedHold)]
+#[serde(rename_all = "camelCase")]
+struct CapturedHoldBody {
+    #[schema(format = "uuid")]
+    id: String,
+    /// US cents that this capture left held.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    remaining_minor: i64,
+    /// Whether this was the last capture.
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// The pairs of canonical metadata.
+pub(super) fn metadata_body(metadata: &Metadata) -> BTreeMap<String, String> {
+    serde_json::from_str(metadata.as_str()).unwrap_or_default()
 }
 
 impl EntryBody {
@@ -69,19 +129,45 @@ impl EntryBody {
             balance_after_minor: 1500,
             description: Some("first deposit".to_owned()),
             created_at: "2026-01-31T12:00:00.123456Z".to_owned(),
+            reference: None,
+            metadata: None,
+            transfer: None,
+            hold: None,
+            reverses: None,
+            posted_by: None,
         }
     }
 }
 
 impl From<&Entry> for EntryBody {
     fn from(entry: &Entry) -> Self {
+        let texts = &entry.texts;
+        let is_capture = |acts_on: &&ActsOn| acts_on.kind == EntryKind::Hold;
+        let acts_on = entry.acts_on.as_deref();
         Self {
             id: entry.id.to_string(),
-            kind: entry.direction.into(),
+            kind: TransactionType::of(entry.kind),
             amount_minor: entry.amount.cents(),
             balance_after_minor: entry.balance_after.cents(),
-            description: entry.description.as_ref().map(Description::as_str).map(str::to_owned),
+            description: texts.description.as_ref().map(Description::as_str).map(str::to_owned),
             created_at: rfc3339(entry.created_at),
+            reference: texts.reference.as_ref().map(Reference::as_str).map(str::to_owned),
+            metadata: texts.metadata.as_ref().map(metadata_body),
+            transfer: entry.transfer.map(|leg| TransferBody {
+                id: leg.transfer.to_string(),
+                direction: match entry.kind {
+                    EntryKind::Credit => TransferDirection::In,
+                    _ => TransferDirection::Out,
+                },
+                user_id: leg.counterparty.to_string(),
+            }),
+            hold: acts_on.filter(is_capture).map(|hold| CapturedHoldBody {
+                id: hold.id.to_string(),
+                remaining_minor: hold.origin.left,
+                is_final: hold.origin.left == 0,
+            }),
+            reverses: acts_on.filter(|acts_on| !is_capture(acts_on)).map(|reversed| reversed.id.to_string()),
+            posted_by: entry.posted_by.as_ref().map(|service| service.as_str().to_owned()),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! history is read along the primary key until it is full: with a filter by type, or by times that match few entries,
 //! that reads every entry in between, in the worst case the whole history of the wallet.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 
 use crate::infra::postgres::Database;
@@ -13,6 +15,49 @@ use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{Balance, Direction, Entry};
 use crate::wallet::postgres::rows;
+
+/// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
+static HISTORY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
+         SELECT {columns}
+         FROM (
+             SELECT {of_transactions}
+             FROM transactions
+             WHERE user_id = $1
+               AND seq < coalesce($2::bigint, 9223372036854775807)
+               AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
+                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                    ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
+               AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
+                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                    ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
+               AND type IN ('credit', 'debit') AND ($3::text IS NULL OR type = $3)
+             ORDER BY seq DESC LIMIT $6
+         ) AS entry
+         {joins}
+         ORDER BY entry.seq DESC",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+});
+
+static ENTRY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- wallet.ledger.entry ($1 user, $2 id)
+         SELECT {columns}
+         FROM (
+             SELECT {of_transactions}
+             FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
+         ) AS entry
+         {joins}
+         WHERE entry.type IN ('credit', 'debit')",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+});
 
 pub struct PgWalletQueries {
     database: Database,
@@ -66,32 +111,7 @@ impl WalletQueries for PgWalletQueries {
             Box::pin(async move {
                 // Times become sequence numbers first, by the index on created_at, so that the page is a range of the
                 // primary key.
-                let page = client
-                    .prepare_cached(
-                        "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
-                         SELECT entry.*, texts.description
-                         FROM (
-                             SELECT id, seq, type, amount_minor, balance_after_minor, created_at,
-                                    hash IS NULL OR texts_digest IS NOT NULL AS has_texts
-                             FROM transactions
-                             WHERE user_id = $1
-                               AND seq < coalesce($2::bigint, 9223372036854775807)
-                               AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
-                                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
-                                    ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
-                               AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
-                                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
-                                    ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
-                               AND type IN ('credit', 'debit') AND ($3::text IS NULL OR type = $3)
-                             ORDER BY seq DESC LIMIT $6
-                         ) AS entry
-                         LEFT JOIN LATERAL (
-                             SELECT description FROM entry_texts
-                             WHERE entry.has_texts AND user_id = $1 AND seq BETWEEN entry.seq AND entry.seq ORDER BY seq LIMIT 1
-                         ) AS texts ON true
-                         ORDER BY entry.seq DESC",
-                    )
-                    .await?;
+                let page = client.prepare_cached(&HISTORY).await?;
                 let found = client
                     .query(
                         &page,
@@ -114,22 +134,7 @@ impl WalletQueries for PgWalletQueries {
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let by_id = client
-                    .prepare_cached(
-                        "-- wallet.ledger.entry
-                         SELECT entry.*, texts.description
-                         FROM (
-                             SELECT id, seq, type, amount_minor, balance_after_minor, created_at,
-                                    hash IS NULL OR texts_digest IS NOT NULL AS has_texts
-                             FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
-                         ) AS entry
-                         LEFT JOIN LATERAL (
-                             SELECT description FROM entry_texts
-                             WHERE entry.has_texts AND user_id = $1 AND seq BETWEEN entry.seq AND entry.seq ORDER BY seq LIMIT 1
-                         ) AS texts ON true
-                         WHERE entry.type IN ('credit', 'debit')",
-                    )
-                    .await?;
+                let by_id = client.prepare_cached(&ENTRY).await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
                 row.as_ref().map(rows::entry).transpose()
             })

@@ -2,8 +2,8 @@ use std::fmt::Write as _;
 
 use purse::kernel::{EntryId, IdempotencyKey, Role, Timestamp, UserId};
 use purse::wallet::domain::{
-    Balance, Description, EntryHash, EntryKind, HashedEntry, KeyedRequest, Origin, RequestDigest, Salt, Texts,
-    TransferLeg,
+    Balance, Description, EntryHash, EntryKind, HashedEntry, KeyedRequest, Origin, RequestDigest, Salt, SaltedTexts,
+    Texts, TransferLeg,
 };
 use uuid::Uuid;
 
@@ -45,18 +45,6 @@ impl HandRow {
     /// The `nth` act on the row at `seq`, of which `left` is left.
     pub const fn on(self, seq: i64, nth: i32, left: i64) -> Self {
         Self { origin: Some(Origin { seq, nth, left }), ..self }
-    }
-}
-
-/// The value of the `type` column.
-pub fn type_of(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::Credit => "credit",
-        EntryKind::Debit => "debit",
-        EntryKind::Hold => "hold",
-        EntryKind::Void => "void",
-        EntryKind::Expire => "expire",
-        EntryKind::Close => "close",
     }
 }
 
@@ -102,7 +90,7 @@ impl HandLedger {
             digest: RequestDigest::from_stored(&[7; 16]).expect("16 bytes"),
         });
         let description = row.description.map(|text| Description::parse(text).expect("a description"));
-        let texts = description.map(|description| Texts { salt: Salt::new([9; 16]), description });
+        let texts = Texts::of_description(description).salted(|| Salt::new([9; 16]));
         self.hash = self.hash.next(&HashedEntry {
             user_id: self.user,
             seq: self.seq,
@@ -116,7 +104,7 @@ impl HandLedger {
             transfer: row.transfer,
             expires_at: row.expires_at,
             request: request.as_ref(),
-            texts: texts.as_ref().map(Texts::digest),
+            texts: texts.as_ref().map(SaltedTexts::digest),
             group_size: row.group_size,
             posted_by: row.posted_by,
         });
@@ -129,7 +117,7 @@ impl HandLedger {
              VALUES ('{}', {}, '{id}', '{}', {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, '{created_at}', '{}');",
             self.user,
             self.seq,
-            type_of(row.kind),
+            row.kind.as_str(),
             row.amount,
             row.balance,
             row.held,
@@ -154,7 +142,7 @@ impl HandLedger {
                 self.user,
                 self.seq,
                 bytes(texts.salt.as_bytes()),
-                texts.description.as_str(),
+                row.description.unwrap_or_default(),
             )
             .expect("written");
         }
