@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 16] = [
+const OPERATIONS: [(&str, &str, &str); 12] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -23,13 +23,12 @@ const OPERATIONS: [(&str, &str, &str); 16] = [
     ("creditWallet", "POST", "/v1/transactions/credit"),
     ("debitWallet", "POST", "/v1/transactions/debit"),
     ("createTransaction", "POST", "/v1/transactions"),
-    ("getBalanceForUser", "GET", "/v1/wallets/{userId}/balance"),
-    ("listTransactionsForUser", "GET", "/v1/wallets/{userId}/transactions"),
-    ("getTransactionForUser", "GET", "/v1/wallets/{userId}/transactions/{id}"),
-    ("creditWalletForUser", "POST", "/v1/wallets/{userId}/transactions/credit"),
-    ("debitWalletForUser", "POST", "/v1/wallets/{userId}/transactions/debit"),
-    ("createTransactionForUser", "POST", "/v1/wallets/{userId}/transactions"),
+    ("createTransfer", "POST", "/v1/transfers"),
+    ("getTransfer", "GET", "/v1/transfers/{id}"),
 ];
+
+/// Operations of users that services do not have: what they do belongs to the user.
+const OF_USERS_ONLY: [&str; 4] = ["registerUser", "login", "getCurrentUser", "getWalletStatus"];
 
 /// Operations that need no access token.
 const OPEN: [&str; 2] = ["registerUser", "login"];
@@ -52,7 +51,12 @@ fn all_objects(document: &Document) -> Vec<&Map<String, Value>> {
 #[test]
 fn the_documents_have_exactly_these_operations_and_none_for_operators() {
     let named = |operations: &[(&str, &str, &str)]| -> BTreeSet<(String, String, String)> {
-        operations.iter().map(|(id, method, path)| ((*id).into(), (*method).into(), (*path).into())).collect()
+        let of_users = operations.iter().map(|(id, method, path)| ((*id).into(), (*method).into(), (*path).into()));
+        let for_services = operations.iter().filter(|(id, ..)| !OF_USERS_ONLY.contains(id));
+        let for_services = for_services.map(|(id, method, path)| {
+            (format!("{id}ForUser"), (*method).into(), path.replacen("/v1/", "/v1/wallets/{userId}/", 1))
+        });
+        of_users.chain(for_services).collect()
     };
     assert_eq!(operations_of(&printed("users")), named(&OPERATIONS[..3]));
     assert_eq!(operations_of(&printed("wallet")), named(&OPERATIONS[3..]));

@@ -67,7 +67,7 @@ async fn a_token_of_the_other_kind_returns_401_on_every_route() {
         assert_error(&send(&wrong).await, 401, "UNAUTHORIZED", &about);
         assert_ne!(send(&right).await.status, 401, "{about}: the right kind of token");
     }
-    assert!(of_users >= 7 && of_services >= 6, "{of_users} routes of users, {of_services} of services");
+    assert!(of_users >= 9 && of_services >= 8, "{of_users} routes of users, {of_services} of services");
 }
 
 #[tokio::test]
@@ -203,6 +203,7 @@ async fn a_service_reads_and_posts_as_the_user_does() {
         )
         .await;
     assert_eq!(found.body, created.body);
+    assert_eq!(created.body["postedBy"], "payments");
     let typed = request(&client, Method::POST, &user.id, "/transactions", &token);
     let debited = client.send(typed.json(&json!({"type": "debit", "amountMinor": 5}))).await;
     assert_eq!((debited.status.as_u16(), &debited.body["balanceAfterMinor"]), (201, &json!(20)));
@@ -218,6 +219,44 @@ async fn a_service_reads_and_posts_as_the_user_does() {
         wallet.log().into_iter().find(|line| line["service"] == "payments" && line["status"] == 409)
     });
     assert_eq!(logged.await["user_id"], user.id);
+}
+
+#[tokio::test]
+async fn equal_keys_of_a_user_and_of_two_services_create_one_entry_each() {
+    let world = World::new().await;
+    let (_users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let (payments, shop) = (service_token("payments", BOTH), service_token("shop", BOTH));
+    let by_service = async |token: &str, cents: i64| {
+        let request = request(&client, Method::POST, &user.id, "/transactions/credit", token);
+        client.send(request.header("idempotency-key", "order-17").json(&json!({"amountMinor": cents}))).await
+    };
+    let own = client.post(&user, "credit", 1, Some("order-17")).await;
+    let (first, second) = (by_service(&payments, 2).await, by_service(&shop, 3).await);
+    for (created, posted_by, balance) in
+        [(&own, Value::Null, 1), (&first, json!("payments"), 3), (&second, json!("shop"), 6)]
+    {
+        assert_eq!(created.status, 201, "{created:?}");
+        assert_eq!((&created.body["postedBy"], &created.body["balanceAfterMinor"]), (&posted_by, &json!(balance)));
+    }
+    assert!(!own.body.as_object().expect("an object").contains_key("postedBy"), "{own:?}");
+    // Each has its own replay, also of a request that another one made with that key.
+    for (replayed, original) in [
+        (client.post(&user, "credit", 1, Some("order-17")).await, &own),
+        (by_service(&payments, 2).await, &first),
+        (by_service(&shop, 3).await, &second),
+    ] {
+        assert_eq!((replayed.status.as_u16(), &replayed.body), (200, &original.body));
+        assert_eq!(replayed.header("idempotent-replayed"), "true");
+    }
+    assert_error(&by_service(&payments, 3).await, 422, "IDEMPOTENCY_KEY_REUSED", "another amount");
+    let listed = client.get(&user, "/v1/transactions").await.body;
+    assert_eq!(listed["items"], json!([second.body, first.body, own.body]));
+    let stored = "SELECT posted_by, amount_minor FROM transactions ORDER BY seq";
+    assert_eq!(world.sql(Role::Wallet, stored).await, "|1\npayments|2\nshop|3");
+    drop(wallet);
+    let verified = purse(&["ledger", "verify"], &world.settings(Role::Wallet)).await;
+    assert_eq!(verified.code, Some(0), "the poster is part of the hash: {verified:?}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod posting;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod reference;
 mod request;
+mod self_post;
 mod texts;
 
 pub use act::{Act, BackTransfer, Draft, OtherLeg};

@@ -47,12 +47,17 @@ impl Gate {
 
     /// Lets a request pass whose user has a wallet. A wallet that was found before is assumed to exist.
     async fn check(&self, user_id: UserId, posted_by: Option<ServiceName>) -> Result<ReadyWallet, ApiError> {
-        let is_ready = self.wallets.is_ready(user_id).await.map_err(|e| ApiError::from_failure(&e))?;
+        let is_ready = self.has_wallet(user_id).await?;
         let wallet = ReadyWallet { user_id, posted_by, self_post: self.self_post };
         if wallet.posted_by.is_some() {
             return if is_ready { Ok(wallet) } else { Err(wallet_not_found()) };
         }
         self.decide(user_id, is_ready.then_some(wallet))
+    }
+
+    /// Whether somebody whom a request names has a wallet.
+    pub(super) async fn has_wallet(&self, user: UserId) -> Result<bool, ApiError> {
+        self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))
     }
 
     /// When the wallet was created, after waiting for it up to `wait_max`.

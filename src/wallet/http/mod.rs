@@ -4,8 +4,10 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod get_transfer;
 mod list_entries;
 mod post_entry;
+mod post_transfer;
 mod posting;
 mod time;
 mod wallet_status;
@@ -27,6 +29,7 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
+        ("transfers", "Transfers of money to other users."),
         ("service", "The same for back ends, which act on behalf of users with a service token."),
     ],
 };
@@ -46,7 +49,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
 fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     let mut endpoints = vec![get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.push(get_entry::endpoint());
+    endpoints.extend([get_entry::endpoint(), post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints
 }
 

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use async_trait::async_trait;
 
-use crate::infra::postgres::Database;
+use crate::infra::postgres::{Database, DbError};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
@@ -43,21 +43,25 @@ static HISTORY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-static ENTRY: LazyLock<String> = LazyLock::new(|| {
+static ENTRY: LazyLock<String> =
+    LazyLock::new(|| one_entry("wallet.ledger.entry ($1 user, $2 id)", "id BETWEEN $2 AND $2 ORDER BY id"));
+
+static TRANSFER: LazyLock<String> = LazyLock::new(|| {
+    one_entry("wallet.ledger.transfer ($1 user, $2 id)", "transfer_id BETWEEN $2 AND $2 ORDER BY transfer_id")
+});
+
+fn one_entry(name: &str, which: &str) -> String {
     format!(
-        "-- wallet.ledger.entry ($1 user, $2 id)
+        "-- {name}
          SELECT {columns}
-         FROM (
-             SELECT {of_transactions}
-             FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
-         ) AS entry
+         FROM (SELECT {of_transactions} FROM transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
          {joins}
          WHERE entry.type IN ('credit', 'debit')",
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
     )
-});
+}
 
 pub struct PgWalletQueries {
     database: Database,
@@ -66,6 +70,18 @@ pub struct PgWalletQueries {
 impl PgWalletQueries {
     pub const fn new(database: Database) -> Self {
         Self { database }
+    }
+
+    /// `by_id` is one of the statements of [`one_entry`].
+    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<Entry>, DbError> {
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_id = client.prepare_cached(by_id).await?;
+                let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
+                row.as_ref().map(rows::entry).transpose()
+            })
+        });
+        found.await
     }
 }
 
@@ -132,13 +148,10 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
-        let found = self.database.run(move |client| {
-            Box::pin(async move {
-                let by_id = client.prepare_cached(&ENTRY).await?;
-                let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
-                row.as_ref().map(rows::entry).transpose()
-            })
-        });
-        found.await.map_err(|e| e.at("wallet.ledger.entry"))
+        self.one_entry(&ENTRY, user, id).await.map_err(|e| e.at("wallet.ledger.entry"))
+    }
+
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+        self.one_entry(&TRANSFER, user, id).await.map_err(|e| e.at("wallet.ledger.transfer"))
     }
 }
