@@ -23,14 +23,23 @@ const PAGES_PER_ROW: i64 = 3;
 /// Each statement and the indexes that it must use.
 const EXPECTED_INDEXES: [(&str, &[&str]); 17] = [
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
-    ("wallet.ledger.heads", &["transactions_pkey"]),
-    ("wallet.ledger.used_keys", &["transactions_idempotency_key", "transactions_pkey", "entry_texts_pkey"]),
+    ("wallet.ledger.heads", &["transactions_pkey", "open_holds_mine_idx"]),
+    (
+        "wallet.ledger.used_keys",
+        &[
+            "transactions_idempotency_key",
+            "transactions_service_key",
+            "transactions_pkey",
+            "transactions_origin_key",
+            "entry_texts_pkey",
+        ],
+    ),
     ("wallet.ledger.insert", &[]),
     ("wallet.ledger.insert_texts", &[]),
     ("wallet.ledger.balance", &["transactions_pkey"]),
     ("wallet.ledger.balance_at", &["transactions_created_at_idx"]),
     ("wallet.ledger.history", &["transactions_pkey", "transactions_created_at_idx", "entry_texts_pkey"]),
-    ("wallet.ledger.entry", &["transactions_id_key", "entry_texts_pkey"]),
+    ("wallet.ledger.entry", &["transactions_id_key", "transactions_pkey", "entry_texts_pkey"]),
     ("wallet.created_at", &["wallets_pkey"]),
     ("users.register.user", &[]),
     ("users.register.earlier", &["users_registration_key"]),
