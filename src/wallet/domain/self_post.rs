@@ -25,8 +25,8 @@ mod tests {
     use crate::kernel::{EntryId, IdempotencyKey, ServiceName, Timestamp, UserId};
     use crate::wallet::domain::texts::tests::SALT;
     use crate::wallet::domain::{
-        Act, AmountMinor, DecidedBatch, Decision, Direction, Draft, EntryKind, HoldLifetime, LedgerHead, NamedEntry, NewEntry,
-        OneOrMore, OtherLeg, WalletState, WalletStates, decide_batch,
+        Act, AmountMinor, DecidedBatch, Decision, Direction, Draft, EntryKind, HoldLifetime, LedgerHead, NamedEntry,
+        NewEntry, OneOrMore, OtherLeg, WalletState, WalletStates, decide_batch,
     };
     use uuid::Uuid;
 
