@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Role, path and methods of every route of users and operators.
-const ROUTES: [(Role, &str, &[&str]); 13] = [
+const ROUTES: [(Role, &str, &[&str]); 14] = [
     (Role::Users, "/v1/auth/register", &["POST"]),
     (Role::Users, "/v1/auth/login", &["POST"]),
     (Role::Users, "/v1/users/me", &["GET"]),
@@ -20,6 +20,7 @@ const ROUTES: [(Role, &str, &[&str]); 13] = [
     (Role::Wallet, "/v1/transactions/credit", &["POST"]),
     (Role::Wallet, "/v1/transactions/debit", &["POST"]),
     (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", &["GET"]),
+    (Role::Wallet, "/v1/statements", &["GET"]),
     (Role::Wallet, "/v1/balance", &["GET"]),
     (Role::Wallet, "/v1/wallet/status", &["GET"]),
     (Role::Wallet, "/health/live", &["GET"]),
@@ -189,7 +190,7 @@ async fn the_token_is_checked_before_the_limit_and_the_limit_before_the_gate() {
 #[tokio::test]
 async fn the_scope_of_a_service_is_checked_before_the_limit_and_the_limit_before_the_wallet() {
     let world = World::new().await;
-    let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_SERVICE_MAX", "1"), ("RL_TX_WINDOW", "1h")];
+    let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_SERVICE_MAX", "1"), ("RL_SERVICE_WINDOW", "1h")];
     let wallet = world.start_with(Role::Wallet, &limited).await;
     let client = Client::new(&wallet.url(), &wallet.url());
     let url = format!("{}/v1/wallets/{}/transactions/credit?x=1", client.wallet, unknown_user_id());

@@ -262,7 +262,8 @@ async fn equal_keys_of_a_user_and_of_two_services_create_one_entry_each() {
 #[tokio::test]
 async fn services_have_a_limit_of_their_own_by_their_name() {
     let world = World::new().await;
-    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_SERVICE_MAX", "2"), ("RL_TX_MAX", "1"), ("RL_TX_WINDOW", "1h")];
+    let limits =
+        [("RATE_LIMIT_ENABLED", "true"), ("RL_SERVICE_MAX", "2"), ("RL_SERVICE_WINDOW", "1h"), ("RL_TX_MAX", "1")];
     let wallet = world.start_with(Role::Wallet, &limits).await;
     let client = Client::new(&wallet.url(), &wallet.url());
     let id = unknown_user_id();

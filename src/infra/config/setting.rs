@@ -50,8 +50,11 @@ settings! {
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
     RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
-    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX and RL_SERVICE_MAX";
-    RL_SERVICE_MAX: u32 = WALLET, Text("0"), count(0, 1_000_000), "Requests allowed per service per RL_TX_WINDOW; 0 = no limit";
+    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
+    RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";
+    RL_EXPORT_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_EXPORT_MAX";
+    RL_SERVICE_MAX: u32 = WALLET, Text("0"), count(0, 1_000_000), "Requests allowed per service per window; 0 = no limit";
+    RL_SERVICE_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_SERVICE_MAX";
     SELF_POST: SelfPost = WALLET, Absent, kind::SELF_POSTS, "What users may do to their own wallets without a service; if unset, credit,debit in development and an error in production";
     WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
     USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
@@ -502,6 +505,8 @@ pub struct WalletConfig {
     pub service_limit: Option<RateLimit>,
     /// What users may do to their own wallets.
     pub self_post: SelfPost,
+    /// Statements per user.
+    pub export_limit: RateLimit,
     /// Delays before the first, second and third retry.
     pub retry_ttls: [Duration; 3],
     /// Unacknowledged deliveries of the consumer.
@@ -534,7 +539,8 @@ impl WalletConfig {
         Some(Self {
             self_post: self_post(l, production),
             post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
-            service_limit: RateLimit::read_optional(l, &RL_SERVICE_MAX, &RL_TX_WINDOW),
+            service_limit: RateLimit::read_optional(l, &RL_SERVICE_MAX, &RL_SERVICE_WINDOW),
+            export_limit: RateLimit::read(l, &RL_EXPORT_MAX, &RL_EXPORT_WINDOW),
             retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
             prefetch: l.value(&PREFETCH),
             require_signed_events,

@@ -11,6 +11,7 @@ use crate::infra::security::service_token::ServiceVerifier;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::gate::Gate;
+use crate::wallet::http::statement_slots::StatementSlots;
 
 /// Built once and shared by all threads.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct WalletApi {
     pub services: Arc<ServiceVerifier>,
     pub post_limit: Limiter<BySubject>,
     pub service_limit: Option<Limiter<ByService>>,
+    pub export_limit: Limiter<BySubject>,
+    pub statements: Arc<StatementSlots>,
     pub health: HealthBoard,
     pub docs: DocsPage,
 }
@@ -32,6 +35,7 @@ impl WalletApi {
         app.app_data(web::Data::from(Arc::clone(&self.ledger)))
             .app_data(web::Data::from(Arc::clone(&self.queries)))
             .app_data(web::Data::from(Arc::clone(&self.gate)))
+            .app_data(web::Data::from(Arc::clone(&self.statements)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::from(Arc::clone(&self.services)))
             .app_data(web::Data::new(self.health.clone()));
