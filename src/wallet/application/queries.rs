@@ -6,6 +6,14 @@ use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::domain::{Balance, Entry};
 
+/// An entry and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryDetails {
+    pub entry: Entry,
+    /// What all of its reversals together have undone.
+    pub reversed: Balance,
+}
+
 /// Reads one user's ledger. A user without entries has a zero balance and an empty history.
 #[async_trait]
 pub trait WalletQueries: Send + Sync {
@@ -14,5 +22,5 @@ pub trait WalletQueries: Send + Sync {
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
     /// `None` also for another user's entry.
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError>;
 }

@@ -6,6 +6,7 @@ mod get_balance;
 mod get_entry;
 mod list_entries;
 mod post_entry;
+mod post_reversal;
 mod posting;
 mod time;
 mod wallet_status;
@@ -34,6 +35,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
+    endpoints.push(post_reversal::endpoint());
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints

@@ -19,8 +19,8 @@ use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
-use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::domain::{Balance, EntryRefused, Posting};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -53,7 +53,7 @@ impl WalletQueries for FailingStore {
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         self.fail()
     }
-    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.fail()
     }
 }

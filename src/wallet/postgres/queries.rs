@@ -8,12 +8,13 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
-use crate::infra::postgres::Database;
+use crate::infra::postgres::{Database, DbError};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
-use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Balance, Direction, Entry};
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::domain::{Balance, Direction};
 use crate::wallet::postgres::rows;
 
 /// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
@@ -46,18 +47,32 @@ static HISTORY: LazyLock<String> = LazyLock::new(|| {
 static ENTRY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "-- wallet.ledger.entry ($1 user, $2 id)
-         SELECT {columns}
+         SELECT {columns}, last_act.origin_left_minor AS last_left
          FROM (
              SELECT {of_transactions}
              FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
          ) AS entry
          {joins}
+         LEFT JOIN LATERAL (
+             SELECT origin_left_minor FROM transactions
+             WHERE transactions.user_id = entry.user_id AND transactions.origin_seq = entry.seq
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS last_act ON true
          WHERE entry.type IN ('credit', 'debit')",
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
     )
 });
+
+/// Only reversals act on credits and debits, and each says what it left.
+fn details(row: &Row) -> Result<EntryDetails, DbError> {
+    let entry = rows::entry(row)?;
+    let reversed =
+        row.try_get::<_, Option<i64>>("last_left")?.map_or(0, |left| entry.amount.cents().saturating_sub(left));
+    let reversed = Balance::from_stored(reversed).ok_or(DbError::Corrupt("transactions.origin_left_minor"))?;
+    Ok(EntryDetails { entry, reversed })
+}
 
 pub struct PgWalletQueries {
     database: Database,
@@ -131,12 +146,12 @@ impl WalletQueries for PgWalletQueries {
         entries.await.map(|entries| HistoryPage::cut(entries, limit)).map_err(|e| e.at("wallet.ledger.history"))
     }
 
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         let found = self.database.run(move |client| {
             Box::pin(async move {
                 let by_id = client.prepare_cached(&ENTRY).await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
-                row.as_ref().map(rows::entry).transpose()
+                row.as_ref().map(details).transpose()
             })
         });
         found.await.map_err(|e| e.at("wallet.ledger.entry"))

@@ -31,6 +31,14 @@ pub fn format(name: &str) -> SchemaFormat {
     SchemaFormat::Custom(name.to_owned())
 }
 
+/// An optional field of a body may be null.
+fn or_null(schema_type: SchemaType) -> SchemaType {
+    match schema_type {
+        SchemaType::Type(of) => SchemaType::from_iter([of, Type::Null]),
+        others => others,
+    }
+}
+
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -220,7 +228,7 @@ impl<Api: 'static> Endpoint<Api> {
             if is_required {
                 object = object.required(name);
             } else {
-                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+                schema.schema_type = or_null(schema.schema_type);
             }
             object = object.property(name, schema);
         }
