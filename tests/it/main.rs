@@ -97,5 +97,6 @@ mod tls_proxy;
 mod tokens_http;
 mod tokens_rfc8725;
 mod traces;
+mod transfers;
 mod use_cases;
 mod versions;

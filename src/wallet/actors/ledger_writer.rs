@@ -27,7 +27,7 @@ use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
 use crate::wallet::application::posting_queue::{PostingQueue, Queued, SetAsideBatch, Undecided};
-use crate::wallet::domain::Posting;
+use crate::wallet::domain::{Draft, Posting};
 
 /// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
@@ -97,8 +97,14 @@ impl Queued for PendingPost {
     }
 
     fn rows(&self) -> usize {
-        self.posting.drafts.count()
+        rows(&self.posting)
     }
+}
+
+/// The entries that `posting` may become.
+fn rows(posting: &Posting) -> usize {
+    let of_draft = |draft: &Draft| if draft.act.other_wallet().is_some() { 2 } else { 1 };
+    posting.drafts.iter().map(of_draft).fold(0, usize::saturating_add)
 }
 
 impl LedgerWriterActor {
@@ -212,7 +218,8 @@ async fn run_batch(
     let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
         LockWait::SkipLocked => &deps.metrics.commit_common,
-        LockWait::WaitForOne(_) | LockWait::WaitForAll => &deps.metrics.commit_set_aside,
+        LockWait::WaitForOne(_) => &deps.metrics.commit_set_aside,
+        LockWait::WaitForAll => &deps.metrics.commit_last_resort,
     };
     duration.record(began.elapsed());
     deps.metrics.batch.record(gauge_value(postings.len()));
@@ -229,6 +236,7 @@ async fn run_batch(
             }
         }
     }
+    deps.metrics.set_aside.increment(undecided.len().try_into().unwrap_or(u64::MAX));
     undecided
 }
 
@@ -269,7 +277,7 @@ impl LedgerHandle {
     }
 
     async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
-        let rows = u32::try_from(posting.drafts.count().min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
+        let rows = u32::try_from(rows(&posting).min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
         let slots = Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
         let (caller, result) = oneshot::channel();

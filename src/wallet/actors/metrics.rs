@@ -21,11 +21,15 @@ const DEAD_LETTERS: MetricName = MetricName {
 const POSTS: MetricName =
     MetricName { name: "purse_ledger_posts_total", help: "Credits and debits that reached the ledger, by result." };
 const QUEUE: MetricName =
-    MetricName { name: "purse_ledger_queue_posts", help: "Posts being written or waiting for it." };
+    MetricName { name: "purse_ledger_queue_posts", help: "Ledger entries being written or waiting to be written." };
 const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts per database transaction." };
 const COMMIT: MetricName = MetricName {
     name: "purse_ledger_commit_duration_seconds",
-    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, or set_aside (one wallet that another process had locked).",
+    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, set_aside (waits for one wallet that another transaction had locked) or last_resort (one post, waits for all of its wallets).",
+};
+const SET_ASIDE: MetricName = MetricName {
+    name: "purse_ledger_set_aside_total",
+    help: "Posts that a batch left undecided, because another transaction had locked a wallet. A post counts each time.",
 };
 
 #[derive(Clone)]
@@ -93,6 +97,8 @@ pub(crate) struct LedgerMetrics {
     pub(super) batch: Histogram,
     pub(super) commit_common: Histogram,
     pub(super) commit_set_aside: Histogram,
+    pub(super) commit_last_resort: Histogram,
+    pub(super) set_aside: Counter,
 }
 
 impl LedgerMetrics {
@@ -102,6 +108,8 @@ impl LedgerMetrics {
             batch: metrics.histogram(BATCH, &[]),
             commit_common: commit("common"),
             commit_set_aside: commit("set_aside"),
+            commit_last_resort: commit("last_resort"),
+            set_aside: metrics.counter(SET_ASIDE, &[]),
         }
     }
 }

@@ -57,7 +57,12 @@ impl PostBatch {
         let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
         // The lock may become free between two postings of a user. The later one must not be written first.
         let mut set_aside = HashMap::<UserId, UserId>::new();
+        let mut is_hopeless = false;
         for posting in postings {
+            if is_hopeless {
+                batch.results.push(PostingResult::Reply(Err(PostError::NotDone)));
+                continue;
+            }
             if let Some(contested) = set_aside.get(&posting.user_id) {
                 batch.results.push(PostingResult::SetAside { contested: *contested });
                 continue;
@@ -73,6 +78,8 @@ impl PostBatch {
                     }
                 }
                 Err(e) => {
+                    // Each of the others would wait as long, for the store or for the same lock.
+                    is_hopeless = !matches!(&e, JournalError::NotDone(e) if may_pass_alone(e));
                     batch.results.push(PostingResult::Reply(Err(post_error(&e))));
                     batch.failures.push(e);
                 }
@@ -257,6 +264,16 @@ mod tests {
             let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
             let (results, failures) = results(journal, &[5, 6], LockWait::WaitForAll).await;
             assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn when_the_store_or_a_lock_fails_a_posting_that_is_tried_alone_the_ones_after_it_are_not_tried() {
+        for class in [FailureClass::Unavailable, FailureClass::Transient] {
+            let journal = FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, class)), unknown: false };
+            let (results, failures) = results(journal, &[5, 7, 6, 1], LockWait::SkipLocked).await;
+            let not_done = "ledger could not be written";
+            assert_eq!((results, failures), (["new", not_done, not_done, not_done].map(str::to_owned).to_vec(), 2));
         }
     }
 

@@ -23,4 +23,6 @@ pub trait WalletQueries: Send + Sync {
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
     /// `None` also for another user's entry.
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError>;
+    /// The user's own leg of a transfer, by the id of the sender's leg. `None` also for a transfer between others.
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError>;
 }

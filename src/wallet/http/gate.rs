@@ -44,8 +44,13 @@ impl Gate {
 
     /// Lets a user pass who has a wallet. A wallet that was found before is assumed to exist.
     async fn check(&self, user: UserId) -> Result<ReadyWallet, ApiError> {
-        let is_ready = self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))?;
+        let is_ready = self.has_wallet(user).await?;
         self.decide(user, is_ready.then_some(ReadyWallet { user_id: user }))
+    }
+
+    /// Whether somebody whom a request names has a wallet.
+    pub(super) async fn has_wallet(&self, user: UserId) -> Result<bool, ApiError> {
+        self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))
     }
 
     /// When the wallet was created, after waiting for it up to `wait_max`.

@@ -4,9 +4,11 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod get_transfer;
 mod list_entries;
 mod post_entry;
 mod post_reversal;
+mod post_transfer;
 mod posting;
 mod time;
 mod wallet_status;
@@ -27,6 +29,7 @@ const ABOUT: About = About {
     tags: &[
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits and the transaction history."),
+        ("transfers", "Transfers of money to other users."),
     ],
 };
 
@@ -36,6 +39,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
     endpoints.push(post_reversal::endpoint());
+    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints

@@ -56,6 +56,9 @@ impl WalletQueries for FailingStore {
     async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.fail()
     }
+    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.fail()
+    }
 }
 
 /// Every user has a wallet.
@@ -129,9 +132,13 @@ async fn every_failure_of_the_ledger_has_a_status_and_a_code() {
 #[actix_web::test]
 async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
     let id = Uuid::nil();
-    for path in
-        ["/v1/balance", "/v1/balance?at=2026-01-31T12:00:00Z", "/v1/transactions", &format!("/v1/transactions/{id}")]
-    {
+    for path in [
+        "/v1/balance",
+        "/v1/balance?at=2026-01-31T12:00:00Z",
+        "/v1/transactions",
+        &format!("/v1/transactions/{id}"),
+        &format!("/v1/transfers/{id}"),
+    ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),
             (FailureClass::Transient, 503, "DEPENDENCY_UNAVAILABLE"),

@@ -120,6 +120,25 @@ pub(super) fn metadata_body(metadata: &Metadata) -> BTreeMap<String, String> {
 }
 
 impl EntryBody {
+    pub(super) const EXAMPLE_RECIPIENT: &str = "0190a5d4-3c1e-7d2b-8f4a-6e5d4c3b2a19";
+
+    pub(super) fn transfer_example() -> Self {
+        let debit = Self::example();
+        let transfer = TransferBody {
+            id: debit.id.clone(),
+            direction: TransferDirection::Out,
+            user_id: Self::EXAMPLE_RECIPIENT.to_owned(),
+        };
+        Self {
+            kind: TransactionType::Debit,
+            amount_minor: 500,
+            balance_after_minor: 1000,
+            description: Some("lunch".to_owned()),
+            transfer: Some(transfer),
+            ..debit
+        }
+    }
+
     pub(super) fn example() -> Self {
         Self {
             id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e".to_owned(),

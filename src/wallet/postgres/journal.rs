@@ -130,7 +130,7 @@ async fn write(
 ) -> Result<(), DbError> {
     let statements = Statements::of(client, lock_wait).await?;
     fault::point("ledger.begun");
-    let (mut wallets, now) = read_locked(client, &statements, postings).await?;
+    let (mut wallets, now) = read_locked(client, &statements, postings, lock_wait).await?;
     fault::point("ledger.locked");
     let DecidedBatch { entries, decisions } =
         decide_batch(&mut wallets, postings, now.unwrap_or(Timestamp::UNIX_EPOCH));
@@ -174,6 +174,8 @@ const CLOSE_OPEN_HOLD: &str = "-- wallet.ledger.close_open_hold ($1 user, $2 seq
 
 /// The statements of a batch, prepared once per connection.
 struct Statements {
+    /// Locks the wallet that is waited for, before any other.
+    lock_one: Statement,
     lock: Statement,
     heads: Statement,
     used_keys: Statement,
@@ -181,20 +183,26 @@ struct Statements {
     sent: Statement,
 }
 
+const LOCK_ONE: &str = "-- wallet.ledger.lock_one ($1 user)
+    SELECT user_id FROM wallets WHERE user_id = $1 FOR UPDATE";
+
+const LOCK_FREE: &str = "-- wallet.ledger.lock_free ($1 users)
+    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED";
+
+const LOCK_ALL: &str = "-- wallet.ledger.lock ($1 users)
+    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE";
+
 impl Statements {
     async fn of(client: &Client, lock_wait: LockWait) -> Result<Self, DbError> {
+        let is_disabled = fault::disabled("ledger.row_lock");
         let lock = match lock_wait {
-            _ if fault::disabled("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-            LockWait::SkipLocked => {
-                "-- wallet.ledger.lock_free ($1 users)
-                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
-            }
-            LockWait::WaitForOne(_) | LockWait::WaitForAll => {
-                "-- wallet.ledger.lock ($1 users)
-                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
-            }
+            _ if is_disabled => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+            LockWait::SkipLocked | LockWait::WaitForOne(_) => LOCK_FREE,
+            LockWait::WaitForAll => LOCK_ALL,
         };
+        let lock_one = if is_disabled { "SELECT user_id FROM wallets WHERE user_id = $1" } else { LOCK_ONE };
         Ok(Self {
+            lock_one: client.prepare_cached(lock_one).await?,
             lock: client.prepare_cached(lock).await?,
             heads: client.prepare_cached(HEADS).await?,
             used_keys: client.prepare_cached(&USED_KEYS).await?,
@@ -315,15 +323,17 @@ fn named_entries(name: &str, which: &str) -> String {
     )
 }
 
-/// Locks the wallets of the batch in the order of their keys and reads, in the same round trip, their last entries, what the
-/// batch names, and the time of the database.
+/// Locks the wallets of the batch and reads, in the same round trip, their last entries, what the batch names, and the time of
+/// the database. A wallet that the batch waits for is locked first, so that it waits while it holds no other; or each of them
+/// is waited for in the order of the keys.
 async fn read_locked(
     client: &Client,
     statements: &Statements,
     postings: &[Posting],
+    lock_wait: LockWait,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
     let wallets = postings.iter().flat_map(|posting| [Some(posting.user_id), posting.other_wallet()]);
-    let mut users: Vec<Uuid> = wallets.flatten().map(|user| user.as_uuid()).collect();
+    let mut users: Vec<Uuid> = wallets.flatten().map(UserId::as_uuid).collect();
     users.sort_unstable();
     users.dedup();
     let keys = requested(postings, |posting| {
@@ -335,7 +345,18 @@ async fn read_locked(
         Act::Reverse { back: Some(back), .. } => Some((back.sender.as_uuid(), back.transfer.as_uuid())),
         _ => None,
     });
+    let waited_for = match lock_wait {
+        LockWait::WaitForOne(wallet) => users.binary_search(&wallet.as_uuid()).is_ok().then_some(wallet.as_uuid()),
+        LockWait::SkipLocked | LockWait::WaitForAll => None,
+    };
+    let others: Vec<Uuid> = users.iter().copied().filter(|user| Some(*user) != waited_for).collect();
     let parameters: [&(dyn ToSql + Sync); 1] = [&users];
+    let lock_one = async {
+        let Some(wallet) = waited_for else { return Ok(Vec::new()) };
+        client.query(&statements.lock_one, &[&wallet]).await
+    };
+    let lock =
+        async { if others.is_empty() { Ok(Vec::new()) } else { client.query(&statements.lock, &[&others]).await } };
     let used = async {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -345,17 +366,19 @@ async fn read_locked(
         client.query(&statements.used_keys, &[&users, &services, &keys]).await
     };
     // The driver sends each statement when it is first polled, so they reach the server in this order.
-    let (begun, locked, heads, used, named, sent) = join!(
+    let (begun, locked_one, locked, heads, used, named, sent) = join!(
         biased;
         client.batch_execute(BEGIN),
-        client.query(&statements.lock, &parameters),
+        lock_one,
+        lock,
         client.query(&statements.heads, &parameters),
         used,
         query_pairs(client, &statements.named, named),
         query_pairs(client, &statements.sent, sent),
     );
     begun?;
-    let locked: HashSet<Uuid> = locked?.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
+    let locked = locked_one?.into_iter().chain(locked?);
+    let locked: HashSet<Uuid> = locked.map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
     let (mut wallets, now) = states(&locked, &heads?)?;
     add_used_keys(&mut wallets, &used?)?;
     for row in named? {

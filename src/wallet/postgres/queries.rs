@@ -44,14 +44,18 @@ static HISTORY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-static ENTRY: LazyLock<String> = LazyLock::new(|| {
+static ENTRY: LazyLock<String> =
+    LazyLock::new(|| one_entry("wallet.ledger.entry ($1 user, $2 id)", "id BETWEEN $2 AND $2 ORDER BY id"));
+
+static TRANSFER: LazyLock<String> = LazyLock::new(|| {
+    one_entry("wallet.ledger.transfer ($1 user, $2 id)", "transfer_id BETWEEN $2 AND $2 ORDER BY transfer_id")
+});
+
+fn one_entry(name: &str, which: &str) -> String {
     format!(
-        "-- wallet.ledger.entry ($1 user, $2 id)
+        "-- {name}
          SELECT {columns}, last_act.origin_left_minor AS last_left
-         FROM (
-             SELECT {of_transactions}
-             FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1
-         ) AS entry
+         FROM (SELECT {of_transactions} FROM transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
          {joins}
          LEFT JOIN LATERAL (
              SELECT origin_left_minor FROM transactions
@@ -63,7 +67,7 @@ static ENTRY: LazyLock<String> = LazyLock::new(|| {
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
     )
-});
+}
 
 /// Only reversals act on credits and debits, and each says what it left.
 fn details(row: &Row) -> Result<EntryDetails, DbError> {
@@ -81,6 +85,18 @@ pub struct PgWalletQueries {
 impl PgWalletQueries {
     pub const fn new(database: Database) -> Self {
         Self { database }
+    }
+
+    /// `by_id` is one of the statements of [`one_entry`].
+    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DbError> {
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let by_id = client.prepare_cached(by_id).await?;
+                let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
+                row.as_ref().map(details).transpose()
+            })
+        });
+        found.await
     }
 }
 
@@ -147,13 +163,10 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
-        let found = self.database.run(move |client| {
-            Box::pin(async move {
-                let by_id = client.prepare_cached(&ENTRY).await?;
-                let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
-                row.as_ref().map(details).transpose()
-            })
-        });
-        found.await.map_err(|e| e.at("wallet.ledger.entry"))
+        self.one_entry(&ENTRY, user, id).await.map_err(|e| e.at("wallet.ledger.entry"))
+    }
+
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.one_entry(&TRANSFER, user, id).await.map_err(|e| e.at("wallet.ledger.transfer"))
     }
 }
