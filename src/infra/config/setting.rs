@@ -49,7 +49,7 @@ settings! {
     RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
-    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits, debits and transfers allowed per user per window";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
     WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
     USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
