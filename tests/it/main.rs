@@ -48,6 +48,7 @@ mod http_shutdown;
 mod key_rotation;
 mod layers;
 mod ledger_chain;
+mod ledger_statements;
 mod ledger_upgrade;
 mod lifecycle;
 mod lint_openapi;

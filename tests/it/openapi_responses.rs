@@ -180,6 +180,11 @@ async fn every_response_of_the_wallet_role_is_documented() {
     );
     world.sql(Role::Wallet, &close).await;
     role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
+    let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
+    for format in ["csv", "csv&bom=true", "ndjson"] {
+        role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
+    }
+    role.get(400, "/v1/statements?from=x", token).await;
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
@@ -188,7 +193,14 @@ async fn every_response_of_the_wallet_role_is_documented() {
     );
 
     let unknown = token_of(&unknown_user_id());
-    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/transfers/x", "/v1/wallet/status"] {
+    for path in [
+        "/v1/balance",
+        "/v1/transactions",
+        "/v1/transactions/x",
+        "/v1/statements",
+        "/v1/transfers/x",
+        "/v1/wallet/status",
+    ] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
     }
@@ -197,11 +209,14 @@ async fn every_response_of_the_wallet_role_is_documented() {
         role.post(401, path, "nonsense", "a", json!({})).await;
     }
 
-    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
+    let limits =
+        [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_EXPORT_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
     let limited = world.start_with(Role::Wallet, &limits).await;
     let limited = role.over(&limited);
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
+    limited.get(200, &format!("/v1/statements?{january}"), token).await;
+    limited.get(429, "/v1/statements", token).await;
 
     // A queue for one post, which will wait for the lock.
     let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::statement::{Statement, StatementPeriod};
 use crate::wallet::domain::{Balance, Entry};
 
 /// Reads one user's ledger. A user without entries has a zero balance and an empty history.
@@ -14,6 +15,10 @@ pub trait WalletQueries: Send + Sync {
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
     /// `None` also for another user's entry.
+    /// The two ends of a statement.
+    async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError>;
+    /// The credits and debits with these sequence numbers, ends included, oldest first.
+    async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError>;
     async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
     /// The user's own leg of a transfer, by the id of the sender's leg. `None` also for a transfer between others.
     async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;

@@ -1,8 +1,8 @@
 //! Carries out the acts of postings on the wallets of a batch, in memory.
 
 use crate::kernel::{EntryId, Timestamp, UserId};
-use crate::wallet::domain::batch::{NamedEntry, WalletState, WalletStates};
 use crate::wallet::domain::head::{Lead, Next};
+use crate::wallet::domain::wallet_state::{NamedEntry, WalletState, WalletStates};
 use crate::wallet::domain::{
     Act, ActsOn, AmountMinor, BackTransfer, Balance, CAPTURES_MAX, Direction, Draft, DueHold, EntryKind, EntryRefused,
     Hold, HoldLifetime, HoldStatus, LedgerHead, NewEntry, Origin, OtherLeg, Posting, Texts, TransferLeg,
@@ -79,9 +79,6 @@ impl<'a> Acting<'a> {
                 ..Next::plain(expiry, EntryKind::Expire, left, head.balance, held)
             };
             let Ok(expired) = wallet.head.append(next, self.now) else { continue };
-            if let Some(named) = wallet.named.get_mut(&id) {
-                named.after(origin, EntryKind::Expire);
-            }
             self.entries.push(expired);
         }
     }

@@ -18,30 +18,36 @@ mod entry_refused;
 mod head;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod hold;
+mod kind;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod metadata;
+#[cfg(test)]
+mod model_tests;
 mod one_or_more;
 mod posting;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod reference;
 mod request;
 mod texts;
+mod wallet_state;
 
 pub use act::{Act, BackTransfer, Draft, OtherLeg};
 pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
 pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
 pub use batch::Decision;
-pub(crate) use batch::{DecidedBatch, NamedEntry, UsedKey, WalletState, WalletStates, decide_batch};
-pub use chain::{EntryHash, EntryKind, HashedEntry, Origin, TransferLeg};
+pub(crate) use batch::{DecidedBatch, decide_batch};
+pub use chain::{EntryHash, HashedEntry, Origin, TransferLeg};
 pub use description::{Description, DescriptionRefused};
 pub use direction::Direction;
 pub use entry::{ActsOn, Entry, NewEntry};
 pub use entry_refused::EntryRefused;
 pub use head::LedgerHead;
 pub use hold::{CAPTURES_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
+pub use kind::EntryKind;
 pub use metadata::{Metadata, MetadataRefused};
 pub use one_or_more::OneOrMore;
 pub use posting::Posting;
 pub use reference::{Reference, ReferenceRefused};
 pub use request::{KeyedRequest, RequestDigest};
 pub use texts::{Salt, SaltedTexts, Texts, TextsDigest};
+pub(crate) use wallet_state::{NamedEntry, UsedKey, WalletState, WalletStates};
