@@ -86,6 +86,7 @@ mod registration_keys;
 mod releases;
 mod request_files;
 mod restore;
+mod reversals;
 mod runbooks;
 mod schemathesis;
 mod servers;

@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 13] = [
+const OPERATIONS: [(&str, &str, &str); 14] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -24,6 +24,7 @@ const OPERATIONS: [(&str, &str, &str); 13] = [
     ("creditWallet", "POST", "/v1/transactions/credit"),
     ("debitWallet", "POST", "/v1/transactions/debit"),
     ("createTransaction", "POST", "/v1/transactions"),
+    ("reverseTransaction", "POST", "/v1/transactions/{id}/reverse"),
     ("createTransfer", "POST", "/v1/transfers"),
     ("getTransfer", "GET", "/v1/transfers/{id}"),
 ];

@@ -182,6 +182,28 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
+    let (transfers, recipient) = ("/v1/transfers", client.ready_user().await);
+    let to = |id: &str, cents: i64| json!({"toUserId": id, "amountMinor": cents});
+    role.post(409, transfers, token, "t", to(&recipient.id, 4)).await;
+    let transfer = role.post(201, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(200, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(422, transfers, token, "t", to(&recipient.id, 2)).await;
+    role.post(404, transfers, token, "u", to(&unknown_user_id(), 1)).await;
+    role.post(400, transfers, token, "u", to(&user.id, 0)).await;
+    let transfer = format!("/v1/transfers/{}", transfer["id"].as_str().expect("id"));
+    role.get(200, &transfer, token).await;
+    role.get(200, &transfer, &recipient.token).await;
+    role.get(404, "/v1/transfers/x", token).await;
+    role.post(201, credit, &recipient.token, "full", json!({"amountMinor": 9_007_199_254_740_990_i64})).await;
+    role.post(409, transfers, token, "u", to(&recipient.id, 1)).await;
+    let closed = client.ready_user().await;
+    let close = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'close', 0, 0, 0, clock_timestamp(), sha256(''))",
+        closed.id
+    );
+    world.sql(Role::Wallet, &close).await;
+    role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
     let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
     for format in ["csv", "csv&bom=true", "ndjson"] {
         role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
@@ -190,15 +212,23 @@ async fn every_response_of_the_wallet_role_is_documented() {
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
-        role.send_invalid_bodies(either, token)
+        role.send_invalid_bodies(either, token),
+        role.send_invalid_bodies(transfers, token)
     );
 
     let unknown = token_of(&unknown_user_id());
-    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/statements", "/v1/wallet/status"] {
+    for path in [
+        "/v1/balance",
+        "/v1/transactions",
+        "/v1/transactions/x",
+        "/v1/statements",
+        "/v1/transfers/x",
+        "/v1/wallet/status",
+    ] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
     }
-    for path in [credit, debit, either] {
+    for path in [credit, debit, either, transfers] {
         role.post(503, path, &unknown, "a", json!({})).await;
         role.post(401, path, "nonsense", "a", json!({})).await;
     }

@@ -7,6 +7,7 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::support::repository::{sources, text};
 use crate::support::{
     ACCESS_KEY, Client, CommandOutput, Document, INTERNAL_KEY, PATIENCE, Response, World, assert_error, eventually,
     mint, path_and_token, purse, seconds_from_now, service_token, token_of, unknown_user_id,
@@ -313,6 +314,12 @@ async fn without_self_post_every_write_of_a_user_is_refused_and_reads_go_on() {
     assert_eq!(client.balance(&user).await, 5);
 }
 
+#[test]
+fn no_handler_builds_a_posting_that_self_post_does_not_limit() {
+    let places = sources("src/wallet/http").into_iter().filter(|path| text(path).contains("Posting::new("));
+    assert_eq!(places.collect::<Vec<_>>(), ["src/wallet/http/gate.rs"], "use ReadyWallet::posting");
+}
+
 #[tokio::test]
 async fn with_self_post_debit_users_may_debit_their_wallets_and_not_credit_them() {
     let world = World::new().await;
@@ -328,8 +335,18 @@ async fn with_self_post_debit_users_may_debit_their_wallets_and_not_credit_them(
     };
     assert_error(&client.send(typed("credit")).await, 403, "NOT_ALLOWED", "credit by its type");
     assert_eq!(client.send(typed("debit")).await.status, 201);
-    assert_eq!(client.post(&user, "debit", 3, None).await.status, 201);
+    let debited = client.post(&user, "debit", 3, None).await;
+    assert_eq!((debited.status.as_u16(), client.balance(&user).await), (201, 5));
+    let reverse = |id: &Value| {
+        let path = format!("/v1/transactions/{}/reverse", id.as_str().expect("an ID"));
+        client.request(Method::POST, &format!("{}{path}", client.wallet)).bearer_auth(&user.token).json(&json!({}))
+    };
+    assert_error(&client.send(reverse(&debited.body["id"])).await, 403, "NOT_ALLOWED", "a reversal that is a credit");
     assert_eq!(client.balance(&user).await, 5);
+    let own = client.get(&user, "/v1/transactions?type=credit").await.body["items"][0]["id"].clone();
+    let partly = reverse(&own).json(&json!({"amountMinor": 2}));
+    assert_eq!(client.send(partly).await.status, 201, "a reversal that is a debit");
+    assert_eq!(client.balance(&user).await, 3);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ settings! {
     RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
-    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits, debits and transfers allowed per user per window";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
     RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";
     RL_EXPORT_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_EXPORT_MAX";

@@ -287,4 +287,5 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
         .errors([ApiError::overloaded()]);
     let headers = [header::CONTENT_DISPOSITION, OPENING, CLOSING, FINAL];
     gated(headers.iter().fold(endpoint, |endpoint, name| endpoint.with_header(StatusCode::OK, name)))
+        .also_for_services()
 }

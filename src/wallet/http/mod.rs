@@ -8,6 +8,7 @@ mod get_statement;
 mod get_transfer;
 mod list_entries;
 mod post_entry;
+mod post_reversal;
 mod post_transfer;
 mod posting;
 mod statement_csv;
@@ -53,7 +54,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
 fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     let mut endpoints = vec![get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), get_statement::endpoint()]);
+    endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints
 }

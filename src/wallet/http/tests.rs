@@ -20,7 +20,7 @@ use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
-use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
 use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
 
@@ -61,10 +61,10 @@ impl WalletQueries for FailingStore {
     async fn entries(&self, _: UserId, _: i64, _: i64) -> Result<Vec<Entry>, DependencyError> {
         self.fail()
     }
-    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.fail()
     }
-    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.fail()
     }
 }

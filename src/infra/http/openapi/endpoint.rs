@@ -40,6 +40,14 @@ const SERVICE_PATHS: &str = "/v1/wallets/{userId}/";
 /// The parameter of those paths.
 pub const USER_ID: &str = "userId";
 
+/// An optional field of a body may be null.
+fn or_null(schema_type: SchemaType) -> SchemaType {
+    match schema_type {
+        SchemaType::Type(of) => SchemaType::from_iter([of, Type::Null]),
+        others => others,
+    }
+}
+
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -287,7 +295,7 @@ impl<Api: 'static> Endpoint<Api> {
             if is_required {
                 object = object.required(name);
             } else {
-                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+                schema.schema_type = or_null(schema.schema_type);
             }
             object = object.property(name, schema);
         }
