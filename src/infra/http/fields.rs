@@ -71,6 +71,10 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+fn int64(integer: ObjectBuilder) -> ObjectBuilder {
+    integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
 /// A name that came with the request, short and harmless enough to be sent back.
 fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(100).collect()
@@ -89,10 +93,6 @@ fn not_an_object(body: &[u8], error: &serde_json::Error) -> String {
         Category::Eof => format!("is not valid JSON: it ends too early, in {place}"),
         _ => format!("is not valid JSON in {place}"),
     }
-}
-
-fn int64(integer: ObjectBuilder) -> ObjectBuilder {
-    integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
 }
 
 impl Fields {
@@ -182,7 +182,7 @@ impl Fields {
         self.parse_integer(name, &value, parse)
     }
 
-    /// The same, of an integer that may be absent or null. The outer `None` means that it is present and invalid.
+    /// An integer literal that may be absent or null. The outer `None` means that it is present and invalid.
     pub fn optional_integer<T, E: fmt::Display>(
         &mut self,
         name: &'static str,
@@ -312,6 +312,19 @@ mod tests {
             assert_eq!(problems(integer(body)), of(&[("n", "must be an integer")]), "{body}");
         }
         assert_eq!(problems(integer(r#"{"n":null}"#)), of(&[("n", "is required")]));
+    }
+
+    #[test]
+    fn an_optional_integer_may_be_absent_or_null_but_not_something_else() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?.read(|fields| fields.optional_integer("n", Ok::<_, Infallible>, |n| n))
+        };
+        for (body, expected) in [("{}", None), (r#"{"n":null}"#, None), (r#"{"n":5}"#, Some(5))] {
+            assert_eq!(read(body).ok(), Some(expected), "{body}");
+        }
+        for body in [r#"{"n":"5"}"#, r#"{"n":5.0}"#, r#"{"n":[]}"#] {
+            assert_eq!(problems(read(body)), of(&[("n", "must be an integer")]), "{body}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub struct PostBatch {
 }
 
 /// The result of one posting.
+#[expect(clippy::large_enum_variant, reason = "almost all are replies")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostingResult {
     /// For the request that posted it.

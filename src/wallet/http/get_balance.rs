@@ -11,7 +11,7 @@ use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{Balance, Funds};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::time;
 
 #[derive(Serialize, ToSchema)]
@@ -63,7 +63,7 @@ async fn handle(
     };
     let funds = funds.await.map_err(|e| ApiError::from_failure(&e))?;
     if funds.balance == Balance::ZERO {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Body::from(funds)))
 }
@@ -79,7 +79,7 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
     Some(BalanceQuery { at: at? })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .about("The balance of the user's wallet, now or as of a time in the past, and how much of it is held.")
@@ -90,5 +90,5 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
             "The balance.",
             &Body { balance_minor: 1500, held_minor: 400, available_minor: 1100, currency: Currency::Usd },
         );
-    gated(endpoint)
+    gated(endpoint).also_for_services()
 }

@@ -10,13 +10,13 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::domain::{
-    Act, AmountMinor, Description, Entry, EntryRefused, Hold, HoldLifetime, HoldStatus, MINOR_MAX, Posting, Texts,
+    Act, AmountMinor, Description, Entry, EntryRefused, Hold, HoldLifetime, HoldStatus, MINOR_MAX, Texts,
 };
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, of_one_hold};
 use crate::wallet::http::posting::{Recorded, draft, outcome_unknown, refused, submit};
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::wire::{EntryBody, EntryPath};
 
 /// A capture, and the hold as it left it.
 #[derive(Serialize, ToSchema)]
@@ -29,7 +29,7 @@ struct CaptureBody {
 /// 201 with the new hold, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 409, 422, 503; after 401, 429 and the gate.
 async fn place(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -37,55 +37,55 @@ async fn place(
     ledger: web::Data<dyn Ledger>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let recorded = record(wallet, &request, payload, &**ledger, &gate, |fields| fields.read(placement)).await?;
+    let recorded = record(&wallet, &request, payload, &**ledger, &gate, |fields| fields.read(placement)).await?;
     let hold = recorded.entries.first().as_placed_hold().ok_or_else(ApiError::internal)?;
-    Ok(recorded.created(&request, &format!("/v1/holds/{}", hold.id), HoldBody::from(&hold)))
+    Ok(recorded.created(&request, &wallet.path(&format!("/holds/{}", hold.id)), HoldBody::from(&hold)))
 }
 
 /// 201 with the new debit and what it left of the hold, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 404, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 404, 409, 422, 503; after 401, 429 and the gate.
 async fn capture(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
     ledger: web::Data<dyn Ledger>,
     gate: web::Data<Gate>,
-    id: web::Path<String>,
+    path: web::Path<EntryPath>,
 ) -> Result<HttpResponse, ApiError> {
     let requested = |fields: Fields| {
         let CaptureRequest { amount, is_final, texts } = fields.read(capture_request)?;
-        Ok((Act::Capture { hold: hold_id(&id)?, amount, is_final }, texts))
+        Ok((Act::Capture { hold: hold_id(&path.id)?, amount, is_final }, texts))
     };
-    let recorded = record(wallet, &request, payload, &**ledger, &gate, requested).await?;
+    let recorded = record(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     let entry = recorded.entries.first();
     let body = CaptureBody { transaction: EntryBody::from(entry), hold: HoldBody::from(hold_after(entry)?) };
-    Ok(recorded.created(&request, &format!("/v1/transactions/{}", entry.id), body))
+    Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), body))
 }
 
 /// 200 with the hold as it was after that.
 ///
 /// # Errors
-/// 400, 404, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 404, 409, 422, 503; after 401, 429 and the gate.
 async fn void(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
     ledger: web::Data<dyn Ledger>,
     gate: web::Data<Gate>,
-    id: web::Path<String>,
+    path: web::Path<EntryPath>,
 ) -> Result<HttpResponse, ApiError> {
     let requested = |fields: Fields| {
         fields.read(nothing)?;
-        Ok((Act::Void { hold: hold_id(&id)? }, Texts::default()))
+        Ok((Act::Void { hold: hold_id(&path.id)? }, Texts::default()))
     };
-    let recorded = record(wallet, &request, payload, &**ledger, &gate, requested).await?;
+    let recorded = record(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     Ok(recorded.ok(HoldBody::from(hold_after(recorded.entries.first())?)))
 }
 
 async fn record(
-    wallet: ReadyWallet,
+    wallet: &ReadyWallet,
     request: &HttpRequest,
     payload: web::Payload,
     ledger: &dyn Ledger,
@@ -95,7 +95,7 @@ async fn record(
     let fields = read_json(request, payload).await?;
     let key = idempotency_key(request)?;
     let (act, texts) = requested(fields)?;
-    submit(ledger, gate, wallet, Posting::new(wallet.user_id, draft(act, texts).into(), key)).await
+    submit(ledger, gate, wallet, wallet.posting(draft(act, texts).into(), key)).await
 }
 
 /// What a capture or void left of its hold.
@@ -153,7 +153,7 @@ const fn nothing(_: &mut Fields) -> Option<()> {
     Some(())
 }
 
-pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
+pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     let open = HoldBody::example(HoldStatus::Open, 0, 400);
     let place = Endpoint::post("/v1/holds", place, "createHold", "Hold a part of the balance")
         .about(
@@ -207,11 +207,11 @@ pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     ]
 }
 
-fn posting(endpoint: Endpoint<WalletApi>, effect: &str) -> Endpoint<WalletApi> {
+fn posting(endpoint: Endpoint<WalletApi>, effect: &str) -> GatedEndpoint<WalletApi> {
     let endpoint = endpoint
         .tag("holds")
         .bearer()
         .limited(|api: &WalletApi| &api.post_limit)
         .errors([outcome_unknown(), refused(EntryRefused::WalletClosed)]);
-    gated(with_key(endpoint, effect))
+    gated(with_key(endpoint, effect)).also_for_services()
 }

@@ -12,8 +12,9 @@ use crate::wallet::application::history::HistoryCursor;
 use crate::wallet::application::holds::{HoldQueries, HoldQuery};
 use crate::wallet::domain::HoldStatus;
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, not_found, of_one_hold};
+use crate::wallet::http::wire::EntryPath;
 
 /// Holds per page.
 const LIMIT_DEFAULT: u16 = 20;
@@ -41,7 +42,7 @@ async fn list(
     let query = Fields::query(request.query_string())?.read(hold_query)?;
     let page = holds.page(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.holds.is_empty() {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Page {
         items: page.holds.iter().map(HoldBody::from).collect(),
@@ -93,19 +94,19 @@ fn hold_query(query: &mut Fields) -> Option<HoldQuery> {
 /// 404, also for another user's hold and for an id that is not a UUID; 503; after 401 and the gate.
 async fn one(
     wallet: ReadyWallet,
-    id: web::Path<String>,
+    path: web::Path<EntryPath>,
     holds: web::Data<dyn HoldQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let hold = holds.one(wallet.user_id, hold_id(&id)?).await.map_err(|e| ApiError::from_failure(&e))?;
+    let hold = holds.one(wallet.user_id, hold_id(&path.id)?).await.map_err(|e| ApiError::from_failure(&e))?;
     let Some(hold) = hold else {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
         return Err(not_found());
     };
     Ok(HttpResponse::Ok().json(HoldBody::from(&hold)))
 }
 
-pub(super) fn endpoints() -> [Endpoint<WalletApi>; 2] {
+pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 2] {
     let open = HoldBody::example(HoldStatus::Open, 0, 400);
     let page = Page { items: vec![open.clone()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
     let list = Endpoint::get("/v1/holds", list, "listHolds", "List holds, newest first")
@@ -119,5 +120,5 @@ pub(super) fn endpoints() -> [Endpoint<WalletApi>; 2] {
         .about("Users see their own holds only: the response to the id of another user's is 404.")
         .bearer()
         .returns(StatusCode::OK, "The hold.", &open);
-    [gated(list), gated(of_one_hold(one))]
+    [gated(list).also_for_services(), gated(of_one_hold(one)).also_for_services()]
 }
