@@ -220,7 +220,9 @@ impl<Api: 'static> Endpoint<Api> {
             if is_required {
                 object = object.required(name);
             } else {
-                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+                if let SchemaType::Type(kind) = schema.schema_type {
+                    schema.schema_type = SchemaType::from_iter([kind, Type::Null]);
+                }
             }
             object = object.property(name, schema);
         }
