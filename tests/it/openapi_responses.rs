@@ -8,7 +8,9 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, token_of, unknown_user_id};
+use crate::support::{
+    Client, Document, PASSWORD, Raw, RoleProcess, User, World, service_token, token_of, unknown_user_id,
+};
 
 /// A client of one role that checks every response.
 struct CheckedClient {
@@ -131,6 +133,28 @@ async fn every_response_of_the_users_role_is_documented() {
     role.assert_all_codes_seen_except(&["OUTCOME_UNKNOWN"]);
 }
 
+/// The same requests by services, and what only they can be refused for.
+async fn check_responses_to_services(role: &CheckedClient, user: &User) {
+    let token = &service_token("payments", "wallet:read wallet:post");
+    let of_user = |path: &str| format!("/v1/wallets/{}{path}", user.id);
+    let (credit, debit) = (of_user("/transactions/credit"), of_user("/transactions/debit"));
+    let created = role.post(201, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(200, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(422, &credit, token, "s", json!({"amountMinor": 6})).await;
+    role.post(409, &debit, token, "t", json!({"amountMinor": 100})).await;
+    role.post(201, &of_user("/transactions"), token, "u", json!({"type": "debit", "amountMinor": 1})).await;
+    role.send_invalid_bodies(&credit, token).await;
+    for path in ["/balance", "/transactions", &format!("/transactions/{}", created["id"].as_str().expect("id"))] {
+        role.get(200, &of_user(path), token).await;
+        role.get(400, &format!("{}?unknown=1", of_user(path)), token).await;
+        role.get(401, &of_user(path), &user.token).await;
+        role.get(403, &of_user(path), &service_token("payments", "wallet:post")).await;
+        role.get(404, &format!("/v1/wallets/{}{path}", unknown_user_id()), token).await;
+    }
+    role.get(404, &of_user(&format!("/transactions/{}", unknown_user_id())), token).await;
+    role.post(403, &credit, &service_token("payments", "wallet:read"), "v", json!({})).await;
+}
+
 #[tokio::test]
 async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
@@ -158,6 +182,28 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
+    let (transfers, recipient) = ("/v1/transfers", client.ready_user().await);
+    let to = |id: &str, cents: i64| json!({"toUserId": id, "amountMinor": cents});
+    role.post(409, transfers, token, "t", to(&recipient.id, 4)).await;
+    let transfer = role.post(201, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(200, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(422, transfers, token, "t", to(&recipient.id, 2)).await;
+    role.post(404, transfers, token, "u", to(&unknown_user_id(), 1)).await;
+    role.post(400, transfers, token, "u", to(&user.id, 0)).await;
+    let transfer = format!("/v1/transfers/{}", transfer["id"].as_str().expect("id"));
+    role.get(200, &transfer, token).await;
+    role.get(200, &transfer, &recipient.token).await;
+    role.get(404, "/v1/transfers/x", token).await;
+    role.post(201, credit, &recipient.token, "full", json!({"amountMinor": 9_007_199_254_740_990_i64})).await;
+    role.post(409, transfers, token, "u", to(&recipient.id, 1)).await;
+    let closed = client.ready_user().await;
+    let close = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'close', 0, 0, 0, clock_timestamp(), sha256(''))",
+        closed.id
+    );
+    world.sql(Role::Wallet, &close).await;
+    role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
     let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
     for format in ["csv", "csv&bom=true", "ndjson"] {
         role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
@@ -166,18 +212,30 @@ async fn every_response_of_the_wallet_role_is_documented() {
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
-        role.send_invalid_bodies(either, token)
+        role.send_invalid_bodies(either, token),
+        role.send_invalid_bodies(transfers, token)
     );
 
     let unknown = token_of(&unknown_user_id());
-    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/statements", "/v1/wallet/status"] {
+    for path in [
+        "/v1/balance",
+        "/v1/transactions",
+        "/v1/transactions/x",
+        "/v1/statements",
+        "/v1/transfers/x",
+        "/v1/wallet/status",
+    ] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
     }
-    for path in [credit, debit, either] {
+    for path in [credit, debit, either, transfers] {
         role.post(503, path, &unknown, "a", json!({})).await;
         role.post(401, path, "nonsense", "a", json!({})).await;
     }
+
+    check_responses_to_services(&role, &user).await;
+    let forbidden = world.start_with(Role::Wallet, &[("SELF_POST", "none")]).await;
+    role.over(&forbidden).post(403, credit, token, "i", json!({"amountMinor": 1})).await;
 
     let limits =
         [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_EXPORT_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];

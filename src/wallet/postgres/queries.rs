@@ -9,11 +9,12 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use crate::infra::postgres::{Client, Database, DbError, begin};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery, SCANNED_MAX};
-use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementEnd, StatementPeriod};
 use crate::wallet::domain::{Balance, Direction, Entry, MetadataPair, Reference};
 use crate::wallet::postgres::rows;
@@ -55,14 +56,28 @@ static TRANSFER: LazyLock<String> = LazyLock::new(|| {
 fn one_entry(name: &str, which: &str) -> String {
     format!(
         "-- {name}
-         SELECT {columns}
+         SELECT {columns}, last_act.origin_left_minor AS last_left
          FROM (SELECT {of_transactions} FROM transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
          {joins}
+         LEFT JOIN LATERAL (
+             SELECT origin_left_minor FROM transactions
+             WHERE transactions.user_id = entry.user_id AND transactions.origin_seq = entry.seq
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS last_act ON true
          WHERE entry.type IN ('credit', 'debit')",
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
     )
+}
+
+/// Only reversals act on credits and debits, and each says what it left.
+fn details(row: &Row) -> Result<EntryDetails, DbError> {
+    let entry = rows::entry(row)?;
+    let reversed =
+        row.try_get::<_, Option<i64>>("last_left")?.map_or(0, |left| entry.amount.cents().saturating_sub(left));
+    let reversed = Balance::from_stored(reversed).ok_or(DbError::Corrupt("transactions.origin_left_minor"))?;
+    Ok(EntryDetails { entry, reversed })
 }
 
 static ENTRIES: LazyLock<String> = LazyLock::new(|| {
@@ -195,12 +210,12 @@ impl PgWalletQueries {
     }
 
     /// `by_id` is one of the statements of [`one_entry`].
-    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<Entry>, DbError> {
+    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DbError> {
         let found = self.database.run(move |client| {
             Box::pin(async move {
                 let by_id = client.prepare_cached(by_id).await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
-                row.as_ref().map(rows::entry).transpose()
+                row.as_ref().map(details).transpose()
             })
         });
         found.await
@@ -318,11 +333,11 @@ impl WalletQueries for PgWalletQueries {
         entries.await.map_err(|e| e.at("wallet.ledger.entries"))
     }
 
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.one_entry(&ENTRY, user, id).await.map_err(|e| e.at("wallet.ledger.entry"))
     }
 
-    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.one_entry(&TRANSFER, user, id).await.map_err(|e| e.at("wallet.ledger.transfer"))
     }
 }
