@@ -16,6 +16,7 @@ mod posting;
 mod read_holds;
 mod statement_csv;
 mod statement_slots;
+mod texts;
 mod time;
 mod wallet_status;
 mod wire;
