@@ -107,9 +107,9 @@ const BALANCE: &str = "-- wallet.ledger.balance
     LEFT JOIN LATERAL (
         SELECT sum(left_minor)::bigint AS left_minor FROM (
             SELECT left_minor FROM open_holds
-            WHERE last.held_after_minor > 0 AND open_holds.user_id BETWEEN last.user_id AND last.user_id
-              AND open_holds.expires_at <= statement_timestamp()
-            ORDER BY open_holds.user_id, open_holds.expires_at
+            WHERE last.held_after_minor > 0 AND open_holds.user_id = last.user_id
+              AND (open_holds.user_id, open_holds.expires_at) <= (last.user_id, statement_timestamp())
+            ORDER BY open_holds.expires_at
         ) AS due
     ) AS due ON true";
 
