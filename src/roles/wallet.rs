@@ -38,7 +38,8 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let api = api(config, &context, &stores, &writer, &limits)?;
-    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone()), Arc::new(api.export_limit.clone())];
+    let sweeps: Vec<Arc<dyn Sweep>> =
+        vec![Arc::new(api.post_limit.clone()), Arc::new(api.bulk_limit.clone()), Arc::new(api.export_limit.clone())];
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
@@ -97,6 +98,7 @@ fn api(
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
+        bulk_limit: limits.of_requests(BySubject, "bulk", config.bulk_limit)?,
         export_limit: limits.of_requests(BySubject, "statements", config.export_limit)?,
         statements: StatementSlots::new(&context.metrics),
         health: context.health.clone(),

@@ -20,6 +20,8 @@ pub struct WalletApi {
     pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
     pub post_limit: Limiter<BySubject>,
+    /// Counted by item.
+    pub bulk_limit: Limiter<BySubject>,
     pub export_limit: Limiter<BySubject>,
     pub statements: Arc<StatementSlots>,
     pub health: HealthBoard,

@@ -7,6 +7,7 @@ mod get_entry;
 mod get_statement;
 mod get_transfer;
 mod list_entries;
+mod post_bulk;
 mod post_entry;
 mod post_reversal;
 mod post_transfer;
@@ -41,7 +42,7 @@ const ABOUT: About = About {
 fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.push(get_entry::endpoint());
+    endpoints.extend([post_bulk::endpoint(), get_entry::endpoint()]);
     endpoints.push(post_reversal::endpoint());
     endpoints.push(get_statement::endpoint());
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);

@@ -21,7 +21,7 @@ use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
+use crate::wallet::domain::{Balance, Entry, EntryRefused, OneOrMore, Posting};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -30,6 +30,10 @@ struct FailingLedger(PostError);
 impl Ledger for FailingLedger {
     async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
+    }
+
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+        postings.map(|_| Err(self.0.clone()))
     }
 }
 
@@ -108,6 +112,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
             &Metrics::try_new().expect("metrics"),
         )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
+        bulk_limit: Limiter::new(BySubject, LimitPolicy { name: "bulk", limit }, false).expect("a limit"),
         post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         export_limit: Limiter::new(BySubject, LimitPolicy { name: "statements", limit }, false).expect("a limit"),
         statements: StatementSlots::new(&Metrics::try_new().expect("metrics")),
