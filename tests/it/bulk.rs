@@ -64,7 +64,8 @@ async fn an_atomic_bulk_records_all_items_in_order_as_consecutive_transactions()
     newest_first.reverse();
     assert_eq!(history.body["items"], json!(newest_first));
     assert_eq!(newest_first[1]["description"], json!("fee"));
-    let rows = "SELECT string_agg(concat_ws(' ', seq, group_size, idempotency_key), ', ' ORDER BY seq) FROM transactions";
+    let rows =
+        "SELECT string_agg(concat_ws(' ', seq, group_size, idempotency_key), ', ' ORDER BY seq) FROM transactions";
     assert_eq!(world.sql(Role::Wallet, rows).await, "1 3 whole, 2, 3");
     assert_verified(&world).await;
 }
@@ -386,7 +387,8 @@ async fn an_atomic_bulk_is_never_split_over_batches_and_nothing_comes_between_it
         let consecutive: Vec<i64> = (balances[0]..balances[0] + 100).collect();
         assert_eq!(balances, consecutive);
     }
-    let transactions = "SELECT count(*) FROM (SELECT xmin FROM transactions WHERE group_size = 100 GROUP BY xmin) AS groups,
+    let transactions =
+        "SELECT count(*) FROM (SELECT xmin FROM transactions WHERE group_size = 100 GROUP BY xmin) AS groups,
          LATERAL (SELECT count(*) FROM transactions t WHERE t.xmin = groups.xmin) AS written (rows)
          WHERE written.rows >= 100";
     assert_ne!(world.sql(Role::Wallet, transactions).await, "0");

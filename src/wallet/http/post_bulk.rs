@@ -15,9 +15,9 @@ use crate::infra::http::{
 };
 use crate::kernel::IdempotencyKey;
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{EntryRefused, OneOrMore, Posting};
+use crate::wallet::domain::{EntryRefused, OneOrMore};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::post_entry::{RequestedPost, requested_post};
 use crate::wallet::http::posting::{api_error, outcome_unknown, recorded, refused};
 use crate::wallet::http::wire::EntryBody;
@@ -33,7 +33,7 @@ const ITEMS: &str = "items";
 /// item.
 ///
 /// # Errors
-/// 400, 409, 422, 503; after 401, the gate, the body and 429.
+/// 400, 403, 409, 422, 503; after 401, the gate, the body and 429.
 async fn handle(
     wallet: ReadyWallet,
     tally: web::ReqData<Tally<BySubject>>,
@@ -52,8 +52,8 @@ async fn handle(
     };
     tally.count(bulk.count()).await?;
     match bulk {
-        Bulk::Atomic { posts, key } => post_group(wallet, &**ledger, &gate, posts, key).await,
-        Bulk::Independent { items } => post_each(wallet, &**ledger, &gate, items).await,
+        Bulk::Atomic { posts, key } => post_group(&wallet, &**ledger, &gate, posts, key).await,
+        Bulk::Independent { items } => post_each(&wallet, &**ledger, &gate, items).await,
     }
 }
 
@@ -124,17 +124,20 @@ fn requested_bulk(body: &mut Fields, header_key: Option<IdempotencyKey>, units_m
 }
 
 async fn post_group(
-    wallet: ReadyWallet,
+    wallet: &ReadyWallet,
     ledger: &dyn Ledger,
     gate: &Gate,
     posts: OneOrMore<RequestedPost>,
     key: Option<IdempotencyKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let posting = Posting::new(wallet.user_id, posts.map(RequestedPost::to_draft), key);
+    let posting = wallet.posting(posts.map(RequestedPost::to_draft), key);
     let posted = match ledger.post(posting).await {
-        Err(PostError::Refused { reason, draft }) if reason != EntryRefused::IdempotencyKeyReused => {
-            return Err(bulk_refused(reason, draft));
-        }
+        // These are about the request, whatever its items are.
+        posted @ Err(PostError::Refused {
+            reason: EntryRefused::IdempotencyKeyReused | EntryRefused::NotAllowed,
+            ..
+        }) => posted,
+        Err(PostError::Refused { reason, draft }) => return Err(bulk_refused(reason, draft)),
         posted => posted,
     };
     let recorded = recorded(gate, wallet, posted).await?;
@@ -150,12 +153,12 @@ fn bulk_refused(reason: EntryRefused, item: usize) -> ApiError {
 }
 
 async fn post_each(
-    wallet: ReadyWallet,
+    wallet: &ReadyWallet,
     ledger: &dyn Ledger,
     gate: &Gate,
     items: OneOrMore<BulkItem>,
 ) -> Result<HttpResponse, ApiError> {
-    let posting = |item: &BulkItem| Posting::new(wallet.user_id, item.post.to_draft().into(), item.key.clone());
+    let posting = |item: &BulkItem| wallet.posting(item.post.to_draft().into(), item.key.clone());
     let results = ledger.post_all(items.map(posting)).await;
     let is_decided = |result: &Result<Posted, PostError>| matches!(result, Ok(_) | Err(PostError::Refused { .. }));
     if !results.iter().any(is_decided) {
@@ -243,7 +246,7 @@ impl BulkResult {
     }
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let example = json!({"items": [
         {"type": "credit", "amountMinor": 1500, "description": "first deposit"},
         {"type": "debit", "amountMinor": 500, "description": "fee"},
