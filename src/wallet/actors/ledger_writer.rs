@@ -203,7 +203,9 @@ impl Handler<PendingPosts> for LedgerWriterActor {
 
     fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        posts.into_iter().for_each(|post| self.queue.push(post));
+        for post in posts {
+            self.queue.push(post);
+        }
         self.write(ctx);
     }
 }
