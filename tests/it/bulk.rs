@@ -413,7 +413,7 @@ async fn of_64_bulks_of_the_whole_balance_through_two_processes_one_succeeds() {
     let user = client.ready_user().await;
     client.post(&user, "credit", 100, None).await;
     let send = async |n: usize, body: &Value, key: &str| loop {
-        let client = if n % 2 == 0 { &client } else { &other_client };
+        let client = if n.is_multiple_of(2) { &client } else { &other_client };
         let response = bulk(client, &user, body, Some(key)).await;
         if response.status != 503 {
             break response;
