@@ -27,7 +27,7 @@ use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::{Gate, WalletApi, document, routes};
+use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
 use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
@@ -38,7 +38,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let api = api(config, &context, &stores, &writer, &limits)?;
-    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone()), Arc::new(api.export_limit.clone())];
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
@@ -97,6 +97,8 @@ fn api(
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
         post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
+        export_limit: limits.of_requests(BySubject, "statements", config.export_limit)?,
+        statements: StatementSlots::new(&context.metrics),
         health: context.health.clone(),
         docs: docs_page(&document().build(), Role::Users, process)?,
     })

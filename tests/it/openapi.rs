@@ -231,14 +231,25 @@ async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
     let document = Document::of(&client, &wallet.url()).await;
     let (mut accepted, mut rejected) = (0, 0);
     for (_, path, operation) in document.operations() {
-        for parameter in operation["parameters"].as_array().expect("parameters") {
-            let parameter = document.resolved(parameter);
+        let parameters = operation["parameters"].as_array().expect("parameters");
+        let parameters: Vec<&Value> = parameters.iter().map(|parameter| document.resolved(parameter)).collect();
+        for parameter in &parameters {
             // The format of a cursor is not documented.
             if parameter["in"] != "query" || parameter["name"] == "cursor" {
                 continue;
             }
             let (name, reader) =
                 (parameter["name"].as_str().expect("name"), document.validator(&parameter["schema"], false));
+            // The other parameters that a request needs: the ends of a period.
+            let others: String = parameters
+                .iter()
+                .filter(|other| other["in"] == "query" && other["required"] == true && other["name"] != name)
+                .map(|other| match other["name"].as_str() {
+                    Some("from") => "&from=2026-01-01T00:00:00Z",
+                    Some("to") => "&to=2026-03-01T00:00:00Z",
+                    other => panic!("{other:?} is required"),
+                })
+                .collect();
             for text in [
                 "",
                 "0",
@@ -253,16 +264,27 @@ async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
                 "credit",
                 "debit",
                 "CREDIT",
+                "csv",
+                "ndjson",
+                "true",
+                "false",
                 "2026-01-31T12:00:00Z",
                 "2026-01-31T12:00:00+02:00",
                 "2026-01-31",
             ] {
                 let number = text.parse::<i64>().map(|number| json!(number)).ok();
-                let integer = parameter["schema"]["type"] == "integer";
-                let value = if integer { number.unwrap_or(json!(text)) } else { json!(text) };
+                let flag = text.parse::<bool>().map(|flag| json!(flag)).ok();
+                let value = match parameter["schema"]["type"].as_str() {
+                    Some("integer") => number,
+                    Some("boolean") => flag,
+                    _ => None,
+                };
+                let value = value.unwrap_or(json!(text));
                 let valid = reader.is_valid(&value);
-                let request =
-                    client.request(Method::GET, &format!("{}{path}?{name}={}", wallet.url(), text.replace('+', "%2B")));
+                let request = client.request(
+                    Method::GET,
+                    &format!("{}{path}?{name}={}{others}", wallet.url(), text.replace('+', "%2B")),
+                );
                 let response = document.send_and_check(&client, request.bearer_auth(&user.token)).await;
                 assert_eq!(response.status != 400, valid, "{path}?{name}={text}: {response:?}");
                 *(if valid { &mut accepted } else { &mut rejected }) += 1;

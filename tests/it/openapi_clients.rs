@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 10] = [
+const OPERATIONS: [(&str, &str, &str); 13] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -20,9 +20,12 @@ const OPERATIONS: [(&str, &str, &str); 10] = [
     ("getBalance", "GET", "/v1/balance"),
     ("listTransactions", "GET", "/v1/transactions"),
     ("getTransaction", "GET", "/v1/transactions/{id}"),
+    ("getStatement", "GET", "/v1/statements"),
     ("creditWallet", "POST", "/v1/transactions/credit"),
     ("debitWallet", "POST", "/v1/transactions/debit"),
     ("createTransaction", "POST", "/v1/transactions"),
+    ("createTransfer", "POST", "/v1/transfers"),
+    ("getTransfer", "GET", "/v1/transfers/{id}"),
 ];
 
 /// Operations that need no access token.

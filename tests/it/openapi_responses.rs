@@ -158,27 +158,65 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
+    let (transfers, recipient) = ("/v1/transfers", client.ready_user().await);
+    let to = |id: &str, cents: i64| json!({"toUserId": id, "amountMinor": cents});
+    role.post(409, transfers, token, "t", to(&recipient.id, 4)).await;
+    let transfer = role.post(201, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(200, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(422, transfers, token, "t", to(&recipient.id, 2)).await;
+    role.post(404, transfers, token, "u", to(&unknown_user_id(), 1)).await;
+    role.post(400, transfers, token, "u", to(&user.id, 0)).await;
+    let transfer = format!("/v1/transfers/{}", transfer["id"].as_str().expect("id"));
+    role.get(200, &transfer, token).await;
+    role.get(200, &transfer, &recipient.token).await;
+    role.get(404, "/v1/transfers/x", token).await;
+    role.post(201, credit, &recipient.token, "full", json!({"amountMinor": 9_007_199_254_740_990_i64})).await;
+    role.post(409, transfers, token, "u", to(&recipient.id, 1)).await;
+    let closed = client.ready_user().await;
+    let close = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'close', 0, 0, 0, clock_timestamp(), sha256(''))",
+        closed.id
+    );
+    world.sql(Role::Wallet, &close).await;
+    role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
+    let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
+    for format in ["csv", "csv&bom=true", "ndjson"] {
+        role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
+    }
+    role.get(400, "/v1/statements?from=x", token).await;
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
-        role.send_invalid_bodies(either, token)
+        role.send_invalid_bodies(either, token),
+        role.send_invalid_bodies(transfers, token)
     );
 
     let unknown = token_of(&unknown_user_id());
-    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/wallet/status"] {
+    for path in [
+        "/v1/balance",
+        "/v1/transactions",
+        "/v1/transactions/x",
+        "/v1/statements",
+        "/v1/transfers/x",
+        "/v1/wallet/status",
+    ] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
     }
-    for path in [credit, debit, either] {
+    for path in [credit, debit, either, transfers] {
         role.post(503, path, &unknown, "a", json!({})).await;
         role.post(401, path, "nonsense", "a", json!({})).await;
     }
 
-    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
+    let limits =
+        [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_EXPORT_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
     let limited = world.start_with(Role::Wallet, &limits).await;
     let limited = role.over(&limited);
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
+    limited.get(200, &format!("/v1/statements?{january}"), token).await;
+    limited.get(429, "/v1/statements", token).await;
 
     // A queue for one post, which will wait for the lock.
     let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;

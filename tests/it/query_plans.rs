@@ -21,7 +21,7 @@ const PAGES_MAX: i64 = 90;
 const PAGES_PER_ROW: i64 = 3;
 
 /// Each statement and the indexes that it must use.
-const EXPECTED_INDEXES: [(&str, &[&str]); 17] = [
+const EXPECTED_INDEXES: [(&str, &[&str]); 20] = [
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
     ("wallet.ledger.heads", &["transactions_pkey", "open_holds_mine_idx"]),
     (
@@ -40,6 +40,9 @@ const EXPECTED_INDEXES: [(&str, &[&str]); 17] = [
     ("wallet.ledger.balance_at", &["transactions_created_at_idx"]),
     ("wallet.ledger.history", &["transactions_pkey", "transactions_created_at_idx", "entry_texts_pkey"]),
     ("wallet.ledger.entry", &["transactions_id_key", "transactions_pkey", "entry_texts_pkey"]),
+    ("wallet.ledger.statement.lock", &["wallets_pkey"]),
+    ("wallet.ledger.statement", &["transactions_created_at_idx"]),
+    ("wallet.ledger.entries", &["transactions_pkey", "entry_texts_pkey"]),
     ("wallet.created_at", &["wallets_pkey"]),
     ("users.register.user", &[]),
     ("users.register.earlier", &["users_registration_key"]),
@@ -206,6 +209,8 @@ async fn send_all_wallet_requests(client: &Client, user: &User) {
     for path in READS.into_iter().chain(timed.iter().map(String::as_str)).chain([one.as_str()]) {
         assert_eq!(client.get(user, path).await.status, 200, "{path}");
     }
+    let statement = format!("/v1/statements?from={}&to={}", at(22), at(20));
+    assert_eq!(client.get(user, &statement).await.status, 200);
     let first = client.get(user, "/v1/transactions").await;
     let cursor = first.body["nextCursor"].as_str().expect("a cursor");
     assert_eq!(client.get(user, &format!("/v1/transactions?cursor={cursor}")).await.status, 200);
@@ -261,7 +266,12 @@ async fn every_hot_statement_that_was_planned_on_an_empty_database_uses_its_inde
     }
     let timed =
         ["/v1/balance?at=2026-01-31T12:00:00Z", "/v1/transactions?from=2026-01-31T12:00:00Z&to=2026-02-28T12:00:00Z"];
-    for path in READS.into_iter().chain(timed) {
+    let statement = format!(
+        "/v1/statements?from={}&to={}",
+        Timestamp::from_second(seconds_from_now(-3600)).expect("a time"),
+        Timestamp::from_second(seconds_from_now(3600)).expect("a time")
+    );
+    for path in READS.into_iter().chain(timed).chain([statement.as_str()]) {
         assert_eq!(client.get(&user, path).await.status, 200, "{path}");
     }
     let unknown = format!("/v1/transactions/{}", Uuid::now_v7());

@@ -49,8 +49,10 @@ settings! {
     RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
-    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits, debits and transfers allowed per user per window";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
+    RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";
+    RL_EXPORT_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_EXPORT_MAX";
     WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
     USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
     TRUSTED_PROXIES: Vec<IpNet> = BOTH, Absent, kind::NETWORKS, "Trusted reverse proxies (whose X-Forwarded-For is honoured)";
@@ -463,6 +465,8 @@ pub struct WalletConfig {
     pub process: ProcessConfig,
     /// Credits and debits per user.
     pub post_limit: RateLimit,
+    /// Statements per user.
+    pub export_limit: RateLimit,
     /// Delays before the first, second and third retry.
     pub retry_ttls: [Duration; 3],
     /// Unacknowledged deliveries of the consumer.
@@ -494,6 +498,7 @@ impl WalletConfig {
         }
         Some(Self {
             post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+            export_limit: RateLimit::read(l, &RL_EXPORT_MAX, &RL_EXPORT_WINDOW),
             retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
             prefetch: l.value(&PREFETCH),
             require_signed_events,

@@ -71,6 +71,10 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+fn int64(integer: ObjectBuilder) -> ObjectBuilder {
+    integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
 /// A name that came with the request, short and harmless enough to be sent back.
 fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(100).collect()
@@ -174,18 +178,21 @@ impl Fields {
         parse: impl FnOnce(i64) -> Result<T, E>,
         schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
     ) -> Option<T> {
-        let int64 = |integer: ObjectBuilder| integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
-        let integer = match self.required(name, Type::Integer, |integer| schema(int64(integer)))? {
-            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
-            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
-            _ => None,
-        };
-        match integer.map(parse) {
-            Some(Ok(value)) => return Some(value),
-            Some(Err(e)) => self.refuse(name, e),
-            None => self.refuse(name, "must be an integer"),
+        let value = self.required(name, Type::Integer, |integer| schema(int64(integer)))?;
+        self.parse_integer(name, &value, parse)
+    }
+
+    /// An integer literal that may be absent or null. The outer `None` means that it is present and invalid.
+    pub fn optional_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        match self.take(name, false, Type::Integer, |integer| schema(int64(integer))) {
+            None => Some(None),
+            Some(value) => self.parse_integer(name, &value, parse).map(Some),
         }
-        None
     }
 
     /// Adds a problem, for example one of two fields together.
@@ -218,6 +225,25 @@ impl Fields {
             self.refuse(name, "is required");
         }
         value
+    }
+
+    fn parse_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        value: &Value,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+    ) -> Option<T> {
+        let integer = match value {
+            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
+            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            _ => None,
+        };
+        match integer.map(parse) {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(e)) => self.refuse(name, e),
+            None => self.refuse(name, "must be an integer"),
+        }
+        None
     }
 
     fn parse_text<T, E: fmt::Display>(
@@ -270,6 +296,19 @@ mod tests {
             assert_eq!(problems(integer(body)), of(&[("n", "must be an integer")]), "{body}");
         }
         assert_eq!(problems(integer(r#"{"n":null}"#)), of(&[("n", "is required")]));
+    }
+
+    #[test]
+    fn an_optional_integer_may_be_absent_or_null_but_not_something_else() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?.read(|fields| fields.optional_integer("n", Ok::<_, Infallible>, |n| n))
+        };
+        for (body, expected) in [("{}", None), (r#"{"n":null}"#, None), (r#"{"n":5}"#, Some(5))] {
+            assert_eq!(read(body).ok(), Some(expected), "{body}");
+        }
+        for body in [r#"{"n":"5"}"#, r#"{"n":5.0}"#, r#"{"n":[]}"#] {
+            assert_eq!(problems(read(body)), of(&[("n", "must be an integer")]), "{body}");
+        }
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub(crate) mod posting_queue;
 pub(crate) mod provision_wallets;
 pub(crate) mod queries;
 pub(crate) mod retry_ladder;
+pub(crate) mod statement;
 
 pub use history::HistoryCursor;

@@ -4,7 +4,16 @@ use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::statement::{Statement, StatementPeriod};
 use crate::wallet::domain::{Balance, Entry};
+
+/// An entry and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryDetails {
+    pub entry: Entry,
+    /// What all of its reversals together have undone.
+    pub reversed: Balance,
+}
 
 /// Reads one user's ledger. A user without entries has a zero balance and an empty history.
 #[async_trait]
@@ -13,8 +22,12 @@ pub trait WalletQueries: Send + Sync {
     /// Includes every entry at or before `at`.
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
+    /// The two ends of a statement.
+    async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError>;
+    /// The credits and debits with these sequence numbers, ends included, oldest first.
+    async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError>;
     /// `None` also for another user's entry.
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError>;
     /// The user's own leg of a transfer, by the id of the sender's leg. `None` also for a transfer between others.
-    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError>;
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError>;
 }

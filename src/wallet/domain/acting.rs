@@ -103,6 +103,8 @@ impl<'a> Acting<'a> {
                 self.void(frame, &named)
             }
             Act::Reverse { entry, amount, back } => {
+                // Also of the entry that closed it, which cannot be named.
+                self.open(posting.user_id, EntryRefused::WalletClosed)?;
                 let wallet = self.wallets.get(&posting.user_id);
                 let named = wallet.and_then(|wallet| wallet.named.get(entry)).ok_or(EntryRefused::EntryNotFound)?;
                 let named = named.clone();

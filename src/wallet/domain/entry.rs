@@ -2,8 +2,8 @@
 
 use crate::kernel::{EntryId, ServiceName, Timestamp, UserId};
 use crate::wallet::domain::{
-    Act, AmountMinor, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin, SaltedTexts, Texts,
-    TextsDigest, TransferLeg,
+    Act, AmountMinor, BackTransfer, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin,
+    OtherLeg, SaltedTexts, Texts, TextsDigest, TransferLeg,
 };
 
 /// An entry as its owner sees it. It is never changed or deleted.
@@ -53,6 +53,13 @@ impl Entry {
         let Act::Post { direction, amount } = draft.act else { return false };
         let texts = draft.texts.as_ref().map(|salted| &salted.texts);
         self.kind == direction.into() && self.amount == amount && self.texts == texts.cloned().unwrap_or_default()
+    }
+
+    /// Where a reversal sends the money: `None` unless this entry is a received transfer.
+    pub fn back_transfer(&self, leg: impl FnOnce() -> OtherLeg) -> Option<BackTransfer> {
+        let is_received = self.kind == EntryKind::Credit && self.acts_on.is_none();
+        let TransferLeg { transfer, counterparty } = self.transfer.filter(|_| is_received)?;
+        Some(BackTransfer { sender: counterparty, transfer, leg: leg() })
     }
 
     /// `None` unless this entry is a hold: the hold as it was placed.

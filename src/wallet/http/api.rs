@@ -10,6 +10,7 @@ use crate::infra::security::access_token::TokenVerifier;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::gate::Gate;
+use crate::wallet::http::statement_slots::StatementSlots;
 
 /// Built once and shared by all threads.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct WalletApi {
     pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
     pub post_limit: Limiter<BySubject>,
+    pub export_limit: Limiter<BySubject>,
+    pub statements: Arc<StatementSlots>,
     pub health: HealthBoard,
     pub docs: DocsPage,
 }
@@ -29,6 +32,7 @@ impl WalletApi {
         app.app_data(web::Data::from(Arc::clone(&self.ledger)))
             .app_data(web::Data::from(Arc::clone(&self.queries)))
             .app_data(web::Data::from(Arc::clone(&self.gate)))
+            .app_data(web::Data::from(Arc::clone(&self.statements)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
             .app_data(web::Data::new(self.health.clone()));
     }

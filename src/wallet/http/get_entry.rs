@@ -21,12 +21,12 @@ async fn handle(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let id = id.parse().map_err(|_| not_found())?;
-    let entry = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(entry) = entry else {
+    let found = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
+    let Some(found) = found else {
         gate.confirm(wallet).await?;
         return Err(not_found());
     };
-    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
+    Ok(HttpResponse::Ok().json(EntryBody::from(&found)))
 }
 
 fn not_found() -> ApiError {
@@ -40,7 +40,7 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .about("Users see their own transactions only: the response to the id of another user's is 404.")
         .bearer()
         .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
-        .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
+        .returns(StatusCode::OK, "The transaction.", &EntryBody::reversed_example())
         .errors([not_found()]);
     gated(endpoint)
 }

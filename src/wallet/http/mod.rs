@@ -4,17 +4,22 @@ mod api;
 mod gate;
 mod get_balance;
 mod get_entry;
+mod get_statement;
 mod get_transfer;
 mod list_entries;
 mod post_entry;
+mod post_reversal;
 mod post_transfer;
 mod posting;
+mod statement_csv;
+mod statement_slots;
 mod time;
 mod wallet_status;
 mod wire;
 
 pub use api::WalletApi;
 pub use gate::Gate;
+pub use statement_slots::StatementSlots;
 
 use actix_web::web;
 
@@ -27,7 +32,7 @@ const ABOUT: About = About {
     text: include_str!("document.md"),
     tags: &[
         ("wallet", "The wallet and its balance."),
-        ("transactions", "Credits, debits and the transaction history."),
+        ("transactions", "Credits, debits, the transaction history and statements."),
         ("transfers", "Transfers of money to other users."),
     ],
 };
@@ -37,6 +42,8 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
     endpoints.push(get_entry::endpoint());
+    endpoints.push(post_reversal::endpoint());
+    endpoints.push(get_statement::endpoint());
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());

@@ -19,7 +19,8 @@ use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
-use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::application::statement::{Statement, StatementPeriod};
 use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
 
 /// Fails every post with the same error.
@@ -53,10 +54,16 @@ impl WalletQueries for FailingStore {
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         self.fail()
     }
-    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn statement(&self, _: UserId, _: StatementPeriod) -> Result<Statement, DependencyError> {
         self.fail()
     }
-    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn entries(&self, _: UserId, _: i64, _: i64) -> Result<Vec<Entry>, DependencyError> {
+        self.fail()
+    }
+    async fn entry(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.fail()
+    }
+    async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.fail()
     }
 }
@@ -102,6 +109,8 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
         )),
         tokens: Arc::new(TokenVerifier::new(&tokens)),
         post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
+        export_limit: Limiter::new(BySubject, LimitPolicy { name: "statements", limit }, false).expect("a limit"),
+        statements: StatementSlots::new(&Metrics::try_new().expect("metrics")),
         health: HealthBoard::default(),
         docs: DocsPage::try_new(&document().build(), &other).expect("a page"),
     };
@@ -136,6 +145,7 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/balance",
         "/v1/balance?at=2026-01-31T12:00:00Z",
         "/v1/transactions",
+        "/v1/statements?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
         &format!("/v1/transactions/{id}"),
         &format!("/v1/transfers/{id}"),
     ] {

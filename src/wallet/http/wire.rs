@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 
 use crate::kernel::rfc3339;
+use crate::wallet::application::queries::EntryDetails;
 use crate::wallet::domain::{ActsOn, Description, Direction, Entry, EntryKind, Metadata, Reference};
 
 pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
@@ -68,6 +69,10 @@ pub(super) struct EntryBody {
     #[schema(format = "uuid")]
     #[serde(skip_serializing_if = "Option::is_none")]
     reverses: Option<String>,
+    /// US cents of it that have been reversed. Only where a single transaction is read, and only if it is not zero.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reversed_minor: Option<i64>,
     /// The service that posted it on behalf of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     posted_by: Option<String>,
@@ -147,7 +152,27 @@ impl EntryBody {
             transfer: None,
             hold: None,
             reverses: None,
+            reversed_minor: None,
             posted_by: None,
+        }
+    }
+
+    pub(super) fn reversed_example() -> Self {
+        Self { reversed_minor: Some(500), ..Self::example() }
+    }
+
+    /// Of the transaction in [`reversed_example`](Self::reversed_example).
+    pub(super) fn reversal_example() -> Self {
+        let reversed = Self::example();
+        Self {
+            id: "0190a5d4-9f00-7c3d-a1b2-4d5e6f708192".to_owned(),
+            kind: TransactionType::Debit,
+            amount_minor: 500,
+            balance_after_minor: 1000,
+            description: Some("refund of one item".to_owned()),
+            created_at: "2026-02-02T09:30:00.654321Z".to_owned(),
+            reverses: Some(reversed.id.clone()),
+            ..reversed
         }
     }
 }
@@ -180,7 +205,14 @@ impl From<&Entry> for EntryBody {
                 is_final: hold.origin.left == 0,
             }),
             reverses: acts_on.filter(|acts_on| !is_capture(acts_on)).map(|reversed| reversed.id.to_string()),
+            reversed_minor: None,
             posted_by: entry.posted_by.as_ref().map(|service| service.as_str().to_owned()),
         }
+    }
+}
+
+impl From<&EntryDetails> for EntryBody {
+    fn from(EntryDetails { entry, reversed }: &EntryDetails) -> Self {
+        Self { reversed_minor: Some(reversed.cents()).filter(|cents| *cents > 0), ..entry.into() }
     }
 }

@@ -3,16 +3,19 @@
 //! The balance, now or at a time, and one entry cost one index look-up, however long the history is, and one more for the
 //! texts of an entry that has any. Entries from before the hash chain have no digest of their texts, so it is tried. A page of the
 //! history is read along the primary key until it is full: with a filter by type, or by times that match few entries,
-//! that reads every entry in between, in the worst case the whole history of the wallet.
+//! that reads every entry in between, in the worst case the whole history of the wallet. A statement looks up its two ends and
+//! is then read along the primary key, each page by a connection of its own.
 
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Database, DbError, begin};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
-use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::application::statement::{Statement, StatementEnd, StatementPeriod};
 use crate::wallet::domain::{Balance, Direction, Entry};
 use crate::wallet::postgres::rows;
 
@@ -53,15 +56,46 @@ static TRANSFER: LazyLock<String> = LazyLock::new(|| {
 fn one_entry(name: &str, which: &str) -> String {
     format!(
         "-- {name}
-         SELECT {columns}
+         SELECT {columns}, last_act.origin_left_minor AS last_left
          FROM (SELECT {of_transactions} FROM transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
          {joins}
+         LEFT JOIN LATERAL (
+             SELECT origin_left_minor FROM transactions
+             WHERE transactions.user_id = entry.user_id AND transactions.origin_seq = entry.seq
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS last_act ON true
          WHERE entry.type IN ('credit', 'debit')",
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
     )
 }
+
+/// Only reversals act on credits and debits, and each says what it left.
+fn details(row: &Row) -> Result<EntryDetails, DbError> {
+    let entry = rows::entry(row)?;
+    let reversed =
+        row.try_get::<_, Option<i64>>("last_left")?.map_or(0, |left| entry.amount.cents().saturating_sub(left));
+    let reversed = Balance::from_stored(reversed).ok_or(DbError::Corrupt("transactions.origin_left_minor"))?;
+    Ok(EntryDetails { entry, reversed })
+}
+
+static ENTRIES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- wallet.ledger.entries ($1 user, $2 first seq, $3 last seq, $4 rows)
+         SELECT {columns}
+         FROM (
+             SELECT {of_transactions}
+             FROM transactions WHERE user_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
+         ) AS entry
+         {joins}
+         WHERE entry.type IN ('credit', 'debit')
+         ORDER BY entry.seq",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+});
 
 pub struct PgWalletQueries {
     database: Database,
@@ -73,12 +107,12 @@ impl PgWalletQueries {
     }
 
     /// `by_id` is one of the statements of [`one_entry`].
-    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<Entry>, DbError> {
+    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DbError> {
         let found = self.database.run(move |client| {
             Box::pin(async move {
                 let by_id = client.prepare_cached(by_id).await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
-                row.as_ref().map(rows::entry).transpose()
+                row.as_ref().map(details).transpose()
             })
         });
         found.await
@@ -147,11 +181,72 @@ impl WalletQueries for PgWalletQueries {
         entries.await.map(|entries| HistoryPage::cut(entries, limit)).map_err(|e| e.at("wallet.ledger.history"))
     }
 
-    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError> {
+        let statement = self.database.run(move |client| {
+            Box::pin(async move {
+                let tx = begin(client).await?;
+                let lock = tx
+                    .prepare_cached(
+                        "-- wallet.ledger.statement.lock
+                         SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
+                    )
+                    .await?;
+                let ends = tx
+                    .prepare_cached(
+                        "-- wallet.ledger.statement ($1 user, $2 from, $3 to)
+                         SELECT opening.seq AS opening_seq, opening.balance_after_minor AS opening_balance,
+                                closing.seq AS closing_seq, closing.balance_after_minor AS closing_balance,
+                                statement_timestamp() AS read_at
+                         FROM (VALUES ($1::uuid)) AS wallet (user_id)
+                         LEFT JOIN LATERAL (
+                             SELECT seq, balance_after_minor FROM transactions
+                             WHERE transactions.user_id = wallet.user_id AND created_at < $2
+                             ORDER BY created_at DESC, seq DESC LIMIT 1
+                         ) AS opening ON true
+                         LEFT JOIN LATERAL (
+                             SELECT seq, balance_after_minor FROM transactions
+                             WHERE transactions.user_id = wallet.user_id AND created_at < $3
+                             ORDER BY created_at DESC, seq DESC LIMIT 1
+                         ) AS closing ON true",
+                    )
+                    .await?;
+                // A batch that writes to the wallet has this lock from before the time of its entries until its commit. So every
+                // entry with a time before that of the next statement is visible to that statement.
+                tx.query(&lock, &[&user.as_uuid()]).await?;
+                let row = tx.query_one(&ends, &[&user.as_uuid(), &period.from(), &period.to()]).await?;
+                tx.commit().await?;
+                let end = |seq: &str, balance: &str| match row.try_get::<_, Option<i64>>(seq)? {
+                    Some(seq) => Ok::<_, DbError>(StatementEnd { seq, balance: rows::balance(&row, balance)? }),
+                    None => Ok(StatementEnd { seq: 0, balance: Balance::ZERO }),
+                };
+                Ok(Statement {
+                    period,
+                    opening: end("opening_seq", "opening_balance")?,
+                    closing: end("closing_seq", "closing_balance")?,
+                    read_at: row.try_get("read_at")?,
+                })
+            })
+        });
+        statement.await.map_err(|e| e.at("wallet.ledger.statement"))
+    }
+
+    async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError> {
+        let entries = self.database.run(move |client| {
+            Box::pin(async move {
+                let range = client.prepare_cached(&ENTRIES).await?;
+                let rows = last.saturating_sub(first).saturating_add(1);
+                let found = client.query(&range, &[&user.as_uuid(), &first, &last, &rows]).await?;
+                found.iter().map(rows::entry).collect::<Result<Vec<_>, _>>()
+            })
+        });
+        entries.await.map_err(|e| e.at("wallet.ledger.entries"))
+    }
+
+    async fn entry(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.one_entry(&ENTRY, user, id).await.map_err(|e| e.at("wallet.ledger.entry"))
     }
 
-    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<Entry>, DependencyError> {
+    async fn transfer(&self, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
         self.one_entry(&TRANSFER, user, id).await.map_err(|e| e.at("wallet.ledger.transfer"))
     }
 }

@@ -20,6 +20,7 @@ mod resources;
 mod shutdown;
 mod supervision;
 mod topology;
+mod transfers;
 
 use purse::kernel::Role;
 

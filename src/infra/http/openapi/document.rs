@@ -37,7 +37,7 @@ pub struct RoleDocument {
 }
 
 /// Response headers: the name, whether the value is an integer, an example, and the description.
-const HEADERS: [(&str, bool, &str, &str); 12] = [
+const HEADERS: [(&str, bool, &str, &str); 16] = [
     (
         "x-request-id",
         false,
@@ -71,6 +71,20 @@ const HEADERS: [(&str, bool, &str, &str); 12] = [
     ("ratelimit-remaining", true, "29", "If a rate limit has counted the request: the requests left."),
     ("ratelimit-reset", true, "2", "Seconds until the next request is allowed."),
     ("idempotent-replayed", false, "true", "Present if this is the response of an earlier request with the same key."),
+    (
+        "content-disposition",
+        false,
+        "attachment; filename=\"purse-2026-01-01-2026-02-01.csv\"",
+        "The name under which browsers save the file.",
+    ),
+    ("statement-opening-minor", true, "1234", "The balance at the start of the period, in US cents."),
+    ("statement-closing-minor", true, "2734", "The balance at the end of the period, in US cents."),
+    (
+        "statement-final",
+        false,
+        "true",
+        "`true` if no transaction of the period can be missing; `false` if the period is not over.",
+    ),
 ];
 
 impl RoleDocument {

@@ -31,6 +31,14 @@ pub fn format(name: &str) -> SchemaFormat {
     SchemaFormat::Custom(name.to_owned())
 }
 
+/// An optional field of a body may be null.
+fn or_null(schema_type: SchemaType) -> SchemaType {
+    match schema_type {
+        SchemaType::Type(of) => SchemaType::from_iter([of, Type::Null]),
+        others => others,
+    }
+}
+
 /// Schemas by name.
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -220,7 +228,7 @@ impl<Api: 'static> Endpoint<Api> {
             if is_required {
                 object = object.required(name);
             } else {
-                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+                schema.schema_type = or_null(schema.schema_type);
             }
             object = object.property(name, schema);
         }
@@ -246,21 +254,31 @@ impl<Api: 'static> Endpoint<Api> {
         let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
         let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
             let about = field.schema.description.take().unwrap_or_default();
-            endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
+            endpoint.with_parameter(ParameterIn::Query, (field.name, field.is_required), &about, field.schema)
         });
         described.example_of(refused.err())
     }
 
-    /// Documents a parameter, which is required only in the path.
+    /// Documents a parameter of the path, which is required, or a header, which is not.
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
-        let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
+        let is_required = place == ParameterIn::Path;
+        self.with_parameter(place, (name, is_required), about, schema)
+    }
+
+    fn with_parameter(
+        self,
+        place: ParameterIn,
+        (name, is_required): (&str, bool),
+        about: &str,
+        schema: Object,
+    ) -> Self {
         // Swagger UI fills its form with the example of the parameter, not with that of the schema.
         let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
-            .required(needed)
+            .required(if is_required { Required::True } else { Required::False })
             .description(Some(about))
             .schema(Some(schema))
             .example(example)
@@ -274,6 +292,17 @@ impl<Api: 'static> Endpoint<Api> {
         let schema = self.schema::<T>();
         let example = serde_json::to_value(example).unwrap_or(Value::Null);
         self.at(status).body("application/json", schema, about, example);
+        self
+    }
+
+    /// Documents a response that is text, with its media types and an example of each.
+    #[must_use]
+    pub fn returns_text(mut self, status: StatusCode, about: &str, examples: &[(&str, &str)]) -> Self {
+        let response = self.at(status);
+        response.line(about.to_owned());
+        for (media_type, example) in examples {
+            response.text(media_type, example);
+        }
         self
     }
 
