@@ -14,6 +14,7 @@ mod idempotency_key;
 mod reminder;
 mod role;
 mod secret;
+mod self_post;
 mod service_name;
 mod text;
 
@@ -26,5 +27,6 @@ pub use idempotency_key::{IdempotencyKey, KeyRefused};
 pub use reminder::Reminder;
 pub use role::Role;
 pub use secret::Secret;
+pub use self_post::SelfPost;
 pub use service_name::{ServiceName, ServiceNameRefused};
 pub use text::is_invisible;

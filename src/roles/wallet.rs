@@ -7,9 +7,10 @@ use actix::Actor as _;
 use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
 use crate::infra::config::WalletConfig;
-use crate::infra::http::{BySubject, Sweep};
+use crate::infra::http::{ByService, BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
+use crate::infra::security::service_token::ServiceVerifier;
 use crate::infra::system::System;
 use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
@@ -38,7 +39,8 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let api = api(config, &context, &stores, &writer, &limits)?;
-    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone()), Arc::new(api.export_limit.clone())];
+    let mut sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone()), Arc::new(api.export_limit.clone())];
+    sweeps.extend(api.service_limit.clone().map(|limit| Arc::new(limit) as Arc<dyn Sweep>));
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
@@ -93,9 +95,12 @@ fn api(
         queries: Arc::clone(&stores.queries),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
+            config.self_post,
             &context.metrics,
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        services: Arc::new(ServiceVerifier::new(&process.tokens)),
+        service_limit: config.service_limit.map(|limit| limits.of_requests(ByService, "service", limit)).transpose()?,
         post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
         export_limit: limits.of_requests(BySubject, "statements", config.export_limit)?,
         statements: StatementSlots::new(&context.metrics),

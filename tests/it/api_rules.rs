@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Document, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response, purse, token_of,
-    unknown_user_id,
+    Client, Document, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response, path_and_token,
+    purse, token_of, unknown_user_id,
 };
 
 /// Endpoints for probes, scrapers and browsers, which add parameters of their own.
@@ -19,7 +19,7 @@ fn body(path: &str) -> Value {
             json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": PASSWORD})
         }
         "/v1/auth/login" => json!({"email": "ada@example.com", "password": PASSWORD}),
-        "/v1/transactions" => json!({"type": "credit", "amountMinor": 5}),
+        "/v1/transactions" | "/v1/wallets/{userId}/transactions" => json!({"type": "credit", "amountMinor": 5}),
         _ => json!({"amountMinor": 5}),
     }
 }
@@ -34,7 +34,7 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
     for url in [&client.users, &client.wallet] {
         let document = Document::of(&client, url).await;
         for (method, path, _) in document.operations() {
-            let real = path.replace("{id}", &own);
+            let (real, token) = path_and_token(&path, &user, &own);
             for (query, field) in [
                 ("dryRun=true", "dryRun"),
                 ("x", "x"),
@@ -46,7 +46,7 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
             ] {
                 let request = |method: Method| {
                     let request = client.request(method.clone(), &format!("{url}{real}?{query}"));
-                    let request = request.bearer_auth(&user.token);
+                    let request = request.bearer_auth(&token);
                     if method == Method::POST { request.json(&body(&path)) } else { request }
                 };
                 let about = format!("{method} {path}?{query}");
@@ -59,7 +59,7 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
                 tried += 1;
             }
             let undecodable = client.request(method.parse().expect("method"), &format!("{url}{real}?x=1&x=2&y"));
-            let response = client.send(undecodable.bearer_auth(&user.token).json(&body(&path))).await;
+            let response = client.send(undecodable.bearer_auth(&token).json(&body(&path))).await;
             assert_invalid(&response, &["x", "x", "y"], &format!("{method} {path}: every problem"));
         }
     }

@@ -152,6 +152,7 @@ fn valid(setting: &Setting) -> String {
         (_, Accepts::Numbers(..), _) => "7",
         (_, _, "BOOL") => "true",
         (_, _, "FORMAT") => "json",
+        (_, _, "ACTS") => "debit",
         (_, _, "CIDRS") => "10.0.0.0/8",
         (_, _, "ORIGINS") => "https://app.example.com",
         (_, _, "KEY") => "a-key-of-another-name-with-32-bytes-",

@@ -90,6 +90,7 @@ mod reversals;
 mod runbooks;
 mod schemathesis;
 mod servers;
+mod service_tokens;
 mod settings;
 mod signed_events;
 mod sockets;

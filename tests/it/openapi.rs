@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::repository::{sources, text, without_tests};
-use crate::support::{Client, Document, World};
+use crate::support::{Client, Document, World, path_and_token};
 
 /// Runs the binary with an empty environment.
 pub fn purse(arguments: &[&str]) -> Output {
@@ -95,6 +95,8 @@ fn every_example_in_the_documents_matches_its_schema() {
     }
 }
 
+const ID: &str = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
+
 /// Paths that are served and not documented: those for operators and browsers, a redirect and static files.
 const UNDOCUMENTED: [&str; 7] =
     ["/", "/docs", "/docs/{file}", "/health/live", "/health/ready", "/metrics", "/openapi.json"];
@@ -129,7 +131,7 @@ async fn the_documented_routes_are_exactly_those_of_the_servers() {
         }
         assert!(documented.len() > 2, "{role}: {documented:?}");
         for (path, methods) in documented {
-            let url = format!("{}{}", process.url(), path.replace("{id}", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e"));
+            let url = format!("{}{}", process.url(), path.replace("{id}", ID).replace("{userId}", ID));
             let response = document.send_and_check(&client, client.request(Method::PATCH, &url)).await;
             assert_eq!(response.status, 405, "{path}: {response:?}");
             let allowed: BTreeSet<String> = response.header("allow").split(", ").map(str::to_owned).collect();
@@ -172,8 +174,8 @@ async fn a_body_returns_400_exactly_when_its_schema_rejects_it() {
                     body["email"] = json!(Client::fresh_email());
                 }
                 let valid = reader.is_valid(&body);
-                let request =
-                    client.request(Method::POST, &format!("{}{path}", process.url())).bearer_auth(&user.token);
+                let (filled, token) = path_and_token(&path, &user, ID);
+                let request = client.request(Method::POST, &format!("{}{filled}", process.url())).bearer_auth(token);
                 let response = document.send_and_check(&client, request.json(&body)).await;
                 assert_eq!(response.status != 400, valid, "{path} {body}: {response:?}");
                 *(if valid { &mut accepted } else { &mut rejected }) += 1;
@@ -281,11 +283,10 @@ async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
                 };
                 let value = value.unwrap_or(json!(text));
                 let valid = reader.is_valid(&value);
-                let request = client.request(
-                    Method::GET,
-                    &format!("{}{path}?{name}={}{others}", wallet.url(), text.replace('+', "%2B")),
-                );
-                let response = document.send_and_check(&client, request.bearer_auth(&user.token)).await;
+                let (filled, token) = path_and_token(&path, &user, ID);
+                let url = format!("{}{filled}?{name}={}{others}", wallet.url(), text.replace('+', "%2B"));
+                let response =
+                    document.send_and_check(&client, client.request(Method::GET, &url).bearer_auth(token)).await;
                 assert_eq!(response.status != 400, valid, "{path}?{name}={text}: {response:?}");
                 *(if valid { &mut accepted } else { &mut rejected }) += 1;
             }

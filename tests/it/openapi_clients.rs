@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 13] = [
+const OPERATIONS: [(&str, &str, &str); 14] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -24,9 +24,13 @@ const OPERATIONS: [(&str, &str, &str); 13] = [
     ("creditWallet", "POST", "/v1/transactions/credit"),
     ("debitWallet", "POST", "/v1/transactions/debit"),
     ("createTransaction", "POST", "/v1/transactions"),
+    ("reverseTransaction", "POST", "/v1/transactions/{id}/reverse"),
     ("createTransfer", "POST", "/v1/transfers"),
     ("getTransfer", "GET", "/v1/transfers/{id}"),
 ];
+
+/// Operations of users that services do not have: what they do belongs to the user.
+const OF_USERS_ONLY: [&str; 4] = ["registerUser", "login", "getCurrentUser", "getWalletStatus"];
 
 /// Operations that need no access token.
 const OPEN: [&str; 2] = ["registerUser", "login"];
@@ -49,7 +53,12 @@ fn all_objects(document: &Document) -> Vec<&Map<String, Value>> {
 #[test]
 fn the_documents_have_exactly_these_operations_and_none_for_operators() {
     let named = |operations: &[(&str, &str, &str)]| -> BTreeSet<(String, String, String)> {
-        operations.iter().map(|(id, method, path)| ((*id).into(), (*method).into(), (*path).into())).collect()
+        let of_users = operations.iter().map(|(id, method, path)| ((*id).into(), (*method).into(), (*path).into()));
+        let for_services = operations.iter().filter(|(id, ..)| !OF_USERS_ONLY.contains(id));
+        let for_services = for_services.map(|(id, method, path)| {
+            (format!("{id}ForUser"), (*method).into(), path.replacen("/v1/", "/v1/wallets/{userId}/", 1))
+        });
+        of_users.chain(for_services).collect()
     };
     assert_eq!(operations_of(&printed("users")), named(&OPERATIONS[..3]));
     assert_eq!(operations_of(&printed("wallet")), named(&OPERATIONS[3..]));
@@ -57,13 +66,21 @@ fn the_documents_have_exactly_these_operations_and_none_for_operators() {
 }
 
 #[test]
-fn open_operations_state_that_they_need_no_token_and_the_others_need_one() {
+fn an_operation_states_that_it_needs_no_token_that_of_a_user_or_that_of_a_service() {
     for name in DOCUMENTS {
         for (method, path, operation) in printed(name).operations() {
             let is_open = OPEN.contains(&operation["operationId"].as_str().expect("id"));
-            let expected = if is_open { json!([]) } else { json!([{"bearer": []}]) };
+            let expected = match path.contains("{userId}") {
+                true => json!([{"service": []}]),
+                false if is_open => json!([]),
+                false => json!([{"bearer": []}]),
+            };
             assert_eq!(operation["security"], expected, "{name}: {method} {path}");
         }
+        let schemes = printed(name).value["components"]["securitySchemes"].clone();
+        let schemes: Vec<String> = schemes.as_object().expect("schemes").keys().cloned().collect();
+        let expected = if name == "users" { vec!["bearer"] } else { vec!["bearer", "service"] };
+        assert_eq!(schemes, expected, "{name}");
     }
 }
 

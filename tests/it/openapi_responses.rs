@@ -8,7 +8,9 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, token_of, unknown_user_id};
+use crate::support::{
+    Client, Document, PASSWORD, Raw, RoleProcess, User, World, service_token, token_of, unknown_user_id,
+};
 
 /// A client of one role that checks every response.
 struct CheckedClient {
@@ -131,6 +133,28 @@ async fn every_response_of_the_users_role_is_documented() {
     role.assert_all_codes_seen_except(&["OUTCOME_UNKNOWN"]);
 }
 
+/// The same requests by services, and what only they can be refused for.
+async fn check_responses_to_services(role: &CheckedClient, user: &User) {
+    let token = &service_token("payments", "wallet:read wallet:post");
+    let of_user = |path: &str| format!("/v1/wallets/{}{path}", user.id);
+    let (credit, debit) = (of_user("/transactions/credit"), of_user("/transactions/debit"));
+    let created = role.post(201, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(200, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(422, &credit, token, "s", json!({"amountMinor": 6})).await;
+    role.post(409, &debit, token, "t", json!({"amountMinor": 100})).await;
+    role.post(201, &of_user("/transactions"), token, "u", json!({"type": "debit", "amountMinor": 1})).await;
+    role.send_invalid_bodies(&credit, token).await;
+    for path in ["/balance", "/transactions", &format!("/transactions/{}", created["id"].as_str().expect("id"))] {
+        role.get(200, &of_user(path), token).await;
+        role.get(400, &format!("{}?unknown=1", of_user(path)), token).await;
+        role.get(401, &of_user(path), &user.token).await;
+        role.get(403, &of_user(path), &service_token("payments", "wallet:post")).await;
+        role.get(404, &format!("/v1/wallets/{}{path}", unknown_user_id()), token).await;
+    }
+    role.get(404, &of_user(&format!("/transactions/{}", unknown_user_id())), token).await;
+    role.post(403, &credit, &service_token("payments", "wallet:read"), "v", json!({})).await;
+}
+
 #[tokio::test]
 async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
@@ -208,6 +232,10 @@ async fn every_response_of_the_wallet_role_is_documented() {
         role.post(503, path, &unknown, "a", json!({})).await;
         role.post(401, path, "nonsense", "a", json!({})).await;
     }
+
+    check_responses_to_services(&role, &user).await;
+    let forbidden = world.start_with(Role::Wallet, &[("SELF_POST", "none")]).await;
+    role.over(&forbidden).post(403, credit, token, "i", json!({"amountMinor": 1})).await;
 
     let limits =
         [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_EXPORT_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];

@@ -12,7 +12,7 @@ use slog::Level;
 use crate::infra::config::parse;
 use crate::infra::config::suggest::nearest;
 use crate::infra::{amqp, postgres};
-use crate::kernel::{Role, Secret};
+use crate::kernel::{Role, Secret, SelfPost};
 
 /// One setting as text: what `--help`, the configuration template and the documentation show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +190,7 @@ pub(super) const STORES: Kind<RateLimitStore> = Kind::word("STORE", &["local", "
     "postgres" => Some(RateLimitStore::Postgres),
     _ => None,
 });
+pub(super) const SELF_POSTS: Kind<SelfPost> = Kind::text("ACTS", "`credit,debit`, `debit` or `none`", SelfPost::parse);
 pub(super) const LEVELS: Kind<Level> = Kind::word("LEVEL", &["error", "warn", "info", "debug", "trace"], |t| match t {
     "error" => Some(Level::Error),
     "warn" => Some(Level::Warning),

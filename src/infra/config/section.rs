@@ -6,7 +6,8 @@ use crate::infra::config::kind::{Fallback, Setting};
 use crate::infra::config::layers::{ConfigError, Layers, Source};
 use crate::infra::config::raw::{self, MASK};
 use crate::infra::config::setting::{
-    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, UsersConfig, WalletConfig,
+    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, ServiceTokenConfig, UsersConfig,
+    WalletConfig,
 };
 use crate::infra::{amqp, postgres};
 use crate::kernel::Role;
@@ -21,6 +22,7 @@ pub enum Section {
     Database,
     Amqp,
     Outbox,
+    ServiceToken,
 }
 
 impl Section {
@@ -35,6 +37,7 @@ impl Section {
             (Self::Database, _) => drop(DatabaseConfig::read(l)),
             (Self::Amqp, _) => drop(AmqpConfig::read(l)),
             (Self::Outbox, _) => drop(OutboxConfig::read(l)),
+            (Self::ServiceToken, _) => drop(ServiceTokenConfig::read(l)),
         }
         layers.settings_read().collect()
     }

@@ -13,6 +13,7 @@ use utoipa::openapi::Ref;
 
 use crate::infra::http::limit_policy::LimitPolicy;
 use crate::infra::http::public_url::PublicUrl;
+use crate::infra::security::service_token::Scope;
 use crate::kernel::{Classified, FailureClass, chain};
 
 /// Name of the schema of every error response.
@@ -113,6 +114,17 @@ impl ApiError {
         let message = "Missing or invalid access token. Send it as Authorization: Bearer <token>.";
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// Repeating the request with the same token does not help (RFC 6750 §3.1).
+    pub fn insufficient_scope(needed: Scope) -> Self {
+        let message =
+            "The service token does not have the scope that this request needs. See the WWW-Authenticate header.";
+        let error = Self::new(StatusCode::FORBIDDEN, "INSUFFICIENT_SCOPE", message);
+        match HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"")) {
+            Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => error,
+        }
     }
 
     pub fn no_route() -> Self {

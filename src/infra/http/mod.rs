@@ -25,7 +25,7 @@ mod sweep;
 mod text_limit;
 
 pub(crate) use api_error::{ApiError, Detail};
-pub(crate) use authenticate::{Authenticated, authenticate};
+pub(crate) use authenticate::{Authenticated, AuthenticatedService, OnBehalfOf, authenticate, authenticate_service};
 pub(crate) use by_client::ByClient;
 pub(crate) use docs_page::{DocsPage, OtherRole};
 pub use fields::Fields;
@@ -36,7 +36,7 @@ pub(crate) use limit_policy::LimitPolicy;
 pub(crate) use metrics_page::{RequestMetrics, metrics_routes};
 pub(crate) use observe::{LongPoll, RequestContext};
 pub(crate) use public_url::PublicUrl;
-pub(crate) use rate_limit::{BySubject, CountBy, Limiter};
+pub(crate) use rate_limit::{ByService, BySubject, CountBy, Limiter};
 pub(crate) use server::{Application, ServerDeps, serve_on};
 pub(crate) use shared_limit::{SharedLimit, SharedSweep};
 pub(crate) use sweep::Sweep;

@@ -1,4 +1,4 @@
-//! Rate limits: by client IP before authentication, by user after it.
+//! Rate limits: by client IP before authentication, by user or service after it.
 //!
 //! GCRA: `max` requests at once, then one more every `window / max`. Counts belong to this process, or are shared by all
 //! processes of the role ([`SharedLimit`]) with those of this process as the fallback.
@@ -16,9 +16,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpMessage as _, Route};
 
+use crate::infra::http::authenticate::{Authenticated, AuthenticatedService};
 use crate::infra::http::limit_policy::LimitPolicy;
-use crate::infra::http::{ApiError, Authenticated, SharedLimit, Sweep};
-use crate::kernel::UserId;
+use crate::infra::http::{ApiError, SharedLimit, Sweep};
+use crate::kernel::{ServiceName, UserId};
 
 /// What requests are counted by.
 pub trait CountBy: Clone + 'static {
@@ -45,6 +46,22 @@ impl CountBy for BySubject {
 
     fn name(key: &Option<UserId>) -> String {
         key.map_or_else(String::new, |user| user.to_string())
+    }
+}
+
+/// By the service of the token; for routes inside of the authentication middleware.
+#[derive(Clone, Copy)]
+pub struct ByService;
+
+impl CountBy for ByService {
+    type Key = Option<ServiceName>;
+
+    fn key(&self, request: &ServiceRequest) -> Option<ServiceName> {
+        request.extensions().get::<AuthenticatedService>().map(|service| service.name().clone())
+    }
+
+    fn name(key: &Option<ServiceName>) -> String {
+        key.as_ref().map_or_else(String::new, ToString::to_string)
     }
 }
 

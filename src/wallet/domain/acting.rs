@@ -88,6 +88,7 @@ impl<'a> Acting<'a> {
     /// # Errors
     /// [`EntryRefused`] if a rule refuses it.
     pub(super) fn act(&mut self, posting: &Posting, draft: &Draft, lead: Lead<'_>) -> Result<(), EntryRefused> {
+        posting.permit(false)?;
         let frame = Frame { posting, draft, lead };
         match &draft.act {
             Act::Post { direction, amount } => self.post(frame, *direction, *amount, None),
@@ -95,11 +96,11 @@ impl<'a> Acting<'a> {
             Act::Transfer { amount, recipient, leg, .. } => self.transfer(frame, *amount, *recipient, *leg, None),
             Act::Hold { amount, lifetime } => self.hold(frame, *amount, *lifetime),
             Act::Capture { hold, amount, is_final } => {
-                let named = self.open_hold(posting.user_id, *hold)?;
+                let named = self.open_hold(posting, *hold)?;
                 self.capture(frame, &named, *amount, *is_final)
             }
             Act::Void { hold } => {
-                let named = self.open_hold(posting.user_id, *hold)?;
+                let named = self.open_hold(posting, *hold)?;
                 self.void(frame, &named)
             }
             Act::Reverse { entry, amount, back } => {
@@ -139,6 +140,7 @@ impl<'a> Acting<'a> {
         amount: AmountMinor,
         acts_on: Option<ActsOn>,
     ) -> Result<(), EntryRefused> {
+        frame.posting.permit(direction == Direction::Credit)?;
         let user = frame.posting.user_id;
         let head = self.open(user, EntryRefused::WalletClosed)?;
         let balance = head.balance.after(direction, amount, head.held)?;
@@ -193,9 +195,13 @@ impl<'a> Acting<'a> {
     }
 
     /// The hold that a capture or void names.
-    fn open_hold(&self, user: UserId, hold: EntryId) -> Result<NamedEntry, EntryRefused> {
-        let named = self.wallets.get(&user).and_then(|wallet| wallet.named.get(&hold));
+    fn open_hold(&self, posting: &Posting, hold: EntryId) -> Result<NamedEntry, EntryRefused> {
+        let named = self.wallets.get(&posting.user_id).and_then(|wallet| wallet.named.get(&hold));
         let named = named.filter(|named| named.entry.kind == EntryKind::Hold).ok_or(EntryRefused::HoldNotFound)?;
+        // What a hold guarantees to a service, the user cannot take back.
+        if posting.posted_by.is_none() && named.entry.posted_by.is_some() {
+            return Err(EntryRefused::NotAllowed);
+        }
         // One wallet may have more due holds than a batch ends at once.
         let is_over = named.entry.expires_at.is_none_or(|expires_at| expires_at <= self.now);
         match (named.left, named.last_act) {

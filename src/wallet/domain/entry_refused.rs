@@ -10,6 +10,9 @@ pub enum EntryRefused {
     /// The key belongs to a different request.
     #[error("idempotency key was used for another request")]
     IdempotencyKeyReused,
+    /// Only services may do it: `SELF_POST` says so, or a service has placed the hold.
+    #[error("only services may do this")]
+    NotAllowed,
     #[error("wallet is closed")]
     WalletClosed,
     /// The recipient of a transfer, or the sender to whom it would go back, has no wallet, or a closed one.

@@ -28,6 +28,7 @@ mod posting;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod reference;
 mod request;
+mod self_post;
 mod texts;
 mod wallet_state;
 

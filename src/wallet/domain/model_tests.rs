@@ -314,7 +314,7 @@ fn may_refuse(ask: &Ask, reason: EntryRefused) -> bool {
         R::EntryNotFound | R::NotReversible | R::AlreadyReversed | R::ReversalExceeds => {
             matches!(ask, Ask::Reverse { .. })
         }
-        R::WalletClosed | R::RecipientNotFound => false,
+        R::NotAllowed | R::WalletClosed | R::RecipientNotFound => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A posting: the unit that is decided. All of its entries are written, or none.
 
-use crate::kernel::{EntryId, IdempotencyKey, ServiceName, UserId};
+use crate::kernel::{EntryId, IdempotencyKey, SelfPost, ServiceName, UserId};
 use crate::wallet::domain::{Draft, KeyedRequest, OneOrMore, RequestDigest};
 
 /// One draft, or an atomic group of drafts for one wallet.
@@ -14,13 +14,15 @@ pub struct Posting {
     pub request: Option<KeyedRequest>,
     /// The service that posts on behalf of the user; `None`: the user.
     pub posted_by: Option<ServiceName>,
+    /// What it may do if the user posts it.
+    pub self_post: SelfPost,
 }
 
 impl Posting {
-    /// By the user. Its digest is needed only with a key.
+    /// By the user, who may do everything. Its digest is needed only with a key.
     pub fn new(user_id: UserId, drafts: OneOrMore<Draft>, key: Option<IdempotencyKey>) -> Self {
         let request = key.map(|key| KeyedRequest { key, digest: RequestDigest::of(&drafts) });
-        Self { user_id, drafts, request, posted_by: None }
+        Self { user_id, drafts, request, posted_by: None, self_post: SelfPost::CreditAndDebit }
     }
 
     /// The id of the future first entry.

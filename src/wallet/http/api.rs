@@ -5,8 +5,9 @@ use std::sync::Arc;
 use actix_web::web;
 
 use crate::infra::health::HealthBoard;
-use crate::infra::http::{BySubject, DocsPage, Limiter};
+use crate::infra::http::{ByService, BySubject, DocsPage, Limiter};
 use crate::infra::security::access_token::TokenVerifier;
+use crate::infra::security::service_token::ServiceVerifier;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::gate::Gate;
@@ -19,7 +20,9 @@ pub struct WalletApi {
     pub queries: Arc<dyn WalletQueries>,
     pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
+    pub services: Arc<ServiceVerifier>,
     pub post_limit: Limiter<BySubject>,
+    pub service_limit: Option<Limiter<ByService>>,
     pub export_limit: Limiter<BySubject>,
     pub statements: Arc<StatementSlots>,
     pub health: HealthBoard,
@@ -34,6 +37,7 @@ impl WalletApi {
             .app_data(web::Data::from(Arc::clone(&self.gate)))
             .app_data(web::Data::from(Arc::clone(&self.statements)))
             .app_data(web::Data::from(Arc::clone(&self.tokens)))
+            .app_data(web::Data::from(Arc::clone(&self.services)))
             .app_data(web::Data::new(self.health.clone()));
     }
 }

@@ -11,7 +11,7 @@ use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::Balance;
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::time;
 
 #[derive(Serialize, ToSchema)]
@@ -46,7 +46,7 @@ async fn handle(
     };
     let balance = balance.await.map_err(|e| ApiError::from_failure(&e))?;
     if balance == Balance::ZERO {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: Currency::Usd }))
 }
@@ -62,12 +62,12 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
     Some(BalanceQuery { at: at? })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
         .about("The balance of the user's wallet, now or as of a time in the past.")
         .bearer()
         .query(balance_query, "at=yesterday")
         .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: Currency::Usd });
-    gated(endpoint)
+    gated(endpoint).also_for_services()
 }

@@ -18,7 +18,7 @@ use crate::kernel::{DependencyError, Timestamp, UserId, chain};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::statement::{Statement, StatementPeriod};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::statement_csv as csv;
 use crate::wallet::http::statement_slots::{Ended, Slot, StatementSlots};
 use crate::wallet::http::time;
@@ -75,7 +75,7 @@ async fn handle(
     let slot = slots.into_inner().enter(wallet.user_id).ok_or_else(ApiError::overloaded)?;
     let statement = queries.statement(wallet.user_id, period).await.map_err(|e| ApiError::from_failure(&e))?;
     if statement.closing.seq == 0 {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     let mut response = HttpResponse::Ok();
     response
@@ -260,7 +260,7 @@ fn statement_query(query: &mut Fields) -> Option<StatementQuery> {
     Some(StatementQuery { period: period?, format: if is_csv { csv } else { Format::Ndjson } })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let (header, [opening, record, closing]) = (
         csv::HEADER,
         [
@@ -287,4 +287,5 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .errors([ApiError::overloaded()]);
     let headers = [header::CONTENT_DISPOSITION, OPENING, CLOSING, FINAL];
     gated(headers.iter().fold(endpoint, |endpoint, name| endpoint.with_header(StatusCode::OK, name)))
+        .also_for_services()
 }

@@ -11,7 +11,7 @@ use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
@@ -41,7 +41,7 @@ async fn handle(
     let query = Fields::query(request.query_string())?.read(history)?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.entries.is_empty() {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
@@ -89,7 +89,7 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
     })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
     let endpoint = Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
@@ -97,5 +97,5 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
         .bearer()
         .query(history, "limit=0")
         .returns(StatusCode::OK, "A page of transactions.", &page);
-    gated(endpoint)
+    gated(endpoint).also_for_services()
 }

@@ -26,6 +26,7 @@ use actix_web::web;
 use crate::infra::http::openapi::{About, Endpoint, RoleDocument, serve};
 use crate::infra::http::{DocsPage, health_endpoints};
 use crate::kernel::Role;
+use crate::wallet::http::gate::GatedEndpoint;
 
 const ABOUT: About = About {
     role: Role::Wallet,
@@ -34,19 +35,27 @@ const ABOUT: About = About {
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits, the transaction history and statements."),
         ("transfers", "Transfers of money to other users."),
+        ("service", "The same for back ends, which act on behalf of users with a service token."),
     ],
 };
 
 /// Every endpoint of the role: what is served and what is documented. A fixed path comes before a pattern that it matches.
 fn endpoints() -> Vec<Endpoint<WalletApi>> {
-    let mut endpoints = vec![wallet_status::endpoint(), get_balance::endpoint(), list_entries::endpoint()];
-    endpoints.extend(post_entry::endpoints());
-    endpoints.push(get_entry::endpoint());
-    endpoints.push(post_reversal::endpoint());
-    endpoints.push(get_statement::endpoint());
-    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
+    let mut endpoints = vec![wallet_status::endpoint()];
+    endpoints.extend(of_a_wallet().into_iter().map(GatedEndpoint::for_users));
+    let for_service = |endpoint: GatedEndpoint<WalletApi>| endpoint.for_services(|api| api.service_limit.as_ref());
+    endpoints.extend(of_a_wallet().into_iter().filter_map(for_service));
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
+    endpoints
+}
+
+/// The endpoints behind the gate.
+fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
+    let mut endpoints = vec![get_balance::endpoint(), list_entries::endpoint()];
+    endpoints.extend(post_entry::endpoints());
+    endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
+    endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints
 }
 

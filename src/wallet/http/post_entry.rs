@@ -8,16 +8,16 @@ use serde_json::json;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::wallet::application::ports::Ledger;
-use crate::wallet::domain::{Act, AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX, Posting, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, outcome_unknown, refused, submit};
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 409, 422, 503; after 401, 429 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -29,10 +29,10 @@ async fn handle(
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
     let post = fields.read(|body| requested_post(body, direction))?;
-    let posting = Posting::new(wallet.user_id, post.into_draft().into(), idempotency_key);
-    let recorded = submit(&**ledger, &gate, wallet, posting).await?;
+    let posting = wallet.posting(post.into_draft().into(), idempotency_key);
+    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
     let entry = recorded.entries.first();
-    Ok(recorded.created(&request, &format!("/v1/transactions/{}", entry.id), EntryBody::from(entry)))
+    Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
 
 struct RequestedPost {
@@ -67,7 +67,7 @@ fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<Req
     Some(RequestedPost { direction: direction?, amount: amount?, texts: Texts::of_description(description?) })
 }
 
-pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
+pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     [
         endpoint("/v1/transactions/credit", Some(Direction::Credit), "creditWallet", "Credit the wallet"),
         endpoint("/v1/transactions/debit", Some(Direction::Debit), "debitWallet", "Debit the wallet"),
@@ -75,7 +75,7 @@ pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     ]
 }
 
-fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> GatedEndpoint<WalletApi> {
     let (schema, example) = match direction {
         Some(_) => ("TransactionRequest", json!({"amountMinor": 1500, "description": "first deposit"})),
         None => {
@@ -97,5 +97,5 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused))
         .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again"))
+    gated(with_key(endpoint, "does not move money again")).also_for_services()
 }

@@ -11,21 +11,21 @@ use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key}
 use crate::kernel::EntryId;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Act, AmountMinor, Description, EntryRefused, MINOR_MAX, OtherLeg, Posting, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Description, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::wire::{EntryBody, EntryPath};
 
 /// 201 with the new entry, 200 with that of an earlier reversal under the same key.
 ///
 /// # Errors
-/// 400, 404, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 404, 409, 422, 503; after 401, 429 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
     payload: web::Payload,
-    id: web::Path<String>,
+    path: web::Path<EntryPath>,
     queries: web::Data<dyn WalletQueries>,
     ledger: web::Data<dyn Ledger>,
     gate: web::Data<Gate>,
@@ -33,17 +33,17 @@ async fn handle(
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
     let reversal = fields.read(requested_reversal)?;
-    let entry: EntryId = id.parse().map_err(|_| refused(EntryRefused::EntryNotFound))?;
+    let entry: EntryId = path.id.parse().map_err(|_| refused(EntryRefused::EntryNotFound))?;
     // Only to learn which other wallet has to be locked: entries do not change. What may be reversed is decided under the
     // lock, also of an unknown one, because a key that was used before is looked up first.
     let found = queries.entry(wallet.user_id, entry).await.map_err(|e| ApiError::from_failure(&e))?;
     let leg = || OtherLeg { id: new_entry_id(), salt: new_salt() };
     let back = found.and_then(|found| found.entry.back_transfer(leg));
     let act = Act::Reverse { entry, amount: reversal.amount, back };
-    let posting = Posting::new(wallet.user_id, draft(act, reversal.texts).into(), idempotency_key);
-    let recorded = submit(&**ledger, &gate, wallet, posting).await?;
+    let posting = wallet.posting(draft(act, reversal.texts).into(), idempotency_key);
+    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
     let entry = recorded.entries.first();
-    Ok(recorded.created(&request, &format!("/v1/transactions/{}", entry.id), EntryBody::from(entry)))
+    Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
 
 struct RequestedReversal {
@@ -65,7 +65,7 @@ fn requested_reversal(body: &mut Fields) -> Option<RequestedReversal> {
     Some(RequestedReversal { amount: amount?, texts: Texts::of_description(description?) })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build();
     let example = json!({"amountMinor": 500, "description": "refund of one item"});
     let bad = json!({"amountMinor": 0, "colour": "red"});
@@ -99,5 +99,5 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
             .returns(StatusCode::OK, "Already reversed by an earlier request with the same key.", &reversal)
             .errors(refusals.map(refused))
             .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not reverse anything again"))
+    gated(with_key(endpoint, "does not reverse anything again")).also_for_services()
 }

@@ -8,16 +8,16 @@ use crate::infra::http::openapi::{Endpoint, format};
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::kernel::UserId;
 use crate::wallet::application::ports::Ledger;
-use crate::wallet::domain::{Act, AmountMinor, Description, Draft, EntryRefused, MINOR_MAX, OtherLeg, Posting, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Description, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
 use crate::wallet::http::wire::EntryBody;
 
 /// 201 with the sender's new entry, 200 with that of an earlier transfer under the same key.
 ///
 /// # Errors
-/// 400, 404, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 404, 409, 422, 503; after 401, 429 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -29,10 +29,10 @@ async fn handle(
     let idempotency_key = idempotency_key(&request)?;
     let transfer = fields.read(|body| requested_transfer(body, Some(wallet.user_id)))?;
     let recipient_exists = gate.has_wallet(transfer.recipient).await?;
-    let posting = Posting::new(wallet.user_id, transfer.into_draft(recipient_exists).into(), idempotency_key);
-    let recorded = submit(&**ledger, &gate, wallet, posting).await?;
+    let posting = wallet.posting(transfer.into_draft(recipient_exists).into(), idempotency_key);
+    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
     let debit = recorded.entries.first();
-    Ok(recorded.created(&request, &format!("/v1/transfers/{}", debit.id), EntryBody::from(debit)))
+    Ok(recorded.created(&request, &wallet.path(&format!("/transfers/{}", debit.id)), EntryBody::from(debit)))
 }
 
 struct RequestedTransfer {
@@ -73,7 +73,7 @@ fn requested_transfer(body: &mut Fields, sender: Option<UserId>) -> Option<Reque
     Some(RequestedTransfer { recipient: recipient?, amount: amount?, texts: Texts::of_description(description?) })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let example = json!({
         "toUserId": EntryBody::EXAMPLE_RECIPIENT,
         "amountMinor": 500,
@@ -104,5 +104,5 @@ pub(super) fn endpoint() -> Endpoint<WalletApi> {
             .map(refused),
         )
         .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again"))
+    gated(with_key(endpoint, "does not move money again")).also_for_services()
 }

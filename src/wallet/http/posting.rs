@@ -9,7 +9,7 @@ use crate::infra::system::{System, random_bytes};
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{Act, Draft, Entry, EntryRefused, OneOrMore, Posting, Salt, Texts};
-use crate::wallet::http::gate::{Gate, ReadyWallet, provisioning};
+use crate::wallet::http::gate::{Gate, ReadyWallet, not_allowed, provisioning};
 
 /// Its id is chosen before anything is written, so that an unknown outcome can be looked up by it.
 pub(super) fn draft(act: Act, texts: Texts) -> Draft {
@@ -51,11 +51,11 @@ impl Recorded {
 }
 
 /// # Errors
-/// [`api_error`], and 503 if the wallet is gone.
+/// [`api_error`], and 503 or, for a service, 404 if the wallet is gone.
 pub(super) async fn submit(
     ledger: &dyn Ledger,
     gate: &Gate,
-    wallet: ReadyWallet,
+    wallet: &ReadyWallet,
     posting: Posting,
 ) -> Result<Recorded, ApiError> {
     match ledger.post(posting).await {
@@ -66,7 +66,7 @@ pub(super) async fn submit(
         Err(PostError::NoWallet) => {
             // Although the gate has let the user pass: it has to learn that the wallet is gone.
             gate.confirm(wallet).await?;
-            Err(provisioning())
+            Err(wallet.missing())
         }
         Err(e) => Err(api_error(&e)),
     }
@@ -93,6 +93,7 @@ pub(super) fn outcome_unknown() -> ApiError {
 pub(super) fn refused(reason: EntryRefused) -> ApiError {
     let (status, code, message) = match reason {
         EntryRefused::IdempotencyKeyReused => return key_reused(),
+        EntryRefused::NotAllowed => return not_allowed(),
         EntryRefused::InsufficientFunds => {
             (StatusCode::CONFLICT, "INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
         }
@@ -109,9 +110,9 @@ pub(super) fn refused(reason: EntryRefused) -> ApiError {
             "The transfer would take the recipient's balance above 9007199254740991.",
         ),
         EntryRefused::EntryNotFound => {
-            (StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in your wallet.")
+            (StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in this wallet.")
         }
-        EntryRefused::HoldNotFound => (StatusCode::NOT_FOUND, "HOLD_NOT_FOUND", "No such hold in your wallet."),
+        EntryRefused::HoldNotFound => (StatusCode::NOT_FOUND, "HOLD_NOT_FOUND", "No such hold in this wallet."),
         EntryRefused::HoldClosed => {
             (StatusCode::CONFLICT, "HOLD_CLOSED", "The hold has already been captured or voided.")
         }

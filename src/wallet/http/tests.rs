@@ -14,7 +14,8 @@ use crate::infra::health::HealthBoard;
 use crate::infra::http::{BySubject, LimitPolicy, Limiter, OtherRole};
 use crate::infra::metrics::Metrics;
 use crate::infra::security::access_token::{TokenSigner, TokenVerifier};
-use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, Timestamp, UserId};
+use crate::infra::security::service_token::ServiceVerifier;
+use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, SelfPost, Timestamp, UserId};
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
@@ -105,8 +106,11 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
         queries: Arc::new(FailingStore(class)),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::new(ReadyWallets), announcements: WalletAnnouncements::default() },
+            SelfPost::CreditAndDebit,
             &Metrics::try_new().expect("metrics"),
         )),
+        services: Arc::new(ServiceVerifier::new(&tokens)),
+        service_limit: None,
         tokens: Arc::new(TokenVerifier::new(&tokens)),
         post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         export_limit: Limiter::new(BySubject, LimitPolicy { name: "statements", limit }, false).expect("a limit"),

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::ObjectBuilder;
 
 use crate::kernel::rfc3339;
 use crate::wallet::application::queries::EntryDetails;
 use crate::wallet::domain::{ActsOn, Description, Direction, Entry, EntryKind, Metadata, Reference};
+
+/// The id in a path. By its name, because the path of a service has the id of the user too.
+#[derive(Deserialize)]
+pub(super) struct EntryPath {
+    pub(super) id: String,
+}
 
 pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {
     Direction::parse(text).ok_or("must be \"credit\" or \"debit\"")

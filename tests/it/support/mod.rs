@@ -45,7 +45,9 @@ pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use scrape::{Family, Scrape};
-pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, token_of, unknown_user_id};
+pub use token::{
+    ACCESS_KEY, INTERNAL_KEY, mint, part, path_and_token, seconds_from_now, service_token, token_of, unknown_user_id,
+};
 pub use uncommitted_wallet::UncommittedWallet;
 pub use walk::{ELLIPSIS, WalkStep, blocks, walk_steps};
 pub use wallet_lock::WalletLock;
