@@ -18,7 +18,7 @@ use crate::support::{
 const HEADER: &str = "date,id,type,description,reference,counterparty,money_in,money_out,balance";
 
 /// A period that contains everything that a test posts.
-fn until_tomorrow() -> String {
+pub fn until_tomorrow() -> String {
     let day = |seconds| Timestamp::from_second(seconds_from_now(seconds)).expect("a time").to_string();
     format!("from={}&to={}", day(-24 * 3600), day(24 * 3600))
 }

@@ -49,6 +49,7 @@ mod key_rotation;
 mod layers;
 mod ledger_chain;
 mod ledger_statements;
+mod ledger_texts;
 mod ledger_upgrade;
 mod lifecycle;
 mod lint_openapi;

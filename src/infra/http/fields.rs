@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use actix_web::web;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
@@ -38,10 +39,17 @@ pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
 /// What is wrong with a field that occurs twice.
 const REPEATED: &str = "must not be repeated";
 
-/// The fields of a JSON object, and the names of those that occur twice.
+/// The fields of a JSON object, and the paths of those that occur twice, in it or in an object within it.
 #[derive(Default)]
 struct Members {
     values: BTreeMap<String, Value>,
+    repeated: BTreeSet<String>,
+}
+
+/// A JSON value. A [`Value`] alone keeps only the last one of two fields with the same name.
+#[derive(Default)]
+struct Member {
+    value: Value,
     repeated: BTreeSet<String>,
 }
 
@@ -58,8 +66,9 @@ impl<'de> Deserialize<'de> for Members {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut object = Members::default();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if object.values.insert(name.clone(), value).is_some() {
+                while let Some((name, member)) = map.next_entry::<String, Member>()? {
+                    object.repeated.extend(member.repeated.iter().map(|inner| format!("{name}.{inner}")));
+                    if object.values.insert(name.clone(), member.value).is_some() {
                         object.repeated.insert(name);
                     }
                 }
@@ -68,6 +77,70 @@ impl<'de> Deserialize<'de> for Members {
         }
 
         deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<T: Into<Value>> From<T> for Member {
+    fn from(value: T) -> Self {
+        Self { value: value.into(), repeated: BTreeSet::new() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Member, E> {
+                Ok(Value::Null.into())
+            }
+
+            fn visit_bool<E>(self, flag: bool) -> Result<Member, E> {
+                Ok(flag.into())
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Member, E> {
+                Ok(text.into())
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Member, E> {
+                Ok(text.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Member, A::Error> {
+                let (mut values, mut repeated) = (Vec::new(), BTreeSet::new());
+                while let Some(member) = list.next_element::<Member>()? {
+                    repeated.extend(member.repeated.iter().map(|inner| format!("{}.{inner}", values.len())));
+                    values.push(member.value);
+                }
+                Ok(Member { value: Value::Array(values), repeated })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member, A::Error> {
+                let Members { values, repeated } = Members::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Member { value: Value::Object(values.into_iter().collect()), repeated })
+            }
+        }
+
+        deserializer.deserialize_any(Any)
     }
 }
 
@@ -171,6 +244,49 @@ impl Fields {
         }
     }
 
+    /// An object whose values are texts; it may be absent, or null in a body.
+    pub fn optional_texts<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&BTreeMap<String, String>) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        let object = match self.take(name, false, Type::Object, schema) {
+            None => return Some(None),
+            Some(Value::Object(object)) => object,
+            Some(_) => {
+                self.refuse(name, "must be an object");
+                return None;
+            }
+        };
+        let (mut texts, mut is_valid) = (BTreeMap::new(), true);
+        for (key, value) in object {
+            if let Value::String(text) = value {
+                texts.insert(key, text);
+            } else {
+                self.refuse(&printable(&format!("{name}.{key}")), "must be a string");
+                is_valid = false;
+            }
+        }
+        if !is_valid {
+            return None;
+        }
+        parse(&texts).map(Some).map_err(|e| self.refuse(name, e)).ok()
+    }
+
+    /// The fields whose names begin with `prefix`, by the rest of their names. Query parameters are always texts.
+    pub fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        self.values.retain(|name, value| match (name.strip_prefix(prefix), value) {
+            (Some(rest), Value::String(text)) => {
+                found.insert(rest.to_owned(), std::mem::take(text));
+                false
+            }
+            _ => true,
+        });
+        found
+    }
+
     /// A required integer literal: `5.0`, `1e2` and `"5"` are refused.
     pub fn integer<T, E: fmt::Display>(
         &mut self,
@@ -198,6 +314,11 @@ impl Fields {
     /// Adds a problem, for example one of two fields together.
     pub fn refuse(&mut self, name: &str, message: impl fmt::Display) {
         self.problems.push(Detail { field: name.to_owned(), message: message.to_string() });
+    }
+
+    /// The same for a field whose name came with the request.
+    pub fn refuse_named(&mut self, name: &str, message: impl fmt::Display) {
+        self.refuse(&printable(name), message);
     }
 
     fn take(
@@ -319,6 +440,10 @@ mod tests {
         for body in [r#"{"n":1,"n":2}"#, r#"{"n":1,"\u006e":2,"n":3}"#] {
             assert_eq!(problems(integer(body)), of(&[("n", "must not be repeated")]), "{body}");
         }
+        let body = br#"{"n":{"a":1,"b":{"c":1,"c":1},"a":2},"m":[1,{"d":1},{"d":1,"d":2}],"l":{"a":1,"b":{"a":1}}}"#;
+        let expected: Vec<String> = ["m.2.d", "n.a", "n.b.c"].map(str::to_owned).into();
+        let body = Fields::json(body).expect("an object");
+        assert_eq!(body.problems.iter().map(|detail| detail.field.clone()).collect::<Vec<_>>(), expected);
         let body = Fields::json(br#"{"n":1,"n":"x","m":1,"m":2}"#).expect("an object");
         let read = body.read(|fields| fields.integer("n", Ok::<_, Infallible>, |n| n));
         let repeated = "must not be repeated";
@@ -366,7 +491,33 @@ mod tests {
         assert_eq!(described[1].schema.description.as_deref(), Some("Always y."));
     }
 
+    #[test]
+    fn an_object_of_texts_has_nothing_else_in_it() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?
+                .read(|fields| fields.optional_texts("m", |texts| Ok::<_, Infallible>(format!("{texts:?}")), |m| m))
+        };
+        assert_eq!(read(r#"{"m":{"b":"2","a":""}}"#).ok().flatten().as_deref(), Some(r#"{"a": "", "b": "2"}"#));
+        for absent in ["{}", r#"{"m":null}"#] {
+            assert_eq!(read(absent).ok(), Some(None), "{absent}");
+        }
+        for other in [r#"{"m":[]}"#, r#"{"m":"a"}"#, r#"{"m":5}"#, r#"{"m":true}"#] {
+            assert_eq!(problems(read(other)), of(&[("m", "must be an object")]), "{other}");
+        }
+        let message = "must be a string";
+        let expected = of(&[("m.a", message), ("m.b", message), ("m.c", message), ("m.e", message)]);
+        assert_eq!(problems(read(r#"{"m":{"a":1,"b":null,"c":{"d":"x"},"d":"x","e":["x"]}}"#)), expected);
+    }
+
     proptest! {
+        #[test]
+        fn every_value_is_read_as_it_is_without_repeated_fields(text in "[ \\[\\]{}:,\"a0-9.eE+-]{0,40}|[\\[{\"a:1,}\\]]{0,20}") {
+            let expected = serde_json::from_str::<Value>(&text).ok();
+            let member = serde_json::from_str::<Member>(&text).ok();
+            let read = member.map(|member| member.value);
+            prop_assert_eq!(read, expected);
+        }
+
         #[test]
         fn no_body_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Fields::json(&body).and_then(|fields| fields.read(letters));

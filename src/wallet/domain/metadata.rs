@@ -60,9 +60,29 @@ impl Metadata {
     }
 }
 
+/// One pair as it is in canonical JSON. Metadata has the pair exactly if its canonical form contains this text: a key has no
+/// character that JSON escapes, and a quote within a value is escaped, so that `"key":` is only where a pair begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataPair(String);
+
+impl MetadataPair {
+    /// # Errors
+    /// [`MetadataRefused`] for a pair that no [`Metadata`] has.
+    pub fn new(key: &str, value: &str) -> Result<Self, MetadataRefused> {
+        let pair = Metadata::new(&[(key.to_owned(), value.to_owned())].into())?;
+        let within = pair.0.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        Ok(Self(within.unwrap_or_default().to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn of(pairs: &[(&str, &str)]) -> Result<String, MetadataRefused> {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -95,5 +115,39 @@ mod tests {
         assert!(of(&large).is_ok(), "4 values of 1,000 bytes");
         let larger: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().map(|key| (key, wide.as_str())).collect();
         assert_eq!(of(&larger), Err(MetadataRefused::TooLong));
+    }
+
+    #[test]
+    fn a_pair_is_not_found_within_keys_or_values_that_look_like_it() {
+        let pair = MetadataPair::new("a", "1").expect("a pair");
+        assert_eq!(pair.as_str(), r#""a":"1""#);
+        let has = |pairs: &[(&str, &str)]| of(pairs).expect("metadata").contains(pair.as_str());
+        assert!(has(&[("a", "1")]) && has(&[("0", "x"), ("a", "1"), ("b", "y")]));
+        for other in
+            [("aa", "1"), ("a", "11"), ("a", "1\""), ("b", "\"a\":\"1\""), ("b", "a\":\"1"), ("b", "\\\"a\":\"1\"")]
+        {
+            assert!(!has(&[other]), "{other:?}");
+        }
+        let braces = MetadataPair::new("b", "{}}").expect("a pair");
+        assert!(of(&[("b", "{}}")]).expect("metadata").contains(braces.as_str()));
+        assert!(!of(&[("b", "{")]).expect("metadata").contains(braces.as_str()));
+        assert_eq!(MetadataPair::new("a b", "1"), Err(MetadataRefused::Key));
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_contains_exactly_its_own_pairs(
+            pairs in proptest::collection::btree_map("[ab.]{1,2}", r#"[ab":,{}\\]{0,5}"#, 1..5),
+            key in "[ab.]{1,2}",
+            value in r#"[ab":,{}\\]{0,5}"#,
+        ) {
+            let canonical = Metadata::new(&pairs).expect("metadata");
+            let pair = MetadataPair::new(&key, &value).expect("a pair");
+            prop_assert_eq!(canonical.as_str().contains(pair.as_str()), pairs.get(&key) == Some(&value));
+            for (key, value) in &pairs {
+                let own = MetadataPair::new(key, value).expect("a pair");
+                prop_assert!(canonical.as_str().contains(own.as_str()));
+            }
+        }
     }
 }

@@ -45,7 +45,7 @@ pub use entry_refused::EntryRefused;
 pub use head::LedgerHead;
 pub use hold::{CAPTURES_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
 pub use kind::EntryKind;
-pub use metadata::{Metadata, MetadataRefused};
+pub use metadata::{Metadata, MetadataPair, MetadataRefused};
 pub use one_or_more::OneOrMore;
 pub use posting::Posting;
 pub use reference::{Reference, ReferenceRefused};

@@ -13,6 +13,7 @@ mod post_transfer;
 mod posting;
 mod statement_csv;
 mod statement_slots;
+mod texts;
 mod time;
 mod wallet_status;
 mod wire;

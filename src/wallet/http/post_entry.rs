@@ -8,10 +8,11 @@ use serde_json::json;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::wallet::application::ports::Ledger;
-use crate::wallet::domain::{Act, AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, outcome_unknown, refused, submit};
+use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
@@ -61,10 +62,8 @@ fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<Req
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });
-    let description = body.optional_text("description", Description::parse, |text| {
-        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
-    });
-    Some(RequestedPost { direction: direction?, amount: amount?, texts: Texts::of_description(description?) })
+    let texts = texts(body, "A note for the user.");
+    Some(RequestedPost { direction: direction?, amount: amount?, texts: texts? })
 }
 
 pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {

@@ -11,10 +11,11 @@ use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key}
 use crate::kernel::EntryId;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Act, AmountMinor, Description, EntryRefused, MINOR_MAX, OtherLeg, Texts};
+use crate::wallet::domain::{Act, AmountMinor, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
+use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, EntryPath};
 
 /// 201 with the new entry, 200 with that of an earlier reversal under the same key.
@@ -59,10 +60,8 @@ fn requested_reversal(body: &mut Fields) -> Option<RequestedReversal> {
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });
-    let description = body.optional_text("description", Description::parse, |text| {
-        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
-    });
-    Some(RequestedReversal { amount: amount?, texts: Texts::of_description(description?) })
+    let texts = texts(body, "A note for the user.");
+    Some(RequestedReversal { amount: amount?, texts: texts? })
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
@@ -87,7 +86,7 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
             .about(
                 "Undoes a credit, a debit or a capture, as a whole or in parts. A transfer that you received goes back to \
                  its sender; one that you sent can only be sent back by its recipient. The reversal is a transaction of its \
-                 own, which cannot be reversed. Nothing is inherited: the description is that of the request. Send an \
+                 own, which cannot be reversed. Nothing is inherited: the texts are those of the request. Send an \
                  `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.",
             )
             .bearer()

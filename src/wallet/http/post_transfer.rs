@@ -8,10 +8,11 @@ use crate::infra::http::openapi::{Endpoint, format};
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::kernel::UserId;
 use crate::wallet::application::ports::Ledger;
-use crate::wallet::domain::{Act, AmountMinor, Description, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
+use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::EntryBody;
 
 /// 201 with the sender's new entry, 200 with that of an earlier transfer under the same key.
@@ -65,12 +66,8 @@ fn requested_transfer(body: &mut Fields, sender: Option<UserId>) -> Option<Reque
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });
-    let description = body.optional_text("description", Description::parse, |text| {
-        text.description(Some("A note, which the recipient sees too."))
-            .max_length(Some(255))
-            .pattern(Some(r"^[^\x00]*$"))
-    });
-    Some(RequestedTransfer { recipient: recipient?, amount: amount?, texts: Texts::of_description(description?) })
+    let texts = texts(body, "A note, which the recipient sees too.");
+    Some(RequestedTransfer { recipient: recipient?, amount: amount?, texts: texts? })
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {

@@ -11,12 +11,12 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use crate::infra::postgres::{Database, DbError, begin};
+use crate::infra::postgres::{Client, Database, DbError, begin};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
-use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::history::{HistoryPage, HistoryQuery, SCANNED_MAX};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementEnd, StatementPeriod};
-use crate::wallet::domain::{Balance, Direction, Entry};
+use crate::wallet::domain::{Balance, Direction, Entry, MetadataPair, Reference};
 use crate::wallet::postgres::rows;
 
 /// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
@@ -97,6 +97,109 @@ static ENTRIES: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// The newest [`SCANNED_MAX`] texts that `which` selects in the order of an index, and of those the first entries that match. A
+/// row of its own says where the scan ended, if it did.
+fn by_texts(name: &str, which: &str, order: &[&str]) -> String {
+    let order_by =
+        |table: &str| order.iter().map(|column| format!("{table}{column} DESC")).collect::<Vec<_>>().join(", ");
+    let (order, order_of_text) = (order_by(""), order_by("text."));
+    format!(
+        "-- {name} ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows, $7 scanned rows, $8 metadata, $9 reference)
+         SELECT scan.scanned_to, {columns}
+         FROM (VALUES ($1::uuid,
+             coalesce($2::bigint, 9223372036854775807) - 1,
+             CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
+                 (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                  ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END,
+             CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
+                 (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                  ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
+         )) AS wanted (user_id, before, first, last)
+         CROSS JOIN LATERAL (
+             SELECT CASE count(*) WHEN $7 THEN min(seq) END AS scanned_to
+             FROM (
+                 SELECT seq FROM entry_texts
+                 WHERE entry_texts.user_id = wanted.user_id AND {which}
+                   AND seq >= wanted.first AND seq <= least(wanted.before, wanted.last)
+                 ORDER BY {order} LIMIT $7
+             ) AS scanned
+         ) AS scan
+         LEFT JOIN LATERAL (
+             SELECT named.* FROM (
+                 SELECT user_id, seq, metadata, reference FROM entry_texts
+                 WHERE entry_texts.user_id = wanted.user_id AND {which}
+                   AND seq >= greatest(wanted.first, scan.scanned_to) AND seq <= least(wanted.before, wanted.last)
+                 ORDER BY {order} LIMIT $7
+             ) AS text
+             CROSS JOIN LATERAL (
+                 SELECT {of_transactions}
+                 FROM transactions
+                 WHERE transactions.user_id = text.user_id AND transactions.seq BETWEEN text.seq AND text.seq
+                 ORDER BY transactions.seq LIMIT 1
+             ) AS named
+             WHERE (SELECT bool_and(strpos(coalesce(text.metadata, ''), pair) > 0) FROM unnest($8::text[]) AS pair) IS NOT FALSE
+               AND named.type IN ('credit', 'debit') AND ($3::text IS NULL OR named.type = $3)
+             ORDER BY {order_of_text} LIMIT $6
+         ) AS entry ON true
+         {joins}
+         ORDER BY entry.seq DESC",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+}
+
+static BY_REFERENCE: LazyLock<String> = LazyLock::new(|| {
+    by_texts("wallet.ledger.history_by_reference", "reference BETWEEN $9 AND $9", &["reference", "seq"])
+});
+
+static BY_METADATA: LazyLock<String> =
+    LazyLock::new(|| by_texts("wallet.ledger.history_by_metadata", "$9::text IS NULL", &["seq"]));
+
+async fn history_by_seq(client: &Client, user: UserId, query: &HistoryQuery) -> Result<HistoryPage, DbError> {
+    let page = client.prepare_cached(&HISTORY).await?;
+    let direction = query.direction.map(Direction::as_str);
+    let rows = i64::from(query.limit).saturating_add(1); // one more shows whether there is a next page
+    let found =
+        client.query(&page, &[&user.as_uuid(), &query.before_seq, &direction, &query.from, &query.to, &rows]).await?;
+    let entries = found.iter().map(rows::entry).collect::<Result<Vec<_>, _>>()?;
+    Ok(HistoryPage::cut(entries, query.limit, None))
+}
+
+async fn history_by_texts(client: &Client, user: UserId, query: &HistoryQuery) -> Result<HistoryPage, DbError> {
+    let reference = query.reference.as_ref().map(Reference::as_str);
+    let statement = if reference.is_some() { &*BY_REFERENCE } else { &*BY_METADATA };
+    let page = client.prepare_cached(statement).await?;
+    let direction = query.direction.map(Direction::as_str);
+    let rows = i64::from(query.limit).saturating_add(1);
+    let metadata: Vec<&str> = query.metadata.iter().map(MetadataPair::as_str).collect();
+    let found = client
+        .query(
+            &page,
+            &[
+                &user.as_uuid(),
+                &query.before_seq,
+                &direction,
+                &query.from,
+                &query.to,
+                &rows,
+                &i64::from(SCANNED_MAX),
+                &metadata,
+                &reference,
+            ],
+        )
+        .await?;
+    let scanned_to = found.first().map(|row| row.try_get("scanned_to")).transpose()?.flatten();
+    let mut entries = Vec::with_capacity(found.len());
+    for row in &found {
+        // One row has no entry if none matches.
+        if row.try_get::<_, Option<i64>>("seq")?.is_some() {
+            entries.push(rows::entry(row)?);
+        }
+    }
+    Ok(HistoryPage::cut(entries, query.limit, scanned_to))
+}
+
 pub struct PgWalletQueries {
     database: Database,
 }
@@ -156,29 +259,17 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
-        let limit = query.limit;
-        let entries = self.database.run(move |client| {
+        let has_filter_by_text = query.reference.is_some() || !query.metadata.is_empty();
+        let page = self.database.run(move |client| {
             Box::pin(async move {
-                // Times become sequence numbers first, by the index on created_at, so that the page is a range of the
-                // primary key.
-                let page = client.prepare_cached(&HISTORY).await?;
-                let found = client
-                    .query(
-                        &page,
-                        &[
-                            &user.as_uuid(),
-                            &query.before_seq,
-                            &query.direction.map(Direction::as_str),
-                            &query.from,
-                            &query.to,
-                            &(i64::from(query.limit).saturating_add(1)), // one more shows whether there is a next page
-                        ],
-                    )
-                    .await?;
-                found.iter().map(rows::entry).collect::<Result<Vec<_>, _>>()
+                if has_filter_by_text {
+                    history_by_texts(client, user, &query).await
+                } else {
+                    history_by_seq(client, user, &query).await
+                }
             })
         });
-        entries.await.map(|entries| HistoryPage::cut(entries, limit)).map_err(|e| e.at("wallet.ledger.history"))
+        page.await.map_err(|e| e.at("wallet.ledger.history"))
     }
 
     async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError> {
