@@ -29,9 +29,10 @@ use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::receipts::ReceiptQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
-use crate::wallet::postgres::{MIGRATIONS, PgHoldQueries, PgJournal, PgWalletQueries, PgWalletStore};
+use crate::wallet::postgres::{MIGRATIONS, PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -67,6 +68,7 @@ struct Stores {
     wallets: Arc<dyn WalletStore>,
     queries: Arc<dyn WalletQueries>,
     holds: Arc<PgHoldQueries>,
+    receipts: Arc<dyn ReceiptQueries>,
     journal: PgJournal,
     probe: Database,
     /// Wallets created while a request waits for them.
@@ -82,7 +84,8 @@ impl Stores {
         Ok(Self {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
             queries: Arc::new(PgWalletQueries::new(requests.clone())),
-            holds: Arc::new(PgHoldQueries::new(requests)),
+            holds: Arc::new(PgHoldQueries::new(requests.clone())),
+            receipts: Arc::new(PgReceipts::new(requests)),
             journal: PgJournal::new(writing),
             probe,
             announcements: WalletAnnouncements::default(),
@@ -102,6 +105,8 @@ fn api(
         ledger,
         queries: Arc::clone(&stores.queries),
         holds: stores.holds.clone(),
+        receipts: Arc::clone(&stores.receipts),
+        signing_keys: Arc::new(config.signing_keys.clone()),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
             config.self_post,
