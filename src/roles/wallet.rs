@@ -27,9 +27,10 @@ use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::receipts::ReceiptQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
-use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
+use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -60,6 +61,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
 struct Stores {
     wallets: Arc<dyn WalletStore>,
     queries: Arc<dyn WalletQueries>,
+    receipts: Arc<dyn ReceiptQueries>,
     journal: PgJournal,
     probe: Database,
     /// Wallets created while a request waits for them.
@@ -74,7 +76,8 @@ impl Stores {
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
-            queries: Arc::new(PgWalletQueries::new(requests)),
+            queries: Arc::new(PgWalletQueries::new(requests.clone())),
+            receipts: Arc::new(PgReceipts::new(requests)),
             journal: PgJournal::new(writing),
             probe,
             announcements: WalletAnnouncements::default(),
@@ -93,6 +96,8 @@ fn api(
     Ok(WalletApi {
         ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
         queries: Arc::clone(&stores.queries),
+        receipts: Arc::clone(&stores.receipts),
+        signing_keys: Arc::new(config.signing_keys.clone()),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
             config.self_post,

@@ -82,6 +82,7 @@ mod provisioning;
 mod query_plans;
 mod rate_limits;
 mod rate_limits_shared;
+mod receipts;
 mod recipes;
 mod registration_keys;
 mod releases;

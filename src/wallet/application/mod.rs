@@ -10,6 +10,7 @@ pub mod post_batch;
 pub(crate) mod posting_queue;
 pub(crate) mod provision_wallets;
 pub(crate) mod queries;
+pub(crate) mod receipts;
 pub(crate) mod retry_ladder;
 pub(crate) mod statement;
 

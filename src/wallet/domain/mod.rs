@@ -25,6 +25,7 @@ mod metadata;
 mod model_tests;
 mod one_or_more;
 mod posting;
+mod receipt;
 #[expect(missing_docs, reason = "their names and types say it")]
 mod reference;
 mod request;
@@ -48,6 +49,7 @@ pub use kind::EntryKind;
 pub use metadata::{Metadata, MetadataPair, MetadataRefused};
 pub use one_or_more::OneOrMore;
 pub use posting::Posting;
+pub use receipt::{ChainLink, ChainPlace, Receipt, ReceiptFault, RecordedEntry, signed_bytes};
 pub use reference::{Reference, ReferenceRefused};
 pub use request::{KeyedRequest, RequestDigest};
 pub use texts::{Salt, SaltedTexts, Texts, TextsDigest};

@@ -11,6 +11,8 @@ mod post_entry;
 mod post_reversal;
 mod post_transfer;
 mod posting;
+pub mod receipt_body;
+mod receipts;
 mod statement_csv;
 mod statement_slots;
 mod texts;
@@ -36,6 +38,7 @@ const ABOUT: About = About {
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits, the transaction history and statements."),
         ("transfers", "Transfers of money to other users."),
+        ("ledger", "Proofs of what the ledger recorded."),
         ("service", "The same for back ends, which act on behalf of users with a service token."),
     ],
 };
@@ -46,6 +49,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     endpoints.extend(of_a_wallet().into_iter().map(GatedEndpoint::for_users));
     let for_service = |endpoint: GatedEndpoint<WalletApi>| endpoint.for_services(|api| api.service_limit.as_ref());
     endpoints.extend(of_a_wallet().into_iter().filter_map(for_service));
+    endpoints.push(receipts::keys_endpoint());
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
@@ -57,6 +61,7 @@ fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     endpoints.extend(post_entry::endpoints());
     endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
+    endpoints.extend(receipts::endpoints());
     endpoints
 }
 

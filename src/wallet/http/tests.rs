@@ -21,8 +21,9 @@ use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
+use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting, Receipt};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -41,6 +42,19 @@ struct FailingStore(FailureClass);
 impl FailingStore {
     fn fail<T>(self) -> Result<T, DependencyError> {
         Err(DependencyError::new("test", self.0, "on purpose"))
+    }
+}
+
+#[async_trait]
+impl ReceiptQueries for FailingStore {
+    async fn receipt(&self, _: UserId, _: EntryId) -> Result<Option<Receipt>, DependencyError> {
+        self.fail()
+    }
+    async fn head(&self, _: UserId) -> Result<Option<Receipt>, DependencyError> {
+        self.fail()
+    }
+    async fn chain(&self, _: UserId, _: ChainQuery) -> Result<ChainPage, DependencyError> {
+        self.fail()
     }
 }
 
@@ -104,6 +118,8 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
+        receipts: Arc::new(FailingStore(class)),
+        signing_keys: Arc::default(),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::new(ReadyWallets), announcements: WalletAnnouncements::default() },
             SelfPost::CreditAndDebit,
@@ -151,6 +167,9 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/transactions",
         "/v1/statements?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
         &format!("/v1/transactions/{id}"),
+        &format!("/v1/transactions/{id}/receipt"),
+        "/v1/ledger/head",
+        "/v1/ledger/chain",
         &format!("/v1/transfers/{id}"),
     ] {
         for (class, status, code) in [

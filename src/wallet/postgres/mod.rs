@@ -5,6 +5,7 @@ mod ledger_audit;
 mod missing_wallets;
 mod multi_insert;
 mod queries;
+mod receipts;
 mod rows;
 mod wallet_store;
 
@@ -12,6 +13,7 @@ pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
 pub use missing_wallets::PgMissingWallets;
 pub use queries::PgWalletQueries;
+pub use receipts::PgReceipts;
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::Migrations;
