@@ -34,6 +34,7 @@ mod faults;
 mod forwarded_addresses;
 mod fuzz_corpus;
 mod fuzz_requests;
+mod holds;
 mod http_bodies;
 mod http_check_order;
 mod http_contract;
