@@ -9,13 +9,12 @@ use utoipa::ToSchema;
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::wallet::application::ports::Ledger;
-use crate::wallet::domain::{
-    Act, AmountMinor, Description, Entry, EntryRefused, Hold, HoldLifetime, HoldStatus, MINOR_MAX, Texts,
-};
+use crate::wallet::domain::{Act, AmountMinor, Entry, EntryRefused, Hold, HoldLifetime, HoldStatus, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, of_one_hold};
 use crate::wallet::http::posting::{Recorded, draft, outcome_unknown, refused, submit};
+use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, EntryPath};
 
 /// A capture, and the hold as it left it.
@@ -114,7 +113,7 @@ fn placement(body: &mut Fields) -> Option<(Act, Texts)> {
             .maximum(Some(HoldLifetime::MAX_S))
             .default(Some(HoldLifetime::DEFAULT.seconds().into()))
     });
-    let texts = texts(body);
+    let texts = texts(body, "A note for the user.");
     Some((Act::Hold { amount: amount?, lifetime: lifetime?.unwrap_or(HoldLifetime::DEFAULT) }, texts?))
 }
 
@@ -136,15 +135,8 @@ fn capture_request(body: &mut Fields) -> Option<CaptureRequest> {
             .description(Some("Whether this is the last capture, which releases what it leaves."))
             .default(Some(true.into()))
     });
-    let texts = texts(body);
+    let texts = texts(body, "A note for the user.");
     Some(CaptureRequest { amount: amount?, is_final: is_final?.unwrap_or(true), texts: texts? })
-}
-
-fn texts(body: &mut Fields) -> Option<Texts> {
-    let description = body.optional_text("description", Description::parse, |text| {
-        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
-    });
-    description.map(Texts::of_description)
 }
 
 /// An object without fields.
