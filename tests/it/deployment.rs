@@ -107,7 +107,10 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
         let manifest = file(&format!("docker/kubernetes/base/{role}.yaml"));
         let mut environment = literals();
         for variable in variables(&manifest) {
+            let literal =
+                manifest.split_once(&format!("{{name: {variable}, value: ")).and_then(|(_, rest)| rest.split_once('}'));
             let value = match variable.as_str() {
+                _ if literal.is_some() => literal.expect("a value").0.to_owned(),
                 "RABBITMQ_URL" => "amqps://user:password@rabbitmq.example:5671/%2f".to_owned(),
                 name if name.ends_with("_URL") => format!("postgres://{role}:password@database.example:5432/{role}"),
                 name => format!("{name:-<32}"),

@@ -4,8 +4,8 @@ use crate::kernel::SelfPost;
 use crate::wallet::domain::{EntryRefused, Posting};
 
 impl Posting {
-    /// Whether whoever posts it may write to the wallet and, if `adds_money`, raise its balance at no other wallet's cost: by a
-    /// credit, or by the reversal of a debit or of a capture.
+    /// Whether its poster may write to the wallet and, if `adds_money`, raise its balance at no other wallet's cost: by a credit,
+    /// or by the reversal of a debit or of a capture.
     ///
     /// # Errors
     /// [`EntryRefused::NotAllowed`].
