@@ -80,7 +80,10 @@ async fn close(world: &World, user: &User) {
 async fn a_transfer_debits_the_sender_and_credits_the_recipient_and_each_sees_their_own_leg() {
     let world = World::new().await;
     let (_wallet, client, [sender, recipient]) = two_owners(&world, 2000).await;
-    let body = json!({"toUserId": recipient.id, "amountMinor": 500, "description": "lunch"});
+    let body = json!({
+        "toUserId": recipient.id, "amountMinor": 500, "description": "lunch", "reference": "order-17",
+        "metadata": {"table": "4"},
+    });
     let created = send(&client, &sender, &body, Some("lunch")).await;
     let id = created.body["id"].as_str().expect("an id").to_owned();
     assert_eq!(
@@ -89,7 +92,7 @@ async fn a_transfer_debits_the_sender_and_credits_the_recipient_and_each_sees_th
             201,
             &json!({
                 "id": id, "type": "debit", "amountMinor": 500, "balanceAfterMinor": 1500, "description": "lunch",
-                "createdAt": created.body["createdAt"],
+                "reference": "order-17", "metadata": {"table": "4"}, "createdAt": created.body["createdAt"],
                 "transfer": {"id": id, "direction": "out", "userId": recipient.id},
             })
         )
