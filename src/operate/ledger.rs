@@ -13,6 +13,7 @@ use crate::operate::help::help_end;
 use crate::operate::humanize::count;
 use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
+use crate::operate::receipts;
 use crate::wallet::domain::{LedgerViolation, WalletAudit};
 use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 
@@ -25,11 +26,14 @@ pub(super) fn command() -> Command {
         }))
         .help("Verify only the wallet of this user");
     Command::new("ledger")
-        .about("Verify the ledger")
-        .long_about("Reads the wallet database. Requires only WALLET_DATABASE_URL.")
+        .about("Verify the ledger, and receipts of it")
+        .long_about(
+            "`verify` reads the wallet database and requires only WALLET_DATABASE_URL; `verify-receipt` requires nothing.",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .after_help(end(&["purse ledger verify"]))
+        .after_help(end(&["purse ledger verify", "purse ledger verify-receipt receipt.json"]))
+        .subcommand(receipts::command())
         .subcommand(
             Command::new("verify")
                 .after_help(end(&[

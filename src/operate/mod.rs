@@ -21,6 +21,7 @@ mod output;
 mod pages;
 mod progress;
 mod purge;
+mod receipts;
 mod redrive;
 mod tally;
 mod token;
@@ -76,8 +77,11 @@ pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, Exit
     with_io(|io| outbox::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 
-/// `purse ledger …`: connects to the wallet database.
+/// `purse ledger …`: connects to the wallet database, except to verify receipts.
 pub fn ledger(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    if let Some(("verify-receipt", receipts)) = arguments.subcommand() {
+        return Ok(checked(receipts::run(receipts, Format::of(arguments))?));
+    }
     let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
     with_io(|io| ledger::run(arguments, config, io, Format::of(arguments))).map(checked)
 }

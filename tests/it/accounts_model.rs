@@ -126,11 +126,10 @@ impl Accounts<'_> {
             }
             ModelRequest::Balance { user } => {
                 if let Some(response) = self.read(user, "/v1/balance", &about).await {
-                    assert_eq!(
-                        response.body,
-                        json!({"balanceMinor": self.users[user].balance(), "currency": "USD"}),
-                        "{about}"
-                    );
+                    let cents = self.users[user].balance();
+                    let expected =
+                        json!({"balanceMinor": cents, "heldMinor": 0, "availableMinor": cents, "currency": "USD"});
+                    assert_eq!(response.body, expected, "{about}");
                 }
             }
             ModelRequest::Page { user, limit } => self.history(user, limit, &about).await,

@@ -155,6 +155,8 @@ fn valid(setting: &Setting) -> String {
         (_, _, "ACTS") => "debit",
         (_, _, "CIDRS") => "10.0.0.0/8",
         (_, _, "ORIGINS") => "https://app.example.com",
+        (_, _, "KEY") if setting.env == "LEDGER_SIGNING_KEY" => "bGVkZ2VybGVkZ2VybGVkZ2VybGVkZ2VybGVkZ2Vyc2U=",
+        (_, _, "KEYS") => "bGVkZ2VybGVkZ2VybGVkZ2VybGVkZ2VybGVkZ2Vyc2U=",
         (_, _, "KEY") => "a-key-of-another-name-with-32-bytes-",
         (_, _, "URL") if setting.env.ends_with("_DATABASE_URL") => "postgres://owner:secret@127.0.0.1:1/x",
         (_, _, "URL") => "https://wallet.example.com",

@@ -112,6 +112,10 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
             let value = match variable.as_str() {
                 _ if literal.is_some() => literal.expect("a value").0.to_owned(),
                 "RABBITMQ_URL" => "amqps://user:password@rabbitmq.example:5671/%2f".to_owned(),
+                // 32 bytes in base64.
+                name if name.starts_with("LEDGER_SIGNING_KEY") => {
+                    "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=".to_owned()
+                }
                 name if name.ends_with("_URL") => format!("postgres://{role}:password@database.example:5432/{role}"),
                 name => format!("{name:-<32}"),
             };

@@ -179,6 +179,25 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(400, "/v1/transactions?limit=0&type=x&from=x&cursor=x&unknown=1", token).await;
     role.get(200, &format!("/v1/transactions/{}", created["id"].as_str().expect("id")), token).await;
     role.get(404, &format!("/v1/transactions/{}", unknown_user_id()), token).await;
+    let created = format!("/v1/transactions/{}", created["id"].as_str().expect("id"));
+    role.get(200, &format!("{created}/receipt"), token).await;
+    role.get(404, &format!("/v1/transactions/{}/receipt", unknown_user_id()), token).await;
+    role.get(200, "/v1/ledger/head", token).await;
+    role.get(200, "/v1/ledger/chain?after=1&limit=1", token).await;
+    role.get(400, "/v1/ledger/chain?after=x&limit=501&unknown=1", token).await;
+    role.get(200, "/.well-known/purse-keys.json", token).await;
+    let signing = [("LEDGER_SIGNING_KEY", "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=")];
+    let signing = role.over(&world.start_with(Role::Wallet, &signing).await);
+    signing.get(200, "/.well-known/purse-keys.json", token).await;
+    signing.get(200, &format!("{created}/receipt"), token).await;
+    signing.get(200, "/v1/ledger/head", token).await;
+    // As if all entries were older than the hash chain.
+    let unhashed =
+        "SET session_replication_role = replica; ALTER TABLE transactions DROP CONSTRAINT transactions_hashed;
+                    UPDATE transactions SET hash = NULL";
+    world.sql(Role::Wallet, unhashed).await;
+    role.get(404, &format!("{created}/receipt"), token).await;
+    role.get(200, "/v1/ledger/chain", token).await;
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
@@ -223,6 +242,7 @@ async fn every_response_of_the_wallet_role_is_documented() {
         "/v1/transactions/x",
         "/v1/statements",
         "/v1/transfers/x",
+        "/v1/ledger/chain",
         "/v1/wallet/status",
     ] {
         role.get(503, path, &unknown).await;

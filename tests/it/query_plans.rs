@@ -24,7 +24,7 @@ const PAGES_PER_ROW: i64 = 3;
 const PAGES_OF_SCAN_MAX: i64 = 400;
 
 /// Each statement and the indexes that it must use.
-const EXPECTED_INDEXES: [(&str, &[&str]); 22] = [
+const EXPECTED_INDEXES: [(&str, &[&str]); 25] = [
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
     ("wallet.ledger.heads", &["transactions_pkey", "open_holds_mine_idx"]),
     (
@@ -42,7 +42,10 @@ const EXPECTED_INDEXES: [(&str, &[&str]); 22] = [
     ("wallet.ledger.balance", &["transactions_pkey"]),
     ("wallet.ledger.balance_at", &["transactions_created_at_idx"]),
     ("wallet.ledger.history", &["transactions_pkey", "transactions_created_at_idx", "entry_texts_pkey"]),
-    ("wallet.ledger.entry", &["transactions_id_key", "transactions_pkey", "entry_texts_pkey"]),
+    (
+        "wallet.ledger.entry",
+        &["transactions_id_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
+    ),
     (
         "wallet.ledger.history_by_reference",
         &["entry_texts_reference_idx", "entry_texts_pkey", "transactions_pkey", "transactions_created_at_idx"],
@@ -51,6 +54,9 @@ const EXPECTED_INDEXES: [(&str, &[&str]); 22] = [
     ("wallet.ledger.statement.lock", &["wallets_pkey"]),
     ("wallet.ledger.statement", &["transactions_created_at_idx"]),
     ("wallet.ledger.entries", &["transactions_pkey", "entry_texts_pkey"]),
+    ("wallet.ledger.receipt", &["transactions_pkey", "transactions_id_key", "entry_texts_pkey"]),
+    ("wallet.ledger.head", &["transactions_pkey", "entry_texts_pkey"]),
+    ("wallet.ledger.chain", &["transactions_pkey", "entry_texts_pkey"]),
     ("wallet.created_at", &["wallets_pkey"]),
     ("users.register.user", &[]),
     ("users.register.earlier", &["users_registration_key"]),
@@ -203,7 +209,14 @@ fn check_statement(plans: &BTreeMap<String, Vec<Value>>, name: &str, indexes: &[
 }
 
 /// Requests that read, without times.
-const READS: [&str; 3] = ["/v1/balance", "/v1/transactions", "/v1/transactions?type=credit&limit=50"];
+const READS: [&str; 6] = [
+    "/v1/balance",
+    "/v1/transactions",
+    "/v1/transactions?type=credit&limit=50",
+    "/v1/ledger/head",
+    "/v1/ledger/chain?limit=500",
+    "/v1/ledger/chain?after=15000",
+];
 
 /// Sends every kind of request to the wallet role, at both ends of a long history.
 async fn send_all_wallet_requests(client: &Client, user: &User) {
@@ -214,8 +227,8 @@ async fn send_all_wallet_requests(client: &Client, user: &User) {
     assert_eq!(client.post(user, "credit", 1, Some("k17")).await.status, 422, "a used key");
     let at = |hours: i64| Timestamp::from_second(seconds_from_now(-hours * 3600)).expect("a time").to_string();
     let timed = [format!("/v1/balance?at={}", at(20)), format!("/v1/transactions?from={}&to={}", at(22), at(20))];
-    let one = format!("/v1/transactions/{id}");
-    for path in READS.into_iter().chain(timed.iter().map(String::as_str)).chain([one.as_str()]) {
+    let one = [format!("/v1/transactions/{id}"), format!("/v1/transactions/{id}/receipt")];
+    for path in READS.into_iter().chain(timed.iter().chain(&one).map(String::as_str)) {
         assert_eq!(client.get(user, path).await.status, 200, "{path}");
     }
     let statement = format!("/v1/statements?from={}&to={}", at(22), at(20));
@@ -292,7 +305,9 @@ async fn every_hot_statement_that_was_planned_on_an_empty_database_uses_its_inde
         assert_eq!(client.get(&user, path).await.status, 200, "{path}");
     }
     let unknown = format!("/v1/transactions/{}", Uuid::now_v7());
-    assert_eq!(client.get(&user, &unknown).await.status, 404);
+    for path in [format!("{unknown}/receipt"), unknown] {
+        assert_eq!(client.get(&user, &path).await.status, 404, "{path}");
+    }
     let planned = plans_after(&world, usize::try_from(before).expect("a length"));
 
     world.sql(Role::Wallet, &rows(&history_of(&user.id))).await;

@@ -13,6 +13,7 @@ use slog::Level;
 use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
+use crate::infra::security::signing_key::{SigningKey, SigningKeys};
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Role, Secret, SelfPost};
 
@@ -40,6 +41,8 @@ settings! {
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
     INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles and for service tokens; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
     INTERNAL_JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key for events and service tokens, accepted for verification only during key rotation";
+    LEDGER_SIGNING_KEY: SigningKey = WALLET, OptionalSecret, kind::SIGNING_KEY, "Ed25519 key that signs receipts of the ledger; receipts are not signed if unset";
+    LEDGER_SIGNING_KEY_PREVIOUS: Vec<SigningKey> = WALLET, OptionalSecret, kind::SIGNING_KEYS, "Other keys whose public keys are published: those that signed earlier receipts and, during key rotation, the next one";
     REQUIRE_SIGNED_EVENTS: bool = WALLET, Absent, kind::BOOL, "Reject unsigned events; if unset, true in production and false elsewhere (invalid signatures are always rejected)";
     ACCESS_TOKEN_TTL: Duration = USERS, Text("1h"), kind::WHOLE_SECONDS, "Lifetime of an access token";
     RATE_LIMIT_ENABLED: bool = BOTH, Text("true"), kind::BOOL, "Enforce rate limits";
@@ -333,6 +336,14 @@ impl TokenConfig {
     }
 }
 
+impl TokenConfig {
+    /// Every key that is set.
+    fn all(&self) -> impl Iterator<Item = &Secret> {
+        let current = [&self.access_key, &self.internal_key];
+        current.into_iter().chain(&self.previous_access_key).chain(&self.previous_internal_key)
+    }
+}
+
 /// What the command that issues service tokens needs.
 #[derive(Clone, Debug)]
 pub struct ServiceTokenConfig {
@@ -517,6 +528,8 @@ pub struct WalletConfig {
     pub ledger_queue_max: usize,
     /// Credits and debits per database transaction.
     pub ledger_batch_max: usize,
+    /// The keys of receipts.
+    pub signing_keys: SigningKeys,
 }
 
 impl WalletConfig {
@@ -536,6 +549,7 @@ impl WalletConfig {
             let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
             process.warnings.push(unsafe_value.to_owned());
         }
+        let signing_keys = read_signing_keys(l, process.as_ref().map(|process| &process.tokens));
         Some(Self {
             self_post: self_post(l, production),
             post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
@@ -546,9 +560,21 @@ impl WalletConfig {
             require_signed_events,
             ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
             ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
+            signing_keys,
             process: process?,
         })
     }
+}
+
+/// The keys of receipts. A key of tokens or events does not sign them: the users role has it too.
+fn read_signing_keys(l: &mut Layers, tokens: Option<&TokenConfig>) -> SigningKeys {
+    let current = l.optional(&LEDGER_SIGNING_KEY);
+    let previous = l.optional(&LEDGER_SIGNING_KEY_PREVIOUS).unwrap_or_default();
+    let mut others = tokens.into_iter().flat_map(TokenConfig::all).filter_map(|key| SigningKey::parse(key.expose()));
+    if others.any(|other| current.as_ref() == Some(&other)) {
+        l.problem_with(&LEDGER_SIGNING_KEY, "must differ from the keys of access tokens and events");
+    }
+    SigningKeys::new(current, &previous)
 }
 
 /// Production has no default: money that is free for every user must not go live by accident.

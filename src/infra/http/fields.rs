@@ -311,6 +311,22 @@ impl Fields {
         }
     }
 
+    /// `true` or `false`, which may be absent or null. The outer `None` means that it is present and invalid.
+    pub fn optional_boolean(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<bool>> {
+        match self.take(name, false, Type::Boolean, schema) {
+            None => Some(None),
+            Some(Value::Bool(value)) => Some(Some(value)),
+            Some(_) => {
+                self.refuse(name, "must be true or false");
+                None
+            }
+        }
+    }
+
     /// Adds a problem, for example one of two fields together.
     pub fn refuse(&mut self, name: &str, message: impl fmt::Display) {
         self.problems.push(Detail { field: name.to_owned(), message: message.to_string() });
@@ -461,6 +477,31 @@ mod tests {
             ("\u{feff}{}", "is not valid JSON in line 1, character 1"),
         ] {
             assert_eq!(problems(integer(body)), of(&[("body", message)]), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_optional_integer_or_boolean_may_be_absent_or_null_and_is_as_strict_when_it_is_present() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes()).expect("an object").read(|fields| {
+                let n = fields.optional_integer("n", Ok::<_, Infallible>, |n| n);
+                let b = fields.optional_boolean("b", |b| b);
+                Some((n?, b?))
+            })
+        };
+        for body in ["{}", r#"{"n":null,"b":null}"#] {
+            assert_eq!(read(body).ok(), Some((None, None)), "{body}");
+        }
+        assert_eq!(read(r#"{"n":5,"b":false}"#).ok(), Some((Some(5), Some(false))));
+        for (body, field, message) in [
+            (r#"{"n":5.0}"#, "n", "must be an integer"),
+            (r#"{"n":"5"}"#, "n", "must be an integer"),
+            (r#"{"n":true}"#, "n", "must be an integer"),
+            (r#"{"b":"true"}"#, "b", "must be true or false"),
+            (r#"{"b":1}"#, "b", "must be true or false"),
+            (r#"{"b":[]}"#, "b", "must be true or false"),
+        ] {
+            assert_eq!(problems(read(body)), of(&[(field, message)]), "{body}");
         }
     }
 

@@ -295,4 +295,9 @@ impl Ledger for LedgerHandle {
         self.metrics.count(&result);
         result
     }
+
+    /// While half of the queue is taken.
+    fn is_busy(&self) -> bool {
+        self.slots.available_permits() <= self.queue_max / 2
+    }
 }

@@ -63,6 +63,9 @@ pub enum PostError {
 pub trait Ledger: Send + Sync {
     /// Postings for one wallet are decided in the order of the calls.
     async fn post(&self, posting: Posting) -> Result<Posted, PostError>;
+
+    /// Whether so many posts wait that work without a caller has to give way.
+    fn is_busy(&self) -> bool;
 }
 
 /// Whether a batch waits for a wallet that another process has locked.

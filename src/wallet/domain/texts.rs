@@ -90,6 +90,11 @@ impl TextsDigest {
         Self(sha256(hash))
     }
 
+    /// `None` unless there are 32 bytes.
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// As stored.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
@@ -29,17 +29,21 @@ async fn handle(
     Ok(HttpResponse::Ok().json(EntryBody::from(&found)))
 }
 
-fn not_found() -> ApiError {
+pub(super) fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in this wallet.")
 }
 
+/// The schema of the id of an entry.
+pub(super) fn id_schema() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build()
+}
+
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
     let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .about("Users see their own transactions only: the response to the id of another user's is 404.")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
+        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id_schema())
         .returns(StatusCode::OK, "The transaction.", &EntryBody::reversed_example())
         .errors([not_found()]);
     gated(endpoint).also_for_services()

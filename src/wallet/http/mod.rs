@@ -6,11 +6,16 @@ mod get_balance;
 mod get_entry;
 mod get_statement;
 mod get_transfer;
+mod hold_body;
 mod list_entries;
 mod post_entry;
+mod post_holds;
 mod post_reversal;
 mod post_transfer;
 mod posting;
+mod read_holds;
+pub mod receipt_body;
+mod receipts;
 mod statement_csv;
 mod statement_slots;
 mod texts;
@@ -36,6 +41,8 @@ const ABOUT: About = About {
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits, the transaction history and statements."),
         ("transfers", "Transfers of money to other users."),
+        ("holds", "Parts of the balance that are reserved until they are captured, voided or expired."),
+        ("ledger", "Proofs of what the ledger recorded."),
         ("service", "The same for back ends, which act on behalf of users with a service token."),
     ],
 };
@@ -46,6 +53,7 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
     endpoints.extend(of_a_wallet().into_iter().map(GatedEndpoint::for_users));
     let for_service = |endpoint: GatedEndpoint<WalletApi>| endpoint.for_services(|api| api.service_limit.as_ref());
     endpoints.extend(of_a_wallet().into_iter().filter_map(for_service));
+    endpoints.push(receipts::keys_endpoint());
     endpoints.extend(health_endpoints());
     endpoints.extend(DocsPage::endpoints());
     endpoints
@@ -57,6 +65,9 @@ fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     endpoints.extend(post_entry::endpoints());
     endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
+    endpoints.extend(post_holds::endpoints());
+    endpoints.extend(read_holds::endpoints());
+    endpoints.extend(receipts::endpoints());
     endpoints
 }
 

@@ -19,10 +19,12 @@ use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, SelfPost, Ti
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::holds::{HoldPage, HoldQueries, HoldQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
+use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting};
+use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, Posting, Receipt};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -31,6 +33,10 @@ struct FailingLedger(PostError);
 impl Ledger for FailingLedger {
     async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        false
     }
 }
 
@@ -45,11 +51,24 @@ impl FailingStore {
 }
 
 #[async_trait]
-impl WalletQueries for FailingStore {
-    async fn balance(&self, _: UserId) -> Result<Balance, DependencyError> {
+impl ReceiptQueries for FailingStore {
+    async fn receipt(&self, _: UserId, _: EntryId) -> Result<Option<Receipt>, DependencyError> {
         self.fail()
     }
-    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Balance, DependencyError> {
+    async fn head(&self, _: UserId) -> Result<Option<Receipt>, DependencyError> {
+        self.fail()
+    }
+    async fn chain(&self, _: UserId, _: ChainQuery) -> Result<ChainPage, DependencyError> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl WalletQueries for FailingStore {
+    async fn balance(&self, _: UserId) -> Result<Funds, DependencyError> {
+        self.fail()
+    }
+    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Funds, DependencyError> {
         self.fail()
     }
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
@@ -65,6 +84,16 @@ impl WalletQueries for FailingStore {
         self.fail()
     }
     async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl HoldQueries for FailingStore {
+    async fn page(&self, _: UserId, _: HoldQuery) -> Result<HoldPage, DependencyError> {
+        self.fail()
+    }
+    async fn one(&self, _: UserId, _: EntryId) -> Result<Option<Hold>, DependencyError> {
         self.fail()
     }
 }
@@ -104,6 +133,9 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
+        holds: Arc::new(FailingStore(class)),
+        receipts: Arc::new(FailingStore(class)),
+        signing_keys: Arc::default(),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::new(ReadyWallets), announcements: WalletAnnouncements::default() },
             SelfPost::CreditAndDebit,
@@ -151,7 +183,12 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/transactions",
         "/v1/statements?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
         &format!("/v1/transactions/{id}"),
+        &format!("/v1/transactions/{id}/receipt"),
+        "/v1/ledger/head",
+        "/v1/ledger/chain",
         &format!("/v1/transfers/{id}"),
+        "/v1/holds",
+        &format!("/v1/holds/{id}"),
     ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),

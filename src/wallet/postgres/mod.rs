@@ -1,17 +1,21 @@
 //! The wallet database: its schema, stores and queries.
 
+mod holds;
 mod journal;
 mod ledger_audit;
 mod missing_wallets;
 mod multi_insert;
 mod queries;
+mod receipts;
 mod rows;
 mod wallet_store;
 
+pub use holds::PgHoldQueries;
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
 pub use missing_wallets::PgMissingWallets;
 pub use queries::PgWalletQueries;
+pub use receipts::PgReceipts;
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::Migrations;

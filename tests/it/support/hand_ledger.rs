@@ -2,8 +2,8 @@ use std::fmt::Write as _;
 
 use purse::kernel::{EntryId, IdempotencyKey, Role, Timestamp, UserId};
 use purse::wallet::domain::{
-    Balance, Description, EntryHash, EntryKind, HashedEntry, KeyedRequest, Origin, RequestDigest, Salt, SaltedTexts,
-    Texts, TransferLeg,
+    Balance, Description, EntryHash, EntryKind, HashedEntry, KeyedRequest, Metadata, Origin, Reference, RequestDigest,
+    Salt, SaltedTexts, Texts, TransferLeg,
 };
 use uuid::Uuid;
 
@@ -21,6 +21,9 @@ pub struct HandRow {
     pub expires_at: Option<Timestamp>,
     pub key: Option<&'static str>,
     pub description: Option<&'static str>,
+    pub reference: Option<&'static str>,
+    /// Canonical.
+    pub metadata: Option<&'static str>,
     pub group_size: Option<i16>,
     pub posted_by: Option<&'static str>,
 }
@@ -37,6 +40,8 @@ impl HandRow {
             expires_at: None,
             key: None,
             description: None,
+            reference: None,
+            metadata: None,
             group_size: None,
             posted_by: None,
         }
@@ -70,7 +75,12 @@ impl HandLedger {
     pub fn new() -> Self {
         let user = UserId::from_uuid(Uuid::now_v7());
         let script = format!("INSERT INTO wallets (user_id, id) VALUES ('{user}', gen_random_uuid());");
-        Self { user, seq: 0, hash: EntryHash::genesis(user), script }
+        Self { script, ..Self::of(user) }
+    }
+
+    /// Another history of a wallet that exists.
+    pub fn of(user: UserId) -> Self {
+        Self { user, seq: 0, hash: EntryHash::genesis(user), script: String::new() }
     }
 
     /// Appends a row and returns its id.
@@ -89,8 +99,12 @@ impl HandLedger {
             key: IdempotencyKey::parse(key).expect("a key"),
             digest: RequestDigest::from_stored(&[7; 16]).expect("16 bytes"),
         });
-        let description = row.description.map(|text| Description::parse(text).expect("a description"));
-        let texts = Texts::of_description(description).salted(|| Salt::new([9; 16]));
+        let texts = Texts {
+            description: row.description.map(|text| Description::parse(text).expect("a description")),
+            reference: row.reference.map(|text| Reference::parse(text).expect("a reference")),
+            metadata: row.metadata.map(|text| Metadata::from_stored(text.to_owned())),
+        };
+        let texts = texts.salted(|| Salt::new([9; 16]));
         self.hash = self.hash.next(&HashedEntry {
             user_id: self.user,
             seq: self.seq,
@@ -138,11 +152,14 @@ impl HandLedger {
         if let Some(texts) = texts {
             write!(
                 self.script,
-                "INSERT INTO entry_texts (user_id, seq, salt, description) VALUES ('{}', {}, '{}', '{}');",
+                "INSERT INTO entry_texts (user_id, seq, salt, description, reference, metadata)
+                 VALUES ('{}', {}, '{}', {}, {}, {});",
                 self.user,
                 self.seq,
                 bytes(texts.salt.as_bytes()),
-                row.description.unwrap_or_default(),
+                quoted(row.description),
+                quoted(row.reference),
+                quoted(row.metadata),
             )
             .expect("written");
         }
