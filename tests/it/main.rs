@@ -35,6 +35,7 @@ mod faults;
 mod forwarded_addresses;
 mod fuzz_corpus;
 mod fuzz_requests;
+mod holds;
 mod http_bodies;
 mod http_check_order;
 mod http_contract;

@@ -553,6 +553,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_optional_integer_or_boolean_may_be_absent_or_null_and_is_as_strict_when_it_is_present() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes()).expect("an object").read(|fields| {
+                let n = fields.optional_integer("n", Ok::<_, Infallible>, |n| n);
+                let b = fields.optional_boolean("b", |b| b);
+                Some((n?, b?))
+            })
+        };
+        for body in ["{}", r#"{"n":null,"b":null}"#] {
+            assert_eq!(read(body).ok(), Some((None, None)), "{body}");
+        }
+        assert_eq!(read(r#"{"n":5,"b":false}"#).ok(), Some((Some(5), Some(false))));
+        for (body, field, message) in [
+            (r#"{"n":5.0}"#, "n", "must be an integer"),
+            (r#"{"n":"5"}"#, "n", "must be an integer"),
+            (r#"{"n":true}"#, "n", "must be an integer"),
+            (r#"{"b":"true"}"#, "b", "must be true or false"),
+            (r#"{"b":1}"#, "b", "must be true or false"),
+            (r#"{"b":[]}"#, "b", "must be true or false"),
+        ] {
+            assert_eq!(problems(read(body)), of(&[(field, message)]), "{body}");
+        }
+    }
+
     fn letters(fields: &mut Fields) -> Option<(String, String, String)> {
         let a = fields.text("a", str::parse, |a| a.min_length(Some(1)));
         let b = fields.text("b", |_| Err::<String, _>("must be y"), |b| b.description(Some("Always y.")));
@@ -581,6 +606,27 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
+=======
+    fn an_object_of_texts_has_nothing_else_in_it() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?
+                .read(|fields| fields.optional_texts("m", |texts| Ok::<_, Infallible>(format!("{texts:?}")), |m| m))
+        };
+        assert_eq!(read(r#"{"m":{"b":"2","a":""}}"#).ok().flatten().as_deref(), Some(r#"{"a": "", "b": "2"}"#));
+        for absent in ["{}", r#"{"m":null}"#] {
+            assert_eq!(read(absent).ok(), Some(None), "{absent}");
+        }
+        for other in [r#"{"m":[]}"#, r#"{"m":"a"}"#, r#"{"m":5}"#, r#"{"m":true}"#] {
+            assert_eq!(problems(read(other)), of(&[("m", "must be an object")]), "{other}");
+        }
+        let message = "must be a string";
+        let expected = of(&[("m.a", message), ("m.b", message), ("m.c", message), ("m.e", message)]);
+        assert_eq!(problems(read(r#"{"m":{"a":1,"b":null,"c":{"d":"x"},"d":"x","e":["x"]}}"#)), expected);
+    }
+
+    #[test]
+>>>>>>> ledger
     fn every_problem_in_a_list_of_objects_is_reported_with_its_place() {
         let read = |body: &str| {
             Fields::json(body.as_bytes())?.read(|fields| {
@@ -613,6 +659,7 @@ mod tests {
         let fields: Vec<_> = (0..1_500).map(|n| format!("\"f{n}\":1")).collect();
         let body = Fields::json(format!("{{{}}}", fields.join(",")).as_bytes()).expect("an object");
         assert_eq!(problems(body.read(|_| Some(()))).len(), 1_000);
+<<<<<<< HEAD
     }
 
     #[test]
@@ -631,6 +678,8 @@ mod tests {
         let message = "must be a string";
         let expected = of(&[("m.a", message), ("m.b", message), ("m.c", message), ("m.e", message)]);
         assert_eq!(problems(read(r#"{"m":{"a":1,"b":null,"c":{"d":"x"},"d":"x","e":["x"]}}"#)), expected);
+=======
+>>>>>>> ledger
     }
 
     proptest! {

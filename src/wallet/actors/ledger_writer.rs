@@ -354,6 +354,11 @@ impl Ledger for LedgerHandle {
         result
     }
 
+    /// While half of the queue is taken.
+    fn is_busy(&self) -> bool {
+        self.slots.available_permits() <= self.queue_max / 2
+    }
+
     async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
         let results = self.submit_all(&postings).await;
         let results = results.unwrap_or_else(|error| postings.map(|_| Err(error.clone())));

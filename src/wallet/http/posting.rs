@@ -104,9 +104,11 @@ pub(super) fn refused(reason: EntryRefused) -> ApiError {
     let (status, code, message) = match reason {
         EntryRefused::IdempotencyKeyReused => return key_reused(),
         EntryRefused::NotAllowed => return not_allowed(),
-        EntryRefused::InsufficientFunds => {
-            (StatusCode::CONFLICT, "INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
-        }
+        EntryRefused::InsufficientFunds => (
+            StatusCode::CONFLICT,
+            "INSUFFICIENT_FUNDS",
+            "Insufficient funds: the amount exceeds the available balance.",
+        ),
         EntryRefused::BalanceLimit => {
             (StatusCode::CONFLICT, "BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
         }

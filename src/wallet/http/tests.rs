@@ -19,11 +19,16 @@ use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, SelfPost, Ti
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::holds::{HoldPage, HoldQueries, HoldQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
+<<<<<<< HEAD
 use crate::wallet::domain::{Balance, Entry, EntryRefused, OneOrMore, Posting, Receipt};
+=======
+use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, OneOrMore, Posting, Receipt};
+>>>>>>> ledger
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -32,6 +37,10 @@ struct FailingLedger(PostError);
 impl Ledger for FailingLedger {
     async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        false
     }
 
     async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
@@ -64,10 +73,10 @@ impl ReceiptQueries for FailingStore {
 
 #[async_trait]
 impl WalletQueries for FailingStore {
-    async fn balance(&self, _: UserId) -> Result<Balance, DependencyError> {
+    async fn balance(&self, _: UserId) -> Result<Funds, DependencyError> {
         self.fail()
     }
-    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Balance, DependencyError> {
+    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Funds, DependencyError> {
         self.fail()
     }
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
@@ -83,6 +92,16 @@ impl WalletQueries for FailingStore {
         self.fail()
     }
     async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl HoldQueries for FailingStore {
+    async fn page(&self, _: UserId, _: HoldQuery) -> Result<HoldPage, DependencyError> {
+        self.fail()
+    }
+    async fn one(&self, _: UserId, _: EntryId) -> Result<Option<Hold>, DependencyError> {
         self.fail()
     }
 }
@@ -122,6 +141,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
+        holds: Arc::new(FailingStore(class)),
         receipts: Arc::new(FailingStore(class)),
         signing_keys: Arc::default(),
         gate: Arc::new(Gate::new(
@@ -176,6 +196,8 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/ledger/head",
         "/v1/ledger/chain",
         &format!("/v1/transfers/{id}"),
+        "/v1/holds",
+        &format!("/v1/holds/{id}"),
     ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),
