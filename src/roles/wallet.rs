@@ -44,7 +44,8 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let ledger = Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics));
     let expire_holds = ExpireHolds { holds: stores.holds.clone(), ledger: ledger.clone() };
     let api = api(config, &context, &stores, ledger, &limits)?;
-    let mut sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone()), Arc::new(api.export_limit.clone())];
+    let mut sweeps: Vec<Arc<dyn Sweep>> =
+        vec![Arc::new(api.post_limit.clone()), Arc::new(api.bulk_limit.clone()), Arc::new(api.export_limit.clone())];
     sweeps.extend(api.service_limit.clone().map(|limit| Arc::new(limit) as Arc<dyn Sweep>));
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
@@ -115,6 +116,7 @@ fn api(
         services: Arc::new(ServiceVerifier::new(&process.tokens)),
         service_limit: config.service_limit.map(|limit| limits.of_requests(ByService, "service", limit)).transpose()?,
         post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
+        bulk_limit: limits.of_requests(BySubject, "bulk", config.bulk_limit)?,
         export_limit: limits.of_requests(BySubject, "statements", config.export_limit)?,
         statements: StatementSlots::new(&context.metrics),
         health: context.health.clone(),

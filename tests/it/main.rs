@@ -15,6 +15,7 @@ mod api_rules;
 mod backups;
 mod broker_faults;
 mod broker_rights;
+mod bulk;
 mod clients;
 mod command_line;
 mod concurrency;

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::kernel::Timestamp;
     use crate::wallet::application::ports::{PostError, Posted};
-    use crate::wallet::domain::{AmountMinor, Balance, HoldStatus, Texts};
+    use crate::wallet::domain::{AmountMinor, Balance, HoldStatus, OneOrMore, Texts};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn hold(seq: i64) -> (i64, Hold) {
@@ -167,6 +167,10 @@ mod tests {
             tokio::task::yield_now().await;
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             Err(PostError::Overloaded)
+        }
+
+        async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+            postings.map(|_| Err(PostError::Overloaded))
         }
 
         fn is_busy(&self) -> bool {

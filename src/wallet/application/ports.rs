@@ -66,6 +66,10 @@ pub trait Ledger: Send + Sync {
 
     /// Whether so many posts wait that work without a caller has to give way.
     fn is_busy(&self) -> bool;
+
+    /// The same for several postings, none of which waits for the result of another. If the queue has no place for all of them,
+    /// nothing is written.
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>>;
 }
 
 /// Whether a batch waits for a wallet that another process has locked.

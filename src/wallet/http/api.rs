@@ -28,6 +28,8 @@ pub struct WalletApi {
     pub tokens: Arc<TokenVerifier>,
     pub services: Arc<ServiceVerifier>,
     pub post_limit: Limiter<BySubject>,
+    /// Counted by item.
+    pub bulk_limit: Limiter<BySubject>,
     pub service_limit: Option<Limiter<ByService>>,
     pub export_limit: Limiter<BySubject>,
     pub statements: Arc<StatementSlots>,

@@ -8,6 +8,7 @@ mod get_statement;
 mod get_transfer;
 mod hold_body;
 mod list_entries;
+mod post_bulk;
 mod post_entry;
 mod post_holds;
 mod post_reversal;
@@ -63,7 +64,12 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
 fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     let mut endpoints = vec![get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
+    endpoints.extend([
+        post_bulk::endpoint(),
+        get_entry::endpoint(),
+        post_reversal::endpoint(),
+        get_statement::endpoint(),
+    ]);
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
     endpoints.extend(post_holds::endpoints());
     endpoints.extend(read_holds::endpoints());

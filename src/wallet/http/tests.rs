@@ -24,7 +24,7 @@ use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, Posting, Receipt};
+use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, OneOrMore, Posting, Receipt};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -37,6 +37,10 @@ impl Ledger for FailingLedger {
 
     fn is_busy(&self) -> bool {
         false
+    }
+
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+        postings.map(|_| Err(self.0.clone()))
     }
 }
 
@@ -144,6 +148,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
         services: Arc::new(ServiceVerifier::new(&tokens)),
         service_limit: None,
         tokens: Arc::new(TokenVerifier::new(&tokens)),
+        bulk_limit: Limiter::new(BySubject, LimitPolicy { name: "bulk", limit }, false).expect("a limit"),
         post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         export_limit: Limiter::new(BySubject, LimitPolicy { name: "statements", limit }, false).expect("a limit"),
         statements: StatementSlots::new(&Metrics::try_new().expect("metrics")),
