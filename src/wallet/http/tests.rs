@@ -24,11 +24,7 @@ use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-<<<<<<< HEAD
-use crate::wallet::domain::{Balance, Entry, EntryRefused, OneOrMore, Posting, Receipt};
-=======
 use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, OneOrMore, Posting, Receipt};
->>>>>>> ledger
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
