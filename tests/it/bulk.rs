@@ -57,6 +57,8 @@ async fn an_atomic_bulk_records_all_items_in_order_as_consecutive_transactions()
     let user = client.ready_user().await;
     let mut body = atomic(&[100, -30, 5]);
     body["items"][1]["description"] = json!("fee");
+    body["items"][2]["reference"] = json!("order-17");
+    body["items"][2]["metadata"] = json!({"b": "2", "a": "1"});
     let created = bulk(&client, &user, &body, Some("whole")).await;
     assert_eq!((created.status.as_u16(), balances(&created)), (201, vec![100, 70, 75]), "{created:?}");
     let history = client.get(&user, "/v1/transactions").await;
@@ -64,6 +66,10 @@ async fn an_atomic_bulk_records_all_items_in_order_as_consecutive_transactions()
     newest_first.reverse();
     assert_eq!(history.body["items"], json!(newest_first));
     assert_eq!(newest_first[1]["description"], json!("fee"));
+    assert_eq!(newest_first[0]["reference"], json!("order-17"));
+    assert_eq!(newest_first[0]["metadata"], json!({"a": "1", "b": "2"}));
+    let replay = bulk(&client, &user, &body, Some("whole")).await;
+    assert_eq!((replay.status.as_u16(), &replay.body), (200, &created.body));
     let rows =
         "SELECT string_agg(concat_ws(' ', seq, group_size, idempotency_key), ', ' ORDER BY seq) FROM transactions";
     assert_eq!(world.sql(Role::Wallet, rows).await, "1 3 whole, 2, 3");
@@ -198,6 +204,7 @@ async fn a_malformed_item_rejects_the_whole_in_both_modes_before_anything_is_rec
         items[place] = item;
         items
     };
+    let metadata = json!({"type": "credit", "amountMinor": 1, "metadata": {"a": 1}});
     let transfer = json!({"type": "debit", "amountMinor": 1, "toUserId": user.id});
     let reversal = json!({"type": "debit", "amountMinor": 1, "reverses": user.id});
     for (items, fields) in [
@@ -207,6 +214,7 @@ async fn a_malformed_item_rejects_the_whole_in_both_modes_before_anything_is_rec
             with(0, json!({"type": "x", "amountMinor": "1", "description": 5, "colour": "red"})),
             vec!["items[0].type", "items[0].amountMinor", "items[0].description", "items[0].colour"],
         ),
+        (with(2, metadata), vec!["items[2].metadata.a"]),
         (with(4, transfer), vec!["items[4].toUserId"]),
         (with(4, reversal), vec!["items[4].reverses"]),
         (with(1, json!([])), vec!["items[1]"]),
@@ -405,7 +413,7 @@ async fn of_64_bulks_of_the_whole_balance_through_two_processes_one_succeeds() {
     let user = client.ready_user().await;
     client.post(&user, "credit", 100, None).await;
     let send = async |n: usize, body: &Value, key: &str| loop {
-        let client = if n % 2 == 0 { &client } else { &other_client };
+        let client = if n.is_multiple_of(2) { &client } else { &other_client };
         let response = bulk(client, &user, body, Some(key)).await;
         if response.status != 503 {
             break response;

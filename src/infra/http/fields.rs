@@ -80,9 +80,9 @@ impl<'de> Deserialize<'de> for Members {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut object = Members::default();
                 while let Some((name, member)) = map.next_entry::<String, Member>()? {
-                    object.repeated.extend(member.repeated.iter().map(|inner| format!("{name}.{inner}")));
+                    add_within(&mut object.repeated, &name, &member.repeated);
                     if object.values.insert(name.clone(), member.value).is_some() {
-                        object.repeated.insert(name);
+                        object.repeated.insert(printable(&name));
                     }
                 }
                 Ok(object)
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Member {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Member, A::Error> {
                 let (mut values, mut repeated) = (Vec::new(), BTreeSet::new());
                 while let Some(member) = list.next_element::<Member>()? {
-                    repeated.extend(member.repeated.iter().map(|inner| format!("{}.{inner}", values.len())));
+                    add_within(&mut repeated, &format!("[{}]", values.len()), &member.repeated);
                     values.push(member.value);
                 }
                 Ok(Member { value: Value::Array(values), repeated })
@@ -159,6 +159,15 @@ impl<'de> Deserialize<'de> for Member {
 
 fn int64(integer: ObjectBuilder) -> ObjectBuilder {
     integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
+/// Adds the paths of what is repeated within `name`. Bounded, so that the paths cannot become much larger than the body.
+fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<String>) {
+    let name = if within.is_empty() { String::new() } else { printable(name) };
+    for inner in within.iter().take(PROBLEMS_MAX) {
+        let dot = if inner.starts_with('[') { "" } else { "." };
+        repeated.insert(printable(&format!("{name}{dot}{inner}")));
+    }
 }
 
 /// A name that came with the request, short and harmless enough to be sent back.
@@ -521,7 +530,7 @@ mod tests {
             assert_eq!(problems(integer(body)), of(&[("n", "must not be repeated")]), "{body}");
         }
         let body = br#"{"n":{"a":1,"b":{"c":1,"c":1},"a":2},"m":[1,{"d":1},{"d":1,"d":2}],"l":{"a":1,"b":{"a":1}}}"#;
-        let expected: Vec<String> = ["m.2.d", "n.a", "n.b.c"].map(str::to_owned).into();
+        let expected: Vec<String> = ["m[2].d", "n.a", "n.b.c"].map(str::to_owned).into();
         let body = Fields::json(body).expect("an object");
         assert_eq!(body.problems.iter().map(|detail| detail.field.clone()).collect::<Vec<_>>(), expected);
         let body = Fields::json(br#"{"n":1,"n":"x","m":1,"m":2}"#).expect("an object");

@@ -69,12 +69,12 @@ struct PendingPost {
 #[rtype(result = "()")]
 struct PendingPosts(Vec<PendingPost>);
 
-/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed when this is dropped.
+/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed before the result is sent.
 struct Reply {
     caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
     /// Whether the post is in a batch that has begun.
     begun: bool,
-    _slots: OwnedSemaphorePermit,
+    slots: Option<OwnedSemaphorePermit>,
 }
 
 impl Reply {
@@ -83,6 +83,8 @@ impl Reply {
     }
 
     fn send_once(&mut self, result: Result<Posted, PostError>) {
+        // Or the next request of a client that has its response could find the queue full.
+        drop(self.slots.take());
         if let Some(caller) = self.caller.take() {
             // A client that has hung up does not undo what was written.
             let _ = caller.send(result);
@@ -201,7 +203,9 @@ impl Handler<PendingPosts> for LedgerWriterActor {
 
     fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        posts.into_iter().for_each(|post| self.queue.push(post));
+        for post in posts {
+            self.queue.push(post);
+        }
         self.write(ctx);
     }
 }
@@ -333,7 +337,7 @@ type PostResult = Result<Posted, PostError>;
 
 fn pending(posting: Posting, slots: OwnedSemaphorePermit) -> (PendingPost, oneshot::Receiver<PostResult>) {
     let (caller, result) = oneshot::channel();
-    let reply = Reply { caller: Some(caller), begun: false, _slots: slots };
+    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots) };
     (PendingPost { posting, reply }, result)
 }
 

@@ -24,7 +24,7 @@ use crate::wallet::http::wire::EntryBody;
 
 /// What the used-keys statement of the journal reads back at once.
 const ITEMS_MAX: usize = 100;
-/// 100 items with every text at its longest fit.
+/// Room for 100 items, each with the longest description.
 const BODY_BYTES_MAX: usize = 128 * 1024;
 /// The field of the list.
 const ITEMS: &str = "items";
