@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Role, path and methods of every route of users and operators.
-const ROUTES: [(Role, &str, &[&str]); 14] = [
+const ROUTES: [(Role, &str, &[&str]); 16] = [
     (Role::Users, "/v1/auth/register", &["POST"]),
     (Role::Users, "/v1/auth/login", &["POST"]),
     (Role::Users, "/v1/users/me", &["GET"]),
@@ -19,6 +19,8 @@ const ROUTES: [(Role, &str, &[&str]); 14] = [
     (Role::Wallet, "/v1/transactions", &["GET", "POST"]),
     (Role::Wallet, "/v1/transactions/credit", &["POST"]),
     (Role::Wallet, "/v1/transactions/debit", &["POST"]),
+    (Role::Wallet, "/v1/transactions/bulk", &["POST"]),
+    (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e/reverse", &["POST"]),
     (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", &["GET"]),
     (Role::Wallet, "/v1/statements", &["GET"]),
     (Role::Wallet, "/v1/balance", &["GET"]),

@@ -155,6 +155,62 @@ async fn check_responses_to_services(role: &CheckedClient, user: &User) {
     role.post(403, &credit, &service_token("payments", "wallet:read"), "v", json!({})).await;
 }
 
+/// `full` has the largest balance.
+async fn check_reversals(role: &CheckedClient, client: &Client, full: &User) {
+    let user = client.ready_user().await;
+    let (token, credit, debit) = (user.token.as_str(), "/v1/transactions/credit", "/v1/transactions/debit");
+    let path = |entry: &Value| format!("/v1/transactions/{}/reverse", entry["id"].as_str().expect("an id"));
+    let first = role.post(201, credit, token, "a", json!({"amountMinor": 5})).await;
+    let first = path(&first);
+    let text = json!({"amountMinor": 2, "description": "x", "reference": "r", "metadata": {"a": "1"}});
+    let reversal = role.post(201, &first, token, "b", text.clone()).await;
+    role.post(200, &first, token, "b", text).await;
+    role.post(422, &first, token, "b", json!({})).await;
+    role.get(200, first.trim_end_matches("/reverse"), token).await;
+    role.post(409, &path(&reversal), token, "c", json!({})).await; // NOT_REVERSIBLE
+    role.post(409, &first, token, "c", json!({"amountMinor": 4})).await; // REVERSAL_EXCEEDS
+    let spent = role.post(201, debit, token, "d", json!({"amountMinor": 3})).await;
+    role.post(409, &first, token, "e", json!({})).await; // INSUFFICIENT_FUNDS
+    role.post(201, &path(&spent), token, "f", json!({"amountMinor": null})).await;
+    role.post(201, &first, token, "g", json!({})).await;
+    role.post(409, &first, token, "h", json!({})).await; // ALREADY_REVERSED
+    role.post(404, &path(&json!({"id": unknown_user_id()})), token, "h", json!({})).await;
+    role.post(400, &first, token, "h", json!({"amountMinor": 0, "colour": "red"})).await;
+    role.post(401, &first, "nonsense", "h", json!({})).await;
+    role.post(503, &first, &token_of(&unknown_user_id()), "h", json!({})).await;
+    role.post(201, credit, token, "i", json!({"amountMinor": 1})).await;
+    let sent = role.post(201, debit, &full.token, "sent", json!({"amountMinor": 1})).await;
+    role.post(201, credit, &full.token, "full again", json!({"amountMinor": 1})).await;
+    role.post(409, &path(&sent), &full.token, "back", json!({})).await; // BALANCE_LIMIT
+    role.send_invalid_bodies(&first, token).await;
+}
+
+async fn check_bulk(role: &CheckedClient, client: &Client) {
+    let user = client.ready_user().await;
+    let (token, bulk) = (user.token.as_str(), "/v1/transactions/bulk");
+    let credits = |amounts: &[i64]| -> Value {
+        amounts.iter().map(|amount| json!({"type": "credit", "amountMinor": amount, "description": "x"})).collect()
+    };
+    role.post(201, bulk, token, "a", json!({"items": credits(&[1, 2])})).await;
+    role.post(200, bulk, token, "a", json!({"atomic": true, "items": credits(&[1, 2])})).await;
+    role.post(422, bulk, token, "a", json!({"items": credits(&[1, 3])})).await;
+    role.post(409, bulk, token, "b", json!({"items": credits(&[1, 9_007_199_254_740_991])})).await;
+    role.post(400, bulk, token, "b", json!({"atomic": false, "items": credits(&[1])})).await;
+    role.post(401, bulk, "nonsense", "b", json!({})).await;
+    role.post(503, bulk, &token_of(&unknown_user_id()), "b", json!({})).await;
+    let mut keyed = credits(&[1, 9_007_199_254_740_991, 2]);
+    keyed[0]["idempotencyKey"] = json!("c");
+    for _ in 0..2 {
+        let each = role.request(Method::POST, bulk).bearer_auth(token);
+        role.send(200, each.json(&json!({"atomic": false, "items": keyed}))).await;
+    }
+    let post = || role.request(Method::POST, bulk).bearer_auth(token).header("content-type", "application/json");
+    role.send(413, post().body("x".repeat(200_000))).await;
+    role.send(400, post().body("x".repeat(20_000))).await;
+    role.send(415, role.request(Method::POST, bulk).bearer_auth(token).body("x")).await;
+    role.send(431, post().header("x-pad", "p".repeat(9_000))).await;
+}
+
 #[tokio::test]
 async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
@@ -255,15 +311,27 @@ async fn every_response_of_the_wallet_role_is_documented() {
     }
 
     check_responses_to_services(&role, &user).await;
+    check_reversals(&role, &client, &recipient).await;
+    check_bulk(&role, &client).await;
     let forbidden = world.start_with(Role::Wallet, &[("SELF_POST", "none")]).await;
-    role.over(&forbidden).post(403, credit, token, "i", json!({"amountMinor": 1})).await;
+    let forbidden = role.over(&forbidden);
+    let one = || json!({"items": [{"type": "credit", "amountMinor": 1}]});
+    forbidden.post(403, credit, token, "i", json!({"amountMinor": 1})).await;
+    forbidden.post(403, "/v1/transactions/bulk", token, "i", one()).await;
 
-    let limits =
-        [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("RL_EXPORT_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
+    let limits = [
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RL_TX_MAX", "1"),
+        ("RL_BULK_MAX", "1"),
+        ("RL_EXPORT_MAX", "1"),
+        ("LEDGER_QUEUE_MAX", "1"),
+    ];
     let limited = world.start_with(Role::Wallet, &limits).await;
     let limited = role.over(&limited);
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
+    limited.post(201, "/v1/transactions/bulk", token, "j", one()).await;
+    limited.post(429, "/v1/transactions/bulk", token, "k", one()).await;
     limited.get(200, &format!("/v1/statements?{january}"), token).await;
     limited.get(429, "/v1/statements", token).await;
 

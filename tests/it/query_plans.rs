@@ -10,7 +10,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, PASSWORD, User, World, seconds_from_now, token_of};
+use crate::support::{Client, PASSWORD, PATIENCE, User, WalletLock, World, eventually, seconds_from_now, token_of};
+use crate::transfers::{owners, transfer_request};
 
 /// Entries of the wallet with a long history, and rows of the users tables.
 const ROWS: usize = 20_000;
@@ -24,8 +25,9 @@ const PAGES_PER_ROW: i64 = 3;
 const PAGES_OF_SCAN_MAX: i64 = 400;
 
 /// Each statement and the indexes that it must use.
-const EXPECTED_INDEXES: [(&str, &[&str]); 25] = [
+const EXPECTED_INDEXES: &[(&str, &[&str])] = &[
     ("wallet.ledger.lock_free", &["wallets_pkey"]),
+    ("wallet.ledger.lock_one", &["wallets_pkey"]),
     ("wallet.ledger.heads", &["transactions_pkey", "open_holds_mine_idx"]),
     (
         "wallet.ledger.used_keys",
@@ -45,6 +47,10 @@ const EXPECTED_INDEXES: [(&str, &[&str]); 25] = [
     (
         "wallet.ledger.entry",
         &["transactions_id_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
+    ),
+    (
+        "wallet.ledger.transfer",
+        &["transactions_transfer_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
     ),
     (
         "wallet.ledger.history_by_reference",
@@ -245,6 +251,32 @@ async fn send_all_wallet_requests(client: &Client, user: &User) {
     assert_eq!(client.get(user, &format!("/v1/transactions?cursor={cursor}")).await.status, 200);
 }
 
+/// Transfers from one user to the other, also while another transaction has locked the recipient's wallet.
+async fn send_transfers(world: &World, client: &Client, from: &User, to: &User) {
+    let body = json!({"toUserId": to.id, "amountMinor": 1, "description": "new"});
+    let first = client.send(transfer_request(client, from, &body, None)).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let path = format!("/v1/transfers/{}", first.body["id"].as_str().expect("an id"));
+    for user in [from, to] {
+        assert_eq!(client.get(user, &path).await.status, 200);
+    }
+    let holder = WalletLock::acquire(world, to).await;
+    let waiting = tokio::spawn({
+        let (client, request) = (client.clone(), transfer_request(client, from, &body, None));
+        async move { client.send(request).await }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(PATIENCE, "a lock is waited for", || async {
+        (world.sql(Role::Wallet, waits).await == "1").then_some(())
+    })
+    .await;
+    holder.release().await;
+    assert_eq!(waiting.await.expect("sent").status, 201);
+}
+
+/// The settings of a wallet role that waits for a lock as long as a busy machine needs.
+const PATIENT: [(&str, &str); 2] = [("DB_LOCK_TIMEOUT_MS", "50000"), ("DB_STATEMENT_TIMEOUT_MS", "60000")];
+
 #[tokio::test]
 async fn every_hot_statement_uses_its_index_after_its_table_has_grown() {
     let world = World::new().await;
@@ -253,7 +285,8 @@ async fn every_hot_statement_uses_its_index_after_its_table_has_grown() {
     grown_users(&world).await;
     let _turn = enable_auto_explain(&world).await;
     let from = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
-    let (_users, _wallet, client) = world.both().await;
+    let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &PATIENT));
+    let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
     assert_eq!(client.log_in(&user.email, PASSWORD).await.status, 200);
     assert_eq!(client.me(&user.token).await.status, 200);
@@ -263,6 +296,8 @@ async fn every_hot_statement_uses_its_index_after_its_table_has_grown() {
         assert_eq!(client.send(keyed.header("idempotency-key", "k").json(&body)).await.status, status);
     }
     send_all_wallet_requests(&client, &owner).await;
+    send_transfers(&world, &client, &owner, &user).await;
+    send_transfers(&world, &client, &user, &owner).await;
     let plans = plans_after(&world, usize::try_from(from).expect("a length"));
     for (name, indexes) in EXPECTED_INDEXES {
         check_statement(&plans, name, indexes);
@@ -281,13 +316,10 @@ async fn every_hot_statement_that_was_planned_on_an_empty_database_uses_its_inde
     }
     let _turn = enable_auto_explain(&world).await;
     // One session for the requests that read, and one for the posts, which are sent one after the other.
-    let wallet = world.start_with(Role::Wallet, &[("DB_POOL_MAX", "1")]).await;
+    let one_session = [PATIENT.as_slice(), &[("DB_POOL_MAX", "1")]].concat();
+    let wallet = world.start_with(Role::Wallet, &one_session).await;
     let client = Client::new("", &wallet.url());
-    let id = Uuid::now_v7().to_string();
-    let user = User { token: token_of(&id), email: String::new(), id };
-    world
-        .sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{}', gen_random_uuid())", user.id))
-        .await;
+    let [user, sender, recipient] = <[User; 3]>::try_from(owners(&world, &client, 3, 0).await).expect("three");
     let before = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
     let body = serde_json::json!({"amountMinor": 1, "description": "first"});
     for status in [201, 200] {
@@ -305,6 +337,8 @@ async fn every_hot_statement_that_was_planned_on_an_empty_database_uses_its_inde
         assert_eq!(client.get(&user, path).await.status, 200, "{path}");
     }
     let unknown = format!("/v1/transactions/{}", Uuid::now_v7());
+    assert_eq!(client.post(&sender, "credit", 9, None).await.status, 201);
+    send_transfers(&world, &client, &sender, &recipient).await;
     for path in [format!("{unknown}/receipt"), unknown] {
         assert_eq!(client.get(&user, &path).await.status, 404, "{path}");
     }
@@ -313,6 +347,8 @@ async fn every_hot_statement_that_was_planned_on_an_empty_database_uses_its_inde
     world.sql(Role::Wallet, &rows(&history_of(&user.id))).await;
     let from = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
     send_all_wallet_requests(&client, &user).await;
+    send_transfers(&world, &client, &user, &recipient).await;
+    send_transfers(&world, &client, &recipient, &user).await;
     let plans = plans_after(&world, usize::try_from(from).expect("a length"));
     for (name, indexes) in EXPECTED_INDEXES.iter().filter(|(name, _)| name.starts_with("wallet.ledger.")) {
         assert!(planned.contains_key(*name), "{name} was not planned on the empty database");

@@ -101,7 +101,7 @@ async fn the_http_file_contains_every_documented_route() {
     let text = text("docs/purse.http");
     // `{{credit.id}}` is an `{id}`, and so is the ID of a user.
     let text = references(&text)
-        .filter(|reference| reference.ends_with(".id"))
+        .filter(|reference| reference.rsplit_once('.').is_some_and(|(_, last)| last == "id"))
         .fold(text.clone(), |text, reference| text.replace(&format!("/{{{{{reference}}}}}"), "/{id}"));
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;

@@ -116,7 +116,7 @@ async fn a_reversal_is_a_transaction_of_its_own_and_the_original_shows_what_was_
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    let body = json!({"amountMinor": 100, "description": "order"});
+    let body = json!({"amountMinor": 100, "description": "order", "reference": "r1", "metadata": {"shop": "a"}});
     let credit = client.send(client.post_request(&user, "credit", &body, None)).await;
     let credit_id = id_of(&credit);
     let path = format!("/v1/transactions/{credit_id}");
@@ -136,14 +136,14 @@ async fn a_reversal_is_a_transaction_of_its_own_and_the_original_shows_what_was_
     assert_eq!(client.get(&user, &path).await.body, shown);
 
     let debit = posted(&client, &user, "debit", 20).await;
-    let text = json!({"description": "sent back"});
-    let of_debit = reverse(&client, &user, &debit, &text, None).await;
+    let texts = json!({"description": "sent back", "reference": "r2", "metadata": {"b": "2", "a": "ü"}});
+    let of_debit = reverse(&client, &user, &debit, &texts, None).await;
     assert_eq!(of_debit.status, 201, "{of_debit:?}");
-    let fields = ["type", "amountMinor", "balanceAfterMinor", "description", "reverses"];
-    assert_eq!(
-        fields.map(|field| of_debit.body[field].clone()),
-        [json!("credit"), json!(20), json!(70), json!("sent back"), json!(debit)]
-    );
+    let expected = json!({
+        "id": of_debit.body["id"], "type": "credit", "amountMinor": 20, "balanceAfterMinor": 70, "description": "sent back",
+        "createdAt": of_debit.body["createdAt"], "reference": "r2", "metadata": {"a": "ü", "b": "2"}, "reverses": debit,
+    });
+    assert_eq!(of_debit.body, expected);
     assert_eq!(reversed_minor(&client, &user, &debit).await, json!(20));
 
     let history = client.get(&user, "/v1/transactions").await;

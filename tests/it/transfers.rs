@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Client, PATIENCE, Response, RoleProcess, User, WalletLock, World, assert_error, assert_invalid, eventually, purse,
-    token_of, unknown_user_id,
+    Client, PATIENCE, Response, RoleProcess, Scrape, User, WalletLock, World, assert_error, assert_invalid, eventually,
+    purse, token_of, unknown_user_id,
 };
 
 /// Waits that a lost deadlock would end, but a busy machine does not.
@@ -80,7 +80,10 @@ async fn close(world: &World, user: &User) {
 async fn a_transfer_debits_the_sender_and_credits_the_recipient_and_each_sees_their_own_leg() {
     let world = World::new().await;
     let (_wallet, client, [sender, recipient]) = two_owners(&world, 2000).await;
-    let body = json!({"toUserId": recipient.id, "amountMinor": 500, "description": "lunch"});
+    let body = json!({
+        "toUserId": recipient.id, "amountMinor": 500, "description": "lunch", "reference": "order-17",
+        "metadata": {"table": "4"},
+    });
     let created = send(&client, &sender, &body, Some("lunch")).await;
     let id = created.body["id"].as_str().expect("an id").to_owned();
     assert_eq!(
@@ -89,7 +92,7 @@ async fn a_transfer_debits_the_sender_and_credits_the_recipient_and_each_sees_th
             201,
             &json!({
                 "id": id, "type": "debit", "amountMinor": 500, "balanceAfterMinor": 1500, "description": "lunch",
-                "createdAt": created.body["createdAt"],
+                "reference": "order-17", "metadata": {"table": "4"}, "createdAt": created.body["createdAt"],
                 "transfer": {"id": id, "direction": "out", "userId": recipient.id},
             })
         )
@@ -480,4 +483,77 @@ async fn transfers_count_against_the_limit_of_transactions() {
     let unknown = json!({"toUserId": unknown_user_id(), "amountMinor": 1});
     assert_eq!(send(&client, &user, &unknown, None).await.status, 404, "a try counts too");
     assert_error(&transfer(&client, &user, &other, 1, None).await, 429, "RATE_LIMITED", "the fourth");
+}
+
+/// Waits until posts have been set aside this often in total, and the batch that retries the last one waits for a lock.
+async fn set_aside(world: &World, wallet: &RoleProcess, times: f64) {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(PATIENCE, "a post is set aside", || async {
+        let total = Scrape::of(&wallet.url()).await.number("purse_ledger_set_aside_total");
+        (total == Some(times) && world.sql(Role::Wallet, waits).await == "1").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_finds_one_of_its_wallets_locked_three_times_waits_for_both() {
+    let world = World::new().await;
+    let wallet = world.start_with(Role::Wallet, &PATIENT).await;
+    let client = Client::new("", &wallet.url());
+    let [first, second]: [User; 2] = owners(&world, &client, 2, 100).await.try_into().expect("two");
+    let of_first = WalletLock::acquire(&world, &first).await;
+    let of_second = WalletLock::acquire(&world, &second).await;
+    let transferring = tokio::spawn({
+        let (client, first, second) = (client.clone(), first.clone(), second.clone());
+        async move { transfer(&client, &first, &second, 5, None).await }
+    });
+    // Each time the batch gets the wallet that it waits for, and finds the other one locked.
+    set_aside(&world, &wallet, 1.0).await;
+    of_first.release().await;
+    set_aside(&world, &wallet, 2.0).await;
+    let of_first = WalletLock::acquire(&world, &first).await;
+    of_second.release().await;
+    set_aside(&world, &wallet, 3.0).await;
+    let of_second = WalletLock::acquire(&world, &second).await;
+    of_first.release().await;
+    set_aside(&world, &wallet, 4.0).await;
+    // Now it holds the first wallet while it waits for the second.
+    let free = format!(
+        "SELECT count(*) FROM (SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE SKIP LOCKED) AS free",
+        first.id
+    );
+    assert_eq!(world.sql(Role::Wallet, &free).await, "0");
+    of_second.release().await;
+    assert_eq!(transferring.await.expect("sent").status, 201);
+    let scrape = Scrape::of(&wallet.url()).await;
+    let commits =
+        |kind: &str| scrape.number(&format!("purse_ledger_commit_duration_seconds_count{{batch=\"{kind}\"}}"));
+    assert_eq!((commits("set_aside"), commits("last_resort")), (Some(3.0), Some(1.0)));
+    assert_verified(&world).await;
+}
+
+#[tokio::test]
+async fn a_transfer_takes_two_slots_of_the_queue_and_is_accepted_by_a_queue_of_one() {
+    let world = World::new().await;
+    let wallet = world.start_with(Role::Wallet, &[PATIENT.as_slice(), &[("LEDGER_QUEUE_MAX", "2")]].concat()).await;
+    let client = Client::new("", &wallet.url());
+    let mut users = owners(&world, &client, 3, 0).await;
+    let (other, [sender, recipient]) = (users.pop().expect("three"), <[User; 2]>::try_from(users).expect("two"));
+    assert_eq!(client.post(&sender, "credit", 100, None).await.status, 201);
+    let holder = WalletLock::acquire(&world, &recipient).await;
+    let transferring = tokio::spawn({
+        let (client, sender, recipient) = (client.clone(), sender.clone(), recipient.clone());
+        async move { transfer(&client, &sender, &recipient, 5, None).await }
+    });
+    eventually(PATIENCE, "the queue is full", || async {
+        (Scrape::of(&wallet.url()).await.number("purse_ledger_queue_posts") == Some(2.0)).then_some(())
+    })
+    .await;
+    assert_error(&client.post(&other, "credit", 1, None).await, 503, "OVERLOADED", "two entries of a transfer wait");
+    holder.release().await;
+    assert_eq!(transferring.await.expect("sent").status, 201);
+
+    let small = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("LEDGER_BATCH_MAX", "1")]).await;
+    let created = transfer(&Client::new("", &small.url()), &sender, &recipient, 5, None).await;
+    assert_eq!((created.status.as_u16(), &created.body["balanceAfterMinor"]), (201, &json!(90)), "{created:?}");
 }

@@ -53,7 +53,8 @@ settings! {
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
     RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits, debits and transfers allowed per user per window";
-    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
+    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX and RL_BULK_MAX";
+    RL_BULK_MAX: NonZeroU32 = WALLET, Text("1000"), count(1, 1_000_000), "Items of bulk requests allowed per user per window; a request with more of them than that is rejected with 400";
     RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";
     RL_EXPORT_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_EXPORT_MAX";
     RL_SERVICE_MAX: u32 = WALLET, Text("0"), count(0, 1_000_000), "Requests allowed per service per window; 0 = no limit";
@@ -512,6 +513,8 @@ pub struct WalletConfig {
     pub process: ProcessConfig,
     /// Credits and debits per user.
     pub post_limit: RateLimit,
+    /// Items of bulk requests per user.
+    pub bulk_limit: RateLimit,
     /// Requests per service.
     pub service_limit: Option<RateLimit>,
     /// What users may do to their own wallets.
@@ -553,6 +556,7 @@ impl WalletConfig {
         Some(Self {
             self_post: self_post(l, production),
             post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+            bulk_limit: RateLimit::read(l, &RL_BULK_MAX, &RL_TX_WINDOW),
             service_limit: RateLimit::read_optional(l, &RL_SERVICE_MAX, &RL_SERVICE_WINDOW),
             export_limit: RateLimit::read(l, &RL_EXPORT_MAX, &RL_EXPORT_WINDOW),
             retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),

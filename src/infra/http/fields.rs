@@ -31,7 +31,20 @@ pub(super) struct FieldSchema {
     pub(super) name: &'static str,
     pub(super) is_required: bool,
     pub(super) schema: Object,
+    /// Only of a list of objects.
+    pub(super) items: Option<ItemSchema>,
 }
+
+/// What the OpenAPI document says about the objects in a list.
+pub(super) struct ItemSchema {
+    pub(super) name: &'static str,
+    pub(super) fields: Vec<FieldSchema>,
+    /// Items in the list; at least one.
+    pub(super) max: usize,
+}
+
+/// Problems that a response lists at most; others are not reported.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// What is wrong with a query parameter that the endpoint does not have.
 pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
@@ -67,9 +80,9 @@ impl<'de> Deserialize<'de> for Members {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut object = Members::default();
                 while let Some((name, member)) = map.next_entry::<String, Member>()? {
-                    object.repeated.extend(member.repeated.iter().map(|inner| format!("{name}.{inner}")));
+                    add_within(&mut object.repeated, &name, &member.repeated);
                     if object.values.insert(name.clone(), member.value).is_some() {
-                        object.repeated.insert(name);
+                        object.repeated.insert(printable(&name));
                     }
                 }
                 Ok(object)
@@ -128,7 +141,7 @@ impl<'de> Deserialize<'de> for Member {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Member, A::Error> {
                 let (mut values, mut repeated) = (Vec::new(), BTreeSet::new());
                 while let Some(member) = list.next_element::<Member>()? {
-                    repeated.extend(member.repeated.iter().map(|inner| format!("{}.{inner}", values.len())));
+                    add_within(&mut repeated, &format!("[{}]", values.len()), &member.repeated);
                     values.push(member.value);
                 }
                 Ok(Member { value: Value::Array(values), repeated })
@@ -146,6 +159,15 @@ impl<'de> Deserialize<'de> for Member {
 
 fn int64(integer: ObjectBuilder) -> ObjectBuilder {
     integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
+/// Adds the paths of what is repeated within `name`. Bounded, so that the paths cannot become much larger than the body.
+fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<String>) {
+    let name = if within.is_empty() { String::new() } else { printable(name) };
+    for inner in within.iter().take(PROBLEMS_MAX) {
+        let dot = if inner.starts_with('[') { "" } else { "." };
+        repeated.insert(printable(&format!("{name}{dot}{inner}")));
+    }
 }
 
 /// A name that came with the request, short and harmless enough to be sent back.
@@ -205,12 +227,16 @@ impl Fields {
     /// 400 with every problem.
     pub fn read<T>(mut self, form: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, ApiError> {
         let read = form(&mut self);
-        for name in std::mem::take(&mut self.values).into_keys() {
-            self.refuse(&printable(&name), self.unknown);
-        }
+        self.refuse_unknown();
         match read {
             Some(read) if self.problems.is_empty() => Ok(read),
             _ => Err(ApiError::validation(self.problems)),
+        }
+    }
+
+    fn refuse_unknown(&mut self) {
+        for name in std::mem::take(&mut self.values).into_keys() {
+            self.refuse(&printable(&name), self.unknown);
         }
     }
 
@@ -311,8 +337,71 @@ impl Fields {
         }
     }
 
+    /// A boolean that may be absent or null. The outer `None` means that it is something else.
+    pub fn optional_boolean(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<bool>> {
+        match self.take(name, false, Type::Boolean, schema) {
+            None => Some(None),
+            Some(Value::Bool(value)) => Some(Some(value)),
+            Some(_) => {
+                self.refuse(name, "must be true or false");
+                None
+            }
+        }
+    }
+
+    /// A required list of 1 to `max` objects, each read by `form`. Their schema is called `item`. A problem with a field of one
+    /// is reported like `items[3].amountMinor`.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        (item, max): (&'static str, usize),
+        about: &str,
+        mut form: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        if let Some(schemas) = &mut self.schemas {
+            let schema = ObjectBuilder::new().schema_type(Type::Array).description(Some(about)).build();
+            let items = Some(ItemSchema { name: item, fields: Self::describe(&mut form), max });
+            schemas.push(FieldSchema { name, is_required: true, schema, items });
+            return None;
+        }
+        let items = match self.values.remove(name) {
+            Some(Value::Array(items)) if (1..=max).contains(&items.len()) => items,
+            None | Some(Value::Null) => {
+                self.refuse(name, "is required");
+                return None;
+            }
+            Some(_) => {
+                self.refuse(name, format!("must be a list of 1 to {max} objects"));
+                return None;
+            }
+        };
+        let count = items.len();
+        let mut read = Vec::with_capacity(count);
+        for (index, item) in items.into_iter().enumerate() {
+            let Value::Object(object) = item else {
+                self.refuse(&format!("{name}[{index}]"), "must be an object");
+                continue;
+            };
+            let values = object.into_iter().collect();
+            let mut fields = Self { values, problems: Vec::new(), unknown: self.unknown, schemas: None };
+            read.extend(form(&mut fields));
+            fields.refuse_unknown();
+            for Detail { field, message } in fields.problems {
+                self.refuse(&format!("{name}[{index}].{field}"), message);
+            }
+        }
+        (read.len() == count).then_some(read)
+    }
+
     /// Adds a problem, for example one of two fields together.
     pub fn refuse(&mut self, name: &str, message: impl fmt::Display) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         self.problems.push(Detail { field: name.to_owned(), message: message.to_string() });
     }
 
@@ -330,7 +419,7 @@ impl Fields {
     ) -> Option<Value> {
         if let Some(schemas) = &mut self.schemas {
             let schema = schema(ObjectBuilder::new().schema_type(kind)).build();
-            schemas.push(FieldSchema { name, is_required, schema });
+            schemas.push(FieldSchema { name, is_required, schema, items: None });
         }
         self.values.remove(name).filter(|value| !value.is_null())
     }
@@ -441,7 +530,7 @@ mod tests {
             assert_eq!(problems(integer(body)), of(&[("n", "must not be repeated")]), "{body}");
         }
         let body = br#"{"n":{"a":1,"b":{"c":1,"c":1},"a":2},"m":[1,{"d":1},{"d":1,"d":2}],"l":{"a":1,"b":{"a":1}}}"#;
-        let expected: Vec<String> = ["m.2.d", "n.a", "n.b.c"].map(str::to_owned).into();
+        let expected: Vec<String> = ["m[2].d", "n.a", "n.b.c"].map(str::to_owned).into();
         let body = Fields::json(body).expect("an object");
         assert_eq!(body.problems.iter().map(|detail| detail.field.clone()).collect::<Vec<_>>(), expected);
         let body = Fields::json(br#"{"n":1,"n":"x","m":1,"m":2}"#).expect("an object");
@@ -461,6 +550,31 @@ mod tests {
             ("\u{feff}{}", "is not valid JSON in line 1, character 1"),
         ] {
             assert_eq!(problems(integer(body)), of(&[("body", message)]), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_optional_integer_or_boolean_may_be_absent_or_null_and_is_as_strict_when_it_is_present() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes()).expect("an object").read(|fields| {
+                let n = fields.optional_integer("n", Ok::<_, Infallible>, |n| n);
+                let b = fields.optional_boolean("b", |b| b);
+                Some((n?, b?))
+            })
+        };
+        for body in ["{}", r#"{"n":null,"b":null}"#] {
+            assert_eq!(read(body).ok(), Some((None, None)), "{body}");
+        }
+        assert_eq!(read(r#"{"n":5,"b":false}"#).ok(), Some((Some(5), Some(false))));
+        for (body, field, message) in [
+            (r#"{"n":5.0}"#, "n", "must be an integer"),
+            (r#"{"n":"5"}"#, "n", "must be an integer"),
+            (r#"{"n":true}"#, "n", "must be an integer"),
+            (r#"{"b":"true"}"#, "b", "must be true or false"),
+            (r#"{"b":1}"#, "b", "must be true or false"),
+            (r#"{"b":[]}"#, "b", "must be true or false"),
+        ] {
+            assert_eq!(problems(read(body)), of(&[(field, message)]), "{body}");
         }
     }
 
@@ -507,6 +621,41 @@ mod tests {
         let message = "must be a string";
         let expected = of(&[("m.a", message), ("m.b", message), ("m.c", message), ("m.e", message)]);
         assert_eq!(problems(read(r#"{"m":{"a":1,"b":null,"c":{"d":"x"},"d":"x","e":["x"]}}"#)), expected);
+    }
+
+    #[test]
+    fn every_problem_in_a_list_of_objects_is_reported_with_its_place() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?.read(|fields| {
+                fields.objects("list", ("Item", 3), "A list.", |item| {
+                    let n = item.integer("n", Ok::<_, Infallible>, |n| n);
+                    let flag = item.optional_boolean("flag", |flag| flag);
+                    Some((n?, flag?))
+                })
+            })
+        };
+        let list = read(r#"{"list":[{"n":1},{"n":2,"flag":null},{"flag":true,"n":3}]}"#);
+        assert_eq!(list.ok(), Some(vec![(1, None), (2, None), (3, Some(true))]));
+        let body = r#"{"list":[{"n":1},{"n":"x","flag":0,"m":1},[]],"more":1}"#;
+        let expected = [
+            ("list[1].n", "must be an integer"),
+            ("list[1].flag", "must be true or false"),
+            ("list[1].m", "unknown field"),
+            ("list[2]", "must be an object"),
+            ("more", "unknown field"),
+        ];
+        assert_eq!(problems(read(body)), of(&expected));
+        for body in [r#"{"list":[]}"#, r#"{"list":[{},{},{},{}]}"#, r#"{"list":{"n":1}}"#] {
+            assert_eq!(problems(read(body)), of(&[("list", "must be a list of 1 to 3 objects")]), "{body}");
+        }
+        assert_eq!(problems(read(r#"{"list":null}"#)), of(&[("list", "is required")]));
+    }
+
+    #[test]
+    fn a_response_lists_at_most_a_thousand_problems() {
+        let fields: Vec<_> = (0..1_500).map(|n| format!("\"f{n}\":1")).collect();
+        let body = Fields::json(format!("{{{}}}", fields.join(",")).as_bytes()).expect("an object");
+        assert_eq!(problems(body.read(|_| Some(()))).len(), 1_000);
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
 };
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use slog::{Logger, debug, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -27,7 +28,7 @@ use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
 use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
 use crate::wallet::application::posting_queue::{PostingQueue, Queued, SetAsideBatch, Undecided};
-use crate::wallet::domain::{Draft, Posting};
+use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
 /// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
@@ -63,12 +64,17 @@ struct PendingPost {
     reply: Reply,
 }
 
-/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed when this is dropped.
+/// Postings of one request, so that they find room in the mailbox together or not at all.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct PendingPosts(Vec<PendingPost>);
+
+/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed before the result is sent.
 struct Reply {
     caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
     /// Whether the post is in a batch that has begun.
     begun: bool,
-    _slots: OwnedSemaphorePermit,
+    slots: Option<OwnedSemaphorePermit>,
 }
 
 impl Reply {
@@ -77,6 +83,8 @@ impl Reply {
     }
 
     fn send_once(&mut self, result: Result<Posted, PostError>) {
+        // Or the next request of a client that has its response could find the queue full.
+        drop(self.slots.take());
         if let Some(caller) = self.caller.take() {
             // A client that has hung up does not undo what was written.
             let _ = caller.send(result);
@@ -190,6 +198,18 @@ impl Handler<PendingPost> for LedgerWriterActor {
     }
 }
 
+impl Handler<PendingPosts> for LedgerWriterActor {
+    type Result = ();
+
+    fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
+        fault::point("ledger_writer.post");
+        for post in posts {
+            self.queue.push(post);
+        }
+        self.write(ctx);
+    }
+}
+
 impl Handler<Shutdown> for LedgerWriterActor {
     type Result = actix::ResponseFuture<()>;
 
@@ -277,15 +297,53 @@ impl LedgerHandle {
     }
 
     async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
-        let rows = u32::try_from(rows(&posting).min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
-        let slots = Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)?;
+        let slots = self.acquire(rows(&posting))?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
-        let (caller, result) = oneshot::channel();
-        let reply = Reply { caller: Some(caller), begun: false, _slots: slots };
-        writer.try_send(PendingPost { posting, reply }).map_err(|_| PostError::Overloaded)?;
-        // `Reply` always sends a result before it is gone.
-        result.await.unwrap_or(Err(PostError::OutcomeUnknown))
+        let (post, result) = pending(posting, slots);
+        writer.try_send(post).map_err(|_| PostError::Overloaded)?;
+        received(result).await
     }
+
+    async fn submit_all(
+        &self,
+        postings: &OneOrMore<Posting>,
+    ) -> Result<OneOrMore<Result<Posted, PostError>>, PostError> {
+        let mut slots = self.acquire(postings.iter().map(rows).sum())?;
+        let writer = self.writer.get().ok_or(PostError::Overloaded)?;
+        let mut posts = Vec::with_capacity(postings.count());
+        let results = postings.map(|posting| {
+            // The last ones have fewer if all of them are more than the queue has.
+            let own = rows(posting).min(slots.num_permits());
+            let own = slots.split(own).ok_or(PostError::Bug);
+            own.map(|own| {
+                let (post, result) = pending(posting.clone(), own);
+                posts.push(post);
+                result
+            })
+        });
+        writer.try_send(PendingPosts(posts)).map_err(|_| PostError::Overloaded)?;
+        let results = join_all(results.into_vec().into_iter().map(|result| async { received(result?).await })).await;
+        OneOrMore::collect(results).ok_or(PostError::Bug)
+    }
+
+    /// Slots for `rows` entries, but not more than there are.
+    fn acquire(&self, rows: usize) -> Result<OwnedSemaphorePermit, PostError> {
+        let rows = u32::try_from(rows.min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
+        Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)
+    }
+}
+
+type PostResult = Result<Posted, PostError>;
+
+fn pending(posting: Posting, slots: OwnedSemaphorePermit) -> (PendingPost, oneshot::Receiver<PostResult>) {
+    let (caller, result) = oneshot::channel();
+    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots) };
+    (PendingPost { posting, reply }, result)
+}
+
+/// [`Reply`] always sends a result before it is gone.
+async fn received(result: oneshot::Receiver<PostResult>) -> PostResult {
+    result.await.unwrap_or(Err(PostError::OutcomeUnknown))
 }
 
 #[async_trait]
@@ -294,5 +352,17 @@ impl Ledger for LedgerHandle {
         let result = self.submit(posting).await;
         self.metrics.count(&result);
         result
+    }
+
+    /// While half of the queue is taken.
+    fn is_busy(&self) -> bool {
+        self.slots.available_permits() <= self.queue_max / 2
+    }
+
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+        let results = self.submit_all(&postings).await;
+        let results = results.unwrap_or_else(|error| postings.map(|_| Err(error.clone())));
+        results.iter().for_each(|result| self.metrics.count(result));
+        results
     }
 }

@@ -32,6 +32,27 @@ const SET_ASIDE: MetricName = MetricName {
     help: "Posts that a batch left undecided, because another transaction had locked a wallet. A post counts each time.",
 };
 
+const HOLDS: MetricName = MetricName {
+    name: "purse_holds_open",
+    help: "Open holds of all wallets, counted up to 1000000. Read from the database, so every process of the role reports the same value.",
+};
+const OVERDUE: MetricName = MetricName {
+    name: "purse_holds_overdue_seconds",
+    help: "Time since the earliest expiry of a hold whose end is not written yet; 0 without one. Nothing is held meanwhile.",
+};
+
+#[derive(Clone)]
+pub(crate) struct HoldMetrics {
+    pub(super) open: Gauge,
+    pub(super) overdue: Gauge,
+}
+
+impl HoldMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self { open: metrics.gauge(HOLDS, &[]), overdue: metrics.gauge(OVERDUE, &[]) }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct ProvisionMetrics {
     pub(super) provisioned: Counter,

@@ -5,6 +5,7 @@
 pub(crate) mod announcements;
 pub(crate) mod await_wallet;
 pub(crate) mod history;
+pub(crate) mod holds;
 pub mod ports;
 pub mod post_batch;
 pub(crate) mod posting_queue;

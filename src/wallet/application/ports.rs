@@ -63,6 +63,13 @@ pub enum PostError {
 pub trait Ledger: Send + Sync {
     /// Postings for one wallet are decided in the order of the calls.
     async fn post(&self, posting: Posting) -> Result<Posted, PostError>;
+
+    /// Whether so many posts wait that work without a caller has to give way.
+    fn is_busy(&self) -> bool;
+
+    /// The same for several postings, none of which waits for the result of another. If the queue has no place for all of them,
+    /// nothing is written.
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>>;
 }
 
 /// Whether a batch waits for a wallet that another process has locked.

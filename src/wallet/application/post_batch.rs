@@ -15,11 +15,13 @@ pub struct PostBatch {
 }
 
 /// The result of one posting.
+#[expect(clippy::large_enum_variant, reason = "almost all are replies")]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "most are replies; a box would only cost an allocation each")]
 pub enum PostingResult {
     /// For the request that posted it.
     Reply(Result<Posted, PostError>),
-    /// Another process has locked this wallet: to be retried in a batch that waits for it.
+    /// Another process has locked this wallet, or has to end more of its due holds: to be retried in a batch that waits for it.
     SetAside {
         /// The owner of the wallet.
         contested: UserId,
@@ -103,6 +105,8 @@ fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> Posting
         Decision::Replay(entries) => PostingResult::Reply(Ok(Posted::Replayed(entries))),
         Decision::Settled => PostingResult::Reply(Ok(Posted::Settled)),
         Decision::Refuse { reason, draft } => PostingResult::Reply(Err(PostError::Refused { reason, draft })),
+        // The next batch ends more of them.
+        Decision::MoreDue => PostingResult::SetAside { contested: posting.user_id },
         Decision::NotLocked { contested } => {
             let waited = match lock_wait {
                 LockWait::SkipLocked => false,

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Balance, Entry};
+use crate::wallet::domain::{Balance, Entry, Funds};
 
 /// An entry and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +18,10 @@ pub struct EntryDetails {
 /// Reads one user's ledger. A user without entries has a zero balance and an empty history.
 #[async_trait]
 pub trait WalletQueries: Send + Sync {
-    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError>;
-    /// Includes every entry at or before `at`.
-    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError>;
+    /// A hold whose time is over holds nothing, whether or not the ledger has the entry that ends it.
+    async fn balance(&self, user: UserId) -> Result<Funds, DependencyError>;
+    /// After the last entry at or before `at`.
+    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Funds, DependencyError>;
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError>;
     /// The two ends of a statement.
     async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError>;

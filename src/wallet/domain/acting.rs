@@ -4,8 +4,8 @@ use crate::kernel::{EntryId, Timestamp, UserId};
 use crate::wallet::domain::head::{Lead, Next};
 use crate::wallet::domain::wallet_state::{NamedEntry, WalletState, WalletStates};
 use crate::wallet::domain::{
-    Act, ActsOn, AmountMinor, BackTransfer, Balance, CAPTURES_MAX, Direction, Draft, DueHold, EntryKind, EntryRefused,
-    Hold, HoldLifetime, HoldStatus, LedgerHead, NewEntry, Origin, OtherLeg, Posting, Texts, TransferLeg,
+    Act, ActsOn, AmountMinor, BackTransfer, Balance, CAPTURES_MAX, DUE_MAX, Direction, Draft, DueHold, EntryKind,
+    EntryRefused, Hold, HoldLifetime, HoldStatus, LedgerHead, NewEntry, Origin, OtherLeg, Posting, Texts, TransferLeg,
 };
 
 /// The wallets of a batch while it is decided, and the entries that have been decided so far.
@@ -70,6 +70,7 @@ impl<'a> Acting<'a> {
     /// Ends the holds of a wallet that are due.
     pub(super) fn expire_due(&mut self, user: UserId) {
         let Some(wallet) = self.wallets.get_mut(&user) else { return };
+        let (is_full, before) = (wallet.due.len() >= DUE_MAX, self.entries.len());
         for DueHold { seq, id, left, acts, expiry } in std::mem::take(&mut wallet.due) {
             let head = wallet.head;
             let Some(held) = head.held.less(left) else { continue };
@@ -81,6 +82,13 @@ impl<'a> Acting<'a> {
             let Ok(expired) = wallet.head.append(next, self.now) else { continue };
             self.entries.push(expired);
         }
+        // Without progress, a retry would find the same.
+        wallet.more_due = is_full && self.entries.len() > before;
+    }
+
+    /// Whether some due holds of a wallet are left to a later batch.
+    pub(super) fn has_more_due(&self, user: UserId) -> bool {
+        self.wallets.get(&user).is_some_and(|wallet| wallet.more_due)
     }
 
     /// Appends the entries of `draft`. After an error nothing has changed.

@@ -76,6 +76,25 @@ impl Balance {
     }
 }
 
+/// A balance, and the part of it that open holds reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Funds {
+    /// Everything in the wallet.
+    pub balance: Balance,
+    /// At most the balance.
+    pub held: Balance,
+}
+
+impl Funds {
+    /// Of a wallet without entries.
+    pub const NONE: Self = Self { balance: Balance::ZERO, held: Balance::ZERO };
+
+    /// The cents that a debit may use.
+    pub const fn available(self) -> i64 {
+        self.balance.0.saturating_sub(self.held.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

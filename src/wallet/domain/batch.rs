@@ -33,6 +33,8 @@ pub enum Decision {
     },
     /// Undecided: a wallet that it needs is not locked by this batch, or does not exist.
     NotLocked { contested: UserId },
+    /// Undecided: more holds of the wallet are due than one batch ends, and what they hold decides.
+    MoreDue,
 }
 
 /// Decides `postings` in order. `wallets` is updated, so a later posting sees the balance, the sequence number, the hash and
@@ -40,15 +42,18 @@ pub enum Decision {
 pub fn decide_batch(wallets: &mut WalletStates, postings: &[Posting], now: Timestamp) -> DecidedBatch {
     let mut acting = Acting::new(wallets, now);
     // Or a later posting of a user would overtake an earlier one.
-    let mut held_back = HashMap::<UserId, UserId>::new();
+    let mut held_back = HashMap::<UserId, Decision>::new();
     let mut settled = HashSet::new();
     let mut decisions = Vec::with_capacity(postings.len());
     for posting in postings {
         let needed = [Some(posting.user_id), posting.other_wallet()];
-        let missing = || needed.into_iter().flatten().find(|user| acting.head(*user).is_none());
-        if let Some(contested) = held_back.get(&posting.user_id).copied().or_else(missing) {
-            held_back.insert(posting.user_id, contested);
-            decisions.push(Decision::NotLocked { contested });
+        let missing = || {
+            let missing = needed.into_iter().flatten().find(|user| acting.head(*user).is_none());
+            missing.map(|contested| Decision::NotLocked { contested })
+        };
+        if let Some(undecided) = held_back.get(&posting.user_id).cloned().or_else(missing) {
+            held_back.insert(posting.user_id, undecided.clone());
+            decisions.push(undecided);
             continue;
         }
         for user in needed.into_iter().flatten() {
@@ -56,7 +61,16 @@ pub fn decide_batch(wallets: &mut WalletStates, postings: &[Posting], now: Times
                 acting.expire_due(user);
             }
         }
-        decisions.push(decide(&mut acting, posting));
+        let decision = match decide(&mut acting, posting) {
+            Decision::Refuse { reason: EntryRefused::InsufficientFunds, .. }
+                if acting.has_more_due(posting.user_id) =>
+            {
+                held_back.insert(posting.user_id, Decision::MoreDue);
+                Decision::MoreDue
+            }
+            decision => decision,
+        };
+        decisions.push(decision);
     }
     DecidedBatch { entries: acting.entries, decisions }
 }

@@ -6,6 +6,9 @@ use crate::wallet::domain::{AmountMinor, Balance, EntryKind, Texts};
 /// Most captures of one hold; the last one must be final.
 pub const CAPTURES_MAX: i32 = 50;
 
+/// Most due holds of one wallet that one batch ends.
+pub const DUE_MAX: usize = 100;
+
 /// How long a hold lasts: a minute to 31 days. An interval, because the clocks of clients differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldLifetime(i64);

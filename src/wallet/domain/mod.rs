@@ -34,7 +34,7 @@ mod texts;
 mod wallet_state;
 
 pub use act::{Act, BackTransfer, Draft, OtherLeg};
-pub use amount::{AmountMinor, AmountRefused, Balance, MINOR_MAX};
+pub use amount::{AmountMinor, AmountRefused, Balance, Funds, MINOR_MAX};
 pub(crate) use audit::{Difference, LedgerViolation, WalletAudit};
 pub use batch::Decision;
 pub(crate) use batch::{DecidedBatch, decide_batch};
@@ -44,7 +44,7 @@ pub use direction::Direction;
 pub use entry::{ActsOn, Entry, NewEntry};
 pub use entry_refused::EntryRefused;
 pub use head::LedgerHead;
-pub use hold::{CAPTURES_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
+pub use hold::{CAPTURES_MAX, DUE_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
 pub use kind::EntryKind;
 pub use metadata::{Metadata, MetadataPair, MetadataRefused};
 pub use one_or_more::OneOrMore;

@@ -356,7 +356,7 @@ proptest! {
                         prop_assert!(own.iter().all(written));
                     }
                     Decision::Replay(_) | Decision::Settled => {}
-                    Decision::NotLocked { .. } => prop_assert!(false),
+                    Decision::NotLocked { .. } | Decision::MoreDue => prop_assert!(false),
                 }
             }
             check(&store)?;

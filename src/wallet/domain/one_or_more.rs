@@ -40,6 +40,11 @@ impl<T> OneOrMore<T> {
         std::iter::once(&self.first).chain(&self.rest)
     }
 
+    /// In order, at least one.
+    pub fn into_vec(self) -> Vec<T> {
+        std::iter::once(self.first).chain(self.rest).collect()
+    }
+
     /// As many others, in the same order.
     pub fn map<U>(&self, mut to: impl FnMut(&T) -> U) -> OneOrMore<U> {
         OneOrMore::new(to(&self.first), self.rest.iter().map(to).collect())

@@ -14,6 +14,8 @@ pub struct WalletState {
     pub used_keys: HashMap<KeyOwner, UsedKey>,
     /// Open holds whose time is over. They end before anything else happens to the wallet.
     pub due: Vec<DueHold>,
+    /// Whether further holds may be due, which a later batch ends. Known once those in `due` have ended.
+    pub more_due: bool,
     /// The earlier entries that the batch names.
     pub named: HashMap<EntryId, NamedEntry>,
     /// The sender's legs of the transfers that the batch sends back, by the id of the transfer.
@@ -23,7 +25,8 @@ pub struct WalletState {
 impl WalletState {
     /// No key of the batch has been used, no hold is due, and no earlier entry is named.
     pub fn new(head: LedgerHead) -> Self {
-        Self { head, used_keys: HashMap::new(), due: Vec::new(), named: HashMap::new(), sent: HashMap::new() }
+        let (named, sent) = (HashMap::new(), HashMap::new());
+        Self { head, used_keys: HashMap::new(), due: Vec::new(), more_due: false, named, sent }
     }
 }
 

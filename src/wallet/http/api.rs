@@ -9,6 +9,7 @@ use crate::infra::http::{ByService, BySubject, DocsPage, Limiter};
 use crate::infra::security::access_token::TokenVerifier;
 use crate::infra::security::service_token::ServiceVerifier;
 use crate::infra::security::signing_key::SigningKeys;
+use crate::wallet::application::holds::HoldQueries;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::receipts::ReceiptQueries;
@@ -20,12 +21,15 @@ use crate::wallet::http::statement_slots::StatementSlots;
 pub struct WalletApi {
     pub ledger: Arc<dyn Ledger>,
     pub queries: Arc<dyn WalletQueries>,
+    pub holds: Arc<dyn HoldQueries>,
     pub receipts: Arc<dyn ReceiptQueries>,
     pub signing_keys: Arc<SigningKeys>,
     pub gate: Arc<Gate>,
     pub tokens: Arc<TokenVerifier>,
     pub services: Arc<ServiceVerifier>,
     pub post_limit: Limiter<BySubject>,
+    /// Counted by item.
+    pub bulk_limit: Limiter<BySubject>,
     pub service_limit: Option<Limiter<ByService>>,
     pub export_limit: Limiter<BySubject>,
     pub statements: Arc<StatementSlots>,
@@ -38,6 +42,7 @@ impl WalletApi {
     pub(super) fn share(&self, app: &mut web::ServiceConfig) {
         app.app_data(web::Data::from(Arc::clone(&self.ledger)))
             .app_data(web::Data::from(Arc::clone(&self.queries)))
+            .app_data(web::Data::from(Arc::clone(&self.holds)))
             .app_data(web::Data::from(Arc::clone(&self.receipts)))
             .app_data(web::Data::from(Arc::clone(&self.signing_keys)))
             .app_data(web::Data::from(Arc::clone(&self.gate)))

@@ -6,11 +6,15 @@ mod get_balance;
 mod get_entry;
 mod get_statement;
 mod get_transfer;
+mod hold_body;
 mod list_entries;
+mod post_bulk;
 mod post_entry;
+mod post_holds;
 mod post_reversal;
 mod post_transfer;
 mod posting;
+mod read_holds;
 pub mod receipt_body;
 mod receipts;
 mod statement_csv;
@@ -38,6 +42,7 @@ const ABOUT: About = About {
         ("wallet", "The wallet and its balance."),
         ("transactions", "Credits, debits, the transaction history and statements."),
         ("transfers", "Transfers of money to other users."),
+        ("holds", "Parts of the balance that are reserved until they are captured, voided or expired."),
         ("ledger", "Proofs of what the ledger recorded."),
         ("service", "The same for back ends, which act on behalf of users with a service token."),
     ],
@@ -59,8 +64,15 @@ fn endpoints() -> Vec<Endpoint<WalletApi>> {
 fn of_a_wallet() -> Vec<GatedEndpoint<WalletApi>> {
     let mut endpoints = vec![get_balance::endpoint(), list_entries::endpoint()];
     endpoints.extend(post_entry::endpoints());
-    endpoints.extend([get_entry::endpoint(), post_reversal::endpoint(), get_statement::endpoint()]);
+    endpoints.extend([
+        post_bulk::endpoint(),
+        get_entry::endpoint(),
+        post_reversal::endpoint(),
+        get_statement::endpoint(),
+    ]);
     endpoints.extend([post_transfer::endpoint(), get_transfer::endpoint()]);
+    endpoints.extend(post_holds::endpoints());
+    endpoints.extend(read_holds::endpoints());
     endpoints.extend(receipts::endpoints());
     endpoints
 }

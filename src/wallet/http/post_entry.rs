@@ -30,27 +30,27 @@ async fn handle(
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
     let post = fields.read(|body| requested_post(body, direction))?;
-    let posting = wallet.posting(post.into_draft().into(), idempotency_key);
+    let posting = wallet.posting(post.to_draft().into(), idempotency_key);
     let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
     let entry = recorded.entries.first();
     Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
 
-struct RequestedPost {
+pub(super) struct RequestedPost {
     direction: Direction,
     amount: AmountMinor,
     texts: Texts,
 }
 
 impl RequestedPost {
-    fn into_draft(self) -> Draft {
+    pub(super) fn to_draft(&self) -> Draft {
         let Self { direction, amount, texts } = self;
-        draft(Act::Post { direction, amount }, texts)
+        draft(Act::Post { direction: *direction, amount: *amount }, texts.clone())
     }
 }
 
 /// `direction` is that of the path, if the path has one; else the body has it.
-fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<RequestedPost> {
+pub(super) fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<RequestedPost> {
     let direction = direction.or_else(|| {
         body.text("type", direction_of, |kind| {
             direction_schema(kind).description(Some("Whether to credit or to debit."))

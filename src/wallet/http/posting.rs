@@ -51,14 +51,24 @@ impl Recorded {
 }
 
 /// # Errors
-/// [`api_error`], and 503 or, for a service, 404 if the wallet is gone.
+/// Those of [`recorded`].
 pub(super) async fn submit(
     ledger: &dyn Ledger,
     gate: &Gate,
     wallet: &ReadyWallet,
     posting: Posting,
 ) -> Result<Recorded, ApiError> {
-    match ledger.post(posting).await {
+    recorded(gate, wallet, ledger.post(posting).await).await
+}
+
+/// # Errors
+/// [`api_error`], and 503 or, for a service, 404 if the wallet is gone.
+pub(super) async fn recorded(
+    gate: &Gate,
+    wallet: &ReadyWallet,
+    posted: Result<Posted, PostError>,
+) -> Result<Recorded, ApiError> {
+    match posted {
         Ok(Posted::New(entries)) => Ok(Recorded { entries, replayed: false }),
         Ok(Posted::Replayed(entries)) => Ok(Recorded { entries, replayed: true }),
         // No request asks for it.
@@ -94,9 +104,11 @@ pub(super) fn refused(reason: EntryRefused) -> ApiError {
     let (status, code, message) = match reason {
         EntryRefused::IdempotencyKeyReused => return key_reused(),
         EntryRefused::NotAllowed => return not_allowed(),
-        EntryRefused::InsufficientFunds => {
-            (StatusCode::CONFLICT, "INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
-        }
+        EntryRefused::InsufficientFunds => (
+            StatusCode::CONFLICT,
+            "INSUFFICIENT_FUNDS",
+            "Insufficient funds: the amount exceeds the available balance.",
+        ),
         EntryRefused::BalanceLimit => {
             (StatusCode::CONFLICT, "BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
         }

@@ -19,11 +19,12 @@ use crate::kernel::{DependencyError, EntryId, FailureClass, Secret, SelfPost, Ti
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
+use crate::wallet::application::holds::{HoldPage, HoldQueries, HoldQuery};
 use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
-use crate::wallet::domain::{Balance, Entry, EntryRefused, Posting, Receipt};
+use crate::wallet::domain::{Entry, EntryRefused, Funds, Hold, OneOrMore, Posting, Receipt};
 
 /// Fails every post with the same error.
 struct FailingLedger(PostError);
@@ -32,6 +33,14 @@ struct FailingLedger(PostError);
 impl Ledger for FailingLedger {
     async fn post(&self, _: Posting) -> Result<Posted, PostError> {
         Err(self.0.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+        postings.map(|_| Err(self.0.clone()))
     }
 }
 
@@ -60,10 +69,10 @@ impl ReceiptQueries for FailingStore {
 
 #[async_trait]
 impl WalletQueries for FailingStore {
-    async fn balance(&self, _: UserId) -> Result<Balance, DependencyError> {
+    async fn balance(&self, _: UserId) -> Result<Funds, DependencyError> {
         self.fail()
     }
-    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Balance, DependencyError> {
+    async fn balance_at(&self, _: UserId, _: Timestamp) -> Result<Funds, DependencyError> {
         self.fail()
     }
     async fn history(&self, _: UserId, _: HistoryQuery) -> Result<HistoryPage, DependencyError> {
@@ -79,6 +88,16 @@ impl WalletQueries for FailingStore {
         self.fail()
     }
     async fn transfer(&self, _: UserId, _: EntryId) -> Result<Option<EntryDetails>, DependencyError> {
+        self.fail()
+    }
+}
+
+#[async_trait]
+impl HoldQueries for FailingStore {
+    async fn page(&self, _: UserId, _: HoldQuery) -> Result<HoldPage, DependencyError> {
+        self.fail()
+    }
+    async fn one(&self, _: UserId, _: EntryId) -> Result<Option<Hold>, DependencyError> {
         self.fail()
     }
 }
@@ -118,6 +137,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
     let api = WalletApi {
         ledger: Arc::new(FailingLedger(error)),
         queries: Arc::new(FailingStore(class)),
+        holds: Arc::new(FailingStore(class)),
         receipts: Arc::new(FailingStore(class)),
         signing_keys: Arc::default(),
         gate: Arc::new(Gate::new(
@@ -128,6 +148,7 @@ async fn respond(error: PostError, class: FailureClass, request: TestRequest) ->
         services: Arc::new(ServiceVerifier::new(&tokens)),
         service_limit: None,
         tokens: Arc::new(TokenVerifier::new(&tokens)),
+        bulk_limit: Limiter::new(BySubject, LimitPolicy { name: "bulk", limit }, false).expect("a limit"),
         post_limit: Limiter::new(BySubject, LimitPolicy { name: "transactions", limit }, false).expect("a limit"),
         export_limit: Limiter::new(BySubject, LimitPolicy { name: "statements", limit }, false).expect("a limit"),
         statements: StatementSlots::new(&Metrics::try_new().expect("metrics")),
@@ -171,6 +192,8 @@ async fn a_failed_read_is_a_503_if_a_retry_may_help_and_else_a_500() {
         "/v1/ledger/head",
         "/v1/ledger/chain",
         &format!("/v1/transfers/{id}"),
+        "/v1/holds",
+        &format!("/v1/holds/{id}"),
     ] {
         for (class, status, code) in [
             (FailureClass::Unavailable, 503, "DEPENDENCY_UNAVAILABLE"),

@@ -183,6 +183,25 @@ impl EntryBody {
     }
 }
 
+impl EntryBody {
+    /// Of 250 cents of a hold.
+    pub(super) fn captured_example() -> Self {
+        let hold = CapturedHoldBody {
+            id: "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6f".to_owned(),
+            remaining_minor: 0,
+            is_final: true,
+        };
+        Self {
+            kind: TransactionType::Debit,
+            amount_minor: 250,
+            balance_after_minor: 1250,
+            description: Some("one night".to_owned()),
+            hold: Some(hold),
+            ..Self::example()
+        }
+    }
+}
+
 impl From<&Entry> for EntryBody {
     fn from(entry: &Entry) -> Self {
         let texts = &entry.texts;

@@ -1,5 +1,6 @@
 //! The wallet database: its schema, stores and queries.
 
+mod holds;
 mod journal;
 mod ledger_audit;
 mod missing_wallets;
@@ -9,6 +10,7 @@ mod receipts;
 mod rows;
 mod wallet_store;
 
+pub use holds::PgHoldQueries;
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
 pub use missing_wallets::PgMissingWallets;

@@ -16,7 +16,7 @@ use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery, SCANNED_MAX};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementEnd, StatementPeriod};
-use crate::wallet::domain::{Balance, Direction, Entry, MetadataPair, Reference};
+use crate::wallet::domain::{Balance, Direction, Entry, Funds, MetadataPair, Reference};
 use crate::wallet::postgres::rows;
 
 /// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
@@ -200,6 +200,22 @@ async fn history_by_texts(client: &Client, user: UserId, query: &HistoryQuery) -
     Ok(HistoryPage::cut(entries, query.limit, scanned_to))
 }
 
+/// Without what the holds reserve that are due: their end is not written yet. A wallet that holds nothing costs nothing more.
+const BALANCE: &str = "-- wallet.ledger.balance
+    SELECT last.balance_after_minor, last.held_after_minor - coalesce(due.left_minor, 0) AS held_after_minor
+    FROM (
+        SELECT user_id, balance_after_minor, held_after_minor FROM transactions
+        WHERE user_id = $1 ORDER BY seq DESC LIMIT 1
+    ) AS last
+    LEFT JOIN LATERAL (
+        SELECT sum(left_minor)::bigint AS left_minor FROM (
+            SELECT left_minor FROM open_holds
+            WHERE last.held_after_minor > 0 AND open_holds.user_id BETWEEN last.user_id AND last.user_id
+              AND open_holds.expires_at <= statement_timestamp()
+            ORDER BY open_holds.user_id, open_holds.expires_at
+        ) AS due
+    ) AS due ON true";
+
 pub struct PgWalletQueries {
     database: Database,
 }
@@ -224,35 +240,30 @@ impl PgWalletQueries {
 
 #[async_trait]
 impl WalletQueries for PgWalletQueries {
-    async fn balance(&self, user: UserId) -> Result<Balance, DependencyError> {
+    async fn balance(&self, user: UserId) -> Result<Funds, DependencyError> {
         let balance = self.database.run(move |client| {
             Box::pin(async move {
-                let last = client
-                    .prepare_cached(
-                        "-- wallet.ledger.balance
-                         SELECT balance_after_minor FROM transactions WHERE user_id = $1 ORDER BY seq DESC LIMIT 1",
-                    )
-                    .await?;
+                let last = client.prepare_cached(BALANCE).await?;
                 let row = client.query_opt(&last, &[&user.as_uuid()]).await?;
-                row.map_or(Ok(Balance::ZERO), |row| rows::balance(&row, "balance_after_minor"))
+                row.map_or(Ok(Funds::NONE), |row| rows::funds(&row))
             })
         });
         balance.await.map_err(|e| e.at("wallet.ledger.balance"))
     }
 
-    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Balance, DependencyError> {
+    async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Funds, DependencyError> {
         let balance = self.database.run(move |client| {
             Box::pin(async move {
                 let last_then = client
                     .prepare_cached(
                         "-- wallet.ledger.balance_at
-                         SELECT balance_after_minor FROM transactions
+                         SELECT balance_after_minor, held_after_minor FROM transactions
                          WHERE user_id = $1 AND created_at <= $2
                          ORDER BY created_at DESC, seq DESC LIMIT 1",
                     )
                     .await?;
                 let row = client.query_opt(&last_then, &[&user.as_uuid(), &at]).await?;
-                row.map_or(Ok(Balance::ZERO), |row| rows::balance(&row, "balance_after_minor"))
+                row.map_or(Ok(Funds::NONE), |row| rows::funds(&row))
             })
         });
         balance.await.map_err(|e| e.at("wallet.ledger.balance_at"))

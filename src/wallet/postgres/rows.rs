@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use crate::infra::postgres::DbError;
 use crate::kernel::{EntryId, ServiceName, UserId};
 use crate::wallet::domain::{
-    ActsOn, AmountMinor, Balance, Description, Entry, EntryKind, Metadata, Origin, Reference, Texts, TransferLeg,
+    ActsOn, AmountMinor, Balance, Description, Entry, EntryKind, Funds, Metadata, Origin, Reference, Texts, TransferLeg,
 };
 
 /// The columns that a statement has to select from `transactions`, as `entry`, for [`ENTRY_JOINS`] and [`ENTRY`].
@@ -39,6 +39,11 @@ pub(super) const ENTRY: &str = "\
 
 pub(super) fn balance(row: &Row, name: &str) -> Result<Balance, DbError> {
     Balance::from_stored(row.try_get(name)?).ok_or(DbError::Corrupt("transactions.balance_after_minor"))
+}
+
+/// The columns `balance_after_minor, held_after_minor`.
+pub(super) fn funds(row: &Row) -> Result<Funds, DbError> {
+    Ok(Funds { balance: balance(row, "balance_after_minor")?, held: balance(row, "held_after_minor")? })
 }
 
 pub(super) fn kind(row: &Row, name: &str) -> Result<EntryKind, DbError> {

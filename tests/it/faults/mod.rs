@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "tests print measurements and seeds")]
 
 mod ablation;
+mod acts;
 mod history;
 mod instances;
 mod invariants;

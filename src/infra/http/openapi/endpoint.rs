@@ -17,13 +17,14 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBu
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::{
-    ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement, Type,
+    ArrayBuilder, ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Schema, SchemaFormat,
+    SecurityRequirement, Type,
 };
 
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
-use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
-use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
+use crate::infra::http::fields::{FieldSchema, ItemSchema, UNKNOWN_PARAMETER};
+use crate::infra::http::json_body::{BODY_BYTES_MAX, slow_body, too_large, wrong_coding, wrong_media_type};
 use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate, authenticate_service};
 use crate::infra::security::service_token::Scope;
 
@@ -278,6 +279,13 @@ impl<Api: 'static> Endpoint<Api> {
         self.errors([example_of_limited()])
     }
 
+    /// The same, but the handler counts each request, with the [`Tally`](crate::infra::http::Tally) in its extensions.
+    #[must_use]
+    pub fn limited_by_handler<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
+        self.limit = Some(Box::new(move |api, route| limiter(api).around_tally(route)));
+        self.errors([example_of_limited()])
+    }
+
     /// A check after the rate limit and before the query and the body are looked at.
     #[must_use]
     pub fn guarded(self, guard: fn(Route) -> Route) -> Self {
@@ -288,29 +296,53 @@ impl<Api: 'static> Endpoint<Api> {
     /// `bad`.
     #[must_use]
     pub fn body<T>(mut self, name: &str, form: impl Fn(&mut Fields) -> Option<T>, example: Value, bad: &Value) -> Self {
-        let mut object = ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
-        for FieldSchema { name, is_required, mut schema } in Fields::describe(&form) {
-            if is_required {
-                object = object.required(name);
-            } else {
-                schema.schema_type = or_null(schema.schema_type);
-            }
-            object = object.property(name, schema);
-        }
-        self.schemas.push((name.to_owned(), object.build().into()));
+        self.object(name, Fields::describe(&form));
         let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
         self.changed(|operation| operation.request_body(Some(body.build()))).example_of(refused.err()).errors([
             slow_body(),
-            too_large(),
+            too_large(BODY_BYTES_MAX),
             wrong_coding("gzip"),
             wrong_media_type(),
             ApiError::stopping(),
             ApiError::overloaded(),
         ])
+    }
+
+    /// Adds the schema of an object.
+    fn object(&mut self, name: &str, fields: Vec<FieldSchema>) {
+        let mut object = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+        for FieldSchema { name, is_required, mut schema, items } in fields {
+            if is_required {
+                object = object.required(name);
+            } else {
+                schema.schema_type = or_null(schema.schema_type);
+            }
+            object = match items {
+                None => object.property(name, schema),
+                Some(ItemSchema { name: item, fields, max }) => {
+                    self.object(item, fields);
+                    let list = ArrayBuilder::new()
+                        .description(schema.description)
+                        .items(Ref::from_schema_name(item))
+                        .min_items(Some(1))
+                        .max_items(Some(max));
+                    object.property(name, list)
+                }
+            };
+        }
+        self.schemas.push((name.to_owned(), object.build().into()));
+    }
+
+    /// Documents that the body may be larger than others; after [`body`](Self::body).
+    #[must_use]
+    pub fn body_up_to(mut self, bytes_max: usize) -> Self {
+        let error = too_large(bytes_max);
+        self.responses.remove(&error.status_code().as_u16());
+        self.example_of(Some(error))
     }
 
     /// Documents the query parameters of `form`, with which the handler has to read the query. The example of a 400 is the
@@ -432,7 +464,7 @@ impl<Api: 'static> Endpoint<Api> {
 
 fn example_of_limited() -> ApiError {
     let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
-    ApiError::rate_limited(&LimitPolicy { name: "example", limit }, Duration::from_secs(2))
+    ApiError::rate_limited(&LimitPolicy { name: "example", limit }, NonZeroU32::MIN, Duration::from_secs(2))
 }
 
 /// Middleware: refuses every query parameter.
