@@ -33,12 +33,25 @@ pub fn owner(number: usize) -> Uuid {
 
 /// Writes a file with a token per user.
 pub fn tokens(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
+    write_lines(
+        name,
+        users.map(|user| {
+            let claims = serde_json::json!({"sub": user.to_string(), "exp": seconds_from_now(86_400)});
+            mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY)
+        }),
+    )
+}
+
+/// Writes a file with an id per user.
+pub fn ids(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
+    write_lines(name, users.map(|user| user.to_string()))
+}
+
+fn write_lines(name: &str, lines: impl Iterator<Item = String>) -> PathBuf {
     let path = std::env::temp_dir().join(format!("purse-bench-{}-{name}", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
-    for user in users {
-        let claims = serde_json::json!({"sub": user.to_string(), "exp": seconds_from_now(86_400)});
-        writeln!(file, "{}", mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY))
-            .expect("written");
+    for line in lines {
+        writeln!(file, "{line}").expect("written");
     }
     file.flush().expect("written");
     path

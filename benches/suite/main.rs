@@ -31,6 +31,7 @@ mod process;
 mod reads;
 mod report;
 mod tools;
+mod transfers;
 
 use std::process::ExitCode;
 
@@ -38,7 +39,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 5] = ["process", "posts", "reads", "drain", "logins"];
+const PARTS: [&str; 6] = ["process", "posts", "transfers", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -62,6 +63,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("posts") {
         posts::measure(&servers, &mut report).await;
+    }
+    if wants("transfers") {
+        transfers::measure(&servers, &mut report).await;
     }
     if wants("reads") {
         reads::measure(&servers, &mut report).await;

@@ -243,7 +243,8 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(400, "/v1/ledger/chain?after=x&limit=501&unknown=1", token).await;
     role.get(200, "/.well-known/purse-keys.json", token).await;
     let signing = [("LEDGER_SIGNING_KEY", "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=")];
-    let signing = role.over(&world.start_with(Role::Wallet, &signing).await);
+    let signing_process = world.start_with(Role::Wallet, &signing).await;
+    let signing = role.over(&signing_process);
     signing.get(200, "/.well-known/purse-keys.json", token).await;
     signing.get(200, &format!("{created}/receipt"), token).await;
     signing.get(200, "/v1/ledger/head", token).await;

@@ -350,6 +350,28 @@ async fn with_self_post_debit_users_may_debit_their_wallets_and_not_credit_them(
 }
 
 #[tokio::test]
+async fn a_user_can_neither_void_nor_capture_the_hold_of_a_service() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    assert_eq!(client.post(&user, "credit", 100, None).await.status, 201);
+    let token = service_token("rides", "wallet:post");
+    let placed = request(&client, Method::POST, &user.id, "/holds", &token).json(&json!({"amountMinor": 60}));
+    let placed = client.send(placed).await;
+    assert_eq!((placed.status.as_u16(), &placed.body["postedBy"]), (201, &json!("rides")), "{placed:?}");
+    let hold = placed.body["id"].as_str().expect("an ID");
+    for act in ["void", "capture"] {
+        let url = format!("{}/v1/holds/{hold}/{act}", client.wallet);
+        let own = client.request(Method::POST, &url).bearer_auth(&user.token).json(&json!({}));
+        assert_error(&client.send(own).await, 403, "NOT_ALLOWED", act);
+    }
+    let captured = request(&client, Method::POST, &user.id, &format!("/holds/{hold}/capture"), &token);
+    let captured = client.send(captured.json(&json!({}))).await;
+    assert_eq!(captured.status, 201, "{captured:?}");
+    assert_eq!(client.balance(&user).await, 40);
+}
+
+#[tokio::test]
 async fn nobody_credits_their_own_wallet_where_self_post_forbids_it_sixty_four_fold_through_two_processes() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;
