@@ -55,6 +55,9 @@ async fn a_token_of_the_other_kind_returns_401_on_every_route() {
     let document = Document::of(&client, &wallet.url()).await;
     let (mut of_users, mut of_services) = (0, 0);
     for (method, path, operation) in document.operations() {
+        if operation["security"] == json!([]) {
+            continue;
+        }
         let (filled, right) = path_and_token(&path, &user, "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e");
         let is_for_services = operation["security"] == json!([{"service": []}]);
         *(if is_for_services { &mut of_services } else { &mut of_users }) += 1;
