@@ -212,6 +212,7 @@ async fn check_bulk(role: &CheckedClient, client: &Client) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of requests")]
 async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
     let (_users, wallet, client) = world.both().await;
