@@ -25,12 +25,17 @@ def typescript(schema):
         return name
     if "enum" in schema:
         return " | ".join(json.dumps(value) for value in schema["enum"])
+    if "oneOf" in schema:
+        return " | ".join(typescript(part) for part in schema["oneOf"])
     if "allOf" in schema:
         return " & ".join(typescript(part) for part in schema["allOf"])
     if isinstance(schema["type"], list):
-        return " | ".join(TYPESCRIPT[kind] for kind in schema["type"])
+        return " | ".join(typescript({**schema, "type": kind}) for kind in schema["type"])
     if schema["type"] == "array":
         return f"Array<{typescript(schema['items'])}>"
+    if schema["type"] == "object" and "properties" not in schema:
+        values = schema["additionalProperties"]
+        return f"Record<string, {typescript(values) if values else 'never'}>"
     if schema["type"] == "object":
         return "{ " + " ".join(typescript_fields(schema)) + " }"
     return TYPESCRIPT[schema["type"]]
@@ -45,7 +50,7 @@ def typescript_types(schemas):
     for name, schema in schemas.items():
         if about := schema.get("description"):
             yield f"/** {about} */"
-        if schema.get("type") != "object":
+        if "properties" not in schema:
             yield f"export type {name} = {typescript(schema)};"
         else:
             yield f"export interface {name} {{"
@@ -64,12 +69,19 @@ def python(schema):
         values = [json.dumps(value) for value in schema["enum"]]
         line = f"Literal[{', '.join(values)}]"
         return line if len(line) < 100 else "Literal[\n" + "".join(f"    {value},\n" for value in values) + "]"
+    if "oneOf" in schema:
+        part, null = schema["oneOf"]
+        assert null == {"type": "null"}, schema
+        return f"Optional[{python(part)}]"
     if isinstance(schema["type"], list):
-        *kinds, null = (PYTHON[kind] for kind in schema["type"])
+        *kinds, null = (python({**schema, "type": kind}) for kind in schema["type"])
         assert null == "None", schema
         return f"Optional[{' | '.join(kinds)}]"
     if schema["type"] == "array":
         return f"List[{python(schema['items'])}]"
+    if schema["type"] == "object":
+        values = schema["additionalProperties"]
+        return f"Dict[str, {python(values) if values else 'NoReturn'}]"
     return PYTHON[schema["type"]]
 
 
@@ -87,7 +99,7 @@ def python_class(name, bases, about, fields):
 
 def python_types(schemas):
     for name, schema in ordered(schemas):
-        if schema.get("type") == "string":
+        if "properties" not in schema and "allOf" not in schema:
             if about := schema.get("description"):
                 yield f"# {about}"
             yield f"{name} = {python(schema)}"
@@ -168,7 +180,7 @@ def python_module(document):
     yield ""
     yield "from __future__ import annotations"
     yield ""
-    yield "from typing import Dict, List, Literal, NamedTuple, Optional, TypedDict"
+    yield "from typing import Dict, List, Literal, NamedTuple, NoReturn, Optional, TypedDict"
     yield ""
     yield ""
     yield from python_types(document["components"]["schemas"])

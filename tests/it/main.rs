@@ -82,6 +82,7 @@ mod plain_english;
 mod process_metrics;
 mod provisioning;
 mod query_plans;
+mod query_plans_of_holds;
 mod rate_limits;
 mod rate_limits_shared;
 mod receipts;

@@ -12,7 +12,7 @@ use crate::openapi::{DOCUMENTS, objects, printed};
 use crate::support::{Browser, Client, Document, World};
 
 /// The operations of a client of both roles. Those of the users role come first.
-const OPERATIONS: [(&str, &str, &str); 14] = [
+const OPERATIONS: [(&str, &str, &str); 24] = [
     ("registerUser", "POST", "/v1/auth/register"),
     ("login", "POST", "/v1/auth/login"),
     ("getCurrentUser", "GET", "/v1/users/me"),
@@ -27,13 +27,33 @@ const OPERATIONS: [(&str, &str, &str); 14] = [
     ("reverseTransaction", "POST", "/v1/transactions/{id}/reverse"),
     ("createTransfer", "POST", "/v1/transfers"),
     ("getTransfer", "GET", "/v1/transfers/{id}"),
+    ("createHold", "POST", "/v1/holds"),
+    ("captureHold", "POST", "/v1/holds/{id}/capture"),
+    ("voidHold", "POST", "/v1/holds/{id}/void"),
+    ("getHold", "GET", "/v1/holds/{id}"),
+    ("listHolds", "GET", "/v1/holds"),
+    ("createTransactions", "POST", "/v1/transactions/bulk"),
+    ("getReceipt", "GET", "/v1/transactions/{id}/receipt"),
+    ("getLedgerHead", "GET", "/v1/ledger/head"),
+    ("listChain", "GET", "/v1/ledger/chain"),
+    ("getSigningKeys", "GET", "/.well-known/purse-keys.json"),
 ];
 
 /// Operations of users that services do not have: what they do belongs to the user.
-const OF_USERS_ONLY: [&str; 4] = ["registerUser", "login", "getCurrentUser", "getWalletStatus"];
+const OF_USERS_ONLY: [&str; 9] = [
+    "registerUser",
+    "login",
+    "getCurrentUser",
+    "getWalletStatus",
+    "createTransactions",
+    "getReceipt",
+    "getLedgerHead",
+    "listChain",
+    "getSigningKeys",
+];
 
 /// Operations that need no access token.
-const OPEN: [&str; 2] = ["registerUser", "login"];
+const OPEN: [&str; 3] = ["registerUser", "login", "getSigningKeys"];
 
 fn operations_of(document: &Document) -> BTreeSet<(String, String, String)> {
     let operations = document.operations().into_iter();

@@ -396,7 +396,7 @@ async fn an_entry_that_was_changed_in_the_database_is_not_signed() {
         let body = json!({"amountMinor": n, "description": format!("number {n}")});
         ids.push(post(&client, &user, "credit", &body, None).await);
     }
-    let kept = receipt(&client, &user, &ids[1]).await;
+    let (first, kept) = (receipt(&client, &user, &ids[0]).await, receipt(&client, &user, &ids[1]).await);
     for (change, broken) in [
         ("UPDATE transactions SET amount_minor = 7 WHERE seq = 2", 2),
         ("UPDATE entry_texts SET description = 'x' WHERE seq = 3", 3),
@@ -427,6 +427,11 @@ async fn an_entry_that_was_changed_in_the_database_is_not_signed() {
         faults.iter().any(|fault| fault.starts_with("2: another entry has this sequence number in ")),
         "{faults:?}"
     );
+    // Nor does the new history continue what they have kept.
+    let first = folder.write("first.json", &first);
+    let second = folder.write("second.json", &get(&client, &user, "/v1/ledger/chain?after=1").await);
+    assert_consistent(&[&second]).await;
+    assert_eq!(assert_faulty(&[&first, &second]).await, ["2: does not continue the hash of the entry before it"]);
 }
 
 fn ledger_user(user: &User) -> purse::kernel::UserId {

@@ -117,6 +117,18 @@ fn the_two_keys_must_differ() {
 }
 
 #[test]
+fn the_key_of_receipts_is_no_key_that_the_other_role_has() {
+    let shared = "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=";
+    for other in ["JWT_PRIVATE_KEY", "JWT_PRIVATE_KEY_PREVIOUS", "INTERNAL_JWT_PRIVATE_KEY"] {
+        let same = [("LEDGER_SIGNING_KEY", shared), (other, shared)];
+        let reported = problems(WalletConfig::build(layers(Role::Wallet, &same, &[])));
+        assert!(reported.iter().any(|p| p.starts_with("LEDGER_SIGNING_KEY: must differ")), "{other}: {reported:?}");
+    }
+    let own = [("LEDGER_SIGNING_KEY", shared)];
+    assert_eq!(WalletConfig::build(layers(Role::Wallet, &own, &[])).expect("valid").signing_keys.published().len(), 1);
+}
+
+#[test]
 fn a_file_is_read_and_its_unknown_keys_and_secrets_are_refused() {
     let folder = std::env::temp_dir().join(format!("purse-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("folder");

@@ -97,6 +97,22 @@ static ENTRIES: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// Without what the holds reserve that are due: their end is not written yet. A wallet that holds nothing costs nothing more.
+const BALANCE: &str = "-- wallet.ledger.balance
+    SELECT last.balance_after_minor, last.held_after_minor - coalesce(due.left_minor, 0) AS held_after_minor
+    FROM (
+        SELECT user_id, balance_after_minor, held_after_minor FROM transactions
+        WHERE user_id = $1 ORDER BY seq DESC LIMIT 1
+    ) AS last
+    LEFT JOIN LATERAL (
+        SELECT sum(left_minor)::bigint AS left_minor FROM (
+            SELECT left_minor FROM open_holds
+            WHERE last.held_after_minor > 0 AND open_holds.user_id = last.user_id
+              AND (open_holds.user_id, open_holds.expires_at) <= (last.user_id, statement_timestamp())
+            ORDER BY open_holds.expires_at
+        ) AS due
+    ) AS due ON true";
+
 /// The newest [`SCANNED_MAX`] texts that `which` selects in the order of an index, and of those the first entries that match. A
 /// row of its own says where the scan ended, if it did.
 fn by_texts(name: &str, which: &str, order: &[&str]) -> String {
@@ -199,22 +215,6 @@ async fn history_by_texts(client: &Client, user: UserId, query: &HistoryQuery) -
     }
     Ok(HistoryPage::cut(entries, query.limit, scanned_to))
 }
-
-/// Without what the holds reserve that are due: their end is not written yet. A wallet that holds nothing costs nothing more.
-const BALANCE: &str = "-- wallet.ledger.balance
-    SELECT last.balance_after_minor, last.held_after_minor - coalesce(due.left_minor, 0) AS held_after_minor
-    FROM (
-        SELECT user_id, balance_after_minor, held_after_minor FROM transactions
-        WHERE user_id = $1 ORDER BY seq DESC LIMIT 1
-    ) AS last
-    LEFT JOIN LATERAL (
-        SELECT sum(left_minor)::bigint AS left_minor FROM (
-            SELECT left_minor FROM open_holds
-            WHERE last.held_after_minor > 0 AND open_holds.user_id BETWEEN last.user_id AND last.user_id
-              AND open_holds.expires_at <= statement_timestamp()
-            ORDER BY open_holds.user_id, open_holds.expires_at
-        ) AS due
-    ) AS due ON true";
 
 pub struct PgWalletQueries {
     database: Database,

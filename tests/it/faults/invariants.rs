@@ -64,7 +64,7 @@ const WALLET: &[(&str, &str)] = &[
         "SELECT origin.id FROM transactions origin JOIN transactions act
            ON act.user_id = origin.user_id AND act.origin_seq = origin.seq
          GROUP BY origin.id, origin.amount_minor
-         HAVING count(DISTINCT origin_nth) <> count(*) OR max(origin_nth) <> count(*) OR sum(act.amount_minor) > origin.amount_minor",
+         HAVING count(DISTINCT act.origin_nth) <> count(*) OR max(act.origin_nth) <> count(*) OR sum(act.amount_minor) > origin.amount_minor",
     ),
     (
         "W4 every transfer has two legs of one amount",
