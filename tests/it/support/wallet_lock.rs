@@ -15,6 +15,11 @@ impl WalletLock {
         Self(client)
     }
 
+    /// The process of the server that has the lock.
+    pub async fn pid(&self) -> i32 {
+        self.0.query_one("SELECT pg_backend_pid()", &[]).await.expect("a row").get(0)
+    }
+
     pub async fn release(self) {
         self.0.batch_execute("ROLLBACK").await.expect("released");
     }
