@@ -10,7 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Client, PASSWORD, PATIENCE, User, WalletLock, World, eventually, seconds_from_now, token_of};
+use crate::support::{
+    Client, PASSWORD, PATIENCE, Response, User, WalletLock, World, eventually, seconds_from_now, token_of,
+};
 use crate::transfers::{owners, transfer_request};
 
 /// Entries of the wallet with a long history, and rows of the users tables.
@@ -38,6 +40,14 @@ const EXPECTED_INDEXES: &[(&str, &[&str])] = &[
             "transactions_origin_key",
             "entry_texts_pkey",
         ],
+    ),
+    (
+        "wallet.ledger.named",
+        &["transactions_id_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
+    ),
+    (
+        "wallet.ledger.sent",
+        &["transactions_transfer_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
     ),
     ("wallet.ledger.insert", &[]),
     ("wallet.ledger.insert_texts", &[]),
@@ -232,6 +242,13 @@ async fn send_all_wallet_requests(client: &Client, user: &User) {
     assert_eq!(post.status, 201, "{post:?}");
     let id = post.body["id"].as_str().expect("an id").to_owned();
     assert_eq!(client.post(user, "credit", 1, Some("k17")).await.status, 422, "a used key");
+    let items = json!({"items": vec![json!({"type": "credit", "amountMinor": 2, "description": "new"}); 4]});
+    for status in [201, 200] {
+        let bulk = client.send(client.post_request(user, "bulk", &items, Some("bulk"))).await;
+        assert_eq!(bulk.status, status, "{bulk:?}");
+    }
+    assert_eq!(reverse(client, user, &id, Some("undo")).await.status, 201);
+    assert_eq!(reverse(client, user, &id, Some("undo")).await.status, 200);
     let at = |hours: i64| Timestamp::from_second(seconds_from_now(-hours * 3600)).expect("a time").to_string();
     let timed = [format!("/v1/balance?at={}", at(20)), format!("/v1/transactions?from={}&to={}", at(22), at(20))];
     let one = [format!("/v1/transactions/{id}"), format!("/v1/transactions/{id}/receipt")];
@@ -252,15 +269,22 @@ async fn send_all_wallet_requests(client: &Client, user: &User) {
     assert_eq!(client.get(user, &format!("/v1/transactions?cursor={cursor}")).await.status, 200);
 }
 
-/// Transfers from one user to the other, also while another transaction has locked the recipient's wallet.
+/// Reverses a credit, as a whole.
+async fn reverse(client: &Client, user: &User, id: &str, key: Option<&str>) -> Response {
+    let body = json!({"description": "undone"});
+    client.send(client.post_request(user, &format!("{id}/reverse"), &body, key)).await
+}
+
+/// Transfers from one user to the other and back again, also while another transaction has locked the recipient's wallet.
 async fn send_transfers(world: &World, client: &Client, from: &User, to: &User) {
     let body = json!({"toUserId": to.id, "amountMinor": 1, "description": "new"});
     let first = client.send(transfer_request(client, from, &body, None)).await;
     assert_eq!(first.status, 201, "{first:?}");
     let path = format!("/v1/transfers/{}", first.body["id"].as_str().expect("an id"));
-    for user in [from, to] {
-        assert_eq!(client.get(user, &path).await.status, 200);
-    }
+    assert_eq!(client.get(from, &path).await.status, 200);
+    let received = client.get(to, &path).await;
+    let back = reverse(client, to, received.body["id"].as_str().expect("an id"), None).await;
+    assert_eq!(back.status, 201, "{back:?}");
     let holder = WalletLock::acquire(world, to).await;
     let waiting = tokio::spawn({
         let (client, request) = (client.clone(), transfer_request(client, from, &body, None));

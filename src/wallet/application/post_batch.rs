@@ -15,7 +15,6 @@ pub struct PostBatch {
 }
 
 /// The result of one posting.
-#[expect(clippy::large_enum_variant, reason = "almost all are replies")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "most are replies; a box would only cost an allocation each")]
 pub enum PostingResult {

@@ -7,6 +7,7 @@
 
 mod ablation;
 mod acts;
+mod groups;
 mod history;
 mod instances;
 mod invariants;
