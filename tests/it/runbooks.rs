@@ -230,7 +230,7 @@ async fn a_hold_whose_end_cannot_be_written_is_noticed() {
     ledger.write(&world).await;
     let id = ledger.user.to_string();
     let user = User { token: token_of(&id), email: String::new(), id };
-    let lock = WalletLock::acquire(&world, &user).await;
+    let lock = WalletLock::acquire_as(&world.databases.wallet.migration_url, &user).await;
     let row = HandRow { expires_at: Some(expired_at), ..HandRow::new(EntryKind::Hold, 40, 100, 40) };
     let hold = ledger.append(&row);
     ledger.list_open_hold(2, hold, 40, 0, expired_at);
