@@ -20,6 +20,7 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod bulk;
 mod drain;
 mod figures;
 mod fixture;
@@ -39,7 +40,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 6] = ["process", "posts", "transfers", "reads", "drain", "logins"];
+const PARTS: [&str; 7] = ["process", "posts", "transfers", "bulk", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -66,6 +67,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("transfers") {
         transfers::measure(&servers, &mut report).await;
+    }
+    if wants("bulk") {
+        bulk::measure(&servers, &mut report).await;
     }
     if wants("reads") {
         reads::measure(&servers, &mut report).await;
