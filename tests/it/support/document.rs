@@ -97,7 +97,8 @@ impl Document {
         };
         assert!(documented.is_object(), "undocumented status: {about}");
         assert!(code.is_empty() || codes_of(documented).any(|listed| listed == code), "undocumented code: {about}");
-        assert_eq!(code == "VALIDATION_ERROR", response.body["details"].is_array(), "{about}");
+        let has_details = matches!(code, "VALIDATION_ERROR" | "BULK_REFUSED");
+        assert_eq!(has_details, response.body["details"].is_array(), "{about}");
         let headers: BTreeSet<_> =
             documented["headers"].as_object().expect("headers").keys().map(String::as_str).collect();
         for name in self.value["components"]["headers"].as_object().expect("headers").keys() {
