@@ -17,9 +17,9 @@ const key = () => ({ idempotencyKey: randomUUID() });
 const all = async (items) => { const found = []; for await (const item of items) found.push(item); return found; };
 const registered = async (firstName) => {
   const purse = new Purse({ users, wallet });
-  const person = { firstName, lastName: "Client", email: `${firstName}@example.com`, password: "correct horse battery" };
-  const { user } = await purse.registerUser(person, key());
-  await purse.login(person);
+  const secret = { email: `${firstName}@example.com`, password: "correct horse battery" };
+  const { user } = await purse.registerUser({ firstName, lastName: "Client", ...secret }, key());
+  await purse.login(secret);
   await purse.waitForWallet();
   return [purse, user.id];
 };

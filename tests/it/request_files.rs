@@ -12,7 +12,7 @@ use crate::support::repository::{files, root, text};
 use crate::support::{Document, PATIENCE, World, service_token};
 
 /// Entries of the ledger that the requests create.
-const ENTRIES: &str = "26";
+const ENTRIES: &str = "22";
 
 /// One request of an `.http` file.
 #[derive(Default)]
