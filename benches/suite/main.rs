@@ -20,6 +20,7 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod bulk;
 mod drain;
 mod figures;
 mod fixture;
@@ -40,7 +41,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 7] = ["process", "posts", "transfers", "holds", "reads", "drain", "logins"];
+const PARTS: [&str; 8] = ["process", "posts", "transfers", "bulk", "holds", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -70,6 +71,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("holds") {
         holds::measure(&servers, &mut report).await;
+    }
+    if wants("bulk") {
+        bulk::measure(&servers, &mut report).await;
     }
     if wants("reads") {
         reads::measure(&servers, &mut report).await;

@@ -1,5 +1,5 @@
 -- wrk: transfers of one cent, each with its own key. Arguments: file with the senders' tokens, file with the recipients' ids,
--- name of the run. With several recipients they are the senders, in the same order, and nobody pays themselves.
+-- name of the run. With several recipients they are the senders, in the same order, and no user pays themselves.
 local threads = 0
 function setup(thread)
   thread:set("id", threads)

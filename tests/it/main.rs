@@ -17,6 +17,7 @@ mod broker_faults;
 mod broker_rights;
 mod bulk;
 mod clients;
+mod clients_routes;
 mod command_line;
 mod concurrency;
 mod configuration;

@@ -198,7 +198,7 @@ fn variants(schema: &Value, example: &Value) -> Vec<Value> {
         variants.push(body);
     };
     with("unknown", Some(json!(1)));
-    for (field, schema) in schema["properties"].as_object().expect("properties") {
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
         with(field, None);
         for value in [
             json!(null),

@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::support::repository::{files, root, text};
 use crate::support::{Document, PATIENCE, World, service_token};
 
+/// Entries of the ledger that the requests create.
+const ENTRIES: &str = "22";
+
 /// One request of an `.http` file.
 #[derive(Default)]
 struct FileRequest {
@@ -94,6 +97,7 @@ async fn every_request_in_the_http_file_gets_the_status_written_there() {
         assert_eq!(Some(response.status.as_u16()), expected, "{text}\n{response:?}");
         responses.extend(name.map(|name| (name, response.body)));
     }
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, ENTRIES);
 }
 
 #[tokio::test]
@@ -224,5 +228,5 @@ async fn bruno_gets_the_status_that_each_request_of_its_collection_expects() {
     assert!(ran.status.success(), "{printed}");
     // All but `bruno.json` and the environment are requests.
     assert_eq!(printed.matches("✓ res.status").count(), bruno_collection().len() - 2, "{printed}");
-    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "3");
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, ENTRIES);
 }

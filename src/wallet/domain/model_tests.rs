@@ -433,7 +433,7 @@ fn a_recipient_without_a_wallet_is_refused_but_a_used_key_wins() {
     ];
     let decisions = decide_without(&[], &postings);
     let refuse = |reason| Decision::Refuse { reason, draft: 0 };
-    assert_eq!(decisions[0], refuse(EntryRefused::RecipientNotFound), "a refusal uses no key");
+    assert_eq!(decisions[0], refuse(EntryRefused::RecipientNotFound), "a rejected posting uses no key");
     assert_eq!(decisions[2], refuse(EntryRefused::IdempotencyKeyReused));
 }
 
