@@ -9,12 +9,12 @@ use utoipa::openapi::{ObjectBuilder, Type};
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
 use crate::kernel::EntryId;
-use crate::wallet::application::ports::Ledger;
+use crate::wallet::application::ports::{Ledger, PostError};
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::{Act, AmountMinor, EntryRefused, MINOR_MAX, OtherLeg, Texts};
+use crate::wallet::domain::{Act, AmountMinor, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
+use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, recorded, refused};
 use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, EntryPath};
 
@@ -35,14 +35,17 @@ async fn handle(
     let idempotency_key = idempotency_key(&request)?;
     let reversal = fields.read(requested_reversal)?;
     let entry: EntryId = path.id.parse().map_err(|_| refused(EntryRefused::EntryNotFound))?;
-    // Only to learn which other wallet has to be locked: entries do not change. What may be reversed is decided under the
-    // lock, also of an unknown one, because a key that was used before is looked up first.
-    let found = queries.entry(wallet.user_id, entry).await.map_err(|e| ApiError::from_failure(&e))?;
-    let leg = || OtherLeg { id: new_entry_id(), salt: new_salt() };
-    let back = found.and_then(|found| found.entry.back_transfer(leg));
-    let act = Act::Reverse { entry, amount: reversal.amount, back };
-    let posting = wallet.posting(draft(act, reversal.texts).into(), idempotency_key);
-    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
+    let draft = draft(Act::Reverse { entry, amount: reversal.amount, back: None }, reversal.texts);
+    let mut posted = ledger.post(wallet.posting(draft.clone().into(), idempotency_key.clone())).await;
+    if let Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, .. }) = posted {
+        // It is a received transfer, so the wallet of its sender has to be locked too. Others are not read before.
+        let found = queries.entry(wallet.user_id, entry).await.map_err(|e| ApiError::from_failure(&e))?;
+        let leg = || OtherLeg { id: new_entry_id(), salt: new_salt() };
+        let back = found.and_then(|found| found.entry.back_transfer(leg));
+        let draft = Draft { act: Act::Reverse { entry, amount: reversal.amount, back }, ..draft };
+        posted = ledger.post(wallet.posting(draft.into(), idempotency_key)).await;
+    }
+    let recorded = recorded(&gate, &wallet, posted).await?;
     let entry = recorded.entries.first();
     Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
