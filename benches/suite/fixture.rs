@@ -33,7 +33,7 @@ pub fn owner(number: usize) -> Uuid {
 
 /// Writes a file with a token per user.
 pub fn tokens(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
-    write_lines(
+    lines(
         name,
         users.map(|user| {
             let claims = serde_json::json!({"sub": user.to_string(), "exp": seconds_from_now(86_400)});
@@ -44,13 +44,14 @@ pub fn tokens(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
 
 /// Writes a file with an id per user.
 pub fn ids(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
-    write_lines(name, users.map(|user| user.to_string()))
+    lines(name, users.map(|user| user.to_string()))
 }
 
-fn write_lines(name: &str, lines: impl Iterator<Item = String>) -> PathBuf {
+/// Writes a file.
+pub fn lines(name: &str, content: impl Iterator<Item = String>) -> PathBuf {
     let path = std::env::temp_dir().join(format!("purse-bench-{}-{name}", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
-    for line in lines {
+    for line in content {
         writeln!(file, "{line}").expect("written");
     }
     file.flush().expect("written");

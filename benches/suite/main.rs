@@ -20,9 +20,11 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod bulk;
 mod drain;
 mod figures;
 mod fixture;
+mod holds;
 mod logins;
 mod machine;
 mod plot;
@@ -39,7 +41,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 6] = ["process", "posts", "transfers", "reads", "drain", "logins"];
+const PARTS: [&str; 8] = ["process", "posts", "transfers", "bulk", "holds", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -66,6 +68,12 @@ async fn measure(wanted: &[String]) {
     }
     if wants("transfers") {
         transfers::measure(&servers, &mut report).await;
+    }
+    if wants("holds") {
+        holds::measure(&servers, &mut report).await;
+    }
+    if wants("bulk") {
+        bulk::measure(&servers, &mut report).await;
     }
     if wants("reads") {
         reads::measure(&servers, &mut report).await;

@@ -13,7 +13,7 @@ use crate::operate::help::help_end;
 use crate::operate::humanize::count;
 use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
-use crate::operate::receipts;
+use crate::operate::{holds, receipts};
 use crate::wallet::domain::{LedgerViolation, WalletAudit};
 use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 
@@ -26,14 +26,16 @@ pub(super) fn command() -> Command {
         }))
         .help("Verify only the wallet of this user");
     Command::new("ledger")
-        .about("Verify the ledger, and receipts of it")
+        .about("Verify the ledger and receipts of it, and list open holds")
         .long_about(
-            "`verify` reads the wallet database and requires only WALLET_DATABASE_URL; `verify-receipt` requires nothing.",
+            "`verify` and `holds` read the wallet database and require only WALLET_DATABASE_URL; `verify-receipt` requires \
+             nothing.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help(end(&["purse ledger verify", "purse ledger verify-receipt receipt.json"]))
         .subcommand(receipts::command())
+        .subcommand(holds::command())
         .subcommand(
             Command::new("verify")
                 .after_help(end(&[
@@ -88,6 +90,9 @@ impl Tally {
 }
 
 pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Handle, format: Format) -> Outcome {
+    if let Some(("holds", arguments)) = arguments.subcommand() {
+        return holds::run(arguments, config, io, format).await;
+    }
     let user = arguments.subcommand().and_then(|(_, verify)| verify.get_one::<UserId>("user").copied());
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;

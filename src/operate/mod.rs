@@ -14,6 +14,7 @@ mod export;
 mod failure;
 mod healthcheck;
 mod help;
+mod holds;
 mod humanize;
 mod ledger;
 mod outbox;

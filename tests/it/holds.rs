@@ -558,6 +558,67 @@ async fn the_database_itself_refuses_a_second_capture_of_the_same_rest_and_more_
 }
 
 #[tokio::test]
+async fn a_captured_debit_can_be_reversed_and_its_hold_stays_captured() {
+    let world = World::new().await;
+    let (_wallet, client, user) = one_owner(&world, 100).await;
+    let id = held(&client, &user, 60).await;
+    let captured = capture(&client, &user, &id, &json!({"amountMinor": 50}), None).await;
+    let debit = captured.body["transaction"]["id"].as_str().expect("an id").to_owned();
+    let reversed = post(&client, &user, &format!("/v1/transactions/{debit}/reverse"), &json!({}), None).await;
+    assert_eq!((reversed.status.as_u16(), &reversed.body["type"]), (201, &json!("credit")), "{reversed:?}");
+    assert_eq!(state(&client, &user, &id).await, is("captured", 50, 0));
+    assert_eq!(funds(&client, &user).await, [100, 0, 100]);
+    assert_valid_ledger(&world).await;
+}
+
+#[tokio::test]
+async fn a_hold_and_a_capture_have_texts_of_their_own() {
+    let world = World::new().await;
+    let (_wallet, client, user) = one_owner(&world, 100).await;
+    let body = json!({"amountMinor": 60, "description": "room", "reference": "r-1", "metadata": {"room": "12"}});
+    let placed = post(&client, &user, "/v1/holds", &body, None).await;
+    assert_eq!(placed.status, 201, "{placed:?}");
+    let shown = |body: &Value| ["description", "reference", "metadata"].map(|field| body[field].clone());
+    assert_eq!(shown(&placed.body), [json!("room"), json!("r-1"), json!({"room": "12"})]);
+    let id = placed.body["id"].as_str().expect("an id");
+    let captured = capture(&client, &user, id, &json!({"reference": "c-1"}), None).await;
+    assert_eq!(shown(&captured.body["transaction"]), [Value::Null, json!("c-1"), Value::Null], "nothing is inherited");
+    assert_eq!(shown(&captured.body["hold"]), shown(&placed.body));
+    assert_eq!(shown(&client.get(&user, &format!("/v1/holds/{id}")).await.body), shown(&placed.body));
+    let by_reference = client.get(&user, "/v1/transactions?reference=r-1").await;
+    assert_eq!(by_reference.body["items"], json!([]), "holds are not in the history");
+}
+
+#[tokio::test]
+async fn operators_see_the_open_holds_of_all_users_or_of_one() {
+    let world = World::new().await;
+    let (_wallet, client, user) = one_owner(&world, 100).await;
+    let other = owner(&world, &client, 100).await;
+    let later = held_for(&client, &user, 60, 120).await;
+    let sooner = held_for(&client, &other, 30, 60).await;
+    let part = capture(&client, &user, &later, &json!({"amountMinor": 20, "final": false}), None).await;
+    assert_eq!(part.status, 201, "{part:?}");
+    let database = [("WALLET_DATABASE_URL".to_owned(), world.databases.wallet.runtime_url.clone())];
+    let list = async |arguments: &[&str]| {
+        let output = purse(&[&["ledger", "holds", "--json"], arguments].concat(), &database.clone().into()).await;
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.json()
+    };
+    let all = list(&[]).await;
+    let ids: Vec<_> = all["holds"].as_array().expect("a list").iter().map(|hold| hold["id"].clone()).collect();
+    assert_eq!(ids, [json!(sooner), json!(later)], "those that expire first come first");
+    assert_eq!([&all["open"], &all["overdue"], &all["remainingMinor"]], [&json!(2), &json!(0), &json!(70)]);
+    let own = list(&["--user", &user.id]).await;
+    let hold = &own["holds"][0];
+    assert_eq!((&own["open"], &hold["userId"], &hold["id"]), (&json!(1), &json!(user.id), &json!(later)));
+    assert_eq!([&hold["amountMinor"], &hold["remainingMinor"], &hold["captures"]], [&json!(60), &json!(40), &json!(1)]);
+    assert_eq!((&hold["overdueSeconds"], &hold["postedBy"]), (&json!(0), &Value::Null));
+    assert_eq!(list(&["--overdue"]).await["open"], json!(0));
+    let table = purse(&["ledger", "holds"], &database.into()).await;
+    assert!(table.out.ends_with("2 open holds with 70 cents, 0 overdue.\n"), "{table:?}");
+}
+
+#[tokio::test]
 async fn metrics_count_the_open_holds_of_all_wallets() {
     let world = World::new().await;
     let (wallet, client, user) = one_owner(&world, 100).await;

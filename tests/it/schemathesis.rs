@@ -10,8 +10,8 @@ use purse::kernel::Role;
 use crate::support::{Client, User, World, service_token};
 
 /// A request that conforms to its schema may still fail because of the state, such as a taken address or a low balance.
-/// Requests about transactions may also get a 400, for what a schema cannot express: that `5.0` is not an amount, and
-/// which cursors are valid. Operations of services get the token of a service.
+/// Requests about money may also get a 400, for what a schema cannot express: that `5.0` is not an amount, which cursors are
+/// valid, and which fields exclude each other. Operations of services get the token of a service.
 fn config(user: &User) -> String {
     let (of_user, of_service) = (&user.token, service_token("payments", "wallet:read wallet:post"));
     format!(
@@ -22,7 +22,7 @@ headers = {{ Authorization = "Bearer {of_user}" }}
 expected-statuses = ["2xx", "401", "403", "404", "409", "422"]
 
 [[operations]]
-include-path = ["/v1/transactions", "/v1/transactions/credit", "/v1/transactions/debit"]
+include-path-regex = "^/v1/(transactions|transfers|holds|statements)"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409", "422"]
 
 [[operations]]

@@ -104,7 +104,12 @@ fn a_short_key_is_a_warning_and_in_production_an_error() {
 fn production_requires_signed_events_by_default() {
     let long = "k".repeat(40);
     let other = "i".repeat(40);
-    let strict = [("APP_ENV", "production"), ("JWT_PRIVATE_KEY", &long), ("INTERNAL_JWT_PRIVATE_KEY", &other)];
+    let strict = [
+        ("APP_ENV", "production"),
+        ("JWT_PRIVATE_KEY", &long),
+        ("INTERNAL_JWT_PRIVATE_KEY", &other),
+        ("SELF_POST", "none"),
+    ];
     let wallet = WalletConfig::build(layers(Role::Wallet, &strict, &[])).expect("valid");
     assert!(wallet.require_signed_events);
 }

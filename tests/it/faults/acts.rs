@@ -74,13 +74,13 @@ async fn crash_at(point: &str, written: bool) {
 }
 
 #[tokio::test]
-async fn a_crash_before_the_commit_of_any_act_leaves_none_of_its_rows() {
+async fn fm_15_a_crash_before_the_commit_of_any_act_leaves_none_of_its_rows() {
     for point in ["ledger.locked", "ledger.decided"] {
         crash_at(point, false).await;
     }
 }
 
 #[tokio::test]
-async fn a_crash_after_the_commit_of_any_act_leaves_all_of_its_rows_and_its_key_finds_them() {
+async fn fm_16_a_crash_after_the_commit_of_any_act_leaves_all_of_its_rows_and_its_key_finds_them() {
     crash_at("ledger.committed", true).await;
 }
