@@ -55,7 +55,7 @@ seen.holds = [(await ada.listHolds()).items.length, (await ada.listHolds({ statu
 
 const day = (days) => new Date(Date.now() + days * 86_400_000).toISOString();
 const csv = await ada.getStatement({ from: day(-1), to: day(1), bom: true });
-seen.csv = [csv.text.startsWith("\ufeffdate,id,type"), csv.text.includes("order-17\r\n") || csv.text.includes("order-17,")];
+seen.csv = [csv.text.startsWith("\ufeffdate,id,type"), csv.text.includes("order-17")];
 seen.statement = [csv.openingMinor, csv.closingMinor, csv.isFinal];
 const ndjson = await ada.getStatement({ from: day(-1), to: day(1), format: "ndjson" });
 seen.ndjson = ndjson.text.trim().split("\n").map((line) => JSON.parse(line).amountMinor);
@@ -135,7 +135,7 @@ seen["holds"] = [len(ada.list_holds()["items"]), len(ada.list_holds(status="all"
 def day(days):
     return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)).isoformat()
 csv = ada.get_statement(from_=day(-1), to=day(1), bom=True)
-seen["csv"] = [csv.text.startswith("\ufeffdate,id,type"), "order-17\r\n" in csv.text or "order-17," in csv.text]
+seen["csv"] = [csv.text.startswith("\ufeffdate,id,type"), "order-17" in csv.text]
 seen["statement"] = [csv.opening_minor, csv.closing_minor, csv.is_final]
 ndjson = ada.get_statement(from_=day(-1), to=day(1), format="ndjson")
 seen["ndjson"] = [json.loads(line)["amountMinor"] for line in ndjson.text.splitlines()]
