@@ -391,6 +391,34 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
 }
 
 #[tokio::test]
+async fn two_batches_that_wait_for_the_wallets_of_each_other_do_not_deadlock() {
+    let world = World::new().await;
+    let wallet = world.start_with(Role::Wallet, &PATIENT).await;
+    let client = Client::new("", &wallet.url());
+    let [first, second]: [User; 2] = owners(&world, &client, 2, 100).await.try_into().expect("two");
+    let of_first = WalletLock::acquire(&world, &first).await;
+    let of_second = WalletLock::acquire(&world, &second).await;
+    let transfers = [(&first, &second), (&second, &first)].map(|(from, to)| {
+        let (client, from, to) = (client.clone(), from.clone(), to.clone());
+        tokio::spawn(async move { transfer(&client, &from, &to, 5, None).await })
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(PATIENCE, "a batch waits for each wallet", || async {
+        (world.sql(Role::Wallet, waits).await == "2").then_some(())
+    })
+    .await;
+    // If the first batch now waited for the second wallet, the second batch would get that wallet and wait for the first one.
+    of_first.release().await;
+    of_second.release().await;
+    for transfer in transfers {
+        let response = transfer.await.expect("sent");
+        assert_eq!(response.status, 201, "{response:?}");
+    }
+    assert_no_deadlock(&world, &[&wallet]).await;
+    assert_verified(&world).await;
+}
+
+#[tokio::test]
 async fn transfers_back_and_forth_through_two_processes_neither_deadlock_nor_change_the_sum() {
     assert_eq!(back_and_forth(|sent| sent < 7).await, 448);
 }
