@@ -42,7 +42,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
     let ledger = Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics));
-    let expire_holds = ExpireHolds { holds: stores.holds.clone(), ledger: ledger.clone() };
+    let expire_holds = ExpireHolds { holds: stores.due_holds.clone(), ledger: ledger.clone() };
     let api = api(config, &context, &stores, ledger, &limits)?;
     let mut sweeps: Vec<Arc<dyn Sweep>> =
         vec![Arc::new(api.post_limit.clone()), Arc::new(api.bulk_limit.clone()), Arc::new(api.export_limit.clone())];
@@ -68,6 +68,8 @@ struct Stores {
     wallets: Arc<dyn WalletStore>,
     queries: Arc<dyn WalletQueries>,
     holds: Arc<PgHoldQueries>,
+    /// Beside the writer, so that no request finds its session taken.
+    due_holds: Arc<PgHoldQueries>,
     receipts: Arc<dyn ReceiptQueries>,
     journal: PgJournal,
     probe: Database,
@@ -85,6 +87,7 @@ impl Stores {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
             queries: Arc::new(PgWalletQueries::new(requests.clone())),
             holds: Arc::new(PgHoldQueries::new(requests.clone())),
+            due_holds: Arc::new(PgHoldQueries::new(writing.clone())),
             receipts: Arc::new(PgReceipts::new(requests)),
             journal: PgJournal::new(writing),
             probe,

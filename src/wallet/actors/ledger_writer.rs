@@ -32,8 +32,8 @@ use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
 /// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
-/// Connections that a writer uses at once: those, one for the common batch, and one to look up an unknown outcome.
-pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 2;
+/// Connections that are used at once: those, one for the common batch, one to look up an unknown outcome, and the sweeper's.
+pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 3;
 
 pub(crate) struct LedgerWriterDeps {
     pub(crate) post_batch: PostBatch,
