@@ -52,7 +52,7 @@ settings! {
     RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
-    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits, debits, transfers and reversals allowed per user per window";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Posts allowed per user per window: credits, debits, transfers, reversals, holds, captures and voids";
     RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX and RL_BULK_MAX";
     RL_BULK_MAX: NonZeroU32 = WALLET, Text("1000"), count(1, 1_000_000), "Items of bulk requests allowed per user per window; a request with more of them than that is rejected with 400";
     RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";

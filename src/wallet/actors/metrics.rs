@@ -19,7 +19,7 @@ const DEAD_LETTERS: MetricName = MetricName {
     help: "Messages in wallet.provision.dlq. Read from the broker, so every process of the role reports the same value.",
 };
 const POSTS: MetricName =
-    MetricName { name: "purse_ledger_posts_total", help: "Credits and debits that reached the ledger, by result." };
+    MetricName { name: "purse_ledger_posts_total", help: "Posts of every kind that reached the ledger, by result." };
 const QUEUE: MetricName =
     MetricName { name: "purse_ledger_queue_posts", help: "Ledger entries being written or waiting to be written." };
 const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts per database transaction." };

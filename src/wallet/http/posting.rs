@@ -138,7 +138,7 @@ pub(super) fn refused(reason: EntryRefused) -> ApiError {
         EntryRefused::NotReversible => (
             StatusCode::CONFLICT,
             "NOT_REVERSIBLE",
-            "Only credits, debits, captures and received transfers can be reversed, and no reversal.",
+            "Only credits, debits, captures and received transfers can be reversed; a reversal cannot.",
         ),
         EntryRefused::AlreadyReversed => {
             (StatusCode::CONFLICT, "ALREADY_REVERSED", "The transaction is already reversed as a whole.")
