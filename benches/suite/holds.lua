@@ -21,9 +21,9 @@ local function post(path, token, body)
 end
 
 function request()
-  local hold = table.remove(open)
-  if hold then
-    return post("/v1/holds/" .. hold.id .. "/capture", tokens[hold.owner], "{}")
+  local placed = table.remove(open)
+  if placed then
+    return post("/v1/holds/" .. placed.id .. "/capture", tokens[placed.owner], "{}")
   end
   local owner = math.random(#tokens)
   -- The description comes back with the hold.
