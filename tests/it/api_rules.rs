@@ -64,7 +64,8 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
                 }
                 tried += 1;
             }
-            let undecodable = client.request(method.parse().expect("method"), &format!("{url}{real}?{required}x=1&x=2&y"));
+            let undecodable =
+                client.request(method.parse().expect("method"), &format!("{url}{real}?{required}x=1&x=2&y"));
             let response = client.send(undecodable.bearer_auth(&token).json(&body(&path))).await;
             assert_invalid(&response, &["x", "x", "y"], &format!("{method} {path}: every problem"));
         }

@@ -211,6 +211,47 @@ async fn check_bulk(role: &CheckedClient, client: &Client) {
     role.send(431, post().header("x-pad", "p".repeat(9_000))).await;
 }
 
+/// What only requests about holds return.
+async fn check_responses_of_holds(role: &CheckedClient, world: &World, user: &User) {
+    let (token, holds) = (user.token.as_str(), "/v1/holds");
+    role.post(201, "/v1/transactions/credit", token, "funds", json!({"amountMinor": 100})).await;
+    let hold = role.post(201, holds, token, "hold", json!({"amountMinor": 60, "expiresInS": 60})).await;
+    role.post(200, holds, token, "hold", json!({"amountMinor": 60, "expiresInS": 60})).await;
+    role.post(422, holds, token, "hold", json!({"amountMinor": 61})).await;
+    role.post(409, holds, token, "more", json!({"amountMinor": 41})).await; // INSUFFICIENT_FUNDS
+    role.post(400, holds, token, "more", json!({"amountMinor": 0, "expiresInS": 59})).await;
+    role.get(200, "/v1/holds?status=all&limit=1", token).await;
+    role.get(400, "/v1/holds?status=x", token).await;
+    let of = |hold: &Value| format!("{holds}/{}", hold["id"].as_str().expect("id"));
+    let (one, unknown) = (of(&hold), format!("{holds}/{}", unknown_user_id()));
+    role.get(200, &one, token).await;
+    role.get(404, &unknown, token).await;
+    let part = || json!({"amountMinor": 1, "final": false});
+    for path in [format!("{unknown}/capture"), format!("{unknown}/void")] {
+        role.post(404, &path, token, "unknown", json!({})).await;
+    }
+    let capture = format!("{one}/capture");
+    role.post(409, &capture, token, "exceeds", json!({"amountMinor": 61})).await; // HOLD_AMOUNT_EXCEEDED
+    for number in 1..50 {
+        role.post(201, &capture, token, &format!("part-{number}"), part()).await;
+    }
+    role.post(409, &capture, token, "fiftieth", part()).await; // CAPTURE_LIMIT
+    role.post(201, &capture, token, "last", json!({})).await;
+    role.post(200, &capture, token, "last", json!({})).await;
+    role.post(409, &capture, token, "again", json!({})).await; // HOLD_CLOSED
+    role.post(409, &format!("{one}/void"), token, "void", json!({})).await;
+    let hold = of(&role.post(201, holds, token, "second", json!({"amountMinor": 1})).await);
+    role.post(200, &format!("{hold}/void"), token, "void", json!({})).await;
+    role.post(200, &format!("{hold}/void"), token, "void", json!({})).await;
+    let due = of(&role.post(201, holds, token, "third", json!({"amountMinor": 1})).await);
+    let over = "SET session_replication_role = replica;
+                UPDATE transactions SET expires_at = now() WHERE expires_at > now();
+                UPDATE open_holds SET expires_at = now()";
+    world.sql(Role::Wallet, over).await;
+    role.post(409, &format!("{due}/capture"), token, "late", json!({})).await; // HOLD_EXPIRED
+    role.post(409, &format!("{due}/void"), token, "late", json!({})).await;
+}
+
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a list of requests")]
 async fn every_response_of_the_wallet_role_is_documented() {
@@ -281,6 +322,7 @@ async fn every_response_of_the_wallet_role_is_documented() {
     );
     world.sql(Role::Wallet, &close).await;
     role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
+    check_responses_of_holds(&role, &world, &client.ready_user().await).await;
     let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
     for format in ["csv", "csv&bom=true", "ndjson"] {
         role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
