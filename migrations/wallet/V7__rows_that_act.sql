@@ -3,6 +3,11 @@
 --
 -- Every act on a wallet becomes a row: credits and debits, and later holds, captures, voids, expiries, reversals, transfers and
 -- the closing of the wallet. Each new row is hashed together with the hash of the row before it.
+--
+-- Locked in the order in which posts lock them. Otherwise a post that has locked its wallet waits for transactions, and this script
+-- for wallets, whose foreign key it drops.
+LOCK TABLE wallets, transactions IN ACCESS EXCLUSIVE MODE;
+
 ALTER TABLE transactions
     ADD COLUMN held_after_minor     bigint  NOT NULL DEFAULT 0,
     ADD COLUMN origin_seq           bigint,
