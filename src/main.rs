@@ -54,6 +54,7 @@ fn run(matches: &ArgMatches) -> Outcome {
         Some(("dlq", arguments)) => operate::dlq(arguments, operator_layers(Role::Wallet, arguments)?),
         Some(("outbox", arguments)) => operate::outbox(arguments, operator_layers(Role::Users, arguments)?),
         Some(("ledger", arguments)) => operate::ledger(arguments, operator_layers(Role::Wallet, arguments)?),
+        Some(("token", arguments)) => operate::token(arguments, operator_layers(Role::Wallet, arguments)?),
         Some(("config", arguments)) => match arguments.subcommand() {
             Some(("show", arguments)) => operate::config_show(arguments, cli::layers(arguments)?),
             _ => operate::config_template(),

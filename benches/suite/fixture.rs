@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use purse::kernel::Role;
 use uuid::Uuid;
 
 use crate::support::world::PURSE;
-use crate::support::{Outages, PATIENCE, RoleProcess, Scrape, World, eventually, mint, seconds_from_now};
+use crate::support::{
+    Client, Outages, PATIENCE, RoleProcess, Scrape, User, World, eventually, mint, seconds_from_now, token_of,
+};
 
 /// Wallets in a spread load.
 pub const WALLETS: usize = 1_000;
@@ -30,12 +33,26 @@ pub fn owner(number: usize) -> Uuid {
 
 /// Writes a file with a token per user.
 pub fn tokens(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
+    lines(
+        name,
+        users.map(|user| {
+            let claims = serde_json::json!({"sub": user.to_string(), "exp": seconds_from_now(86_400)});
+            mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY)
+        }),
+    )
+}
+
+/// Writes a file with an id per user.
+pub fn ids(name: &str, users: impl Iterator<Item = Uuid>) -> PathBuf {
+    lines(name, users.map(|user| user.to_string()))
+}
+
+/// Writes a file.
+pub fn lines(name: &str, content: impl Iterator<Item = String>) -> PathBuf {
     let path = std::env::temp_dir().join(format!("purse-bench-{}-{name}", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a file"));
-    for user in users {
-        let claims = serde_json::json!({"sub": user.to_string(), "exp": seconds_from_now(86_400)});
-        writeln!(file, "{}", mint(&serde_json::json!({"alg": "HS256"}), &claims, crate::support::ACCESS_KEY))
-            .expect("written");
+    for line in content {
+        writeln!(file, "{line}").expect("written");
     }
     file.flush().expect("written");
     path
@@ -48,14 +65,23 @@ impl Fixture {
         let owners: Vec<String> = (1..=WALLETS).map(|n| format!("'{}'", owner(n))).collect();
         let script = format!(
             "INSERT INTO wallets (user_id, id) SELECT u, gen_random_uuid() FROM unnest(ARRAY[{}]::uuid[]) AS u;
-             INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-             SELECT user_id, 1, gen_random_uuid(), 'credit', {FIRST_CREDIT}, {FIRST_CREDIT}, clock_timestamp() FROM wallets;
              VACUUM ANALYZE wallets, transactions",
             owners.join(",")
         );
-        for statement in script.split(';') {
-            world.sql(Role::Wallet, statement).await;
+        let (insert, analyze) = script.split_once(';').expect("two statements");
+        world.sql(Role::Wallet, insert).await;
+        // By the role, which computes the hashes that `verify` recomputes.
+        let client = Client::new("", &wallet.url());
+        for some in (1..=WALLETS).map(owner).collect::<Vec<_>>().chunks(100) {
+            let credits = some.iter().map(|user| {
+                let id = user.to_string();
+                let user = User { token: token_of(&id), email: String::new(), id };
+                let client = &client;
+                async move { client.post(&user, "credit", FIRST_CREDIT, None).await }
+            });
+            assert!(join_all(credits).await.iter().all(|credit| credit.status == 201));
         }
+        world.sql(Role::Wallet, analyze).await;
         let all = tokens("all", (1..=WALLETS).map(owner));
         let one = tokens("one", std::iter::once(owner(1)));
         Self { world, wallet, all, one }

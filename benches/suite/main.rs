@@ -20,9 +20,11 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod bulk;
 mod drain;
 mod figures;
 mod fixture;
+mod holds;
 mod logins;
 mod machine;
 mod plot;
@@ -31,6 +33,7 @@ mod process;
 mod reads;
 mod report;
 mod tools;
+mod transfers;
 
 use std::process::ExitCode;
 
@@ -38,7 +41,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 5] = ["process", "posts", "reads", "drain", "logins"];
+const PARTS: [&str; 8] = ["process", "posts", "transfers", "bulk", "holds", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -62,6 +65,15 @@ async fn measure(wanted: &[String]) {
     }
     if wants("posts") {
         posts::measure(&servers, &mut report).await;
+    }
+    if wants("transfers") {
+        transfers::measure(&servers, &mut report).await;
+    }
+    if wants("holds") {
+        holds::measure(&servers, &mut report).await;
+    }
+    if wants("bulk") {
+        bulk::measure(&servers, &mut report).await;
     }
     if wants("reads") {
         reads::measure(&servers, &mut report).await;

@@ -26,8 +26,8 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
             .sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{user}', gen_random_uuid())"))
             .await;
         let script = format!(
-            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-             SELECT '{user}', n, gen_random_uuid(), 'credit', 1, n, clock_timestamp() FROM generate_series(1, {length}) AS n"
+            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+             SELECT '{user}', n, gen_random_uuid(), 'credit', 1, n, 0, clock_timestamp(), sha256('') FROM generate_series(1, {length}) AS n"
         );
         fixture.world.sql(Role::Wallet, &script).await;
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use purse_dev::ServerAddresses;
 
@@ -22,11 +23,14 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/suite")
 }
 
-/// Writes a temporary file with the script and `result.lua`.
+/// Writes a temporary file with the script and `result.lua`. Another wrk may be reading it.
 fn script(name: &str) -> PathBuf {
+    static WRITTEN: AtomicUsize = AtomicUsize::new(0);
     let read = |name: &str| std::fs::read_to_string(scripts().join(name)).expect("a script");
     let whole = std::env::temp_dir().join(format!("purse-bench-{}-{name}", std::process::id()));
-    std::fs::write(&whole, read(name) + &read("result.lua")).expect("written");
+    let new = whole.with_extension(WRITTEN.fetch_add(1, Ordering::Relaxed).to_string());
+    std::fs::write(&new, read(name) + &read("result.lua")).expect("written");
+    std::fs::rename(new, &whole).expect("renamed");
     whole
 }
 

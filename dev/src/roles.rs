@@ -46,6 +46,7 @@ pub(crate) fn connection_settings(
         ("RABBITMQ_URL", addresses.amqp_url("/")),
         ("JWT_PRIVATE_KEY", set_or("JWT_PRIVATE_KEY", &keys.access)),
         ("INTERNAL_JWT_PRIVATE_KEY", set_or("INTERNAL_JWT_PRIVATE_KEY", &keys.events)),
+        ("LEDGER_SIGNING_KEY", set_or("LEDGER_SIGNING_KEY", &keys.receipts)),
         ("USERS_PORT", ports.users.to_string()),
         ("WALLET_PORT", ports.wallet.to_string()),
     ]

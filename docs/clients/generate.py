@@ -20,19 +20,33 @@ def reference(schema):
     return schema.get("$ref", "").rpartition("/")[2]
 
 
+def about(schema):
+    """The description of a schema, also of one that may be null."""
+    return schema.get("description") or schema.get("oneOf", [{}])[0].get("description")
+
+
+def comment(text):
+    return " ".join(text.split())
+
+
 def typescript(schema):
     if name := reference(schema):
         return name
+    if "oneOf" in schema:
+        return " | ".join(typescript(part) for part in schema["oneOf"])
     if "enum" in schema:
         return " | ".join(json.dumps(value) for value in schema["enum"])
     if "allOf" in schema:
         return " & ".join(typescript(part) for part in schema["allOf"])
     if isinstance(schema["type"], list):
-        return " | ".join(TYPESCRIPT[kind] for kind in schema["type"])
+        return " | ".join(typescript({**schema, "type": kind}) for kind in schema["type"])
     if schema["type"] == "array":
         return f"Array<{typescript(schema['items'])}>"
     if schema["type"] == "object":
-        return "{ " + " ".join(typescript_fields(schema)) + " }"
+        if "properties" in schema:
+            return "{ " + " ".join(typescript_fields(schema)) + " }"
+        values = schema["additionalProperties"]
+        return f"Record<string, {typescript(values) if values else 'never'}>"
     return TYPESCRIPT[schema["type"]]
 
 
@@ -43,15 +57,15 @@ def typescript_fields(schema):
 
 def typescript_types(schemas):
     for name, schema in schemas.items():
-        if about := schema.get("description"):
-            yield f"/** {about} */"
-        if schema.get("type") != "object":
+        if text := about(schema):
+            yield f"/** {comment(text)} */"
+        if "properties" not in schema:
             yield f"export type {name} = {typescript(schema)};"
         else:
             yield f"export interface {name} {{"
             for field, line in zip(schema["properties"].values(), typescript_fields(schema)):
-                if about := field.get("description"):
-                    yield f"  /** {about} */"
+                if text := about(field):
+                    yield f"  /** {comment(text)} */"
                 yield f"  {line}"
             yield "}"
         yield ""
@@ -60,26 +74,32 @@ def typescript_types(schemas):
 def python(schema):
     if name := reference(schema):
         return name
+    if "oneOf" in schema:
+        kinds = [python(part) for part in schema["oneOf"]]
+        return f"Optional[{kinds[0]}]" if kinds[1:] == ["None"] else f"Union[{', '.join(kinds)}]"
     if "enum" in schema:
         values = [json.dumps(value) for value in schema["enum"]]
         line = f"Literal[{', '.join(values)}]"
         return line if len(line) < 100 else "Literal[\n" + "".join(f"    {value},\n" for value in values) + "]"
     if isinstance(schema["type"], list):
-        *kinds, null = (PYTHON[kind] for kind in schema["type"])
+        kind, null = (python({**schema, "type": kind}) for kind in schema["type"])
         assert null == "None", schema
-        return f"Optional[{' | '.join(kinds)}]"
+        return f"Optional[{kind}]"
     if schema["type"] == "array":
         return f"List[{python(schema['items'])}]"
+    if schema["type"] == "object":
+        values = schema["additionalProperties"]
+        return f"Dict[str, {python(values)}]" if values else "Dict[str, object]"
     return PYTHON[schema["type"]]
 
 
-def python_class(name, bases, about, fields):
+def python_class(name, bases, text, fields):
     yield f"class {name}({', '.join(bases)}):"
-    if about:
-        yield f'    """{about}"""'
+    if text:
+        yield f'    """{comment(text)}"""'
     for field, schema in fields:
-        if about := schema.get("description"):
-            yield f"    # {about}"
+        if text := about(schema):
+            yield f"    # {comment(text)}"
         yield f"    {field}: {python(schema)}"
     yield ""
     yield ""
@@ -87,9 +107,9 @@ def python_class(name, bases, about, fields):
 
 def python_types(schemas):
     for name, schema in ordered(schemas):
-        if schema.get("type") == "string":
-            if about := schema.get("description"):
-                yield f"# {about}"
+        if "properties" not in schema and "allOf" not in schema:
+            if text := about(schema):
+                yield f"# {comment(text)}"
             yield f"{name} = {python(schema)}"
             yield ""
             yield ""
@@ -98,13 +118,12 @@ def python_types(schemas):
         bases = [reference(part) for part in parts if reference(part)] or ["TypedDict"]
         own = [part for part in parts if not reference(part)]
         fields = [(key, field, key in part.get("required", [])) for part in own for key, field in part["properties"].items()]
-        about = schema.get("description")
         required = [(key, field) for key, field, needed in fields if needed]
         optional = [(key, field) for key, field, needed in fields if not needed]
         if optional and required:
             yield from python_class(f"_{name}", bases, None, required)
             bases = [f"_{name}"]
-        yield from python_class(name, bases + ["total=False"] if optional else bases, about, optional or required)
+        yield from python_class(name, bases + ["total=False"] if optional else bases, about(schema), optional or required)
 
 
 def ordered(schemas):
@@ -127,11 +146,10 @@ def operations(document):
                 continue
             query = [parameter for parameter in operation["parameters"] if parameter.get("in") == "query"]
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-            results = {
-                reference(response["content"]["application/json"]["schema"])
-                for status, response in operation["responses"].items()
-                if status.startswith("2")
-            }
+            successes = [response for status, response in operation["responses"].items() if status.startswith("2")]
+            schemas = [media["schema"] for response in successes for media in response["content"].values()]
+            # A response that is no JSON is a text.
+            results = {reference(schema) or typescript(schema) for schema in schemas}
             assert len(results) == 1, f"{path} returns {results}"
             yield operation["operationId"], role, method.upper(), path, query, body, results.pop()
 
@@ -141,13 +159,14 @@ def typescript_module(document):
     yield ""
     yield from typescript_types(document["components"]["schemas"])
     every = list(operations(document))
-    for name, _, _, _, query, _, _ in every:
-        if query:
+    for name, _, _, path, query, _, _ in every:
+        # A service uses the types of the user's operation.
+        if query and "{userId}" not in path:
             yield f"/** The query parameters of `{name}`. */"
             yield f"export interface {name[0].upper()}{name[1:]}Query {{"
             for parameter in query:
                 yield f"  /** {parameter['description']} */"
-                yield f"  {parameter['name']}?: {typescript(parameter['schema'])};"
+                yield f"  {parameter['name']}{'' if parameter.get('required') else '?'}: {typescript(parameter['schema'])};"
             yield "}"
             yield ""
     yield "/** What each operation returns. */"
@@ -168,7 +187,7 @@ def python_module(document):
     yield ""
     yield "from __future__ import annotations"
     yield ""
-    yield "from typing import Dict, List, Literal, NamedTuple, Optional, TypedDict"
+    yield "from typing import Dict, List, Literal, NamedTuple, Optional, TypedDict, Union"
     yield ""
     yield ""
     yield from python_types(document["components"]["schemas"])

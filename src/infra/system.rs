@@ -22,6 +22,11 @@ impl IdSource for System {
     }
 }
 
+/// Random bytes that nobody can predict: 122 of the bits, the others mark a UUID.
+pub(crate) fn random_bytes() -> [u8; 16] {
+    Uuid::new_v4().into_bytes()
+}
+
 /// A random index in `0..count`, where `count` is at least 1; not for secrets.
 pub(crate) fn random_index(count: usize) -> usize {
     fastrand::usize(..count.max(1))

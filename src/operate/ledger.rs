@@ -13,6 +13,7 @@ use crate::operate::help::help_end;
 use crate::operate::humanize::count;
 use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
+use crate::operate::{holds, receipts};
 use crate::wallet::domain::{LedgerViolation, WalletAudit};
 use crate::wallet::postgres::{AuditCursor, PgLedgerAudit};
 
@@ -25,11 +26,16 @@ pub(super) fn command() -> Command {
         }))
         .help("Verify only the wallet of this user");
     Command::new("ledger")
-        .about("Verify the ledger")
-        .long_about("Reads the wallet database. Requires only WALLET_DATABASE_URL.")
+        .about("Verify the ledger and receipts of it, and list open holds")
+        .long_about(
+            "`verify` and `holds` read the wallet database and require only WALLET_DATABASE_URL; `verify-receipt` requires \
+             nothing.",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .after_help(end(&["purse ledger verify"]))
+        .after_help(end(&["purse ledger verify", "purse ledger verify-receipt receipt.json"]))
+        .subcommand(receipts::command())
+        .subcommand(holds::command())
         .subcommand(
             Command::new("verify")
                 .after_help(end(&[
@@ -38,9 +44,11 @@ pub(super) fn command() -> Command {
                 ]))
                 .about("Recompute every wallet and list the inconsistent ones; exit code 1 if there are any")
                 .long_about(
-                    "Adds up the entries of each wallet in the database and checks that sequence numbers have no gap, that \
-                     each balance is the sum of the entries up to it, that no balance is negative, and that no entry is \
-                     older than the one before it. Reads one snapshot and does not block posts.",
+                    "Recomputes every entry of each wallet in the database from the entries before it: its sequence number, \
+                     balance, held amount and time, its hash, the digest of its texts, and what it acts on. Counts the \
+                     entries by how the hash chain covers them: chained ones have a hash, sealed ones are older and covered \
+                     by the first hash after them, unchained ones are older and not covered. Reads one snapshot and does not \
+                     block posts.",
                 )
                 .arg(user),
         )
@@ -54,10 +62,37 @@ struct Tally {
     /// Including those without an entry.
     wallets: i64,
     entries: i64,
+    /// Entries with a hash.
+    chained: i64,
+    /// Entries without one, which the first hash after them covers.
+    sealed: i64,
+    /// Entries without one in wallets that have no hash yet.
+    unchained: i64,
+    /// Entries that are older than the hash chain. `None` if only one wallet was verified.
+    older_than_the_chain: Option<i64>,
     differing: u64,
 }
 
+impl Tally {
+    fn add(&mut self, wallet: &WalletAudit) {
+        let without = wallet.entries.saturating_sub(wallet.chained);
+        self.entries = self.entries.saturating_add(wallet.entries);
+        self.chained = self.chained.saturating_add(wallet.chained);
+        let kind = if wallet.chained > 0 { &mut self.sealed } else { &mut self.unchained };
+        *kind = kind.saturating_add(without);
+    }
+
+    /// The entries without a hash and how many there should be, if that differs: then hashes or old entries were removed.
+    fn miscounted(&self) -> Option<(i64, i64)> {
+        let without = self.sealed.saturating_add(self.unchained);
+        self.older_than_the_chain.filter(|expected| *expected != without).map(|expected| (without, expected))
+    }
+}
+
 pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Handle, format: Format) -> Outcome {
+    if let Some(("holds", arguments)) = arguments.subcommand() {
+        return holds::run(arguments, config, io, format).await;
+    }
     let user = arguments.subcommand().and_then(|(_, verify)| verify.get_one::<UserId>("user").copied());
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;
@@ -77,7 +112,15 @@ fn failed(e: DbError) -> Failure {
 
 async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List) -> Result<Tally, Failure> {
     let size = recount.size();
-    let mut tally = Tally { wallets: size.wallets, entries: 0, differing: 0 };
+    let mut tally = Tally {
+        wallets: size.wallets,
+        entries: 0,
+        chained: 0,
+        sealed: 0,
+        unchained: 0,
+        older_than_the_chain: user.is_none().then_some(size.unhashed_entries),
+        differing: 0,
+    };
     // The number of entries of one wallet is not known before they are counted.
     let total = if user.is_none() { size.entries_estimate } else { 0 };
     let progress = Progress::begin("verifying entries", u64::try_from(total).unwrap_or(0));
@@ -87,7 +130,7 @@ async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List
             return Ok(tally);
         }
         for wallet in wallets {
-            tally.entries = tally.entries.saturating_add(wallet.entries);
+            tally.add(&wallet);
             progress.add(u64::try_from(wallet.entries).unwrap_or(0));
             let faults = wallet.violations();
             if !faults.is_empty() {
@@ -104,13 +147,21 @@ fn print_result(list: List, tally: &Tally) -> Outcome {
         count(u64::try_from(tally.wallets).unwrap_or(0), "wallet"),
         if tally.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", tally.entries) }
     );
-    let result = match tally.differing {
-        0 => format!("{scope}: all consistent."),
-        differing => format!("{scope}: {differing} inconsistent."),
+    let scope = format!("{scope} ({} chained, {} sealed, {} unchained)", tally.chained, tally.sealed, tally.unchained);
+    let miscounted = tally.miscounted();
+    let result = match (tally.differing, miscounted) {
+        (0, None) => format!("{scope}: all consistent."),
+        (differing, None) => format!("{scope}: {differing} inconsistent."),
+        (differing, Some((without, expected))) => format!(
+            "{scope}: {differing} inconsistent; {without} entries have no hash, but {expected} are older than the hash chain."
+        ),
     };
-    let totals = json!({"wallets": tally.wallets, "entries": tally.entries, "differingWallets": tally.differing});
+    let totals = json!({
+        "wallets": tally.wallets, "entries": tally.entries, "chained": tally.chained, "sealed": tally.sealed,
+        "unchained": tally.unchained, "beforeChain": tally.older_than_the_chain, "differingWallets": tally.differing,
+    });
     list.end(totals, &result)?;
-    Ok(tally.differing == 0)
+    Ok(tally.differing == 0 && miscounted.is_none())
 }
 
 fn json(wallet: &WalletAudit, faults: &[LedgerViolation]) -> Value {

@@ -1,5 +1,5 @@
-//! The operator commands: dead letters, the outbox, the ledger, the health check, and pages generated from the tables of
-//! the binary.
+//! The operator commands: dead letters, the outbox, the ledger, service tokens, the health check, and pages generated from the
+//! tables of the binary.
 //!
 //! A command runs as its own process beside the serving roles, with the permissions of the role whose settings it reads.
 //! It connects only to what it needs, does one thing, and exits. The result goes to standard output, as a table or as
@@ -14,6 +14,7 @@ mod export;
 mod failure;
 mod healthcheck;
 mod help;
+mod holds;
 mod humanize;
 mod ledger;
 mod outbox;
@@ -21,8 +22,10 @@ mod output;
 mod pages;
 mod progress;
 mod purge;
+mod receipts;
 mod redrive;
 mod tally;
+mod token;
 
 use std::future::Future;
 
@@ -53,6 +56,11 @@ pub fn config_show_command() -> Command {
     config::command().args(format_arguments())
 }
 
+/// `purse token`.
+pub fn token_command() -> Command {
+    token::command()
+}
+
 /// `purse doctor`, without the flags of the settings.
 pub fn doctor_command() -> Command {
     doctor::command().args(format_arguments())
@@ -70,8 +78,11 @@ pub fn outbox(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, Exit
     with_io(|io| outbox::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
 
-/// `purse ledger …`: connects to the wallet database.
+/// `purse ledger …`: connects to the wallet database, except to verify receipts.
 pub fn ledger(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    if let Some(("verify-receipt", receipts)) = arguments.subcommand() {
+        return Ok(checked(receipts::run(receipts, Format::of(arguments))?));
+    }
     let config = DatabaseConfig::build(layers).map_err(ExitError::usage)?;
     with_io(|io| ledger::run(arguments, config, io, Format::of(arguments))).map(checked)
 }
@@ -105,6 +116,11 @@ pub fn config_show(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus,
     config::show(arguments, layers)
 }
 
+/// `purse token`: connects to nothing.
+pub fn token(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, ExitError> {
+    token::run(arguments, layers)
+}
+
 /// `purse healthcheck`: connects to the role on this machine.
 pub fn healthcheck(layers: Layers) -> Result<ExitStatus, ExitError> {
     let http = HttpConfig::build(layers).map_err(ExitError::usage)?;
@@ -118,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_commands_are_well_formed() {
-        for command in commands().into_iter().chain(page_commands()) {
+        for command in commands().into_iter().chain(page_commands()).chain([token_command()]) {
             command.debug_assert();
         }
     }

@@ -7,28 +7,32 @@ use actix::Actor as _;
 use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
 use crate::infra::config::WalletConfig;
-use crate::infra::http::{BySubject, Sweep};
+use crate::infra::http::{ByService, BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
+use crate::infra::security::service_token::ServiceVerifier;
 use crate::infra::system::System;
 use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps, ProvisionConsumerActor,
-    ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle, RouterMetrics,
-    TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps, TopologyMetrics,
+    HoldMetrics, HoldSweeperActor, HoldSweeperDeps, LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor,
+    LedgerWriterDeps, ProvisionConsumerActor, ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor,
+    RetryRouterDeps, RouterHandle, RouterMetrics, TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps,
+    TopologyMetrics,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::wallet::application::holds::ExpireHolds;
 use crate::wallet::application::ports::WalletStore;
 use crate::wallet::application::post_batch::PostBatch;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::application::receipts::ReceiptQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
-use crate::wallet::http::{Gate, WalletApi, document, routes};
-use crate::wallet::postgres::{MIGRATIONS, PgJournal, PgWalletQueries, PgWalletStore};
+use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
+use crate::wallet::postgres::{MIGRATIONS, PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -37,8 +41,12 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let stores = Stores::open(config, &context)?;
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
-    let api = api(config, &context, &stores, &writer, &limits)?;
-    let sweeps: Vec<Arc<dyn Sweep>> = vec![Arc::new(api.post_limit.clone())];
+    let ledger = Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics));
+    let expire_holds = ExpireHolds { holds: stores.due_holds.clone(), ledger: ledger.clone() };
+    let api = api(config, &context, &stores, ledger, &limits)?;
+    let mut sweeps: Vec<Arc<dyn Sweep>> =
+        vec![Arc::new(api.post_limit.clone()), Arc::new(api.bulk_limit.clone()), Arc::new(api.export_limit.clone())];
+    sweeps.extend(api.service_limit.clone().map(|limit| Arc::new(limit) as Arc<dyn Sweep>));
     let broker = Broker::new(&config.process.amqp, context.io.clone());
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
@@ -46,6 +54,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
         database_probe(&context, stores.probe, MIGRATIONS.probe, "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
+        hold_sweeper(&context, expire_holds),
         topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
         retry_router(&context, broker.clone(), topology.clone(), router.clone()),
         provision_consumer(config, &context, ProvisionParts { broker, ladder, provision, router, topology }),
@@ -58,6 +67,10 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
 struct Stores {
     wallets: Arc<dyn WalletStore>,
     queries: Arc<dyn WalletQueries>,
+    holds: Arc<PgHoldQueries>,
+    /// Beside the writer, so that no request finds its session taken.
+    due_holds: Arc<PgHoldQueries>,
+    receipts: Arc<dyn ReceiptQueries>,
     journal: PgJournal,
     probe: Database,
     /// Wallets created while a request waits for them.
@@ -72,7 +85,10 @@ impl Stores {
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
-            queries: Arc::new(PgWalletQueries::new(requests)),
+            queries: Arc::new(PgWalletQueries::new(requests.clone())),
+            holds: Arc::new(PgHoldQueries::new(requests.clone())),
+            due_holds: Arc::new(PgHoldQueries::new(writing.clone())),
+            receipts: Arc::new(PgReceipts::new(requests)),
             journal: PgJournal::new(writing),
             probe,
             announcements: WalletAnnouncements::default(),
@@ -84,19 +100,28 @@ fn api(
     config: &WalletConfig,
     context: &RoleContext,
     stores: &Stores,
-    writer: &Handle<LedgerWriterActor>,
+    ledger: Arc<LedgerHandle>,
     limits: &Limits,
 ) -> anyhow::Result<WalletApi> {
     let process = &config.process;
     Ok(WalletApi {
-        ledger: Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics)),
+        ledger,
         queries: Arc::clone(&stores.queries),
+        holds: stores.holds.clone(),
+        receipts: Arc::clone(&stores.receipts),
+        signing_keys: Arc::new(config.signing_keys.clone()),
         gate: Arc::new(Gate::new(
             AwaitWallet { wallets: Arc::clone(&stores.wallets), announcements: stores.announcements.clone() },
+            config.self_post,
             &context.metrics,
         )),
         tokens: Arc::new(TokenVerifier::new(&process.tokens)),
+        services: Arc::new(ServiceVerifier::new(&process.tokens)),
+        service_limit: config.service_limit.map(|limit| limits.of_requests(ByService, "service", limit)).transpose()?,
         post_limit: limits.of_requests(BySubject, "transactions", config.post_limit)?,
+        bulk_limit: limits.of_requests(BySubject, "bulk", config.bulk_limit)?,
+        export_limit: limits.of_requests(BySubject, "statements", config.export_limit)?,
+        statements: StatementSlots::new(&context.metrics),
         health: context.health.clone(),
         docs: docs_page(&document().build(), Role::Users, process)?,
     })
@@ -120,6 +145,12 @@ fn ledger_writer(
     ChildSpec::new("ledger_writer", move |lifeline| {
         handle.point_to(LedgerWriterActor::new(Arc::clone(&deps), lifeline).start())
     })
+}
+
+fn hold_sweeper(context: &RoleContext, expire_holds: ExpireHolds) -> ChildSpec {
+    let (metrics, logger) = (HoldMetrics::new(&context.metrics), context.actor_logger("hold_sweeper"));
+    let deps = Arc::new(HoldSweeperDeps { expire_holds, metrics, logger });
+    ChildSpec::new("hold_sweeper", move |lifeline| HoldSweeperActor::new(Arc::clone(&deps), lifeline).start())
 }
 
 fn topology_keeper(

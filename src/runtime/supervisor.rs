@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::infra::health::HealthBoard;
 use crate::infra::system::random_fraction;
-use crate::kernel::{Backoff, fault};
+use crate::kernel::{Backoff, Reminder, fault};
 use crate::runtime::child::{Child, EndReason, Ended, FIRST_GENERATION, Lifeline};
 
 /// Delays before a restart. The longest is short compared with an outage: an attempt is cheap, and work piles up until it
@@ -33,8 +33,6 @@ const BUDGET_WINDOW: Duration = Duration::from_mins(1);
 const REJECTED_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(30));
 /// A child that ran this long starts again with the shortest delay.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
-/// Interval at which a continuing outage is logged again.
-const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 /// How to start a child.
 pub struct ChildSpec {
@@ -97,7 +95,7 @@ struct Supervised {
     /// Ends since the child last ran for [`HEALTHY_AFTER`].
     ends_in_a_row: u32,
     failures: VecDeque<Instant>,
-    outage_logged_at: Option<Instant>,
+    outages: Reminder,
     /// The reason that was logged last.
     rejection_logged: Option<String>,
 }
@@ -128,7 +126,7 @@ impl SupervisorActor {
                 started_at: Instant::now(),
                 ends_in_a_row: 0,
                 failures: VecDeque::new(),
-                outage_logged_at: None,
+                outages: Reminder::default(),
                 rejection_logged: None,
             })
             .collect();
@@ -178,7 +176,7 @@ impl SupervisorActor {
         let logger = self.logger.new(slog::o!("actor" => ended.name));
         if supervised.started_at.elapsed() >= HEALTHY_AFTER {
             supervised.ends_in_a_row = 0;
-            supervised.outage_logged_at = None;
+            supervised.outages.reset();
             supervised.rejection_logged = None;
         }
         let backoff = if matches!(ended.reason, EndReason::Refused(_)) { REJECTED_BACKOFF } else { BACKOFF };
@@ -200,8 +198,7 @@ impl SupervisorActor {
                 }
             }
             EndReason::Unavailable(why) => {
-                if supervised.outage_logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
-                    supervised.outage_logged_at = Some(Instant::now());
+                if supervised.outages.is_due() {
                     warn!(logger, "a dependency is unavailable; retrying until it is back"; "error" => why, "again_in_ms" => again_in_ms);
                 } else {
                     debug!(logger, "a dependency is still unavailable"; "error" => why, "again_in_ms" => again_in_ms);

@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Document, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response, purse, token_of,
-    unknown_user_id,
+    Client, Document, PASSWORD, Response, World, assert_error, assert_invalid, assert_json_response, path_and_token,
+    purse, token_of, unknown_user_id,
 };
 
 /// Endpoints for probes, scrapers and browsers, which add parameters of their own.
@@ -19,9 +19,14 @@ fn body(path: &str) -> Value {
             json!({"firstName": "Ada", "lastName": "L", "email": Client::fresh_email(), "password": PASSWORD})
         }
         "/v1/auth/login" => json!({"email": "ada@example.com", "password": PASSWORD}),
-        "/v1/transactions" => json!({"type": "credit", "amountMinor": 5}),
+        "/v1/transactions" | "/v1/wallets/{userId}/transactions" => json!({"type": "credit", "amountMinor": 5}),
         _ => json!({"amountMinor": 5}),
     }
+}
+
+/// What an endpoint needs in its query.
+fn required_query(path: &str) -> &'static str {
+    if path.ends_with("/statements") { "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z&" } else { "" }
 }
 
 #[tokio::test]
@@ -34,7 +39,8 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
     for url in [&client.users, &client.wallet] {
         let document = Document::of(&client, url).await;
         for (method, path, _) in document.operations() {
-            let real = path.replace("{id}", &own);
+            let (real, token) = path_and_token(&path, &user, &own);
+            let required = required_query(&path);
             for (query, field) in [
                 ("dryRun=true", "dryRun"),
                 ("x", "x"),
@@ -45,8 +51,8 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
                 ("token=x", "token"),
             ] {
                 let request = |method: Method| {
-                    let request = client.request(method.clone(), &format!("{url}{real}?{query}"));
-                    let request = request.bearer_auth(&user.token);
+                    let request = client.request(method.clone(), &format!("{url}{real}?{required}{query}"));
+                    let request = request.bearer_auth(&token);
                     if method == Method::POST { request.json(&body(&path)) } else { request }
                 };
                 let about = format!("{method} {path}?{query}");
@@ -58,8 +64,9 @@ async fn an_unknown_query_parameter_is_a_400_on_every_endpoint_and_nothing_is_do
                 }
                 tried += 1;
             }
-            let undecodable = client.request(method.parse().expect("method"), &format!("{url}{real}?x=1&x=2&y"));
-            let response = client.send(undecodable.bearer_auth(&user.token).json(&body(&path))).await;
+            let undecodable =
+                client.request(method.parse().expect("method"), &format!("{url}{real}?{required}x=1&x=2&y"));
+            let response = client.send(undecodable.bearer_auth(&token).json(&body(&path))).await;
             assert_invalid(&response, &["x", "x", "y"], &format!("{method} {path}: every problem"));
         }
     }
@@ -243,8 +250,10 @@ async fn stored_values_that_a_later_rule_refuses_are_returned_as_they_are() {
         (&json!(name), &json!("A\u{7}"), &json!(email))
     );
     let insert = format!(
-        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, created_at)
-         VALUES ('{}', 1, gen_random_uuid(), 'credit', 5, 5, 'an old key', '2026-01-31T12:00:00Z')",
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key,
+                                   request_digest, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 5, 5, 0, 'an old key', '\\x00112233445566778899aabbccddeeff',
+                 '2026-01-31T12:00:00Z', sha256(''))",
         user.id
     );
     world.sql(Role::Wallet, &insert).await;
@@ -284,8 +293,8 @@ async fn every_time_in_a_response_or_log_has_six_digits_and_sorts_as_text() {
     let user = client.ready_user().await;
     for (seq, time) in [(1, "2026-01-31T12:00:00Z"), (2, "2026-01-31T12:00:00.5Z"), (3, "2026-01-31T12:00:00.51Z")] {
         let insert = format!(
-            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-             VALUES ('{}', {seq}, gen_random_uuid(), 'credit', 1, {seq}, '{time}')",
+            "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+             VALUES ('{}', {seq}, gen_random_uuid(), 'credit', 1, {seq}, 0, '{time}', sha256(''))",
             user.id
         );
         world.sql(Role::Wallet, &insert).await;

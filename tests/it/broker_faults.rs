@@ -427,7 +427,7 @@ async fn a_claim_reads_only_what_is_due_however_much_is_not() {
     ] {
         world.sql(Role::Users, statement).await;
     }
-    enable_auto_explain(&world).await;
+    let _turn = enable_auto_explain(&world).await;
     let from = std::fs::metadata(&world.addresses.postgres_log).expect("the server's log").len();
     let (_users, _wallet, client) = world.both().await;
     client.ready_user().await;

@@ -81,7 +81,7 @@ async fn installed() -> &'static Path {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Language {
+pub enum Language {
     TypeScript,
     Python,
 }
@@ -99,7 +99,7 @@ impl Language {
     }
 
     /// Runs a program given as text; returns what it prints.
-    async fn run(self, program: &str, arguments: &[&str]) -> String {
+    pub async fn run(self, program: &str, arguments: &[&str]) -> String {
         let flags = match self {
             Self::TypeScript => &["--input-type=module", "--eval", program][..],
             Self::Python => &["-c", program],
@@ -467,15 +467,45 @@ fn what_the_clients_take_from_the_document_is_up_to_date() {
     }
 }
 
-/// Prints for each method of the Python client its parameters, with a `?` after those that have a default.
+/// Prints for each method of the Python clients its parameters, with a `?` after those that have a default.
 const SIGNATURES: &str = r#"
 import inspect, json
-from purse_client import Purse
+from purse_client import Purse, Wallet
 print(json.dumps({
-    name: [p.name + ("" if p.default is p.empty else "?") for p in inspect.signature(method).parameters.values()]
-    for name, method in inspect.getmembers(Purse, inspect.isfunction)
+    client.__name__: {
+        name: [p.name + ("" if p.default is p.empty else "?") for p in inspect.signature(method).parameters.values()]
+        for name, method in inspect.getmembers(client, inspect.isfunction)
+    }
+    for client in [Purse, Wallet]
 }))
 "#;
+
+/// Prints the methods of the TypeScript clients of a user and of a service.
+const METHODS: &str = r#"
+import { Purse, PurseService } from "@purse/client";
+const methods = (object) => object === Object.prototype ? []
+  : [...Object.getOwnPropertyNames(object), ...methods(Object.getPrototypeOf(object))];
+const urls = { users: "http://users", wallet: "http://wallet" };
+const service = new PurseService({ wallet: urls.wallet, serviceToken: "" });
+console.log(JSON.stringify({ Purse: methods(Purse.prototype), Wallet: methods(Object.getPrototypeOf(service.walletOf("id"))) }));
+"#;
+
+/// The class and the method that have an operation: a service has the method of the user in another class.
+fn method_of(operation_id: &str) -> (&'static str, &str) {
+    operation_id.strip_suffix("ForUser").map_or(("Purse", operation_id), |method| ("Wallet", method))
+}
+
+#[tokio::test]
+async fn the_typescript_client_has_every_operation_of_the_document() {
+    let methods: BTreeMap<String, Vec<String>> =
+        serde_json::from_str(&Language::TypeScript.run(METHODS, &[]).await).expect("JSON");
+    let document = printed("all");
+    assert!(document.operations().len() > 30, "{} operations", document.operations().len());
+    for (_, path, operation) in document.operations() {
+        let (class, method) = method_of(operation["operationId"].as_str().expect("an ID"));
+        assert!(methods[class].iter().any(|name| name == method), "{class} has no {method}: {path}");
+    }
+}
 
 /// `amountMinor` as `amount_minor`; a keyword gets an underscore.
 fn snake_case(name: &str) -> String {
@@ -486,12 +516,13 @@ fn snake_case(name: &str) -> String {
 
 #[tokio::test]
 async fn the_python_client_has_every_operation_with_every_parameter_of_the_document() {
-    let signatures: BTreeMap<String, Vec<String>> =
+    let signatures: BTreeMap<String, BTreeMap<String, Vec<String>>> =
         serde_json::from_str(&Language::Python.run(SIGNATURES, &[]).await).expect("JSON");
     let document = printed("all");
     for (_, path, operation) in document.operations() {
-        let name = snake_case(operation["operationId"].as_str().expect("an ID"));
-        let parameters = signatures.get(&name).unwrap_or_else(|| panic!("the client has no {name}"));
+        let (class, method) = method_of(operation["operationId"].as_str().expect("an ID"));
+        let name = snake_case(method);
+        let parameters = signatures[class].get(&name).unwrap_or_else(|| panic!("{class} has no {name}: {path}"));
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
         let body = document.resolved(body);
         let required = |field: &String| body["required"].as_array().is_some_and(|all| all.contains(&json!(field)));
@@ -501,13 +532,18 @@ async fn the_python_client_has_every_operation_with_every_parameter_of_the_docum
             .chain(operation["parameters"].as_array().into_iter().flatten().filter_map(|parameter| {
                 let name = parameter["name"].as_str()?;
                 match parameter["in"].as_str()? {
+                    "query" if parameter["required"] == true => Some(snake_case(name)),
                     "query" => Some(snake_case(name) + "?"),
+                    // `PurseService.wallet_of` has it.
+                    "path" if name == "userId" => None,
                     // Required, so that a caller decides about it.
                     "header" => Some(name.to_lowercase().replace('-', "_")),
                     _ => Some(name.to_owned()),
                 }
             }))
             .chain(["self".to_owned()])
+            // OpenAPI cannot describe the query parameters `metadata.<key>`.
+            .chain((name == "list_transactions").then(|| "metadata?".to_owned()))
             .collect();
         let mut parameters = parameters.clone();
         parameters.sort();

@@ -109,7 +109,7 @@ async fn a_value_that_depends_on_another_setting_is_shown_as_it_is_used() {
     let environment: BTreeMap<String, String> =
         settings(&[("WALLET_DATABASE_URL", "postgres://app:hunter22@127.0.0.1:1/w")]);
     let signed = async |app_env: &str| {
-        let arguments = ["config", "show", "--role", "wallet", "--json", "--app-env", app_env];
+        let arguments = ["config", "show", "--role", "wallet", "--json", "--self-post", "none", "--app-env", app_env];
         row(&purse(&arguments, &environment).await.done(), "REQUIRE_SIGNED_EVENTS")["value"].clone()
     };
     assert_eq!((signed("development").await, signed("production").await), (json!("false"), json!("true")));

@@ -112,8 +112,8 @@ async fn a_post_that_waited_for_a_lock_sees_newer_entries_under_any_default_isol
     eventually(PATIENCE, "the post waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) })
         .await;
     let write = format!(
-        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-         VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, clock_timestamp())",
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'credit', 2, 2, 0, clock_timestamp(), sha256(''))",
         user.id
     );
     holder.write(&write).await;
@@ -123,6 +123,9 @@ async fn a_post_that_waited_for_a_lock_sees_newer_entries_under_any_default_isol
         (201, &serde_json::json!(7)),
         "{created:?}"
     );
+    // Its time is from after the wait. The transaction had begun before the other entry was written.
+    let times = "SELECT string_agg(created_at::text, ' ' ORDER BY seq), count(DISTINCT created_at) FROM transactions";
+    assert!(world.sql(Role::Wallet, times).await.ends_with("|2"), "{}", world.sql(Role::Wallet, times).await);
     assert_consistent_ledger(&world).await;
 }
 

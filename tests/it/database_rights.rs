@@ -38,7 +38,16 @@ const FORBIDDEN_IN_WALLET: &[&str] = &[
     "UPDATE transactions SET amount_minor = 1",
     "UPDATE transactions SET balance_after_minor = 0",
     "UPDATE transactions SET seq = seq + 1",
-    "UPDATE transactions SET description = 'x'",
+    "UPDATE transactions SET hash = hash",
+    "UPDATE entry_texts SET description = 'x'",
+    "DELETE FROM entry_texts",
+    "TRUNCATE entry_texts",
+    "UPDATE open_holds SET expires_at = now()",
+    "UPDATE open_holds SET id = id",
+    "TRUNCATE open_holds",
+    "INSERT INTO hash_chain VALUES (1)",
+    "UPDATE hash_chain SET unhashed_entries = 1",
+    "DELETE FROM hash_chain",
     "DELETE FROM transactions",
     "TRUNCATE transactions",
     "TRUNCATE wallets CASCADE",
@@ -107,7 +116,8 @@ async fn world_with_rows() -> World {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
-    client.post(&user, "credit", 5, None).await;
+    let body = serde_json::json!({"amountMinor": 5, "description": "a text"});
+    assert_eq!(client.send(client.post_request(&user, "credit", &body, None)).await.status, 201);
     world
 }
 
@@ -149,11 +159,21 @@ async fn the_triggers_reject_ledger_changes_by_the_owner_and_by_the_superuser() 
     for url in [&world.databases.wallet.migration_url, &superuser] {
         for statement in [
             "UPDATE transactions SET amount_minor = 1",
-            "UPDATE transactions SET description = 'x' WHERE false OR true",
+            "UPDATE transactions SET hash = hash WHERE false OR true",
             "DELETE FROM transactions",
             "TRUNCATE transactions",
             "TRUNCATE wallets CASCADE",
             "MERGE INTO transactions t USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+            "UPDATE entry_texts SET description = 'x'",
+            "DELETE FROM entry_texts",
+            "TRUNCATE entry_texts",
+            "UPDATE hash_chain SET unhashed_entries = 1",
+            "DELETE FROM hash_chain",
+            "INSERT INTO hash_chain VALUES (1)",
+            "TRUNCATE hash_chain",
+            "DELETE FROM wallets",
+            "UPDATE wallets SET user_id = gen_random_uuid()",
+            "TRUNCATE wallets",
         ] {
             assert_denied(&world, url, statement, RESTRICT_VIOLATION);
         }

@@ -442,12 +442,12 @@ async fn a_migration_behind_a_long_read_delays_no_request_and_is_retried() {
     let (_users, _wallet, client) = world.both().await;
     let user = client.ready_user().await;
     client.post(&user, "credit", 5, None).await;
-    // The migration that creates the triggers of the ledger is pending again, and those after it.
-    let undo = "DELETE FROM refinery_schema_history WHERE version >= 3;
-                DROP FUNCTION refuse_ledger_change CASCADE; DROP TABLE rate_limits";
+    // The migration that drops a column of the ledger is pending again.
+    let undo = "DELETE FROM refinery_schema_history WHERE version >= 8;
+                ALTER TABLE transactions ADD COLUMN description text";
     world.sql(Role::Wallet, undo).await;
-    // As a report, a dump or a long transaction has it. A trigger cannot be created beside it, and requests that write
-    // queue behind the lock that the migration waits for.
+    // As a report, a dump or a long transaction has it. A column cannot be dropped beside it, and requests queue behind the
+    // lock that the migration waits for.
     let superuser = world.addresses.superuser_url(&world.databases.wallet.database);
     let (other, connection) = tokio_postgres::connect(&superuser, NoTls).await.expect("connected");
     tokio::spawn(connection);

@@ -107,8 +107,15 @@ async fn a_role_accepts_the_settings_of_its_pod_and_listens_on_the_port_of_its_p
         let manifest = file(&format!("docker/kubernetes/base/{role}.yaml"));
         let mut environment = literals();
         for variable in variables(&manifest) {
+            let literal =
+                manifest.split_once(&format!("{{name: {variable}, value: ")).and_then(|(_, rest)| rest.split_once('}'));
             let value = match variable.as_str() {
+                _ if literal.is_some() => literal.expect("a value").0.to_owned(),
                 "RABBITMQ_URL" => "amqps://user:password@rabbitmq.example:5671/%2f".to_owned(),
+                // 32 bytes in base64.
+                name if name.starts_with("LEDGER_SIGNING_KEY") => {
+                    "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=".to_owned()
+                }
                 name if name.ends_with("_URL") => format!("postgres://{role}:password@database.example:5432/{role}"),
                 name => format!("{name:-<32}"),
             };
@@ -223,9 +230,12 @@ async fn every_unique_key_of_the_wallet_tables_begins_with_the_user_id() {
     let _wallet = world.start(Role::Wallet).await;
     let keys = "SELECT string_agg(indexrelid::regclass || ' ' || attname, ', ' ORDER BY indexrelid::regclass::text)
                 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
-                WHERE indisunique AND indrelid IN ('wallets'::regclass, 'transactions'::regclass)";
+                WHERE indisunique
+                  AND indrelid IN ('wallets'::regclass, 'transactions'::regclass, 'entry_texts'::regclass, 'open_holds'::regclass)";
     assert_eq!(
         world.sql(Role::Wallet, keys).await,
-        "transactions_id_key user_id, transactions_idempotency_key user_id, transactions_pkey user_id, wallets_pkey user_id"
+        "entry_texts_pkey user_id, open_holds_id_key user_id, open_holds_pkey user_id, transactions_id_key user_id, \
+         transactions_idempotency_key user_id, transactions_origin_key user_id, transactions_pkey user_id, \
+         transactions_service_key user_id, transactions_transfer_key user_id, wallets_pkey user_id"
     );
 }

@@ -39,7 +39,7 @@ fn the_configuration_page_lists_the_settings_of_the_binary() {
 }
 
 /// The pages with a walk-through, and the number of responses that each shows.
-const WALKS: [(&str, usize); 2] = [("README.md", 5), ("docs/api.md", 20)];
+const WALKS: [(&str, usize); 2] = [("README.md", 5), ("docs/api.md", 29)];
 
 fn walk(name: &str) -> Vec<WalkStep> {
     walk_steps(&page(name), "walk", "json")
@@ -131,6 +131,8 @@ async fn the_api_page_lists_every_code_and_route_of_the_openapi_documents() {
         let document = Document::of(&client, &process.url()).await;
         codes.extend(document.codes_by_status());
         for (method, path, _) in document.operations() {
+            // The page has one sentence about all endpoints of services.
+            let path = path.replacen("/v1/wallets/{userId}/", "/v1/", 1);
             assert!(page.contains(&format!("`{method} {path}`")), "docs/api.md does not list {method} {path}");
         }
     }

@@ -44,7 +44,10 @@ async fn a_user_registers_logs_in_credits_debits_and_reads_the_balance() {
     assert_eq!((debit.status.as_u16(), &debit.body["balanceAfterMinor"]), (201, &json!(1100)));
     let refused = client.post(&user, "debit", 1101, None).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "INSUFFICIENT_FUNDS"));
-    assert_eq!(client.get(&user, "/v1/balance").await.body, json!({"balanceMinor": 1100, "currency": "USD"}));
+    assert_eq!(
+        client.get(&user, "/v1/balance").await.body,
+        json!({"balanceMinor": 1100, "heldMinor": 0, "availableMinor": 1100, "currency": "USD"})
+    );
 
     let id = debit.body["id"].as_str().expect("id");
     assert_eq!(client.get(&user, &format!("/v1/transactions/{id}")).await.body, debit.body);
@@ -163,7 +166,11 @@ async fn a_balance_can_be_read_as_of_a_point_in_time() {
         ("2100-01-01T00:00:00Z", 15),
     ] {
         let then = client.get(&user, &format!("/v1/balance?at={at}")).await.body;
-        assert_eq!(then, json!({"balanceMinor": cents, "currency": "USD"}), "{at}");
+        assert_eq!(
+            then,
+            json!({"balanceMinor": cents, "heldMinor": 0, "availableMinor": cents, "currency": "USD"}),
+            "{at}"
+        );
     }
 }
 

@@ -1,15 +1,16 @@
-//! The order of checks: 404 and 405, then 401, then 429, then the gate, then 415, 413 and 400.
+//! The order of checks: 404 and 405, then 401, the scope of a service, then 429, then the gate, then 415, 413 and 400.
 
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{
-    Client, Raw, Response, World, assert_common_headers, assert_error, assert_json_response, token_of, unknown_user_id,
+    Client, Raw, Response, World, assert_common_headers, assert_error, assert_json_response, service_token, token_of,
+    unknown_user_id,
 };
 
-/// Role, path and methods of every route.
-const ROUTES: [(Role, &str, &[&str]); 13] = [
+/// Role, path and methods of every route of users and operators.
+const ROUTES: [(Role, &str, &[&str]); 16] = [
     (Role::Users, "/v1/auth/register", &["POST"]),
     (Role::Users, "/v1/auth/login", &["POST"]),
     (Role::Users, "/v1/users/me", &["GET"]),
@@ -18,11 +19,23 @@ const ROUTES: [(Role, &str, &[&str]); 13] = [
     (Role::Wallet, "/v1/transactions", &["GET", "POST"]),
     (Role::Wallet, "/v1/transactions/credit", &["POST"]),
     (Role::Wallet, "/v1/transactions/debit", &["POST"]),
+    (Role::Wallet, "/v1/transactions/bulk", &["POST"]),
+    (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e/reverse", &["POST"]),
     (Role::Wallet, "/v1/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", &["GET"]),
+    (Role::Wallet, "/v1/statements", &["GET"]),
     (Role::Wallet, "/v1/balance", &["GET"]),
     (Role::Wallet, "/v1/wallet/status", &["GET"]),
     (Role::Wallet, "/health/live", &["GET"]),
     (Role::Wallet, "/health/ready", &["GET"]),
+];
+
+/// The routes of services.
+const SERVICE_ROUTES: [(Role, &str, &[&str]); 5] = [
+    (Role::Wallet, "/v1/wallets/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e/balance", &["GET"]),
+    (Role::Wallet, "/v1/wallets/x/transactions", &["GET", "POST"]),
+    (Role::Wallet, "/v1/wallets/x/transactions/credit", &["POST"]),
+    (Role::Wallet, "/v1/wallets/x/transactions/debit", &["POST"]),
+    (Role::Wallet, "/v1/wallets/x/transactions/0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e", &["GET"]),
 ];
 
 /// Pages of both roles.
@@ -31,7 +44,7 @@ const PAGES: [&str; 3] = ["/openapi.json", "/docs", "/docs/page.js"];
 /// Every route and every page.
 fn everything() -> impl Iterator<Item = (Role, &'static str, &'static [&'static str])> {
     let pages = Role::ALL.into_iter().flat_map(|role| PAGES.map(|path| (role, path, ["GET"].as_slice())));
-    ROUTES.into_iter().chain(pages)
+    ROUTES.into_iter().chain(SERVICE_ROUTES).chain(pages)
 }
 
 /// A request without a token, written by hand, because a client library would normalize path and method.
@@ -136,7 +149,7 @@ async fn a_path_that_is_not_exactly_a_route_returns_404_before_any_other_check()
 async fn without_a_token_every_wallet_route_and_the_profile_return_401() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
-    for (role, path, has) in ROUTES {
+    for (role, path, has) in ROUTES.into_iter().chain(SERVICE_ROUTES) {
         if path.starts_with("/health") || path.starts_with("/v1/auth") {
             continue;
         }
@@ -174,6 +187,28 @@ async fn the_token_is_checked_before_the_limit_and_the_limit_before_the_gate() {
     assert_error(&client.send(post("x")).await, 401, "UNAUTHORIZED", "the token is checked before the limit");
     let delete = client.send(client.request(Method::DELETE, &url)).await;
     assert_error(&delete, 405, "METHOD_NOT_ALLOWED", "the method is checked first");
+}
+
+#[tokio::test]
+async fn the_scope_of_a_service_is_checked_before_the_limit_and_the_limit_before_the_wallet() {
+    let world = World::new().await;
+    let limited = [("RATE_LIMIT_ENABLED", "true"), ("RL_SERVICE_MAX", "1"), ("RL_SERVICE_WINDOW", "1h")];
+    let wallet = world.start_with(Role::Wallet, &limited).await;
+    let client = Client::new(&wallet.url(), &wallet.url());
+    let url = format!("{}/v1/wallets/{}/transactions/credit?x=1", client.wallet, unknown_user_id());
+    let post = |scope: &str| client.request(Method::POST, &url).bearer_auth(service_token("payments", scope));
+    let scope = client.send(post("wallet:read")).await;
+    assert_error(&scope, 403, "INSUFFICIENT_SCOPE", "the scope is checked first");
+    let gate = client.send(post("wallet:post")).await;
+    assert_error(&gate, 404, "WALLET_NOT_FOUND", "the wallet is checked before the query and the body");
+    assert_error(
+        &client.send(post("wallet:post")).await,
+        429,
+        "RATE_LIMITED",
+        "the limit is checked before the wallet",
+    );
+    let scope = client.send(post("wallet:read")).await;
+    assert_error(&scope, 403, "INSUFFICIENT_SCOPE", "the scope is checked before the limit");
 }
 
 #[tokio::test]

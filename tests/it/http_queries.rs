@@ -117,7 +117,10 @@ async fn the_bounds_of_every_parameter_are_accepted() {
         assert_eq!(response.body["nextCursor"], Value::Null, "{query}");
     }
     let balance = client.get(&user, "/v1/balance?at=9999-12-31T23:59:59Z").await;
-    assert_eq!((balance.status.as_u16(), balance.body), (200, json!({"balanceMinor": 5, "currency": "USD"})));
+    assert_eq!(
+        (balance.status.as_u16(), balance.body),
+        (200, json!({"balanceMinor": 5, "heldMinor": 0, "availableMinor": 5, "currency": "USD"}))
+    );
     for wait in ["wait=0", "wait=30", ""] {
         let ready = client.get(&user, &format!("/v1/wallet/status?{wait}")).await;
         assert_eq!((ready.status.as_u16(), &ready.body["status"]), (200, &json!("ready")), "{wait}");

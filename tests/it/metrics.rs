@@ -190,7 +190,13 @@ async fn the_handbook_lists_every_metric_and_no_other() {
             let counted = ["purse_ready", "purse_dependency_up", "purse_dead_letters", "purse_db_pool_connections"];
             let counted = [
                 &counted[..],
-                &["purse_db_pool_waiting", "purse_broker_connection_blocked", "purse_broker_undeclared"],
+                &[
+                    "purse_db_pool_waiting",
+                    "purse_broker_connection_blocked",
+                    "purse_broker_undeclared",
+                    "purse_statements_running",
+                    "purse_holds_open",
+                ],
             ]
             .concat();
             let named = unit.iter().any(|unit| family.name.ends_with(unit)) || counted.contains(&family.name.as_str());

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::repository::{sources, text, without_tests};
-use crate::support::{Client, Document, World};
+use crate::support::{Client, Document, World, path_and_token};
 
 /// Runs the binary with an empty environment.
 pub fn purse(arguments: &[&str]) -> Output {
@@ -95,6 +95,8 @@ fn every_example_in_the_documents_matches_its_schema() {
     }
 }
 
+const ID: &str = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";
+
 /// Paths that are served and not documented: those for operators and browsers, a redirect and static files.
 const UNDOCUMENTED: [&str; 7] =
     ["/", "/docs", "/docs/{file}", "/health/live", "/health/ready", "/metrics", "/openapi.json"];
@@ -129,7 +131,7 @@ async fn the_documented_routes_are_exactly_those_of_the_servers() {
         }
         assert!(documented.len() > 2, "{role}: {documented:?}");
         for (path, methods) in documented {
-            let url = format!("{}{}", process.url(), path.replace("{id}", "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e"));
+            let url = format!("{}{}", process.url(), path.replace("{id}", ID).replace("{userId}", ID));
             let response = document.send_and_check(&client, client.request(Method::PATCH, &url)).await;
             assert_eq!(response.status, 405, "{path}: {response:?}");
             let allowed: BTreeSet<String> = response.header("allow").split(", ").map(str::to_owned).collect();
@@ -172,8 +174,8 @@ async fn a_body_returns_400_exactly_when_its_schema_rejects_it() {
                     body["email"] = json!(Client::fresh_email());
                 }
                 let valid = reader.is_valid(&body);
-                let request =
-                    client.request(Method::POST, &format!("{}{path}", process.url())).bearer_auth(&user.token);
+                let (filled, token) = path_and_token(&path, &user, ID);
+                let request = client.request(Method::POST, &format!("{}{filled}", process.url())).bearer_auth(token);
                 let response = document.send_and_check(&client, request.json(&body)).await;
                 assert_eq!(response.status != 400, valid, "{path} {body}: {response:?}");
                 *(if valid { &mut accepted } else { &mut rejected }) += 1;
@@ -196,7 +198,7 @@ fn variants(schema: &Value, example: &Value) -> Vec<Value> {
         variants.push(body);
     };
     with("unknown", Some(json!(1)));
-    for (field, schema) in schema["properties"].as_object().expect("properties") {
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
         with(field, None);
         for value in [
             json!(null),
@@ -231,14 +233,25 @@ async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
     let document = Document::of(&client, &wallet.url()).await;
     let (mut accepted, mut rejected) = (0, 0);
     for (_, path, operation) in document.operations() {
-        for parameter in operation["parameters"].as_array().expect("parameters") {
-            let parameter = document.resolved(parameter);
+        let parameters = operation["parameters"].as_array().expect("parameters");
+        let parameters: Vec<&Value> = parameters.iter().map(|parameter| document.resolved(parameter)).collect();
+        for parameter in &parameters {
             // The format of a cursor is not documented.
             if parameter["in"] != "query" || parameter["name"] == "cursor" {
                 continue;
             }
             let (name, reader) =
                 (parameter["name"].as_str().expect("name"), document.validator(&parameter["schema"], false));
+            // The other parameters that a request needs: the ends of a period.
+            let others: String = parameters
+                .iter()
+                .filter(|other| other["in"] == "query" && other["required"] == true && other["name"] != name)
+                .map(|other| match other["name"].as_str() {
+                    Some("from") => "&from=2026-01-01T00:00:00Z",
+                    Some("to") => "&to=2026-03-01T00:00:00Z",
+                    other => panic!("{other:?} is required"),
+                })
+                .collect();
             for text in [
                 "",
                 "0",
@@ -253,17 +266,27 @@ async fn a_parameter_returns_400_exactly_when_its_schema_rejects_it() {
                 "credit",
                 "debit",
                 "CREDIT",
+                "csv",
+                "ndjson",
+                "true",
+                "false",
                 "2026-01-31T12:00:00Z",
                 "2026-01-31T12:00:00+02:00",
                 "2026-01-31",
             ] {
                 let number = text.parse::<i64>().map(|number| json!(number)).ok();
-                let integer = parameter["schema"]["type"] == "integer";
-                let value = if integer { number.unwrap_or(json!(text)) } else { json!(text) };
+                let flag = text.parse::<bool>().map(|flag| json!(flag)).ok();
+                let value = match parameter["schema"]["type"].as_str() {
+                    Some("integer") => number,
+                    Some("boolean") => flag,
+                    _ => None,
+                };
+                let value = value.unwrap_or(json!(text));
                 let valid = reader.is_valid(&value);
-                let request =
-                    client.request(Method::GET, &format!("{}{path}?{name}={}", wallet.url(), text.replace('+', "%2B")));
-                let response = document.send_and_check(&client, request.bearer_auth(&user.token)).await;
+                let (filled, token) = path_and_token(&path, &user, ID);
+                let url = format!("{}{filled}?{name}={}{others}", wallet.url(), text.replace('+', "%2B"));
+                let response =
+                    document.send_and_check(&client, client.request(Method::GET, &url).bearer_auth(token)).await;
                 assert_eq!(response.status != 400, valid, "{path}?{name}={text}: {response:?}");
                 *(if valid { &mut accepted } else { &mut rejected }) += 1;
             }

@@ -8,7 +8,9 @@ use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Document, PASSWORD, Raw, RoleProcess, World, token_of, unknown_user_id};
+use crate::support::{
+    Client, Document, PASSWORD, Raw, RoleProcess, User, World, service_token, token_of, unknown_user_id,
+};
 
 /// A client of one role that checks every response.
 struct CheckedClient {
@@ -131,7 +133,127 @@ async fn every_response_of_the_users_role_is_documented() {
     role.assert_all_codes_seen_except(&["OUTCOME_UNKNOWN"]);
 }
 
+/// The same requests by services, and what only they can be refused for.
+async fn check_responses_to_services(role: &CheckedClient, user: &User) {
+    let token = &service_token("payments", "wallet:read wallet:post");
+    let of_user = |path: &str| format!("/v1/wallets/{}{path}", user.id);
+    let (credit, debit) = (of_user("/transactions/credit"), of_user("/transactions/debit"));
+    let created = role.post(201, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(200, &credit, token, "s", json!({"amountMinor": 5})).await;
+    role.post(422, &credit, token, "s", json!({"amountMinor": 6})).await;
+    role.post(409, &debit, token, "t", json!({"amountMinor": 100})).await;
+    role.post(201, &of_user("/transactions"), token, "u", json!({"type": "debit", "amountMinor": 1})).await;
+    role.send_invalid_bodies(&credit, token).await;
+    for path in ["/balance", "/transactions", &format!("/transactions/{}", created["id"].as_str().expect("id"))] {
+        role.get(200, &of_user(path), token).await;
+        role.get(400, &format!("{}?unknown=1", of_user(path)), token).await;
+        role.get(401, &of_user(path), &user.token).await;
+        role.get(403, &of_user(path), &service_token("payments", "wallet:post")).await;
+        role.get(404, &format!("/v1/wallets/{}{path}", unknown_user_id()), token).await;
+    }
+    role.get(404, &of_user(&format!("/transactions/{}", unknown_user_id())), token).await;
+    role.post(403, &credit, &service_token("payments", "wallet:read"), "v", json!({})).await;
+}
+
+/// `full` has the largest balance.
+async fn check_reversals(role: &CheckedClient, client: &Client, full: &User) {
+    let user = client.ready_user().await;
+    let (token, credit, debit) = (user.token.as_str(), "/v1/transactions/credit", "/v1/transactions/debit");
+    let path = |entry: &Value| format!("/v1/transactions/{}/reverse", entry["id"].as_str().expect("an id"));
+    let first = role.post(201, credit, token, "a", json!({"amountMinor": 5})).await;
+    let first = path(&first);
+    let text = json!({"amountMinor": 2, "description": "x", "reference": "r", "metadata": {"a": "1"}});
+    let reversal = role.post(201, &first, token, "b", text.clone()).await;
+    role.post(200, &first, token, "b", text).await;
+    role.post(422, &first, token, "b", json!({})).await;
+    role.get(200, first.trim_end_matches("/reverse"), token).await;
+    role.post(409, &path(&reversal), token, "c", json!({})).await; // NOT_REVERSIBLE
+    role.post(409, &first, token, "c", json!({"amountMinor": 4})).await; // REVERSAL_EXCEEDS
+    let spent = role.post(201, debit, token, "d", json!({"amountMinor": 3})).await;
+    role.post(409, &first, token, "e", json!({})).await; // INSUFFICIENT_FUNDS
+    role.post(201, &path(&spent), token, "f", json!({"amountMinor": null})).await;
+    role.post(201, &first, token, "g", json!({})).await;
+    role.post(409, &first, token, "h", json!({})).await; // ALREADY_REVERSED
+    role.post(404, &path(&json!({"id": unknown_user_id()})), token, "h", json!({})).await;
+    role.post(400, &first, token, "h", json!({"amountMinor": 0, "colour": "red"})).await;
+    role.post(401, &first, "nonsense", "h", json!({})).await;
+    role.post(503, &first, &token_of(&unknown_user_id()), "h", json!({})).await;
+    role.post(201, credit, token, "i", json!({"amountMinor": 1})).await;
+    let sent = role.post(201, debit, &full.token, "sent", json!({"amountMinor": 1})).await;
+    role.post(201, credit, &full.token, "full-again", json!({"amountMinor": 1})).await;
+    role.post(409, &path(&sent), &full.token, "back", json!({})).await; // BALANCE_LIMIT
+    role.send_invalid_bodies(&first, token).await;
+}
+
+async fn check_bulk(role: &CheckedClient, client: &Client) {
+    let user = client.ready_user().await;
+    let (token, bulk) = (user.token.as_str(), "/v1/transactions/bulk");
+    let credits = |amounts: &[i64]| -> Value {
+        amounts.iter().map(|amount| json!({"type": "credit", "amountMinor": amount, "description": "x"})).collect()
+    };
+    role.post(201, bulk, token, "a", json!({"items": credits(&[1, 2])})).await;
+    role.post(200, bulk, token, "a", json!({"atomic": true, "items": credits(&[1, 2])})).await;
+    role.post(422, bulk, token, "a", json!({"items": credits(&[1, 3])})).await;
+    role.post(409, bulk, token, "b", json!({"items": credits(&[1, 9_007_199_254_740_991])})).await;
+    role.post(400, bulk, token, "b", json!({"atomic": false, "items": credits(&[1])})).await;
+    role.post(401, bulk, "nonsense", "b", json!({})).await;
+    role.post(503, bulk, &token_of(&unknown_user_id()), "b", json!({})).await;
+    let mut keyed = credits(&[1, 9_007_199_254_740_991, 2]);
+    keyed[0]["idempotencyKey"] = json!("c");
+    for _ in 0..2 {
+        let each = role.request(Method::POST, bulk).bearer_auth(token);
+        role.send(200, each.json(&json!({"atomic": false, "items": keyed}))).await;
+    }
+    let post = || role.request(Method::POST, bulk).bearer_auth(token).header("content-type", "application/json");
+    role.send(413, post().body("x".repeat(200_000))).await;
+    role.send(400, post().body("x".repeat(20_000))).await;
+    role.send(415, role.request(Method::POST, bulk).bearer_auth(token).body("x")).await;
+    role.send(431, post().header("x-pad", "p".repeat(9_000))).await;
+}
+
+/// What only requests about holds return.
+async fn check_responses_of_holds(role: &CheckedClient, world: &World, user: &User) {
+    let (token, holds) = (user.token.as_str(), "/v1/holds");
+    role.post(201, "/v1/transactions/credit", token, "funds", json!({"amountMinor": 100})).await;
+    let hold = role.post(201, holds, token, "hold", json!({"amountMinor": 60, "expiresInS": 60})).await;
+    role.post(200, holds, token, "hold", json!({"amountMinor": 60, "expiresInS": 60})).await;
+    role.post(422, holds, token, "hold", json!({"amountMinor": 61})).await;
+    role.post(409, holds, token, "more", json!({"amountMinor": 41})).await; // INSUFFICIENT_FUNDS
+    role.post(400, holds, token, "more", json!({"amountMinor": 0, "expiresInS": 59})).await;
+    role.get(200, "/v1/holds?status=all&limit=1", token).await;
+    role.get(400, "/v1/holds?status=x", token).await;
+    let of = |hold: &Value| format!("{holds}/{}", hold["id"].as_str().expect("id"));
+    let (one, unknown) = (of(&hold), format!("{holds}/{}", unknown_user_id()));
+    role.get(200, &one, token).await;
+    role.get(404, &unknown, token).await;
+    let part = || json!({"amountMinor": 1, "final": false});
+    for path in [format!("{unknown}/capture"), format!("{unknown}/void")] {
+        role.post(404, &path, token, "unknown", json!({})).await;
+    }
+    let capture = format!("{one}/capture");
+    role.post(409, &capture, token, "exceeds", json!({"amountMinor": 61})).await; // HOLD_AMOUNT_EXCEEDED
+    for number in 1..50 {
+        role.post(201, &capture, token, &format!("part-{number}"), part()).await;
+    }
+    role.post(409, &capture, token, "fiftieth", part()).await; // CAPTURE_LIMIT
+    role.post(201, &capture, token, "last", json!({})).await;
+    role.post(200, &capture, token, "last", json!({})).await;
+    role.post(409, &capture, token, "again", json!({})).await; // HOLD_CLOSED
+    role.post(409, &format!("{one}/void"), token, "void", json!({})).await;
+    let hold = of(&role.post(201, holds, token, "second", json!({"amountMinor": 1})).await);
+    role.post(200, &format!("{hold}/void"), token, "void", json!({})).await;
+    role.post(200, &format!("{hold}/void"), token, "void", json!({})).await;
+    let due = of(&role.post(201, holds, token, "third", json!({"amountMinor": 1})).await);
+    let over = "SET session_replication_role = replica;
+                UPDATE transactions SET expires_at = now() WHERE expires_at > now();
+                UPDATE open_holds SET expires_at = now()";
+    world.sql(Role::Wallet, over).await;
+    role.post(409, &format!("{due}/capture"), token, "late", json!({})).await; // HOLD_EXPIRED
+    role.post(409, &format!("{due}/void"), token, "late", json!({})).await;
+}
+
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of requests")]
 async fn every_response_of_the_wallet_role_is_documented() {
     let world = World::new().await;
     let (_users, wallet, client) = world.both().await;
@@ -155,30 +277,106 @@ async fn every_response_of_the_wallet_role_is_documented() {
     role.get(400, "/v1/transactions?limit=0&type=x&from=x&cursor=x&unknown=1", token).await;
     role.get(200, &format!("/v1/transactions/{}", created["id"].as_str().expect("id")), token).await;
     role.get(404, &format!("/v1/transactions/{}", unknown_user_id()), token).await;
+    let created = format!("/v1/transactions/{}", created["id"].as_str().expect("id"));
+    role.get(200, &format!("{created}/receipt"), token).await;
+    role.get(404, &format!("/v1/transactions/{}/receipt", unknown_user_id()), token).await;
+    role.get(200, "/v1/ledger/head", token).await;
+    role.get(200, "/v1/ledger/chain?after=1&limit=1", token).await;
+    role.get(400, "/v1/ledger/chain?after=x&limit=501&unknown=1", token).await;
+    role.get(200, "/.well-known/purse-keys.json", token).await;
+    let signing = [("LEDGER_SIGNING_KEY", "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=")];
+    let signing_process = world.start_with(Role::Wallet, &signing).await;
+    let signing = role.over(&signing_process);
+    signing.get(200, "/.well-known/purse-keys.json", token).await;
+    signing.get(200, &format!("{created}/receipt"), token).await;
+    signing.get(200, "/v1/ledger/head", token).await;
+    // As if all entries were older than the hash chain.
+    let unhashed =
+        "SET session_replication_role = replica; ALTER TABLE transactions DROP CONSTRAINT transactions_hashed;
+                    UPDATE transactions SET hash = NULL";
+    world.sql(Role::Wallet, unhashed).await;
+    role.get(404, &format!("{created}/receipt"), token).await;
+    role.get(200, "/v1/ledger/chain", token).await;
     role.get(200, "/v1/balance", token).await;
     role.get(200, "/v1/balance?at=2026-01-01T00:00:00Z", token).await;
     role.get(400, "/v1/balance?at=yesterday", token).await;
+    let (transfers, recipient) = ("/v1/transfers", client.ready_user().await);
+    let to = |id: &str, cents: i64| json!({"toUserId": id, "amountMinor": cents});
+    role.post(409, transfers, token, "t", to(&recipient.id, 4)).await;
+    let transfer = role.post(201, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(200, transfers, token, "t", to(&recipient.id, 1)).await;
+    role.post(422, transfers, token, "t", to(&recipient.id, 2)).await;
+    role.post(404, transfers, token, "u", to(&unknown_user_id(), 1)).await;
+    role.post(400, transfers, token, "u", to(&user.id, 0)).await;
+    let transfer = format!("/v1/transfers/{}", transfer["id"].as_str().expect("id"));
+    role.get(200, &transfer, token).await;
+    role.get(200, &transfer, &recipient.token).await;
+    role.get(404, "/v1/transfers/x", token).await;
+    role.post(201, credit, &recipient.token, "full", json!({"amountMinor": 9_007_199_254_740_990_i64})).await;
+    role.post(409, transfers, token, "u", to(&recipient.id, 1)).await;
+    let closed = client.ready_user().await;
+    let close = format!(
+        "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         VALUES ('{}', 1, gen_random_uuid(), 'close', 0, 0, 0, clock_timestamp(), sha256(''))",
+        closed.id
+    );
+    world.sql(Role::Wallet, &close).await;
+    role.post(409, transfers, &closed.token, "c", to(&recipient.id, 1)).await;
+    check_responses_of_holds(&role, &world, &client.ready_user().await).await;
+    let january = "from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z";
+    for format in ["csv", "csv&bom=true", "ndjson"] {
+        role.get(200, &format!("/v1/statements?{january}&format={format}"), token).await;
+    }
+    role.get(400, "/v1/statements?from=x", token).await;
     tokio::join!(
         role.send_invalid_bodies(credit, token),
         role.send_invalid_bodies(debit, token),
-        role.send_invalid_bodies(either, token)
+        role.send_invalid_bodies(either, token),
+        role.send_invalid_bodies(transfers, token)
     );
 
     let unknown = token_of(&unknown_user_id());
-    for path in ["/v1/balance", "/v1/transactions", "/v1/transactions/x", "/v1/wallet/status"] {
+    for path in [
+        "/v1/balance",
+        "/v1/transactions",
+        "/v1/transactions/x",
+        "/v1/statements",
+        "/v1/transfers/x",
+        "/v1/ledger/chain",
+        "/v1/wallet/status",
+    ] {
         role.get(503, path, &unknown).await;
         role.get(401, path, "nonsense").await;
     }
-    for path in [credit, debit, either] {
+    for path in [credit, debit, either, transfers] {
         role.post(503, path, &unknown, "a", json!({})).await;
         role.post(401, path, "nonsense", "a", json!({})).await;
     }
 
-    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RL_TX_MAX", "1"), ("LEDGER_QUEUE_MAX", "1")];
+    check_responses_to_services(&role, &user).await;
+    check_reversals(&role, &client, &recipient).await;
+    check_bulk(&role, &client).await;
+    let forbidden = world.start_with(Role::Wallet, &[("SELF_POST", "none")]).await;
+    let forbidden = role.over(&forbidden);
+    let one = || json!({"items": [{"type": "credit", "amountMinor": 1}]});
+    forbidden.post(403, credit, token, "i", json!({"amountMinor": 1})).await;
+    forbidden.post(403, "/v1/transactions/bulk", token, "i", one()).await;
+
+    let limits = [
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RL_TX_MAX", "1"),
+        ("RL_BULK_MAX", "1"),
+        ("RL_EXPORT_MAX", "1"),
+        ("LEDGER_QUEUE_MAX", "1"),
+    ];
     let limited = world.start_with(Role::Wallet, &limits).await;
     let limited = role.over(&limited);
     limited.post(201, credit, token, "g", json!({"amountMinor": 1})).await;
     limited.post(429, credit, token, "h", json!({"amountMinor": 1})).await;
+    limited.post(201, "/v1/transactions/bulk", token, "j", one()).await;
+    limited.post(429, "/v1/transactions/bulk", token, "k", one()).await;
+    limited.get(200, &format!("/v1/statements?{january}"), token).await;
+    limited.get(429, "/v1/statements", token).await;
 
     // A queue for one post, which will wait for the lock.
     let full = world.start_with(Role::Wallet, &[("LEDGER_QUEUE_MAX", "1"), ("DB_LOCK_TIMEOUT_MS", "3000")]).await;

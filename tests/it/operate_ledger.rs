@@ -48,9 +48,19 @@ async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
     let users = users_with_entries(&client, 3).await;
     client.ready_user().await; // a wallet without an entry
     let consistent = verify(&world, &[]).await;
-    let message = "4 wallets with 15 entries: all consistent.\n";
+    let message = "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained): all consistent.\n";
     assert_eq!((consistent.code, consistent.out.as_str(), consistent.err.as_str()), (Some(0), message, ""));
-    let empty = json!({"differing": [], "wallets": 4, "entries": 15, "differingWallets": 0});
+    let totals = |wallets: u64, entries: u64, expected: Value, differing: u64| {
+        json!({
+            "wallets": wallets, "entries": entries, "chained": entries, "sealed": 0, "unchained": 0,
+            "beforeChain": expected, "differingWallets": differing,
+        })
+    };
+    let report_of = |differing: Value, mut totals: Value| {
+        totals["differing"] = differing;
+        totals
+    };
+    let empty = report_of(json!([]), totals(4, 15, json!(0), 0));
     assert_eq!(verify(&world, &["--format", "json"]).await.done(), empty);
 
     let broken = &users[1].id;
@@ -59,8 +69,11 @@ async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
     let report = verify(&world, &["--format", "json"]).await;
     assert_eq!((report.code, report.err.as_str()), (Some(1), ""), "{report:?}");
     let fault = json!({"law": "balance", "seq": 3, "message": "entry 3 has balance 999, but the entries up to it add up to 300"});
-    let wallet = json!({"userId": broken, "entries": 5, "balanceMinor": 350, "recountedMinor": 350, "faults": [fault]});
-    assert_eq!(report.json(), json!({"differing": [wallet], "wallets": 4, "entries": 15, "differingWallets": 1}));
+    let chain = json!({"law": "chain", "seq": 3, "message":
+        "the hash of entry 3 does not follow from the entry and the one before it: one of them was changed, removed or inserted"});
+    let wallet =
+        json!({"userId": broken, "entries": 5, "balanceMinor": 350, "recountedMinor": 350, "faults": [fault, chain]});
+    assert_eq!(report.json(), report_of(json!([wallet]), totals(4, 15, json!(0), 1)));
     let table = verify(&world, &[]).await;
     let lines: Vec<&str> = table.out.lines().collect();
     assert_eq!(table.code, Some(1));
@@ -68,12 +81,12 @@ async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
         lines[1],
         format!("{broken}  balance  3      entry 3 has balance 999, but the entries up to it add up to 300")
     );
-    assert_eq!(lines[3], "4 wallets with 15 entries: 1 inconsistent.");
+    assert_eq!(lines[4], "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained): 1 inconsistent.");
 
     // One user's wallet alone.
     assert_eq!(verify(&world, &["--user", broken]).await.code, Some(1));
     let other = verify(&world, &["--user", &users[0].id, "--format", "json"]).await.done();
-    assert_eq!(other, json!({"differing": [], "wallets": 1, "entries": 5, "differingWallets": 0}));
+    assert_eq!(other, report_of(json!([]), totals(1, 5, Value::Null, 0)));
     let unknown = Uuid::now_v7().to_string();
     let output = verify(&world, &["--user", &unknown]).await;
     assert_eq!((output.code, output.out.as_str()), (Some(1), ""));
@@ -94,7 +107,8 @@ async fn every_broken_rule_of_the_ledger_is_reported() {
         format!("UPDATE transactions SET amount_minor = 101 {} AND seq = 2", of(2)),
         format!("UPDATE transactions SET balance_after_minor = 351 {} AND seq = 5", of(3)),
         format!("UPDATE transactions SET created_at = created_at - interval '1 hour' {} AND seq = 3", of(4)),
-        "ALTER TABLE transactions DROP CONSTRAINT transactions_balance_in_range".to_owned(),
+        "ALTER TABLE transactions DROP CONSTRAINT transactions_balance_in_range, DROP CONSTRAINT transactions_held_in_range"
+            .to_owned(),
         format!(
             "UPDATE transactions SET type = 'debit', balance_after_minor = balance_after_minor - 200 {} AND seq = 1",
             of(5)
@@ -106,12 +120,12 @@ async fn every_broken_rule_of_the_ledger_is_reported() {
     let report = verify(&world, &["--format", "json"]).await;
     assert_eq!((report.code, &report.json()["differingWallets"]), (Some(1), &json!(7)), "{report:?}");
     let expected: [&[&str]; 7] = [
-        &["sequence", "balance"],
-        &["sequence", "balance"],
-        &["balance"],
-        &["balance"],
-        &["time"],
-        &["balance", "negative"],
+        &["sequence", "balance", "chain"],
+        &["sequence", "balance", "chain"],
+        &["balance", "chain"],
+        &["balance", "chain"],
+        &["time", "chain"],
+        &["balance", "negative", "chain"],
         &["wallet"],
     ];
     let found = broken_laws(&report.json());
@@ -154,15 +168,15 @@ async fn many_differing_wallets_are_all_reported() {
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     let generate =
         "INSERT INTO wallets (user_id, id) SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, 5000);
-         INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, created_at)
-         SELECT user_id, seq, gen_random_uuid(), 'credit', 1, CASE WHEN seq = 3 THEN 4 ELSE seq END, now()
+         INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
+         SELECT user_id, seq, gen_random_uuid(), 'credit', 1, CASE WHEN seq = 3 THEN 4 ELSE seq END, 0, now(), sha256('')
          FROM wallets, generate_series(1, 4) AS seq";
     corrupt(&world, generate).await;
     let report = verify(&world, &["--format", "json"]).await;
     assert_eq!((report.code, broken_laws(&report.json()).len()), (Some(1), 5000));
     assert_eq!(report.json()["entries"], 20_000);
     let table = verify(&world, &[]).await;
-    assert_eq!((table.code, table.out.lines().count()), (Some(1), 5000 + 3));
+    assert_eq!((table.code, table.out.lines().count()), (Some(1), 2 * 5000 + 3));
 }
 
 #[tokio::test]

@@ -9,7 +9,10 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::repository::{files, root, text};
-use crate::support::{Document, PATIENCE, World};
+use crate::support::{Document, PATIENCE, World, service_token};
+
+/// Entries of the ledger that the requests create.
+const ENTRIES: &str = "22";
 
 /// One request of an `.http` file.
 #[derive(Default)]
@@ -78,6 +81,7 @@ async fn every_request_in_the_http_file_gets_the_status_written_there() {
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     variables.extend([("users".to_owned(), users.url()), ("wallet".to_owned(), wallet.url())]);
+    variables.insert("serviceToken".to_owned(), service_token("payments", "wallet:read wallet:post"));
     let mut responses = BTreeMap::new();
     for FileRequest { name, expected, text, .. } in requests {
         let text = filled(text.trim(), &variables, &responses);
@@ -93,17 +97,22 @@ async fn every_request_in_the_http_file_gets_the_status_written_there() {
         assert_eq!(Some(response.status.as_u16()), expected, "{text}\n{response:?}");
         responses.extend(name.map(|name| (name, response.body)));
     }
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, ENTRIES);
 }
 
 #[tokio::test]
 async fn the_http_file_contains_every_documented_route() {
     let text = text("docs/purse.http");
+    // `{{credit.id}}` is an `{id}`, and so is the ID of a user.
+    let text = references(&text)
+        .filter(|reference| reference.rsplit_once('.').is_some_and(|(_, last)| last == "id"))
+        .fold(text.clone(), |text, reference| text.replace(&format!("/{{{{{reference}}}}}"), "/{id}"));
     let world = World::new().await;
     let (users, wallet, client) = world.both().await;
     for (role, process) in [(Role::Users, users), (Role::Wallet, wallet)] {
         let document = Document::of(&client, &process.url()).await;
         for (method, path, _) in document.operations() {
-            let line = format!("\n{method} {{{{{role}}}}}{}", path.replace("/{id}", "/{{credit.id}}"));
+            let line = format!("\n{method} {{{{{role}}}}}{}", path.replace("{userId}", "{id}"));
             let ends = |rest: &str| rest.starts_with(['\n', '?']);
             assert!(text.split(&line).skip(1).any(ends), "docs/purse.http has no {method} {path} of the {role} role");
         }
@@ -210,6 +219,8 @@ async fn bruno_gets_the_status_that_each_request_of_its_collection_expects() {
     let (users, wallet, _client) = world.both().await;
     let mut bru = Command::new("bru");
     bru.args(["run", "--env", "local", "--env-var", &format!("users={}", users.url())]);
+    let token = service_token("payments", "wallet:read wallet:post");
+    bru.args(["--env-var", &format!("serviceToken={token}")]);
     bru.args(["--env-var", &format!("wallet={}", wallet.url())]).current_dir(root().join("docs/bruno"));
     let ran = tokio::task::spawn_blocking(move || bru.env("no_proxy", "*").output()).await.expect("thread");
     let ran = ran.unwrap_or_else(|e| panic!("bru: {e}. Run `just test-bruno`, which installs it."));
@@ -217,5 +228,5 @@ async fn bruno_gets_the_status_that_each_request_of_its_collection_expects() {
     assert!(ran.status.success(), "{printed}");
     // All but `bruno.json` and the environment are requests.
     assert_eq!(printed.matches("✓ res.status").count(), bruno_collection().len() - 2, "{printed}");
-    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "3");
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, ENTRIES);
 }

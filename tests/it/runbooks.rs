@@ -6,6 +6,7 @@ use std::fs;
 
 use futures_util::future::join_all;
 use purse::kernel::{Role, Timestamp};
+use purse::wallet::domain::EntryKind;
 use purse_dev::{Action, Server};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -14,7 +15,10 @@ use crate::log_backpressure::Wallet;
 use crate::observability::Prometheus;
 use crate::operate_handbook::{follow, follow_in};
 use crate::support::repository::text;
-use crate::support::{Client, Outages, PATIENCE, World, eventually, free_port, walk_steps};
+use crate::support::{
+    Client, HandLedger, HandRow, Outages, PATIENCE, User, WalletLock, World, eventually, free_port, token_of,
+    walk_steps,
+};
 
 /// The rules with seconds instead of minutes, so that no situation has to last for minutes. How long an expression has to
 /// be true (`for`) is left as it is: an alert counts from when it is pending.
@@ -24,6 +28,7 @@ fn quick_rules() -> String {
         ("[10m]", "[20s]"),
         ("purse_outbox_oldest_age_seconds) > 60", "purse_outbox_oldest_age_seconds) > 1"),
         ("purse_gate_closed_seconds) > 300", "purse_gate_closed_seconds) > 1"),
+        ("purse_holds_overdue_seconds) > 30", "purse_holds_overdue_seconds) > 5"),
         (">= 100", ">= 5"),
     ];
     changes.iter().fold(text("docker/observability/alerts.yml"), |rules, (minutes, seconds)| {
@@ -212,6 +217,30 @@ async fn events_that_failed_or_were_lost_are_noticed() {
     operator.follows_with("PurseGateClosed", &[("2026-11-23T10:00:00Z", &since)]).await;
     asking.await.expect("the user has a wallet");
     operator.is_resolved("PurseGateClosed").await;
+}
+
+#[tokio::test]
+async fn a_hold_whose_end_cannot_be_written_is_noticed() {
+    let world = World::new().await;
+    let (users, wallet, _client) = world.both().await;
+    let operator = Operator::of(&world, &users.url(), &wallet.url());
+    let expired_at = Timestamp::from_second(Timestamp::now().as_second() - 10).expect("a time");
+    let mut ledger = HandLedger::new();
+    ledger.append(&HandRow::new(EntryKind::Credit, 100, 100, 0));
+    ledger.write(&world).await;
+    let id = ledger.user.to_string();
+    let user = User { token: token_of(&id), email: String::new(), id };
+    let lock = WalletLock::acquire_as(&world.databases.wallet.migration_url, &user).await;
+    let row = HandRow { expires_at: Some(expired_at), ..HandRow::new(EntryKind::Hold, 40, 100, 40) };
+    let hold = ledger.append(&row);
+    ledger.list_open_hold(2, hold, 40, 0, expired_at);
+    ledger.write(&world).await;
+    operator.is_raised("PurseHoldsOverdue").await;
+    let pid = lock.pid().await.to_string();
+    let values = [("01a206c3-0b00-7000-8000-0000000000a1", user.id.as_str()), ("4711", pid.as_str())];
+    operator.follows_with("PurseHoldsOverdue", &values).await;
+    lock.release().await;
+    operator.is_resolved("PurseHoldsOverdue").await;
 }
 
 /// Sends requests that need the database, eight at a time, until the task is aborted.

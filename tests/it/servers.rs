@@ -242,7 +242,11 @@ async fn a_role_that_starts_on_a_standby_waits_for_its_promotion_and_commands_re
         settings
     };
     for (role, command, printed) in [
-        (Role::Wallet, ["ledger", "verify"], "1 wallet with 1 entry: all consistent."),
+        (
+            Role::Wallet,
+            ["ledger", "verify"],
+            "1 wallet with 1 entry (1 chained, 0 sealed, 0 unchained): all consistent.",
+        ),
         (Role::Users, ["outbox", "status"], "Nothing pending: all events are published."),
     ] {
         let read = purse(&command, &moved(role)).await;

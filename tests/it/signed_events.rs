@@ -141,6 +141,7 @@ async fn in_production_an_unsigned_event_is_dead_lettered_and_a_signed_one_creat
         ("APP_ENV", "production"),
         ("JWT_PRIVATE_KEY", "an access key of more than thirty-two bytes"),
         ("INTERNAL_JWT_PRIVATE_KEY", "an internal key of more than thirty-two bytes"),
+        ("SELF_POST", "none"),
     ];
     // No setting about signatures: production requires them by default.
     let _wallet = world.start_with(Role::Wallet, &production).await;

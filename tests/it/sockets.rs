@@ -34,7 +34,7 @@ fn raise_the_limit_of_open_files() {
 }
 
 /// A connection whose kernel accepts 4 KiB at a time.
-async fn narrow(url: &str) -> TcpStream {
+pub async fn narrow(url: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set");
     socket.connect(url.trim_start_matches("http://").parse().expect("an address")).await.expect("connected")

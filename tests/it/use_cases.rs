@@ -16,9 +16,9 @@ use purse::users::application::ports::{
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
-use purse::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError};
-use purse::wallet::application::post_batch::{DraftResult, PostBatch};
-use purse::wallet::domain::{AmountMinor, Direction, Draft, EntryRefused};
+use purse::wallet::application::ports::{Journal, JournalError, LockWait, PostError};
+use purse::wallet::application::post_batch::{PostBatch, PostingResult};
+use purse::wallet::domain::{Act, AmountMinor, Decision, Direction, Draft, EntryRefused, Posting};
 
 fn failed(class: FailureClass) -> DependencyError {
     DependencyError::new("a step", class, "broken for a test")
@@ -172,47 +172,47 @@ struct FailingJournal {
 
 #[async_trait]
 impl Journal for FailingJournal {
-    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
+    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        if drafts.iter().any(|draft| draft.id == self.failing) {
+        if postings.iter().any(|posting| posting.id() == self.failing) {
             return Err(JournalError::NotDone(failed(self.class)));
         }
-        Ok(drafts.iter().map(|_| DraftOutcome::Refused(EntryRefused::InsufficientFunds)).collect())
+        Ok(postings.iter().map(|_| Decision::Refuse { reason: EntryRefused::InsufficientFunds, draft: 0 }).collect())
     }
 }
 
-fn drafts() -> Vec<Draft> {
-    let draft = |_| Draft {
-        id: EntryId::from_uuid(System.next_id()),
-        user_id: UserId::from_uuid(System.next_id()),
-        direction: Direction::Debit,
-        amount: AmountMinor::try_new(1).expect("amount"),
-        description: None,
-        idempotency_key: None,
+fn postings() -> Vec<Posting> {
+    let posting = |_| {
+        let draft = Draft {
+            id: EntryId::from_uuid(System.next_id()),
+            act: Act::Post { direction: Direction::Debit, amount: AmountMinor::try_new(1).expect("amount") },
+            texts: None,
+        };
+        Posting::new(UserId::from_uuid(System.next_id()), draft.into(), None)
     };
-    (0..3).map(draft).collect()
+    (0..3).map(posting).collect()
 }
 
-async fn post(class: FailureClass) -> (Vec<DraftResult>, usize, usize) {
-    let drafts = drafts();
-    let journal = Arc::new(FailingJournal { failing: drafts[1].id, class, commits: AtomicUsize::new(0) });
-    let batch = PostBatch { journal: journal.clone() }.execute(&drafts, LockWait::SkipLocked).await;
+async fn post(class: FailureClass) -> (Vec<PostingResult>, usize, usize) {
+    let postings = postings();
+    let journal = Arc::new(FailingJournal { failing: postings[1].id(), class, commits: AtomicUsize::new(0) });
+    let batch = PostBatch { journal: journal.clone() }.execute(&postings, LockWait::SkipLocked).await;
     (batch.results, batch.failures.len(), journal.commits.load(Ordering::Relaxed))
 }
 
 #[tokio::test]
 async fn a_post_that_fails_its_batch_fails_alone() {
-    let refused = DraftResult::Reply(Err(PostError::Refused(EntryRefused::InsufficientFunds)));
+    let refused = PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::InsufficientFunds, draft: 0 }));
     let (results, failures, commits) = post(FailureClass::Bug).await;
-    assert_eq!(results, [refused.clone(), DraftResult::Reply(Err(PostError::Bug)), refused]);
-    assert_eq!((failures, commits), (2, 4), "the batch, then each draft alone");
+    assert_eq!(results, [refused.clone(), PostingResult::Reply(Err(PostError::Bug)), refused]);
+    assert_eq!((failures, commits), (2, 4), "the batch, then each posting alone");
 }
 
 #[tokio::test]
 async fn a_batch_is_not_split_while_the_store_is_unavailable() {
     for class in [FailureClass::Unavailable, FailureClass::Transient] {
         let (results, failures, commits) = post(class).await;
-        assert_eq!(results, vec![DraftResult::Reply(Err(PostError::NotDone)); 3]);
+        assert_eq!(results, vec![PostingResult::Reply(Err(PostError::NotDone)); 3]);
         assert_eq!((failures, commits), (1, 1));
     }
 }
@@ -222,15 +222,17 @@ struct LockedJournal;
 
 #[async_trait]
 impl Journal for LockedJournal {
-    async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
-        Ok(vec![DraftOutcome::NotLocked; drafts.len()])
+    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+        Ok(postings.iter().map(|posting| Decision::NotLocked { contested: posting.user_id }).collect())
     }
 }
 
 #[tokio::test]
 async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
-    assert_eq!(batch.execute(&drafts(), LockWait::SkipLocked).await.results, vec![DraftResult::SetAside; 3]);
-    let gone = DraftResult::Reply(Err(PostError::NoWallet));
-    assert_eq!(batch.execute(&drafts(), LockWait::Wait).await.results, vec![gone; 3]);
+    let postings = postings();
+    let aside: Vec<_> = postings.iter().map(|posting| PostingResult::SetAside { contested: posting.user_id }).collect();
+    assert_eq!(batch.execute(&postings, LockWait::SkipLocked).await.results, aside);
+    let gone = PostingResult::Reply(Err(PostError::NoWallet));
+    assert_eq!(batch.execute(&postings, LockWait::WaitForAll).await.results, vec![gone; 3]);
 }

@@ -11,8 +11,9 @@ use slog::Level;
 
 use crate::infra::config::parse;
 use crate::infra::config::suggest::nearest;
+use crate::infra::security::signing_key::SigningKey;
 use crate::infra::{amqp, postgres};
-use crate::kernel::{Role, Secret};
+use crate::kernel::{Role, Secret, SelfPost};
 
 /// One setting as text: what `--help`, the configuration template and the documentation show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +144,9 @@ pub(super) const fn count<T: FromStr>(min: u64, max: u64) -> Kind<T> {
     Kind::number("COUNT", (min, max), |text| text.parse().ok())
 }
 
+/// The form of a [`SigningKey`].
+const SEED: &str = "32 random bytes in base64, as `openssl rand -base64 32` prints them";
+
 /// A port; 0 lets the operating system choose one.
 pub(super) const fn port() -> Kind<u16> {
     Kind::number("PORT", (0, 65_535), |text| text.parse().ok())
@@ -180,6 +184,9 @@ pub(super) const AMQP_URL: Kind<Secret> =
         amqp::is_broker_url(t).then(|| Secret::new(t))
     });
 pub(super) const KEY: Kind<Secret> = Kind::text("KEY", "any text", |t| Some(Secret::new(t)));
+pub(super) const SIGNING_KEY: Kind<SigningKey> = Kind::text("KEY", SEED, SigningKey::parse);
+pub(super) const SIGNING_KEYS: Kind<Vec<SigningKey>> =
+    Kind::text("KEYS", "keys like LEDGER_SIGNING_KEY, separated by commas", parse::signing_keys);
 pub(super) const APP_ENVS: Kind<AppEnv> = Kind::word("ENV", &["development", "production"], |t| match t {
     "development" => Some(AppEnv::Development),
     "production" => Some(AppEnv::Production),
@@ -190,6 +197,7 @@ pub(super) const STORES: Kind<RateLimitStore> = Kind::word("STORE", &["local", "
     "postgres" => Some(RateLimitStore::Postgres),
     _ => None,
 });
+pub(super) const SELF_POSTS: Kind<SelfPost> = Kind::text("ACTS", "`credit,debit`, `debit` or `none`", SelfPost::parse);
 pub(super) const LEVELS: Kind<Level> = Kind::word("LEVEL", &["error", "warn", "info", "debug", "trace"], |t| match t {
     "error" => Some(Level::Error),
     "warn" => Some(Level::Warning),

@@ -19,5 +19,5 @@ pub use section::{Effective, Section, effective};
 pub(crate) use setting::LogConfig;
 pub use setting::{
     AmqpConfig, AppEnv, DatabaseConfig, DatabaseUrl, HttpConfig, LogFormat, MigrationConfig, OutboxConfig,
-    ProcessConfig, RateLimit, RateLimitStore, Setting, TokenConfig, UsersConfig, WalletConfig,
+    ProcessConfig, RateLimit, RateLimitStore, ServiceTokenConfig, Setting, TokenConfig, UsersConfig, WalletConfig,
 };

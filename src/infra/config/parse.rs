@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::infra::security::signing_key::SigningKey;
+
 /// A whole number from `min` to `max`.
 pub fn integer(text: &str, min: u64, max: u64) -> Option<u64> {
     text.parse().ok().filter(|number| (min..=max).contains(number))
@@ -67,6 +69,11 @@ pub(super) fn whole_seconds(text: &str) -> Option<Duration> {
 /// Networks separated by commas; a bare address is a network of one.
 pub fn networks(text: &str) -> Option<Vec<IpNet>> {
     list(text, |part| part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok().map(canonical))
+}
+
+/// Keys separated by commas.
+pub(super) fn signing_keys(text: &str) -> Option<Vec<SigningKey>> {
+    list(text, SigningKey::parse)
 }
 
 /// An IPv4-mapped network as IPv4: addresses are compared in that form.

@@ -14,6 +14,8 @@ const VALUE_BYTES_MAX: usize = 64 * 1024;
 pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Characters of a value that an error message shows.
 const SHOWN_CHARS_MAX: usize = 100;
+/// Shown instead of a key or a password.
+pub(super) const MASK: &str = "********";
 
 /// The value, or the end of a sentence that begins with it.
 ///
@@ -41,9 +43,9 @@ pub(super) fn clean(raw: &OsStr) -> Result<&str, String> {
     Ok(line)
 }
 
-/// A value for an error message: on one line, short, and harmless to a terminal.
+/// A value for an error message: on one line, short, harmless to a terminal, and without the passwords of URLs.
 pub(super) fn shown(raw: &OsStr) -> String {
-    let text = raw.to_string_lossy();
+    let text = without_passwords(&raw.to_string_lossy());
     let mut safe = String::new();
     for c in text.chars().take(SHOWN_CHARS_MAX) {
         if is_invisible(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
@@ -52,6 +54,19 @@ pub(super) fn shown(raw: &OsStr) -> String {
         safe.push('…');
     }
     safe
+}
+
+/// Masks what stands between `://user:` and the last `@` before the next `://`. In a malformed URL that is more than the
+/// password, never less.
+fn without_passwords(text: &str) -> String {
+    let mask = |part: &str| {
+        let (user_info, host) = part.rsplit_once('@')?;
+        let (user, _) = user_info.split_once(':')?;
+        Some(format!("{user}:{MASK}@{host}"))
+    };
+    let mut parts = text.split("://");
+    let scheme = parts.next().unwrap_or_default().to_owned();
+    parts.fold(scheme, |shown, part| shown + "://" + &mask(part).unwrap_or_else(|| part.to_owned()))
 }
 
 /// The content of a secret's file. The error is the end of a sentence that begins with the variable that names the file.
@@ -118,6 +133,21 @@ mod tests {
         let shown = shown(OsStr::new(&text));
         assert!(shown.starts_with("a\\n\\u{1b}[2Jx") && shown.ends_with("x…"), "{shown}");
         assert!(shown.chars().count() < 120, "{shown}");
+    }
+
+    #[test]
+    fn a_value_is_shown_without_the_passwords_of_its_urls() {
+        for (value, expected) in [
+            ("http://u:secret@h:4318", "http://u:********@h:4318"),
+            ("https://a.example,https://u:se@cr/et@b.example/c", "https://a.example,https://u:********@b.example/c"),
+            ("http://u:se,cret@h,x", "http://u:********@h,x"),
+            ("http://:secret@h", "http://:********@h"),
+            ("https://u@h:1/a", "https://u@h:1/a"),
+            ("https://h:1/a", "https://h:1/a"),
+            ("10.0.0.0/8,::1", "10.0.0.0/8,::1"),
+        ] {
+            assert_eq!(shown(OsStr::new(value)), expected);
+        }
     }
 
     proptest! {

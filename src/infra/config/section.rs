@@ -4,15 +4,13 @@ use std::ffi::OsStr;
 
 use crate::infra::config::kind::{Fallback, Setting};
 use crate::infra::config::layers::{ConfigError, Layers, Source};
-use crate::infra::config::raw;
+use crate::infra::config::raw::{self, MASK};
 use crate::infra::config::setting::{
-    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, UsersConfig, WalletConfig,
+    ALL, AmqpConfig, DatabaseConfig, HttpConfig, MigrationConfig, OutboxConfig, ServiceTokenConfig, UsersConfig,
+    WalletConfig,
 };
 use crate::infra::{amqp, postgres};
 use crate::kernel::Role;
-
-/// Shown instead of a key.
-const MASK: &str = "********";
 
 /// The part of the configuration that a command reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +22,7 @@ pub enum Section {
     Database,
     Amqp,
     Outbox,
+    ServiceToken,
 }
 
 impl Section {
@@ -38,6 +37,7 @@ impl Section {
             (Self::Database, _) => drop(DatabaseConfig::read(l)),
             (Self::Amqp, _) => drop(AmqpConfig::read(l)),
             (Self::Outbox, _) => drop(OutboxConfig::read(l)),
+            (Self::ServiceToken, _) => drop(ServiceTokenConfig::read(l)),
         }
         layers.settings_read().collect()
     }

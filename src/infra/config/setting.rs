@@ -13,8 +13,9 @@ use slog::Level;
 use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
+use crate::infra::security::signing_key::{SigningKey, SigningKeys};
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Role, Secret};
+use crate::kernel::{Role, Secret, SelfPost};
 
 pub use crate::infra::config::kind::{
     Accepts, AppEnv, DatabaseUrl, Fallback, LogFormat, RateLimitStore, Setting, Typed,
@@ -38,8 +39,10 @@ settings! {
     RABBITMQ_URL: Secret = BOTH, RequiredSecret, kind::AMQP_URL, "RabbitMQ, amqp:// or amqps://";
     JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
-    INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
-    INTERNAL_JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key for events, accepted for verification only during key rotation";
+    INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles and for service tokens; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
+    INTERNAL_JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key for events and service tokens, accepted for verification only during key rotation";
+    LEDGER_SIGNING_KEY: SigningKey = WALLET, OptionalSecret, kind::SIGNING_KEY, "Ed25519 key that signs receipts of the ledger; receipts are not signed if unset";
+    LEDGER_SIGNING_KEY_PREVIOUS: Vec<SigningKey> = WALLET, OptionalSecret, kind::SIGNING_KEYS, "Other keys whose public keys are published: those that signed earlier receipts and, during key rotation, the next one";
     REQUIRE_SIGNED_EVENTS: bool = WALLET, Absent, kind::BOOL, "Reject unsigned events; if unset, true in production and false elsewhere (invalid signatures are always rejected)";
     ACCESS_TOKEN_TTL: Duration = USERS, Text("1h"), kind::WHOLE_SECONDS, "Lifetime of an access token";
     RATE_LIMIT_ENABLED: bool = BOTH, Text("true"), kind::BOOL, "Enforce rate limits";
@@ -49,8 +52,14 @@ settings! {
     RL_LOGIN_MAX: NonZeroU32 = USERS, Text("10"), count(1, 1_000_000), "Logins allowed per client IP per window";
     RL_LOGIN_WINDOW: Duration = USERS, Text("1m"), kind::DURATION, "Window of RL_LOGIN_MAX and RL_LOGIN_ACCOUNT_MAX";
     RL_LOGIN_ACCOUNT_MAX: NonZeroU32 = USERS, Text("30"), count(1, 1_000_000), "Logins allowed per account per window, from any IP";
-    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Credits and debits allowed per user per window";
-    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX";
+    RL_TX_MAX: NonZeroU32 = WALLET, Text("30"), count(1, 1_000_000), "Posts allowed per user per window: credits, debits, transfers, reversals, holds, captures and voids";
+    RL_TX_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_TX_MAX and RL_BULK_MAX";
+    RL_BULK_MAX: NonZeroU32 = WALLET, Text("1000"), count(1, 1_000_000), "Items of bulk requests allowed per user per window; a request with more of them than that is rejected with 400";
+    RL_EXPORT_MAX: NonZeroU32 = WALLET, Text("10"), count(1, 1_000_000), "Statements allowed per user per window";
+    RL_EXPORT_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_EXPORT_MAX";
+    RL_SERVICE_MAX: u32 = WALLET, Text("0"), count(0, 1_000_000), "Requests allowed per service per window; 0 = no limit";
+    RL_SERVICE_WINDOW: Duration = WALLET, Text("1m"), kind::DURATION, "Window of RL_SERVICE_MAX";
+    SELF_POST: SelfPost = WALLET, Absent, kind::SELF_POSTS, "What users may do to their own wallets without a service; if unset, credit,debit in development and an error in production";
     WALLET_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the wallet role: begins its links, such as Location; on /docs of the users role, port 3001 of the same host if unset";
     USERS_PUBLIC_URL: String = BOTH, Absent, kind::WEB_URL, "Public URL of the users role: begins its links, such as Location; on /docs of the wallet role, port 3002 of the same host if unset";
     TRUSTED_PROXIES: Vec<IpNet> = BOTH, Absent, kind::NETWORKS, "Trusted reverse proxies (whose X-Forwarded-For is honoured)";
@@ -64,8 +73,8 @@ settings! {
     OUTBOX_LEASE_MS: Duration = USERS, Text("10000"), millis(6_000, 600_000), "How long claimed events are reserved for the process that claimed them";
     OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
     HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
-    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of credits and debits being written or queued; further requests are rejected with 503";
-    LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Credits and debits written per database transaction";
+    LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of ledger entries being written or queued; further requests are rejected with 503";
+    LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Ledger entries written per database transaction; an atomic group is never split";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
     DB_ACQUIRE_TIMEOUT_MS: Duration = BOTH, Text("2000"), millis(10, 60_000), "Longest wait for a pooled connection";
@@ -279,9 +288,9 @@ pub struct TokenConfig {
     pub access_key: Secret,
     /// Verifies access tokens too, during key rotation.
     pub previous_access_key: Option<Secret>,
-    /// Signs and verifies events between the roles.
+    /// Signs and verifies events between the roles and service tokens.
     pub internal_key: Secret,
-    /// Verifies events too, during key rotation.
+    /// Verifies events and service tokens too, during key rotation.
     pub previous_internal_key: Option<Secret>,
 }
 
@@ -291,24 +300,26 @@ pub struct TokenConfig {
 /// RFC 7518 §3.2.
 const KEY_BYTES_MIN: usize = 32;
 
+/// Reads a key and reports it if it is short.
+fn key(l: &mut Layers, env: AppEnv, warnings: &mut Vec<String>, setting: &Typed<Secret>) -> Option<Secret> {
+    let key = l.optional(setting)?;
+    let bytes = key.expose().len();
+    if bytes < KEY_BYTES_MIN {
+        let plural = if bytes == 1 { "" } else { "s" };
+        let weak = format!("has {bytes} byte{plural}; under {KEY_BYTES_MIN} it can be guessed offline from any token");
+        match env {
+            AppEnv::Production => {
+                l.problem_with(setting, format!("{weak}. Generate one with `openssl rand -base64 48`."));
+            }
+            AppEnv::Development => warnings.push(format!("{} {weak}", setting.env)),
+        }
+    }
+    Some(key)
+}
+
 impl TokenConfig {
     fn read(l: &mut Layers, env: AppEnv, warnings: &mut Vec<String>) -> Option<Self> {
-        let mut key = |setting: &Typed<Secret>| {
-            let key = l.optional(setting)?;
-            let bytes = key.expose().len();
-            if bytes < KEY_BYTES_MIN {
-                let plural = if bytes == 1 { "" } else { "s" };
-                let weak =
-                    format!("has {bytes} byte{plural}; under {KEY_BYTES_MIN} it can be guessed offline from any token");
-                match env {
-                    AppEnv::Production => {
-                        l.problem_with(setting, format!("{weak}. Generate one with `openssl rand -base64 48`."));
-                    }
-                    AppEnv::Development => warnings.push(format!("{} {weak}", setting.env)),
-                }
-            }
-            Some(key)
-        };
+        let mut key = |setting: &Typed<Secret>| key(l, env, warnings, setting);
         let access_key = key(&JWT_PRIVATE_KEY);
         let previous_access_key = key(&JWT_PRIVATE_KEY_PREVIOUS);
         let internal_key = key(&INTERNAL_JWT_PRIVATE_KEY);
@@ -326,6 +337,39 @@ impl TokenConfig {
     }
 }
 
+impl TokenConfig {
+    /// Every key that is set.
+    fn all(&self) -> impl Iterator<Item = &Secret> {
+        let current = [&self.access_key, &self.internal_key];
+        current.into_iter().chain(&self.previous_access_key).chain(&self.previous_internal_key)
+    }
+}
+
+/// What the command that issues service tokens needs.
+#[derive(Clone, Debug)]
+pub struct ServiceTokenConfig {
+    /// Signs service tokens.
+    pub internal_key: Secret,
+    /// Unsafe values that are errors in production.
+    pub warnings: Vec<String>,
+}
+
+impl ServiceTokenConfig {
+    /// Builds this section only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem of the section.
+    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+        layers.build(Self::read)
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (env, mut warnings) = (l.value(&APP_ENV), Vec::new());
+        let internal_key = key(l, env, &mut warnings, &INTERNAL_JWT_PRIVATE_KEY);
+        Some(Self { internal_key: internal_key?, warnings })
+    }
+}
+
 /// `max` requests per `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -338,6 +382,12 @@ pub struct RateLimit {
 impl RateLimit {
     fn read(l: &mut Layers, max: &Typed<NonZeroU32>, window: &Typed<Duration>) -> Self {
         Self { max: l.optional(max).unwrap_or(NonZeroU32::MIN), window: l.value(window) }
+    }
+
+    /// `None` for a maximum of 0, which stands for no limit.
+    fn read_optional(l: &mut Layers, max: &Typed<u32>, window: &Typed<Duration>) -> Option<Self> {
+        let window = l.value(window);
+        NonZeroU32::new(l.value(max)).map(|max| Self { max, window })
     }
 }
 
@@ -463,6 +513,14 @@ pub struct WalletConfig {
     pub process: ProcessConfig,
     /// Credits and debits per user.
     pub post_limit: RateLimit,
+    /// Items of bulk requests per user.
+    pub bulk_limit: RateLimit,
+    /// Requests per service.
+    pub service_limit: Option<RateLimit>,
+    /// What users may do to their own wallets.
+    pub self_post: SelfPost,
+    /// Statements per user.
+    pub export_limit: RateLimit,
     /// Delays before the first, second and third retry.
     pub retry_ttls: [Duration; 3],
     /// Unacknowledged deliveries of the consumer.
@@ -473,6 +531,8 @@ pub struct WalletConfig {
     pub ledger_queue_max: usize,
     /// Credits and debits per database transaction.
     pub ledger_batch_max: usize,
+    /// The keys of receipts.
+    pub signing_keys: SigningKeys,
 }
 
 impl WalletConfig {
@@ -492,14 +552,41 @@ impl WalletConfig {
             let unsafe_value = "REQUIRE_SIGNED_EVENTS is false in production: unsigned events create wallets";
             process.warnings.push(unsafe_value.to_owned());
         }
+        let signing_keys = read_signing_keys(l, process.as_ref().map(|process| &process.tokens));
         Some(Self {
+            self_post: self_post(l, production),
             post_limit: RateLimit::read(l, &RL_TX_MAX, &RL_TX_WINDOW),
+            bulk_limit: RateLimit::read(l, &RL_BULK_MAX, &RL_TX_WINDOW),
+            service_limit: RateLimit::read_optional(l, &RL_SERVICE_MAX, &RL_SERVICE_WINDOW),
+            export_limit: RateLimit::read(l, &RL_EXPORT_MAX, &RL_EXPORT_WINDOW),
             retry_ttls: [RETRY_TTL_1_MS, RETRY_TTL_2_MS, RETRY_TTL_3_MS].map(|tier| l.value(&tier)),
             prefetch: l.value(&PREFETCH),
             require_signed_events,
             ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
             ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
+            signing_keys,
             process: process?,
         })
     }
+}
+
+/// The keys of receipts. A key of tokens or events does not sign them: the users role has it too.
+fn read_signing_keys(l: &mut Layers, tokens: Option<&TokenConfig>) -> SigningKeys {
+    let current = l.optional(&LEDGER_SIGNING_KEY);
+    let previous = l.optional(&LEDGER_SIGNING_KEY_PREVIOUS).unwrap_or_default();
+    let mut others = tokens.into_iter().flat_map(TokenConfig::all).filter_map(|key| SigningKey::parse(key.expose()));
+    if others.any(|other| current.as_ref() == Some(&other)) {
+        l.problem_with(&LEDGER_SIGNING_KEY, "must differ from the keys of access tokens and events");
+    }
+    SigningKeys::new(current, &previous)
+}
+
+/// Production has no default: money that is free for every user must not go live by accident.
+fn self_post(l: &mut Layers, production: bool) -> SelfPost {
+    if production && l.look_up(&SELF_POST).is_none() {
+        let why = "is required in production: `debit` or `none` if back ends fill the wallets, and `credit,debit` if every \
+                   user may credit their own wallet without limit";
+        l.problem_with(&SELF_POST, why);
+    }
+    l.or_derived(&SELF_POST, SelfPost::default())
 }

@@ -71,13 +71,15 @@ fn all_problems_are_reported_at_once_and_no_secret_is_shown() {
         ("RL_LOGIN_MAX", "ten"),
         ("ACCESS_TOKEN_TTL", "1 hour"),
         ("RABBITMQ_URL", "http://user:hunter22@x"),
+        ("OTLP_URL", "http://user:hunter23@x"),
         ("LOG_LEVEL", "loud"),
     ];
     let problems = problems(UsersConfig::build(layers(Role::Users, &broken, &[])));
     for (name, value) in broken {
         let reported: Vec<_> = problems.iter().filter(|p| p.starts_with(name)).collect();
         assert_eq!(reported.len(), 1, "{name}: {problems:?}");
-        assert_eq!(reported.iter().any(|p| p.contains(value)), name != "RABBITMQ_URL", "{reported:?}");
+        assert_eq!(reported.iter().any(|p| p.contains(value)), !value.contains("hunter"), "{reported:?}");
+        assert!(!reported.iter().any(|p| p.contains("hunter")), "{reported:?}");
     }
     assert_eq!(problems.len(), broken.len());
 }
@@ -102,7 +104,12 @@ fn a_short_key_is_a_warning_and_in_production_an_error() {
 fn production_requires_signed_events_by_default() {
     let long = "k".repeat(40);
     let other = "i".repeat(40);
-    let strict = [("APP_ENV", "production"), ("JWT_PRIVATE_KEY", &long), ("INTERNAL_JWT_PRIVATE_KEY", &other)];
+    let strict = [
+        ("APP_ENV", "production"),
+        ("JWT_PRIVATE_KEY", &long),
+        ("INTERNAL_JWT_PRIVATE_KEY", &other),
+        ("SELF_POST", "none"),
+    ];
     let wallet = WalletConfig::build(layers(Role::Wallet, &strict, &[])).expect("valid");
     assert!(wallet.require_signed_events);
 }
@@ -112,6 +119,18 @@ fn the_two_keys_must_differ() {
     let same = [("INTERNAL_JWT_PRIVATE_KEY", "ILIACHALLENGE")];
     let reported = problems(UsersConfig::build(layers(Role::Users, &same, &[])));
     assert!(reported.iter().any(|p| p.starts_with("INTERNAL_JWT_PRIVATE_KEY: must differ")), "{reported:?}");
+}
+
+#[test]
+fn the_key_of_receipts_is_no_key_that_the_other_role_has() {
+    let shared = "c2lnbmluZ3NpZ25pbmdzaWduaW5nc2lnbmluZ3NpZ24=";
+    for other in ["JWT_PRIVATE_KEY", "JWT_PRIVATE_KEY_PREVIOUS", "INTERNAL_JWT_PRIVATE_KEY"] {
+        let same = [("LEDGER_SIGNING_KEY", shared), (other, shared)];
+        let reported = problems(WalletConfig::build(layers(Role::Wallet, &same, &[])));
+        assert!(reported.iter().any(|p| p.starts_with("LEDGER_SIGNING_KEY: must differ")), "{other}: {reported:?}");
+    }
+    let own = [("LEDGER_SIGNING_KEY", shared)];
+    assert_eq!(WalletConfig::build(layers(Role::Wallet, &own, &[])).expect("valid").signing_keys.published().len(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -13,6 +14,7 @@ use utoipa::openapi::Ref;
 
 use crate::infra::http::limit_policy::LimitPolicy;
 use crate::infra::http::public_url::PublicUrl;
+use crate::infra::security::service_token::Scope;
 use crate::kernel::{Classified, FailureClass, chain};
 
 /// Name of the schema of every error response.
@@ -26,13 +28,13 @@ pub(super) const ERRORS_PAGE: &str = "/docs/errors";
 /// Name of the schema that lists every code.
 pub(super) const ERROR_CODE: &str = "ErrorCode";
 
-/// What is wrong with one field of a request.
+/// What is wrong with one field or item of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ErrorDetail)]
 pub struct Detail {
     /// The name of the body field, query parameter or header.
     pub field: String,
-    /// What is expected.
+    /// What is expected; with `BULK_REFUSED` the code of the error.
     pub message: String,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct Body<'a> {
     code: &'static str,
     /// What went wrong, for people. The text may change.
     message: &'a str,
-    /// Every problem with the request. Only with `VALIDATION_ERROR`.
+    /// With `VALIDATION_ERROR`: every problem with the request. With `BULK_REFUSED`: the refused item.
     #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
     #[schema(required = false)]
     details: &'a [Detail],
@@ -75,7 +77,7 @@ pub(super) struct Problem<'a> {
     detail: &'a str,
     #[schema(schema_with = code_schema)]
     code: &'static str,
-    /// Every problem with the request. Only with `VALIDATION_ERROR`.
+    /// With `VALIDATION_ERROR`: every problem with the request. With `BULK_REFUSED`: the refused item.
     #[serde(skip_serializing_if = "<[Detail]>::is_empty")]
     #[schema(required = false)]
     details: &'a [Detail],
@@ -113,6 +115,17 @@ impl ApiError {
         let message = "Missing or invalid access token. Send it as Authorization: Bearer <token>.";
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// Repeating the request with the same token does not help (RFC 6750 §3.1).
+    pub fn insufficient_scope(needed: Scope) -> Self {
+        let message =
+            "The service token does not have the scope that this request needs. See the WWW-Authenticate header.";
+        let error = Self::new(StatusCode::FORBIDDEN, "INSUFFICIENT_SCOPE", message);
+        match HeaderValue::try_from(format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"")) {
+            Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => error,
+        }
     }
 
     pub fn no_route() -> Self {
@@ -163,9 +176,9 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OUTCOME_UNKNOWN", message).retry_after_s(2)
     }
 
-    /// 429 with the time to wait.
-    pub(super) fn rate_limited(policy: &LimitPolicy, wait: Duration) -> Self {
-        let (fields, wait_s) = policy.of_limited(wait);
+    /// 429 with the time to wait until `units` requests are allowed at once.
+    pub(super) fn rate_limited(policy: &LimitPolicy, units: NonZeroU32, wait: Duration) -> Self {
+        let (fields, wait_s) = policy.of_limited(units, wait);
         let message = format!("Too many requests. Retry in {wait_s} s.");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message).retry_after_s(wait_s);
         fields.into_iter().fold(error, |error, (name, value)| match value.parse() {
@@ -194,6 +207,12 @@ impl ApiError {
         self
     }
 
+    /// More about the error, for programs.
+    #[must_use]
+    pub fn with_details(self, details: Vec<Detail>) -> Self {
+        Self { details, ..self }
+    }
+
     #[must_use]
     pub fn retry_after_s(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
@@ -210,7 +229,7 @@ impl ApiError {
         self.code
     }
 
-    pub(super) fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         &self.message
     }
 

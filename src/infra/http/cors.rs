@@ -4,7 +4,8 @@ use actix_cors::Cors;
 use actix_web::http::{Method, header};
 
 /// Response headers that a page may read.
-pub(super) const EXPOSED: [&str; 12] = [
+pub(super) const EXPOSED: [&str; 16] = [
+    "content-disposition",
     "idempotent-replayed",
     "link",
     "location",
@@ -14,6 +15,9 @@ pub(super) const EXPOSED: [&str; 12] = [
     "ratelimit-policy",
     "ratelimit-remaining",
     "ratelimit-reset",
+    "statement-closing-minor",
+    "statement-final",
+    "statement-opening-minor",
     "x-request-id",
     "traceparent",
     "www-authenticate",

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use actix_web::web;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
@@ -30,7 +31,20 @@ pub(super) struct FieldSchema {
     pub(super) name: &'static str,
     pub(super) is_required: bool,
     pub(super) schema: Object,
+    /// Only of a list of objects.
+    pub(super) items: Option<ItemSchema>,
 }
+
+/// What the OpenAPI document says about the objects in a list.
+pub(super) struct ItemSchema {
+    pub(super) name: &'static str,
+    pub(super) fields: Vec<FieldSchema>,
+    /// Items in the list; at least one.
+    pub(super) max: usize,
+}
+
+/// Problems that a response lists at most; others are not reported.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// What is wrong with a query parameter that the endpoint does not have.
 pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
@@ -38,10 +52,17 @@ pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
 /// What is wrong with a field that occurs twice.
 const REPEATED: &str = "must not be repeated";
 
-/// The fields of a JSON object, and the names of those that occur twice.
+/// The fields of a JSON object, and the paths of those that occur twice, in it or in an object within it.
 #[derive(Default)]
 struct Members {
     values: BTreeMap<String, Value>,
+    repeated: BTreeSet<String>,
+}
+
+/// A JSON value. A [`Value`] alone keeps only the last one of two fields with the same name.
+#[derive(Default)]
+struct Member {
+    value: Value,
     repeated: BTreeSet<String>,
 }
 
@@ -58,9 +79,10 @@ impl<'de> Deserialize<'de> for Members {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut object = Members::default();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if object.values.insert(name.clone(), value).is_some() {
-                        object.repeated.insert(name);
+                while let Some((name, member)) = map.next_entry::<String, Member>()? {
+                    add_within(&mut object.repeated, &name, &member.repeated);
+                    if object.values.insert(name.clone(), member.value).is_some() {
+                        object.repeated.insert(printable(&name));
                     }
                 }
                 Ok(object)
@@ -68,6 +90,83 @@ impl<'de> Deserialize<'de> for Members {
         }
 
         deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<T: Into<Value>> From<T> for Member {
+    fn from(value: T) -> Self {
+        Self { value: value.into(), repeated: BTreeSet::new() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Member, E> {
+                Ok(Value::Null.into())
+            }
+
+            fn visit_bool<E>(self, flag: bool) -> Result<Member, E> {
+                Ok(flag.into())
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Member, E> {
+                Ok(number.into())
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Member, E> {
+                Ok(text.into())
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Member, E> {
+                Ok(text.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Member, A::Error> {
+                let (mut values, mut repeated) = (Vec::new(), BTreeSet::new());
+                while let Some(member) = list.next_element::<Member>()? {
+                    add_within(&mut repeated, &format!("[{}]", values.len()), &member.repeated);
+                    values.push(member.value);
+                }
+                Ok(Member { value: Value::Array(values), repeated })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member, A::Error> {
+                let Members { values, repeated } = Members::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Member { value: Value::Object(values.into_iter().collect()), repeated })
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+fn int64(integer: ObjectBuilder) -> ObjectBuilder {
+    integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
+/// Adds the paths of what is repeated within `name`. Bounded, so that the paths cannot become much larger than the body.
+fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<String>) {
+    let name = if within.is_empty() { String::new() } else { printable(name) };
+    for inner in within.iter().take(PROBLEMS_MAX) {
+        let dot = if inner.starts_with('[') { "" } else { "." };
+        repeated.insert(printable(&format!("{name}{dot}{inner}")));
     }
 }
 
@@ -128,12 +227,16 @@ impl Fields {
     /// 400 with every problem.
     pub fn read<T>(mut self, form: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, ApiError> {
         let read = form(&mut self);
-        for name in std::mem::take(&mut self.values).into_keys() {
-            self.refuse(&printable(&name), self.unknown);
-        }
+        self.refuse_unknown();
         match read {
             Some(read) if self.problems.is_empty() => Ok(read),
             _ => Err(ApiError::validation(self.problems)),
+        }
+    }
+
+    fn refuse_unknown(&mut self) {
+        for name in std::mem::take(&mut self.values).into_keys() {
+            self.refuse(&printable(&name), self.unknown);
         }
     }
 
@@ -167,6 +270,49 @@ impl Fields {
         }
     }
 
+    /// An object whose values are texts; it may be absent, or null in a body.
+    pub fn optional_texts<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&BTreeMap<String, String>) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        let object = match self.take(name, false, Type::Object, schema) {
+            None => return Some(None),
+            Some(Value::Object(object)) => object,
+            Some(_) => {
+                self.refuse(name, "must be an object");
+                return None;
+            }
+        };
+        let (mut texts, mut is_valid) = (BTreeMap::new(), true);
+        for (key, value) in object {
+            if let Value::String(text) = value {
+                texts.insert(key, text);
+            } else {
+                self.refuse(&printable(&format!("{name}.{key}")), "must be a string");
+                is_valid = false;
+            }
+        }
+        if !is_valid {
+            return None;
+        }
+        parse(&texts).map(Some).map_err(|e| self.refuse(name, e)).ok()
+    }
+
+    /// The fields whose names begin with `prefix`, by the rest of their names. Query parameters are always texts.
+    pub fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        self.values.retain(|name, value| match (name.strip_prefix(prefix), value) {
+            (Some(rest), Value::String(text)) => {
+                found.insert(rest.to_owned(), std::mem::take(text));
+                false
+            }
+            _ => true,
+        });
+        found
+    }
+
     /// A required integer literal: `5.0`, `1e2` and `"5"` are refused.
     pub fn integer<T, E: fmt::Display>(
         &mut self,
@@ -174,23 +320,94 @@ impl Fields {
         parse: impl FnOnce(i64) -> Result<T, E>,
         schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
     ) -> Option<T> {
-        let int64 = |integer: ObjectBuilder| integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
-        let integer = match self.required(name, Type::Integer, |integer| schema(int64(integer)))? {
-            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
-            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
-            _ => None,
-        };
-        match integer.map(parse) {
-            Some(Ok(value)) => return Some(value),
-            Some(Err(e)) => self.refuse(name, e),
-            None => self.refuse(name, "must be an integer"),
+        let value = self.required(name, Type::Integer, |integer| schema(int64(integer)))?;
+        self.parse_integer(name, &value, parse)
+    }
+
+    /// An integer literal that may be absent or null. The outer `None` means that it is present and invalid.
+    pub fn optional_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<T>> {
+        match self.take(name, false, Type::Integer, |integer| schema(int64(integer))) {
+            None => Some(None),
+            Some(value) => self.parse_integer(name, &value, parse).map(Some),
         }
-        None
+    }
+
+    /// A boolean that may be absent or null. The outer `None` means that it is something else.
+    pub fn optional_boolean(
+        &mut self,
+        name: &'static str,
+        schema: impl FnOnce(ObjectBuilder) -> ObjectBuilder,
+    ) -> Option<Option<bool>> {
+        match self.take(name, false, Type::Boolean, schema) {
+            None => Some(None),
+            Some(Value::Bool(value)) => Some(Some(value)),
+            Some(_) => {
+                self.refuse(name, "must be true or false");
+                None
+            }
+        }
+    }
+
+    /// A required list of 1 to `max` objects, each read by `form`. Their schema is called `item`. A problem with a field of one
+    /// is reported like `items[3].amountMinor`.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        (item, max): (&'static str, usize),
+        about: &str,
+        mut form: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        if let Some(schemas) = &mut self.schemas {
+            let schema = ObjectBuilder::new().schema_type(Type::Array).description(Some(about)).build();
+            let items = Some(ItemSchema { name: item, fields: Self::describe(&mut form), max });
+            schemas.push(FieldSchema { name, is_required: true, schema, items });
+            return None;
+        }
+        let items = match self.values.remove(name) {
+            Some(Value::Array(items)) if (1..=max).contains(&items.len()) => items,
+            None | Some(Value::Null) => {
+                self.refuse(name, "is required");
+                return None;
+            }
+            Some(_) => {
+                self.refuse(name, format!("must be a list of 1 to {max} objects"));
+                return None;
+            }
+        };
+        let count = items.len();
+        let mut read = Vec::with_capacity(count);
+        for (index, item) in items.into_iter().enumerate() {
+            let Value::Object(object) = item else {
+                self.refuse(&format!("{name}[{index}]"), "must be an object");
+                continue;
+            };
+            let values = object.into_iter().collect();
+            let mut fields = Self { values, problems: Vec::new(), unknown: self.unknown, schemas: None };
+            read.extend(form(&mut fields));
+            fields.refuse_unknown();
+            for Detail { field, message } in fields.problems {
+                self.refuse(&format!("{name}[{index}].{field}"), message);
+            }
+        }
+        (read.len() == count).then_some(read)
     }
 
     /// Adds a problem, for example one of two fields together.
     pub fn refuse(&mut self, name: &str, message: impl fmt::Display) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         self.problems.push(Detail { field: name.to_owned(), message: message.to_string() });
+    }
+
+    /// The same for a field whose name came with the request.
+    pub fn refuse_named(&mut self, name: &str, message: impl fmt::Display) {
+        self.refuse(&printable(name), message);
     }
 
     fn take(
@@ -202,7 +419,7 @@ impl Fields {
     ) -> Option<Value> {
         if let Some(schemas) = &mut self.schemas {
             let schema = schema(ObjectBuilder::new().schema_type(kind)).build();
-            schemas.push(FieldSchema { name, is_required, schema });
+            schemas.push(FieldSchema { name, is_required, schema, items: None });
         }
         self.values.remove(name).filter(|value| !value.is_null())
     }
@@ -218,6 +435,25 @@ impl Fields {
             self.refuse(name, "is required");
         }
         value
+    }
+
+    fn parse_integer<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        value: &Value,
+        parse: impl FnOnce(i64) -> Result<T, E>,
+    ) -> Option<T> {
+        let integer = match value {
+            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
+            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            _ => None,
+        };
+        match integer.map(parse) {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(e)) => self.refuse(name, e),
+            None => self.refuse(name, "must be an integer"),
+        }
+        None
     }
 
     fn parse_text<T, E: fmt::Display>(
@@ -273,6 +509,19 @@ mod tests {
     }
 
     #[test]
+    fn an_optional_integer_may_be_absent_or_null_but_not_something_else() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?.read(|fields| fields.optional_integer("n", Ok::<_, Infallible>, |n| n))
+        };
+        for (body, expected) in [("{}", None), (r#"{"n":null}"#, None), (r#"{"n":5}"#, Some(5))] {
+            assert_eq!(read(body).ok(), Some(expected), "{body}");
+        }
+        for body in [r#"{"n":"5"}"#, r#"{"n":5.0}"#, r#"{"n":[]}"#] {
+            assert_eq!(problems(read(body)), of(&[("n", "must be an integer")]), "{body}");
+        }
+    }
+
+    #[test]
     fn a_body_that_is_not_an_object_or_has_duplicate_fields_is_refused() {
         for body in ["null", "5", "[5]", "[", "", " \n"] {
             assert_eq!(problems(integer(body)), of(&[("body", "must be a JSON object")]), "{body}");
@@ -280,6 +529,10 @@ mod tests {
         for body in [r#"{"n":1,"n":2}"#, r#"{"n":1,"\u006e":2,"n":3}"#] {
             assert_eq!(problems(integer(body)), of(&[("n", "must not be repeated")]), "{body}");
         }
+        let body = br#"{"n":{"a":1,"b":{"c":1,"c":1},"a":2},"m":[1,{"d":1},{"d":1,"d":2}],"l":{"a":1,"b":{"a":1}}}"#;
+        let expected: Vec<String> = ["m[2].d", "n.a", "n.b.c"].map(str::to_owned).into();
+        let body = Fields::json(body).expect("an object");
+        assert_eq!(body.problems.iter().map(|detail| detail.field.clone()).collect::<Vec<_>>(), expected);
         let body = Fields::json(br#"{"n":1,"n":"x","m":1,"m":2}"#).expect("an object");
         let read = body.read(|fields| fields.integer("n", Ok::<_, Infallible>, |n| n));
         let repeated = "must not be repeated";
@@ -297,6 +550,31 @@ mod tests {
             ("\u{feff}{}", "is not valid JSON in line 1, character 1"),
         ] {
             assert_eq!(problems(integer(body)), of(&[("body", message)]), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_optional_integer_or_boolean_may_be_absent_or_null_and_is_as_strict_when_it_is_present() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes()).expect("an object").read(|fields| {
+                let n = fields.optional_integer("n", Ok::<_, Infallible>, |n| n);
+                let b = fields.optional_boolean("b", |b| b);
+                Some((n?, b?))
+            })
+        };
+        for body in ["{}", r#"{"n":null,"b":null}"#] {
+            assert_eq!(read(body).ok(), Some((None, None)), "{body}");
+        }
+        assert_eq!(read(r#"{"n":5,"b":false}"#).ok(), Some((Some(5), Some(false))));
+        for (body, field, message) in [
+            (r#"{"n":5.0}"#, "n", "must be an integer"),
+            (r#"{"n":"5"}"#, "n", "must be an integer"),
+            (r#"{"n":true}"#, "n", "must be an integer"),
+            (r#"{"b":"true"}"#, "b", "must be true or false"),
+            (r#"{"b":1}"#, "b", "must be true or false"),
+            (r#"{"b":[]}"#, "b", "must be true or false"),
+        ] {
+            assert_eq!(problems(read(body)), of(&[(field, message)]), "{body}");
         }
     }
 
@@ -327,7 +605,68 @@ mod tests {
         assert_eq!(described[1].schema.description.as_deref(), Some("Always y."));
     }
 
+    #[test]
+    fn an_object_of_texts_has_nothing_else_in_it() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?
+                .read(|fields| fields.optional_texts("m", |texts| Ok::<_, Infallible>(format!("{texts:?}")), |m| m))
+        };
+        assert_eq!(read(r#"{"m":{"b":"2","a":""}}"#).ok().flatten().as_deref(), Some(r#"{"a": "", "b": "2"}"#));
+        for absent in ["{}", r#"{"m":null}"#] {
+            assert_eq!(read(absent).ok(), Some(None), "{absent}");
+        }
+        for other in [r#"{"m":[]}"#, r#"{"m":"a"}"#, r#"{"m":5}"#, r#"{"m":true}"#] {
+            assert_eq!(problems(read(other)), of(&[("m", "must be an object")]), "{other}");
+        }
+        let message = "must be a string";
+        let expected = of(&[("m.a", message), ("m.b", message), ("m.c", message), ("m.e", message)]);
+        assert_eq!(problems(read(r#"{"m":{"a":1,"b":null,"c":{"d":"x"},"d":"x","e":["x"]}}"#)), expected);
+    }
+
+    #[test]
+    fn every_problem_in_a_list_of_objects_is_reported_with_its_place() {
+        let read = |body: &str| {
+            Fields::json(body.as_bytes())?.read(|fields| {
+                fields.objects("list", ("Item", 3), "A list.", |item| {
+                    let n = item.integer("n", Ok::<_, Infallible>, |n| n);
+                    let flag = item.optional_boolean("flag", |flag| flag);
+                    Some((n?, flag?))
+                })
+            })
+        };
+        let list = read(r#"{"list":[{"n":1},{"n":2,"flag":null},{"flag":true,"n":3}]}"#);
+        assert_eq!(list.ok(), Some(vec![(1, None), (2, None), (3, Some(true))]));
+        let body = r#"{"list":[{"n":1},{"n":"x","flag":0,"m":1},[]],"more":1}"#;
+        let expected = [
+            ("list[1].n", "must be an integer"),
+            ("list[1].flag", "must be true or false"),
+            ("list[1].m", "unknown field"),
+            ("list[2]", "must be an object"),
+            ("more", "unknown field"),
+        ];
+        assert_eq!(problems(read(body)), of(&expected));
+        for body in [r#"{"list":[]}"#, r#"{"list":[{},{},{},{}]}"#, r#"{"list":{"n":1}}"#] {
+            assert_eq!(problems(read(body)), of(&[("list", "must be a list of 1 to 3 objects")]), "{body}");
+        }
+        assert_eq!(problems(read(r#"{"list":null}"#)), of(&[("list", "is required")]));
+    }
+
+    #[test]
+    fn a_response_lists_at_most_a_thousand_problems() {
+        let fields: Vec<_> = (0..1_500).map(|n| format!("\"f{n}\":1")).collect();
+        let body = Fields::json(format!("{{{}}}", fields.join(",")).as_bytes()).expect("an object");
+        assert_eq!(problems(body.read(|_| Some(()))).len(), 1_000);
+    }
+
     proptest! {
+        #[test]
+        fn every_value_is_read_as_it_is_without_repeated_fields(text in "[ \\[\\]{}:,\"a0-9.eE+-]{0,40}|[\\[{\"a:1,}\\]]{0,20}") {
+            let expected = serde_json::from_str::<Value>(&text).ok();
+            let member = serde_json::from_str::<Member>(&text).ok();
+            let read = member.map(|member| member.value);
+            prop_assert_eq!(read, expected);
+        }
+
         #[test]
         fn no_body_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Fields::json(&body).and_then(|fields| fields.read(letters));

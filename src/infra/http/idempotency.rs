@@ -37,9 +37,14 @@ pub fn key_reused() -> ApiError {
     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", message)
 }
 
+/// The schema of a key.
+pub fn key_schema(text: ObjectBuilder) -> ObjectBuilder {
+    text.pattern(Some("^[!-~]{1,128}$"))
+}
+
 /// Documents that an endpoint takes a key. `effect` says what a retry with the same key does not do again.
 pub fn with_key<Api: 'static>(endpoint: Endpoint<Api>, effect: &str) -> Endpoint<Api> {
-    let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$")).build();
+    let key = key_schema(ObjectBuilder::new().schema_type(Type::String)).build();
     let about = format!(
         "Identifies this request: 1 to 128 visible ASCII characters. A retry with the same key and the same body returns the \
          original response with `Idempotent-Replayed: true` and {effect}."

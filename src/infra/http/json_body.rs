@@ -12,16 +12,26 @@ use tokio::time::{Instant, timeout_at};
 use crate::infra::health::{Health, HealthBoard};
 use crate::infra::http::{ApiError, Fields};
 
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Time from the head of a request to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a body still has once the process is shutting down.
 const BODY_TIMEOUT_STOPPING: Duration = Duration::from_secs(1);
 
 /// # Errors
-/// 415 unless the body is JSON as it is, 413 over 16 KiB, 408 after 10 s, 503 when the process shuts down meanwhile, 400 unless it
-/// is one JSON object.
+/// Those of [`read_json_up_to`] 16 KiB.
 pub(crate) async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<Fields, ApiError> {
+    read_json_up_to(BODY_BYTES_MAX, request, payload).await
+}
+
+/// # Errors
+/// 415 unless the body is JSON as it is, 413 over `bytes_max`, 408 after 10 s, 503 when the process shuts down meanwhile, 400
+/// unless it is one JSON object.
+pub(crate) async fn read_json_up_to(
+    bytes_max: usize,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<Fields, ApiError> {
     if !is_json(request) {
         return Err(wrong_media_type());
     }
@@ -33,13 +43,13 @@ pub(crate) async fn read_json(request: &HttpRequest, payload: web::Payload) -> R
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
-        return Err(too_large());
+    if announced.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(too_large(bytes_max));
     }
     let health = request.app_data::<web::Data<HealthBoard>>().map(|board| board.watch());
     tokio::select! {
         biased;
-        body = collect(payload) => Fields::json(&body?),
+        body = collect(bytes_max, payload) => Fields::json(&body?),
         () = cut_short(health) => Err(ApiError::stopping()),
     }
 }
@@ -56,7 +66,7 @@ async fn cut_short(health: Option<watch::Receiver<Health>>) {
     }
 }
 
-async fn collect(mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {
+async fn collect(bytes_max: usize, mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {
     let deadline = Instant::now() + BODY_TIMEOUT;
     let mut body = Vec::new();
     loop {
@@ -64,7 +74,9 @@ async fn collect(mut payload: web::Payload) -> Result<Vec<u8>, ApiError> {
             Err(_) => return Err(slow_body()),
             Ok(None) => return Ok(body),
             Ok(Some(Err(_))) => return Err(ApiError::invalid("body", "ended too early")),
-            Ok(Some(Ok(chunk))) if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX => return Err(too_large()),
+            Ok(Some(Ok(chunk))) if body.len().saturating_add(chunk.len()) > bytes_max => {
+                return Err(too_large(bytes_max));
+            }
             Ok(Some(Ok(chunk))) => body.extend_from_slice(&chunk),
         }
     }
@@ -92,8 +104,8 @@ pub(super) fn slow_body() -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", message)
 }
 
-pub(super) fn too_large() -> ApiError {
-    let message = "The request body must not exceed 16 KiB.";
+pub(super) fn too_large(bytes_max: usize) -> ApiError {
+    let message = format!("The request body must not exceed {} KiB.", bytes_max / 1024);
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
 }
 

@@ -3,6 +3,7 @@
 //! `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-11; `RateLimit-Limit`, `-Remaining` and
 //! `-Reset` are those of its first versions, which most clients know.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -29,10 +30,13 @@ impl LimitPolicy {
         self.fields(remaining, more_s)
     }
 
-    /// The fields of a request beyond the limit, and the seconds to wait.
-    pub(super) fn of_limited(&self, wait: Duration) -> (Vec<(&'static str, String)>, u64) {
+    /// The fields of `units` requests at once that are beyond the limit, and the seconds to wait.
+    pub(super) fn of_limited(&self, units: NonZeroU32, wait: Duration) -> (Vec<(&'static str, String)>, u64) {
         let wait_s = whole_seconds(wait);
-        let mut fields = self.fields(0, wait_s);
+        // One request becomes available per interval, so those that are missing tell how many are left.
+        let interval = (self.limit.window / self.limit.max.get()).as_nanos().max(1);
+        let missing = u32::try_from(wait.as_nanos().div_ceil(interval)).unwrap_or(u32::MAX);
+        let mut fields = self.fields(units.get().saturating_sub(missing.max(1)), wait_s);
         fields.push(("ratelimit-reset", wait_s.to_string()));
         (fields, wait_s)
     }
@@ -64,7 +68,6 @@ impl LimitPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
 
     #[test]
     fn a_wait_is_rounded_up_to_at_least_one_second() {
@@ -80,7 +83,16 @@ mod tests {
         ] {
             assert_eq!(ratelimit(policy(max, window).of_counted(remaining)).as_deref(), Some(expected));
         }
-        let (fields, wait_s) = policy(10, Duration::from_mins(1)).of_limited(Duration::from_millis(1_001));
-        assert_eq!((ratelimit(fields).as_deref(), wait_s), (Some("\"login\";r=0;t=2"), 2));
+        for (units, wait_ms, expected, expected_s) in [
+            (1, 1_001, "\"login\";r=0;t=2", 2),
+            (1, 6_000, "\"login\";r=0;t=6", 6),
+            (10, 30_000, "\"login\";r=5;t=30", 30),
+            (10, 30_001, "\"login\";r=4;t=31", 31),
+            (10, 0, "\"login\";r=9;t=1", 1),
+        ] {
+            let units = NonZeroU32::new(units).expect("not zero");
+            let (fields, wait_s) = policy(10, Duration::from_mins(1)).of_limited(units, Duration::from_millis(wait_ms));
+            assert_eq!((ratelimit(fields).as_deref(), wait_s), (Some(expected), expected_s));
+        }
     }
 }

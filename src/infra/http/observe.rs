@@ -12,14 +12,14 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, Accept, Header as _, HeaderMap, HeaderName, HeaderValue, Quality};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, HttpResponse, web};
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 use slog::Logger;
 
 use crate::infra::http::admit::is_probe;
 use crate::infra::http::api_error::PROBLEM_JSON;
 use crate::infra::http::metrics_page::Took;
-use crate::infra::http::{ApiError, Authenticated, PublicUrl, RequestMetrics};
+use crate::infra::http::{ApiError, Authenticated, AuthenticatedService, OnBehalfOf, PublicUrl, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{IdSource as _, RequestId, TraceParent};
@@ -217,23 +217,40 @@ struct Line<'a> {
     spans: Option<web::Data<Spans>>,
 }
 
+/// Who sent a request, and for which user.
+#[derive(Default)]
+struct Caller {
+    user_id: Option<String>,
+    service: Option<String>,
+}
+
+impl Caller {
+    fn of(request: &HttpRequest) -> Self {
+        let extensions = request.extensions();
+        let user = extensions.get::<Authenticated>().map(|user| user.user_id());
+        let user = user.or_else(|| extensions.get::<OnBehalfOf>().map(|user| user.0));
+        let service = extensions.get::<AuthenticatedService>().map(|service| service.name().to_string());
+        Self { user_id: user.map(|id| id.to_string()), service }
+    }
+}
+
 impl Line<'_> {
     fn write(&self, response: &ServiceResponse<BoxBody>) {
         let request = response.request();
         // The pattern, not the path: a path may contain ids, and metrics have one series per route.
         let route = request.match_pattern().unwrap_or_else(|| "(none)".to_owned());
-        let user = request.extensions().get::<Authenticated>().map(|user| user.user_id().to_string());
+        let caller = Caller::of(request);
         let refusal = response.response().error().and_then(|e| e.as_error::<ApiError>());
         let cause = refusal.and_then(|e| e.cause().map(str::to_owned));
         let is_long_poll = request.extensions().contains::<LongPoll>();
         self.measure(&route, response.status(), refusal, is_long_poll);
-        self.log(&route, response.status(), user, cause);
+        self.log(&route, response.status(), caller, cause);
     }
 
     fn write_error(&self, mut error: Error, form: &ErrorForm) -> Error {
         let status = error.as_response_error().status_code();
         self.measure("(none)", status, error.as_error::<ApiError>(), false);
-        self.log("(none)", status, None, None);
+        self.log("(none)", status, Caller::default(), None);
         let context = self.context.clone();
         let described = error.as_error::<ApiError>().map(|error| (form.problem(error), error.link(&form.public_url)));
         error.add_response_mapper(move |response| {
@@ -268,7 +285,7 @@ impl Line<'_> {
         }
     }
 
-    fn log(&self, route: &str, status: StatusCode, user_id: Option<String>, error: Option<String>) {
+    fn log(&self, route: &str, status: StatusCode, caller: Caller, error: Option<String>) {
         let Some(logger) = &self.logger else { return };
         let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         // 1000 times the duration in seconds is milliseconds, with microseconds after the point.
@@ -282,8 +299,12 @@ impl Line<'_> {
             "duration_ms" => duration_ms,
         );
         let logger = logger.new(values);
-        let logger = match user_id {
+        let logger = match caller.user_id {
             Some(user_id) => logger.new(slog::o!("user_id" => user_id)),
+            None => logger,
+        };
+        let logger = match caller.service {
+            Some(service) => logger.new(slog::o!("service" => service)),
             None => logger,
         };
         match (error, status.as_u16()) {

@@ -1,10 +1,15 @@
-//! Rate limits: by client IP before authentication, by user after it.
+//! Rate limits: by client IP before authentication, by user or service after it.
+//!
+//! A request counts once, or as many times as its handler says ([`Tally`]).
 //!
 //! GCRA: `max` requests at once, then one more every `window / max`. Counts belong to this process, or are shared by all
 //! processes of the role ([`SharedLimit`]) with those of this process as the fallback.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_governor::governor::clock::{Clock as _, DefaultClock};
@@ -16,9 +21,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpMessage as _, Route};
 
+use crate::infra::http::authenticate::{Authenticated, AuthenticatedService};
 use crate::infra::http::limit_policy::LimitPolicy;
-use crate::infra::http::{ApiError, Authenticated, SharedLimit, Sweep};
-use crate::kernel::UserId;
+use crate::infra::http::{ApiError, SharedLimit, Sweep};
+use crate::kernel::{ServiceName, UserId};
 
 /// What requests are counted by.
 pub trait CountBy: Clone + 'static {
@@ -45,6 +51,22 @@ impl CountBy for BySubject {
 
     fn name(key: &Option<UserId>) -> String {
         key.map_or_else(String::new, |user| user.to_string())
+    }
+}
+
+/// By the service of the token; for routes inside of the authentication middleware.
+#[derive(Clone, Copy)]
+pub struct ByService;
+
+impl CountBy for ByService {
+    type Key = Option<ServiceName>;
+
+    fn key(&self, request: &ServiceRequest) -> Option<ServiceName> {
+        request.extensions().get::<AuthenticatedService>().map(|service| service.name().clone())
+    }
+
+    fn name(key: &Option<ServiceName>) -> String {
+        key.as_ref().map_or_else(String::new, ToString::to_string)
     }
 }
 
@@ -104,8 +126,25 @@ impl<T: CountBy> Limiter<T> {
         }))
     }
 
+    /// Limits a route whose handler counts each request itself, with the [`Tally`] in the extensions of the request.
+    pub fn around_tally(&self, route: Route) -> Route {
+        let limiter = Arc::new(self.clone());
+        route.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+            let tally =
+                Tally { key: limiter.by.key(&request), limiter: Arc::clone(&limiter), remaining: Rc::default() };
+            async move {
+                request.extensions_mut().insert(tally.clone());
+                let mut response = next.call(request).await?;
+                if let Some(remaining) = tally.remaining.get() {
+                    tally.limiter.policy.add_to(response.headers_mut(), remaining);
+                }
+                Ok(response)
+            }
+        }))
+    }
+
     async fn limit(&self, request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
-        match self.count(self.by.key(&request)).await {
+        match self.count(self.by.key(&request), NonZeroU32::MIN).await {
             Err(refusal) => Ok(request.error_response(refusal)),
             Ok(remaining) => {
                 let mut response = next.call(request).await?;
@@ -115,22 +154,50 @@ impl<T: CountBy> Limiter<T> {
         }
     }
 
-    /// Counts a request and returns how many are left: by the shared count, or by the count of this process if there is none or
-    /// it is unreachable.
-    async fn count(&self, key: T::Key) -> Result<u32, ApiError> {
+    /// Counts `units` requests at once, or none of them, and returns how many are left: by the shared count, or by the count of
+    /// this process if there is none or it is unreachable.
+    async fn count(&self, key: T::Key, units: NonZeroU32) -> Result<u32, ApiError> {
         let shared = match &self.shared {
-            Some(shared) => shared.count(&T::name(&key)).await?,
+            Some(shared) => shared.count(&T::name(&key), units).await?,
             None => None,
         };
         // Also counted here, so that the limit does not restart when the shared counts become unreachable.
-        let own = self.own.check_key(&key);
+        // More than the limit allows at once would never be admitted; callers check that before.
+        let own = self.own.check_key_n(&key, units).map_err(|_| ApiError::internal())?;
         match (shared, own) {
             (Some(remaining), _) => Ok(remaining),
             (None, Ok(state)) => Ok(state.remaining_burst_capacity()),
             (None, Err(until)) => {
-                Err(ApiError::rate_limited(&self.policy, until.wait_time_from(self.own.clock().now())))
+                Err(ApiError::rate_limited(&self.policy, units, until.wait_time_from(self.own.clock().now())))
             }
         }
+    }
+}
+
+/// Counts a request as many times as its handler says.
+#[derive(Clone)]
+pub struct Tally<T: CountBy> {
+    limiter: Arc<Limiter<T>>,
+    key: T::Key,
+    /// Once it was counted.
+    remaining: Rc<Cell<Option<u32>>>,
+}
+
+impl<T: CountBy> Tally<T> {
+    /// The most that a request may count at once. `None` if nothing is limited.
+    pub fn max(&self) -> Option<u32> {
+        self.limiter.enabled.then(|| self.limiter.policy.limit.max.get())
+    }
+
+    /// Counts `units`, at most [`max`](Self::max), or nothing.
+    ///
+    /// # Errors
+    /// 429 `RATE_LIMITED`.
+    pub async fn count(&self, units: NonZeroU32) -> Result<(), ApiError> {
+        if self.limiter.enabled {
+            self.remaining.set(Some(self.limiter.count(self.key.clone(), units).await?));
+        }
+        Ok(())
     }
 }
 
@@ -139,7 +206,6 @@ mod tests {
     use super::*;
     use crate::infra::config::RateLimit;
     use std::net::IpAddr;
-    use std::num::NonZeroU32;
     use std::time::{Duration, Instant};
 
     /// By the address of the peer.

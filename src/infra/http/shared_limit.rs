@@ -1,5 +1,6 @@
 //! A rate limit that all processes of a role share.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,38 +16,46 @@ use crate::kernel::chain;
 /// Size of the cache of limited clients; an evicted one costs a query.
 const LIMITED_MAX: usize = 10_000;
 
+/// Until when a client has fewer requests left than this number of units.
+#[derive(Clone, Copy)]
+struct Limited {
+    until: Instant,
+    units: NonZeroU32,
+}
+
 /// One limit and its shared counts.
 #[derive(Clone)]
 pub struct SharedLimit {
     counts: Arc<SharedCounts>,
     policy: LimitPolicy,
-    /// When limited clients may send again, so that a flood of requests does not reach the database.
-    limited_until: Arc<Cache<CountKey, Instant>>,
+    /// The clients that are limited, so that a flood of requests does not reach the database.
+    limited: Arc<Cache<CountKey, Limited>>,
 }
 
 impl SharedLimit {
     /// The name of the policy distinguishes its counts from those of the role's other limits.
     pub fn new(counts: Arc<SharedCounts>, policy: LimitPolicy) -> Self {
-        Self { counts, policy, limited_until: Arc::new(Cache::new(LIMITED_MAX)) }
+        Self { counts, policy, limited: Arc::new(Cache::new(LIMITED_MAX)) }
     }
 
-    /// Counts a request of `client` and returns how many are left. `None` while the database is unreachable, when the
-    /// caller's own count decides.
+    /// Counts `units` requests of `client` at once, at most as many as the limit allows, and returns how many are left. `None`
+    /// while the database is unreachable, when the caller's own count decides.
     ///
     /// # Errors
     /// 429 `RATE_LIMITED`.
-    pub async fn count(&self, client: &str) -> Result<Option<u32>, ApiError> {
+    pub async fn count(&self, client: &str, units: NonZeroU32) -> Result<Option<u32>, ApiError> {
         let key = self.key(client);
         let now = Instant::now();
-        if let Some(until) = self.limited_until.get(&key).filter(|until| *until > now) {
-            return Err(ApiError::rate_limited(&self.policy, until.saturating_duration_since(now)));
+        let limited = self.limited.get(&key).filter(|limited| limited.until > now && limited.units <= units);
+        if let Some(Limited { until, .. }) = limited {
+            return Err(ApiError::rate_limited(&self.policy, units, until.saturating_duration_since(now)));
         }
-        match self.counts.take(key, self.policy.limit).await {
+        match self.counts.take(key, self.policy.limit, units).await {
             None => Ok(None),
             Some(Decision::Allowed { remaining }) => Ok(Some(remaining)),
             Some(Decision::Limited { retry_after }) => {
-                self.limited_until.insert(key, now + retry_after);
-                Err(ApiError::rate_limited(&self.policy, retry_after))
+                self.limited.insert(key, Limited { until: now + retry_after, units });
+                Err(ApiError::rate_limited(&self.policy, units, retry_after))
             }
         }
     }

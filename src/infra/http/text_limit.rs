@@ -1,5 +1,7 @@
 //! A rate limit by a text of the request body. A middleware does not see the body, so the handler checks the limit.
 
+use std::num::NonZeroU32;
+
 use actix_governor::governor::clock::Clock as _;
 use actix_governor::governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ring::digest::{SHA256, digest};
@@ -42,7 +44,7 @@ impl TextLimiter {
             return Ok(());
         }
         let shared = match &self.shared {
-            Some(shared) => shared.count(text).await?,
+            Some(shared) => shared.count(text, NonZeroU32::MIN).await?,
             None => None,
         };
         let mut key = Key::default();
@@ -51,7 +53,8 @@ impl TextLimiter {
         let own = self.counts.check_key(&key);
         match (shared, own) {
             (None, Err(until)) => {
-                Err(ApiError::rate_limited(&self.policy, until.wait_time_from(self.counts.clock().now())))
+                let wait = until.wait_time_from(self.counts.clock().now());
+                Err(ApiError::rate_limited(&self.policy, NonZeroU32::MIN, wait))
             }
             _ => Ok(()),
         }
@@ -70,7 +73,6 @@ mod tests {
     use super::*;
     use crate::infra::config::RateLimit;
     use futures_util::FutureExt as _;
-    use std::num::NonZeroU32;
     use std::time::{Duration, Instant};
 
     fn limiter(max: u32, window: Duration, enabled: bool) -> TextLimiter {

@@ -11,6 +11,10 @@ pub enum DbError {
     /// An error of the server or of the connection.
     #[error("database error")]
     Postgres(#[from] tokio_postgres::Error),
+    /// The response to a `COMMIT` was not a success. Whatever the server reports, the transaction may be committed: a server
+    /// that commits on another one reports an ordinary error when the other's response is lost.
+    #[error("commit is in doubt")]
+    InDoubt(#[source] tokio_postgres::Error),
     /// No session could be opened.
     #[error("no database session")]
     Open(#[from] OpenError),
@@ -40,7 +44,7 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::Open(_) | Self::Unreachable | Self::Deadline => FailureClass::Unavailable,
+            Self::InDoubt(_) | Self::Open(_) | Self::Unreachable | Self::Deadline => FailureClass::Unavailable,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
@@ -52,14 +56,13 @@ impl DbError {
         DependencyError::new(step, self.class(), self)
     }
 
-    /// Whether the server reported that the statement failed, and the transaction with it. Without such a report after
-    /// `COMMIT`, the outcome is unknown. `FATAL` is no such report: a session that is terminated reports it whether or not
-    /// its commit is already on disk.
+    /// Whether the server reported that the statement failed, and the transaction with it. `FATAL` is no such report: a
+    /// session that is terminated reports it whether or not its commit is already on disk.
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => true,
-            Self::Deadline | Self::Panicked => false,
+            Self::InDoubt(_) | Self::Deadline | Self::Panicked => false,
         }
     }
 
@@ -75,7 +78,7 @@ impl DbError {
     /// What becomes of the session that a unit of work ended on with this error.
     pub(super) fn fate(&self) -> SessionFate {
         match self {
-            Self::Postgres(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
+            Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
             Self::Deadline | Self::Panicked => SessionFate::Close,
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => SessionFate::Keep,
         }

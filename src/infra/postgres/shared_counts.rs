@@ -3,6 +3,7 @@
 //! GCRA by the database's clock, one statement per request. While the database is unreachable, callers fall back to their own
 //! counts.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ pub enum Decision {
     },
     /// It was not counted.
     Limited {
-        /// Time until the next request will be allowed.
+        /// Time until it will be allowed.
         retry_after: Duration,
     },
 }
@@ -50,12 +51,13 @@ impl SharedCounts {
         Self { database, gate: Gate::default(), unreachable: AtomicBool::new(false), logger }
     }
 
-    /// Counts a request if it is within `limit`. `None` while the database is unreachable.
-    pub async fn take(&self, key: CountKey, limit: RateLimit) -> Option<Decision> {
+    /// Counts `units` requests at once if all of them are within `limit`; there must not be more of them than `limit.max`.
+    /// `None` while the database is unreachable.
+    pub async fn take(&self, key: CountKey, limit: RateLimit, units: NonZeroU32) -> Option<Decision> {
         if !self.gate.allows(Instant::now()) {
             return None;
         }
-        match self.try_take(key, limit).await {
+        match self.try_take(key, limit, units).await {
             Ok(decision) => {
                 self.gate.opened();
                 if self.unreachable.swap(false, Ordering::Relaxed) {
@@ -74,13 +76,13 @@ impl SharedCounts {
         }
     }
 
-    async fn try_take(&self, key: CountKey, limit: RateLimit) -> Result<Decision, DbError> {
+    async fn try_take(&self, key: CountKey, limit: RateLimit, units: NonZeroU32) -> Result<Decision, DbError> {
         let gcra = Gcra::new(limit);
         let row = self.database.run(move |client| {
             Box::pin(async move {
                 let take = client
                     .prepare_cached(
-                        "-- infra.rate_limit.take ($1 key, $2 microseconds of one request, $3 microseconds of all)
+                        "-- infra.rate_limit.take ($1 key, $2 microseconds of this request, $3 microseconds of all)
                          WITH taken AS (
                              INSERT INTO rate_limits AS kept (key, spent_until)
                              VALUES ($1, now() + $2::bigint * interval '1 microsecond')
@@ -97,13 +99,13 @@ impl SharedCounts {
                          SELECT within, (extract(epoch FROM spent_until - now()) * 1000000)::bigint AS spent FROM found",
                     )
                     .await?;
-                let row = client.query_opt(&take, &[&key.as_slice(), &gcra.interval(), &gcra.window()]).await?;
+                let row = client.query_opt(&take, &[&key.as_slice(), &gcra.time_of(units), &gcra.window()]).await?;
                 row.map(|row| Ok((row.try_get("within")?, row.try_get("spent")?))).transpose()
             })
         });
         // No row: another process has just inserted the same key and exhausted the limit.
         let (within, spent) = row.await?.unwrap_or((false, gcra.window()));
-        Ok(gcra.decide(within, spent))
+        Ok(gcra.decide(within, spent, units))
     }
 
     /// Deletes the counts that no longer limit a request.
@@ -146,8 +148,9 @@ impl Gcra {
         Self { interval_us: us(limit.window / limit.max.get()), window_us: us(limit.window) }
     }
 
-    fn interval(self) -> i64 {
-        i64::try_from(self.interval_us).unwrap_or(i64::MAX)
+    /// The time that `units` requests use up.
+    fn time_of(self, units: NonZeroU32) -> i64 {
+        i64::try_from(self.interval_us.saturating_mul(u64::from(units.get()))).unwrap_or(i64::MAX)
     }
 
     fn window(self) -> i64 {
@@ -155,13 +158,14 @@ impl Gcra {
     }
 
     /// `spent_us` is how far the limit is used up, as time from now.
-    fn decide(self, within: bool, spent_us: i64) -> Decision {
+    fn decide(self, within: bool, spent_us: i64, units: NonZeroU32) -> Decision {
         let spent_us = u64::try_from(spent_us).unwrap_or(0);
         if within {
             let remaining = self.window_us.saturating_sub(spent_us).checked_div(self.interval_us).unwrap_or(0);
             return Decision::Allowed { remaining: u32::try_from(remaining).unwrap_or(u32::MAX) };
         }
-        let wait_us = spent_us.saturating_add(self.interval_us).saturating_sub(self.window_us);
+        let needed_us = self.interval_us.saturating_mul(u64::from(units.get()));
+        let wait_us = spent_us.saturating_add(needed_us).saturating_sub(self.window_us);
         Decision::Limited { retry_after: Duration::from_micros(wait_us) }
     }
 }
@@ -169,7 +173,6 @@ impl Gcra {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
 
     fn gcra(max: u32, window: Duration) -> Gcra {
         Gcra::new(RateLimit { max: NonZeroU32::new(max).expect("not zero"), window })
@@ -179,17 +182,19 @@ mod tests {
     fn remaining_requests_and_the_wait_follow_from_how_far_the_limit_is_used_up() {
         let gcra = gcra(3, Duration::from_mins(1));
         let second = 1_000_000;
-        assert_eq!(gcra.decide(true, 20 * second), Decision::Allowed { remaining: 2 });
-        assert_eq!(gcra.decide(true, 39 * second), Decision::Allowed { remaining: 1 });
-        assert_eq!(gcra.decide(true, 60 * second), Decision::Allowed { remaining: 0 });
-        assert_eq!(gcra.decide(false, 60 * second), Decision::Limited { retry_after: Duration::from_secs(20) });
-        assert_eq!(gcra.decide(false, 41 * second), Decision::Limited { retry_after: Duration::from_secs(1) });
+        let decide = |within, spent, units| gcra.decide(within, spent, NonZeroU32::new(units).expect("not zero"));
+        assert_eq!(decide(true, 20 * second, 1), Decision::Allowed { remaining: 2 });
+        assert_eq!(decide(true, 39 * second, 1), Decision::Allowed { remaining: 1 });
+        assert_eq!(decide(true, 60 * second, 3), Decision::Allowed { remaining: 0 });
+        assert_eq!(decide(false, 60 * second, 1), Decision::Limited { retry_after: Duration::from_secs(20) });
+        assert_eq!(decide(false, 41 * second, 1), Decision::Limited { retry_after: Duration::from_secs(1) });
+        assert_eq!(decide(false, 41 * second, 3), Decision::Limited { retry_after: Duration::from_secs(41) });
     }
 
     #[test]
     fn a_limit_above_one_per_microsecond_is_one_per_microsecond() {
         let gcra = gcra(1_000_000, Duration::from_millis(500));
-        assert_eq!((gcra.interval(), gcra.window()), (1, 500_000));
-        assert_eq!(gcra.decide(true, 1), Decision::Allowed { remaining: 499_999 });
+        assert_eq!((gcra.time_of(NonZeroU32::MIN), gcra.window()), (1, 500_000));
+        assert_eq!(gcra.decide(true, 1, NonZeroU32::MIN), Decision::Allowed { remaining: 499_999 });
     }
 }

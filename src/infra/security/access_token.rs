@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::infra::config::TokenConfig;
+use crate::infra::security::claims::{Audience, is_readable, present, validation};
 use crate::infra::security::hs256;
 use crate::kernel::{Secret, Timestamp, UserId};
 
-/// Tolerated clock difference between machines, in seconds.
-const LEEWAY_S: u64 = 5;
-/// Longer tokens are rejected unread; ours have about 200 bytes.
-const TOKEN_BYTES_MAX: usize = 4096;
 /// Accepted values of `aud`, which is optional.
 const AUDIENCES: [&str; 3] = ["users", "wallet", "purse"];
 
@@ -25,7 +20,7 @@ struct NewClaims {
     exp: i64,
 }
 
-/// jsonwebtoken treats an `aud` or `nbf` of the wrong type as absent, so their types are checked here; it checks their values.
+/// jsonwebtoken treats an `nbf` of the wrong type as absent, so its type is checked here; it checks the value.
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
@@ -33,19 +28,6 @@ struct Claims {
     _aud: Option<Audience>,
     #[serde(default, rename = "nbf", deserialize_with = "present")]
     _nbf: Option<serde_json::Number>,
-}
-
-/// RFC 7519 §4.1.3: a string or a list of strings.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(#[expect(dead_code, reason = "only its type is checked")] String),
-    Many(#[expect(dead_code, reason = "only its type is checked")] Vec<String>),
-}
-
-/// A claim that may be absent, but not null.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Why a token is rejected. For the log only: the client learns no reason.
@@ -95,12 +77,6 @@ impl TokenSigner {
     }
 }
 
-/// Whether header and claims are valid UTF-8: the JSON parser does not validate strings that it skips.
-fn is_utf8(token: &str) -> bool {
-    let decoded = token.split('.').take(2).map(|part| URL_SAFE_NO_PAD.decode(part));
-    decoded.into_iter().all(|part| part.is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok()))
-}
-
 /// Verifies signature, times, audience and subject.
 pub struct TokenVerifier {
     keys: Vec<DecodingKey>,
@@ -110,18 +86,11 @@ pub struct TokenVerifier {
 impl TokenVerifier {
     /// Accepts the current key, and the previous one during key rotation.
     pub fn new(config: &TokenConfig) -> Self {
-        hs256::install();
         let keys = std::iter::once(&config.access_key)
             .chain(&config.previous_access_key)
             .map(|key| DecodingKey::from_secret(key.expose().as_bytes()))
             .collect();
-        let mut validation = Validation::new(Algorithm::HS256); // the only algorithm, whatever the header says
-        validation.leeway = LEEWAY_S; // the crate's default is a minute
-        validation.validate_exp = true;
-        validation.validate_nbf = true; // off by default
-        validation.validate_aud = true;
-        validation.set_audience(&AUDIENCES); // rejects tokens for others (RFC 7519 §4.1.3)
-        validation.set_required_spec_claims(&["exp", "sub"]);
+        let validation = validation(&AUDIENCES, &["exp", "sub"]);
         Self { keys, validation }
     }
 
@@ -133,7 +102,7 @@ impl TokenVerifier {
     /// # Source
     /// RFC 8725 §3.1–3.11; RFC 7515 §4.1.11 for `crit`.
     pub fn verify(&self, token: &str) -> Result<UserId, InvalidToken> {
-        if token.len() > TOKEN_BYTES_MAX || !is_utf8(token) {
+        if !is_readable(token) {
             return Err(InvalidToken::Invalid);
         }
         let decoded = self
@@ -151,6 +120,8 @@ impl TokenVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
     const SUB: &str = "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e";

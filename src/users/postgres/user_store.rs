@@ -99,7 +99,7 @@ async fn store(
     .await?;
     fault::point("users.S2");
     commit_sent.store(true, Ordering::SeqCst);
-    tx.commit().await?;
+    tx.commit().await.map_err(DbError::InDoubt)?;
     fault::point("users.S4");
     Ok(None)
 }
@@ -141,7 +141,7 @@ impl UserStore for PgUserStore {
             Ok(None) => Ok(()),
             Ok(Some(REGISTRATION_KEY)) => Err(AddUserError::KeyUsed),
             Ok(Some(_)) => Err(AddUserError::EmailExists),
-            // Nothing is stored before the commit is sent, nor when the server responds to it with an error.
+            // Nothing is stored before the commit is sent.
             Err(e) if e.is_definite() || !commit_sent.load(Ordering::SeqCst) => {
                 Err(AddUserError::Store(e.at(REGISTER)))
             }

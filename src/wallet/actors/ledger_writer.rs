@@ -16,6 +16,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
 };
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use slog::{Logger, debug, error, warn};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -25,20 +26,20 @@ use crate::kernel::{Classified as _, FailureClass, Reminder, UserId, chain, faul
 use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
 use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
-use crate::wallet::application::post_batch::{BatchResult, DraftResult, PostBatch};
-use crate::wallet::application::posting_queue::PostingQueue;
-use crate::wallet::domain::Draft;
+use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
+use crate::wallet::application::posting_queue::{PostingQueue, Queued, SetAsideBatch, Undecided};
+use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
-/// Batches of set-aside wallets in flight at once; each waits for its lock on a connection of its own.
+/// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
-/// Connections that a writer uses at once: those, one for the common batch, and one to look up an unknown outcome.
-pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 2;
+/// Connections that are used at once: those, one for the common batch, one to look up an unknown outcome, and the sweeper's.
+pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 3;
 
 pub(crate) struct LedgerWriterDeps {
     pub(crate) post_batch: PostBatch,
-    /// Most posts of one database transaction.
+    /// Entries of one database transaction. Its last posting may be a group that passes this bound.
     pub(crate) batch_max: usize,
-    /// Most posts in the queue and in flight.
+    /// Most entries in the queue and in flight.
     pub(crate) queue_max: usize,
     pub(crate) io: runtime::Handle,
     pub(crate) metrics: LedgerMetrics,
@@ -59,16 +60,21 @@ pub(crate) struct LedgerWriterActor {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct PendingPost {
-    draft: Draft,
+    posting: Posting,
     reply: Reply,
 }
 
-/// Where the result of a post goes, with the post's slot in the queue, which is freed when this is dropped.
+/// Postings of one request, so that they find room in the mailbox together or not at all.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct PendingPosts(Vec<PendingPost>);
+
+/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed before the result is sent.
 struct Reply {
     caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
     /// Whether the post is in a batch that has begun.
     begun: bool,
-    _slot: OwnedSemaphorePermit,
+    slots: Option<OwnedSemaphorePermit>,
 }
 
 impl Reply {
@@ -77,6 +83,8 @@ impl Reply {
     }
 
     fn send_once(&mut self, result: Result<Posted, PostError>) {
+        // Or the next request of a client that has its response could find the queue full.
+        drop(self.slots.take());
         if let Some(caller) = self.caller.take() {
             // A client that has hung up does not undo what was written.
             let _ = caller.send(result);
@@ -91,8 +99,21 @@ impl Drop for Reply {
     }
 }
 
-/// Posts whose wallet another process had locked, to be set aside and written on their own.
-type Skipped = Vec<(UserId, PendingPost)>;
+impl Queued for PendingPost {
+    fn initiator(&self) -> UserId {
+        self.posting.user_id
+    }
+
+    fn rows(&self) -> usize {
+        rows(&self.posting)
+    }
+}
+
+/// The entries that `posting` may become.
+fn rows(posting: &Posting) -> usize {
+    let of_draft = |draft: &Draft| if draft.act.other_wallet().is_some() { 2 } else { 1 };
+    posting.drafts.iter().map(of_draft).fold(0, usize::saturating_add)
+}
 
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
@@ -112,18 +133,19 @@ impl LedgerWriterActor {
             let posts = self.queue.take_common(self.deps.batch_max);
             if !posts.is_empty() {
                 self.common_in_flight = true;
-                self.begin(posts, LockWait::SkipLocked, ctx, |writer, skipped| {
+                self.begin(posts, LockWait::SkipLocked, ctx, |writer, undecided| {
                     writer.common_in_flight = false;
-                    writer.queue.set_aside(skipped);
+                    writer.queue.common_ended(undecided);
                 });
             }
         }
         while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
-            let Some((user, posts)) = self.queue.take_set_aside(self.deps.batch_max) else { break };
+            let Some(SetAsideBatch { postings, turn }) = self.queue.take_set_aside(self.deps.batch_max) else { break };
             self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
-            self.begin(posts, LockWait::Wait, ctx, move |writer, _| {
+            let lock_wait = if turn.last_resort { LockWait::WaitForAll } else { LockWait::WaitForOne(turn.wallet) };
+            self.begin(postings, lock_wait, ctx, move |writer, undecided| {
                 writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
-                writer.queue.served(user);
+                writer.queue.set_aside_ended(&turn, undecided);
             });
         }
     }
@@ -133,13 +155,13 @@ impl LedgerWriterActor {
         posts: Vec<PendingPost>,
         lock_wait: LockWait,
         ctx: &mut Context<Self>,
-        ended: impl FnOnce(&mut Self, Skipped) + 'static,
+        ended: impl FnOnce(&mut Self, Vec<Undecided<PendingPost>>) + 'static,
     ) {
         let deps = Arc::clone(&self.deps);
         let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, lock_wait).await });
-        ctx.spawn(batch.into_actor(self).map(move |skipped, writer, ctx| {
-            if let Ok(skipped) = skipped {
-                ended(writer, skipped);
+        ctx.spawn(batch.into_actor(self).map(move |undecided, writer, ctx| {
+            if let Ok(undecided) = undecided {
+                ended(writer, undecided);
                 writer.write(ctx);
                 writer.finish_if_idle();
             } else {
@@ -171,7 +193,19 @@ impl Handler<PendingPost> for LedgerWriterActor {
 
     fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        self.queue.push(post.draft.user_id, post);
+        self.queue.push(post);
+        self.write(ctx);
+    }
+}
+
+impl Handler<PendingPosts> for LedgerWriterActor {
+    type Result = ();
+
+    fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
+        fault::point("ledger_writer.post");
+        for post in posts {
+            self.queue.push(post);
+        }
         self.write(ctx);
     }
 }
@@ -186,38 +220,44 @@ impl Handler<Shutdown> for LedgerWriterActor {
     }
 }
 
-/// Writes a batch, replies to its callers, and returns the posts whose wallet another process has locked.
-async fn run_batch(deps: &LedgerWriterDeps, posts: Vec<PendingPost>, lock_wait: LockWait) -> Skipped {
-    let (drafts, replies): (Vec<_>, Vec<_>) = posts
+/// Writes a batch, replies to its callers, and returns the posts that it could not decide.
+async fn run_batch(
+    deps: &LedgerWriterDeps,
+    posts: Vec<PendingPost>,
+    lock_wait: LockWait,
+) -> Vec<Undecided<PendingPost>> {
+    let (postings, replies): (Vec<_>, Vec<_>) = posts
         .into_iter()
-        .map(|PendingPost { draft, mut reply }| {
+        .map(|PendingPost { posting, mut reply }| {
             reply.begun = true;
-            (draft, reply)
+            (posting, reply)
         })
         .unzip();
     fault::point("ledger_writer.batch");
     let began = Instant::now();
-    let BatchResult { results, failures } = deps.post_batch.execute(&drafts, lock_wait).await;
+    let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
         LockWait::SkipLocked => &deps.metrics.commit_common,
-        LockWait::Wait => &deps.metrics.commit_set_aside,
+        LockWait::WaitForOne(_) => &deps.metrics.commit_set_aside,
+        LockWait::WaitForAll => &deps.metrics.commit_last_resort,
     };
     duration.record(began.elapsed());
-    deps.metrics.batch.record(gauge_value(drafts.len()));
+    deps.metrics.batch.record(gauge_value(postings.len()));
     for failure in &failures {
-        log(&deps.logger, &deps.outages, failure, drafts.len());
+        log(&deps.logger, &deps.outages, failure, postings.len());
     }
-    let mut skipped = Skipped::new();
-    for ((draft, mut reply), result) in drafts.into_iter().zip(replies).zip(results) {
+    let mut undecided = Vec::new();
+    for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
-            DraftResult::Reply(result) => reply.send(result),
-            DraftResult::SetAside => {
+            PostingResult::Reply(result) => reply.send(result),
+            PostingResult::SetAside { contested } => {
                 reply.begun = false;
-                skipped.push((draft.user_id, PendingPost { draft, reply }));
+                undecided.push(Undecided { posting: PendingPost { posting, reply }, contested });
             }
         }
     }
-    skipped
+    deps.metrics.set_aside.increment(undecided.len().try_into().unwrap_or(u64::MAX));
+    undecided
 }
 
 fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize) {
@@ -242,34 +282,87 @@ fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize
 pub(crate) struct LedgerHandle {
     writer: Handle<LedgerWriterActor>,
     slots: Arc<Semaphore>,
+    queue_max: usize,
     metrics: PostMetrics,
 }
 
 impl LedgerHandle {
-    /// At most `queue_max` posts are queued or being written at once; `metrics` exports their number.
+    /// At most `queue_max` entries are queued or being written at once; `metrics` exports their number. A larger group is taken
+    /// when nothing else is.
     pub(crate) fn new(writer: Handle<LedgerWriterActor>, queue_max: usize, metrics: &Metrics) -> Self {
         let slots = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&slots);
         let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, slots, metrics }
+        Self { writer, slots, queue_max, metrics }
     }
 
-    async fn submit(&self, draft: Draft) -> Result<Posted, PostError> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PostError::Overloaded)?;
+    async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
+        let slots = self.acquire(rows(&posting))?;
         let writer = self.writer.get().ok_or(PostError::Overloaded)?;
-        let (caller, result) = oneshot::channel();
-        let reply = Reply { caller: Some(caller), begun: false, _slot: slot };
-        writer.try_send(PendingPost { draft, reply }).map_err(|_| PostError::Overloaded)?;
-        // `Reply` always sends a result before it is gone.
-        result.await.unwrap_or(Err(PostError::OutcomeUnknown))
+        let (post, result) = pending(posting, slots);
+        writer.try_send(post).map_err(|_| PostError::Overloaded)?;
+        received(result).await
     }
+
+    async fn submit_all(
+        &self,
+        postings: &OneOrMore<Posting>,
+    ) -> Result<OneOrMore<Result<Posted, PostError>>, PostError> {
+        let mut slots = self.acquire(postings.iter().map(rows).sum())?;
+        let writer = self.writer.get().ok_or(PostError::Overloaded)?;
+        let mut posts = Vec::with_capacity(postings.count());
+        let results = postings.map(|posting| {
+            // The last ones have fewer if all of them are more than the queue has.
+            let own = rows(posting).min(slots.num_permits());
+            let own = slots.split(own).ok_or(PostError::Bug);
+            own.map(|own| {
+                let (post, result) = pending(posting.clone(), own);
+                posts.push(post);
+                result
+            })
+        });
+        writer.try_send(PendingPosts(posts)).map_err(|_| PostError::Overloaded)?;
+        let results = join_all(results.into_vec().into_iter().map(|result| async { received(result?).await })).await;
+        OneOrMore::collect(results).ok_or(PostError::Bug)
+    }
+
+    /// Slots for `rows` entries, but not more than there are.
+    fn acquire(&self, rows: usize) -> Result<OwnedSemaphorePermit, PostError> {
+        let rows = u32::try_from(rows.min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
+        Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)
+    }
+}
+
+type PostResult = Result<Posted, PostError>;
+
+fn pending(posting: Posting, slots: OwnedSemaphorePermit) -> (PendingPost, oneshot::Receiver<PostResult>) {
+    let (caller, result) = oneshot::channel();
+    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots) };
+    (PendingPost { posting, reply }, result)
+}
+
+/// [`Reply`] always sends a result before it is gone.
+async fn received(result: oneshot::Receiver<PostResult>) -> PostResult {
+    result.await.unwrap_or(Err(PostError::OutcomeUnknown))
 }
 
 #[async_trait]
 impl Ledger for LedgerHandle {
-    async fn post(&self, draft: Draft) -> Result<Posted, PostError> {
-        let result = self.submit(draft).await;
+    async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
+        let result = self.submit(posting).await;
         self.metrics.count(&result);
         result
+    }
+
+    /// While half of the queue is taken.
+    fn is_busy(&self) -> bool {
+        self.slots.available_permits() <= self.queue_max / 2
+    }
+
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
+        let results = self.submit_all(&postings).await;
+        let results = results.unwrap_or_else(|error| postings.map(|_| Err(error.clone())));
+        results.iter().for_each(|result| self.metrics.count(result));
+        results
     }
 }

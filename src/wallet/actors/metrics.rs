@@ -19,14 +19,39 @@ const DEAD_LETTERS: MetricName = MetricName {
     help: "Messages in wallet.provision.dlq. Read from the broker, so every process of the role reports the same value.",
 };
 const POSTS: MetricName =
-    MetricName { name: "purse_ledger_posts_total", help: "Credits and debits that reached the ledger, by result." };
+    MetricName { name: "purse_ledger_posts_total", help: "Posts of every kind that reached the ledger, by result." };
 const QUEUE: MetricName =
-    MetricName { name: "purse_ledger_queue_posts", help: "Posts being written or waiting for it." };
+    MetricName { name: "purse_ledger_queue_posts", help: "Ledger entries being written or waiting to be written." };
 const BATCH: MetricName = MetricName { name: "purse_ledger_batch_posts", help: "Posts per database transaction." };
 const COMMIT: MetricName = MetricName {
     name: "purse_ledger_commit_duration_seconds",
-    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, or set_aside (one wallet that another process had locked).",
+    help: "Time from starting a batch until its commit is acknowledged, by batch kind: common, set_aside (waits for one wallet that another transaction had locked) or last_resort (one post, waits for all of its wallets).",
 };
+const SET_ASIDE: MetricName = MetricName {
+    name: "purse_ledger_set_aside_total",
+    help: "Posts that a batch left undecided, because another transaction had locked a wallet. A post counts each time.",
+};
+
+const HOLDS: MetricName = MetricName {
+    name: "purse_holds_open",
+    help: "Open holds of all wallets, counted up to 1000000. Read from the database, so every process of the role reports the same value.",
+};
+const OVERDUE: MetricName = MetricName {
+    name: "purse_holds_overdue_seconds",
+    help: "Time since the earliest expiry of a hold whose end is not written yet; 0 without one. Nothing is held meanwhile.",
+};
+
+#[derive(Clone)]
+pub(crate) struct HoldMetrics {
+    pub(super) open: Gauge,
+    pub(super) overdue: Gauge,
+}
+
+impl HoldMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self { open: metrics.gauge(HOLDS, &[]), overdue: metrics.gauge(OVERDUE, &[]) }
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct ProvisionMetrics {
@@ -93,6 +118,8 @@ pub(crate) struct LedgerMetrics {
     pub(super) batch: Histogram,
     pub(super) commit_common: Histogram,
     pub(super) commit_set_aside: Histogram,
+    pub(super) commit_last_resort: Histogram,
+    pub(super) set_aside: Counter,
 }
 
 impl LedgerMetrics {
@@ -102,6 +129,8 @@ impl LedgerMetrics {
             batch: metrics.histogram(BATCH, &[]),
             commit_common: commit("common"),
             commit_set_aside: commit("set_aside"),
+            commit_last_resort: commit("last_resort"),
+            set_aside: metrics.counter(SET_ASIDE, &[]),
         }
     }
 }
@@ -110,6 +139,7 @@ impl LedgerMetrics {
 pub(super) struct PostMetrics {
     posted: Counter,
     replayed: Counter,
+    settled: Counter,
     refused: Counter,
     no_wallet: Counter,
     overloaded: Counter,
@@ -127,6 +157,7 @@ impl PostMetrics {
         Self {
             posted: counter("posted"),
             replayed: counter("replayed"),
+            settled: counter("settled"),
             refused: counter("refused"),
             no_wallet: counter("no_wallet"),
             overloaded: counter("overloaded"),
@@ -139,8 +170,9 @@ impl PostMetrics {
     pub(super) fn count(&self, result: &Result<Posted, PostError>) {
         let counter = match result {
             Ok(Posted::New(_)) => &self.posted,
+            Ok(Posted::Settled) => &self.settled,
             Ok(Posted::Replayed(_)) => &self.replayed,
-            Err(PostError::Refused(_)) => &self.refused,
+            Err(PostError::Refused { .. }) => &self.refused,
             Err(PostError::NoWallet) => &self.no_wallet,
             Err(PostError::Overloaded) => &self.overloaded,
             Err(PostError::NotDone) => &self.not_done,

@@ -1,5 +1,6 @@
 //! The actors of the wallet role.
 
+mod hold_sweeper;
 mod ledger_writer;
 mod metrics;
 mod provision_batch;
@@ -7,8 +8,9 @@ mod provision_consumer;
 mod retry_router;
 mod topology_keeper;
 
+pub(crate) use hold_sweeper::{HoldSweeperActor, HoldSweeperDeps};
 pub(crate) use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
-pub(crate) use metrics::{LedgerMetrics, ProvisionMetrics, RouterMetrics, TopologyMetrics};
+pub(crate) use metrics::{HoldMetrics, LedgerMetrics, ProvisionMetrics, RouterMetrics, TopologyMetrics};
 pub(crate) use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
 pub(crate) use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};
 pub(crate) use topology_keeper::{TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps};

@@ -23,7 +23,7 @@ use crate::infra::amqp::{AmqpError, Broker, Consumer, FrameSize, Incoming};
 use crate::infra::health::HealthBoard;
 use crate::infra::system::{System, random_fraction, random_index};
 use crate::infra::telemetry::Spans;
-use crate::kernel::{Backoff, DependencyError, IdSource as _, chain, fault};
+use crate::kernel::{Backoff, DependencyError, IdSource as _, Reminder, chain, fault};
 use crate::runtime::{BrokerLink, Draining, EndReason, Lifeline, Shutdown};
 use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::actors::provision_batch::{BatchEnd, Failed, ProvisionBatch, describe};
@@ -36,8 +36,6 @@ use crate::wallet::application::provision_wallets::ProvisionWallets;
 const CONNECTION_NAME: &str = "purse wallet: provisioning";
 /// Between pings of an unavailable database, and between tries to route a delivery while the router has no connection.
 const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(3));
-/// Interval at which a delivery that still cannot be routed is logged again.
-const REMIND_EVERY: Duration = Duration::from_mins(1);
 
 /// From this many earlier deliveries on, a message is suspected of crashing the process. One or two happen to any
 /// message that was unacknowledged when a process was stopped.
@@ -201,10 +199,9 @@ impl ProvisionConsumerActor {
         let (router, metrics) = (self.deps.router.clone(), self.deps.metrics.clone());
         let routing = async move {
             let mut tries = 0;
-            let mut logged_at: Option<Instant> = None;
+            let reminder = Reminder::default();
             while let Err(e) = router.route(copy.clone()).await {
-                if logged_at.is_none_or(|at| at.elapsed() >= REMIND_EVERY) {
-                    logged_at = Some(Instant::now());
+                if reminder.is_due() {
                     warn!(logger, "could not route a failed delivery yet"; "error" => e.to_string());
                 }
                 tokio::time::sleep(RETRY_BACKOFF.delay(tries, random_fraction())).await;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::kernel::Timestamp;
-use crate::wallet::domain::{Direction, Entry};
+use crate::wallet::domain::{Direction, Entry, MetadataPair, Reference};
 
 /// Which entries of a wallet a page shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +16,15 @@ pub struct HistoryQuery {
     pub from: Option<Timestamp>,
     /// Exclusive.
     pub to: Option<Timestamp>,
+    pub reference: Option<Reference>,
+    /// All of them have to match.
+    pub metadata: Vec<MetadataPair>,
     pub limit: u16,
 }
+
+/// Entries with texts that one page with a filter by texts looks at. The page may have fewer than `limit` entries, or none, and
+/// a next page all the same.
+pub const SCANNED_MAX: u16 = 5_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryPage {
@@ -28,12 +35,13 @@ pub struct HistoryPage {
 }
 
 impl HistoryPage {
-    /// Makes a page of `limit` from up to `limit + 1` entries; the extra entry means that there is a next page.
-    pub fn cut(mut entries: Vec<Entry>, limit: u16) -> Self {
+    /// Makes a page of `limit` from up to `limit + 1` entries; the extra entry means that there is a next page. So does
+    /// `scanned_to`: what is before that sequence number was not looked at.
+    pub fn cut(mut entries: Vec<Entry>, limit: u16, scanned_to: Option<i64>) -> Self {
         let more = entries.len() > usize::from(limit);
         entries.truncate(usize::from(limit));
-        let next = entries.last().filter(|_| more).map(|last| HistoryCursor { before_seq: last.seq });
-        Self { entries, next }
+        let next = if more { entries.last().map(|last| last.seq) } else { scanned_to };
+        Self { entries, next: next.map(|before_seq| HistoryCursor { before_seq }) }
     }
 }
 
@@ -78,7 +86,7 @@ impl HistoryCursor {
 mod tests {
     use super::*;
     use crate::kernel::EntryId;
-    use crate::wallet::domain::{AmountMinor, Balance};
+    use crate::wallet::domain::{AmountMinor, Balance, EntryKind, Texts};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -86,24 +94,39 @@ mod tests {
         Entry {
             id: EntryId::from_uuid(Uuid::nil()),
             seq,
-            direction: Direction::Credit,
+            kind: EntryKind::Credit,
             amount: AmountMinor::try_new(1).expect("amount"),
             balance_after: Balance::ZERO,
-            description: None,
+            held_after: Balance::ZERO,
+            acts_on: None,
+            transfer: None,
+            expires_at: None,
+            texts: Texts::default(),
+            posted_by: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }
 
     #[test]
     fn the_last_page_has_no_cursor_even_when_it_is_full() {
-        let page = HistoryPage::cut(vec![entry(2), entry(1)], 2);
+        let page = HistoryPage::cut(vec![entry(2), entry(1)], 2, None);
         assert_eq!((page.entries.len(), page.next), (2, None));
     }
 
     #[test]
     fn one_extra_entry_makes_a_cursor_at_the_last_entry_shown() {
-        let page = HistoryPage::cut(vec![entry(3), entry(2), entry(1)], 2);
-        assert_eq!((page.entries.len(), page.next), (2, Some(HistoryCursor { before_seq: 2 })));
+        for scanned_to in [None, Some(1)] {
+            let page = HistoryPage::cut(vec![entry(3), entry(2), entry(1)], 2, scanned_to);
+            assert_eq!((page.entries.len(), page.next), (2, Some(HistoryCursor { before_seq: 2 })));
+        }
+    }
+
+    #[test]
+    fn a_page_whose_scan_ended_early_has_a_cursor_where_it_ended_even_when_it_is_empty() {
+        for entries in [vec![], vec![entry(9)], vec![entry(9), entry(8)]] {
+            let page = HistoryPage::cut(entries.clone(), 2, Some(5));
+            assert_eq!((page.entries, page.next), (entries, Some(HistoryCursor { before_seq: 5 })));
+        }
     }
 
     #[test]

@@ -5,11 +5,14 @@
 pub(crate) mod announcements;
 pub(crate) mod await_wallet;
 pub(crate) mod history;
+pub(crate) mod holds;
 pub mod ports;
 pub mod post_batch;
 pub(crate) mod posting_queue;
 pub(crate) mod provision_wallets;
 pub(crate) mod queries;
+pub(crate) mod receipts;
 pub(crate) mod retry_ladder;
+pub(crate) mod statement;
 
 pub use history::HistoryCursor;

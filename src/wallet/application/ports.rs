@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, Timestamp, UserId};
-use crate::wallet::domain::{Draft, Entry, EntryRefused};
+use crate::wallet::domain::{Decision, Entry, EntryRefused, OneOrMore, Posting};
 
 /// Stores wallets: one per user.
 #[async_trait]
@@ -18,21 +18,28 @@ pub trait WalletStore: Send + Sync {
     async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
 }
 
-/// The result of a post.
+/// The result of a posting: an entry per draft, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// The entry is new.
-    New(Entry),
-    /// An earlier request with the same idempotency key created the entry.
-    Replayed(Entry),
+    /// The entries are new.
+    New(OneOrMore<Entry>),
+    /// An earlier request with the same idempotency key created the entries.
+    Replayed(OneOrMore<Entry>),
+    /// Nothing was asked for but to end the holds that are due.
+    Settled,
 }
 
 /// Why a post failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostError {
     /// A rule of the ledger; nothing was written.
-    #[error(transparent)]
-    Refused(#[from] EntryRefused),
+    #[error("{reason}")]
+    Refused {
+        /// The rule.
+        reason: EntryRefused,
+        /// The place of the refused draft in its posting.
+        draft: usize,
+    },
     /// The user has no wallet; nothing was written.
     #[error("user has no wallet")]
     NoWallet,
@@ -54,8 +61,15 @@ pub enum PostError {
 /// and the API above it may not import.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Posts for one wallet are decided in the order of the calls.
-    async fn post(&self, draft: Draft) -> Result<Posted, PostError>;
+    /// Postings for one wallet are decided in the order of the calls.
+    async fn post(&self, posting: Posting) -> Result<Posted, PostError>;
+
+    /// Whether so many posts wait that work without a caller has to give way.
+    fn is_busy(&self) -> bool;
+
+    /// The same for several postings, none of which waits for the result of another. If the queue has no place for all of them,
+    /// nothing is written.
+    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>>;
 }
 
 /// Whether a batch waits for a wallet that another process has locked.
@@ -63,21 +77,10 @@ pub trait Ledger: Send + Sync {
 pub enum LockWait {
     /// Posts for a locked wallet stay undecided: one wallet must not delay a batch of many.
     SkipLocked,
-    /// Up to the lock timeout of the store; for a batch of one wallet.
-    Wait,
-}
-
-/// What a committed batch did with one draft.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DraftOutcome {
-    /// It became this entry.
-    Posted(Entry),
-    /// An earlier request with the same key created this entry.
-    Replayed(Entry),
-    /// A rule of the ledger; nothing was written for it.
-    Refused(EntryRefused),
-    /// Undecided: the user has no wallet or, with [`LockWait::SkipLocked`], another process has locked it.
-    NotLocked,
+    /// Waits for this wallet, up to the lock timeout of the store, and skips the others that are locked.
+    WaitForOne(UserId),
+    /// Waits for each wallet; for a batch of one posting.
+    WaitForAll,
 }
 
 /// Why a batch failed.
@@ -86,7 +89,7 @@ pub enum JournalError {
     /// Nothing was written.
     #[error("batch was not written")]
     NotDone(#[source] DependencyError),
-    /// The connection was lost during the commit, and the store cannot be reached since.
+    /// The commit is in doubt, and the store cannot be reached since.
     #[error("outcome of the batch is unknown")]
     Unknown(#[source] DependencyError),
 }
@@ -94,7 +97,7 @@ pub enum JournalError {
 /// Writes batches to the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Writes a batch in one database transaction. The outcomes are in the order of `drafts`. If the connection is lost
-    /// during the commit, this looks up whether it succeeded before it returns.
-    async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError>;
+    /// Writes a batch in one database transaction. Returns what it decided, in the order of `postings`. If the response to the
+    /// commit is not a success, this looks up whether it succeeded before it returns.
+    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError>;
 }

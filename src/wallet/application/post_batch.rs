@@ -1,11 +1,11 @@
 //! Write a batch of posts; one that makes it fail must fail alone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernel::{Classified, DependencyError, FailureClass};
-use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait, PostError, Posted};
-use crate::wallet::domain::Draft;
+use crate::kernel::{Classified, DependencyError, FailureClass, UserId};
+use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostError, Posted};
+use crate::wallet::domain::{Decision, EntryRefused, Posting};
 
 /// The use case with its port.
 #[derive(Clone)]
@@ -14,57 +14,74 @@ pub struct PostBatch {
     pub journal: Arc<dyn Journal>,
 }
 
-/// The result of one draft.
+/// The result of one posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DraftResult {
+#[allow(clippy::large_enum_variant, reason = "most are replies; a box would only cost an allocation each")]
+pub enum PostingResult {
     /// For the request that posted it.
     Reply(Result<Posted, PostError>),
-    /// Another process has locked the wallet: to be retried in a batch of that wallet alone.
-    SetAside,
+    /// Another process has locked this wallet, or has to end more of its due holds: to be retried in a batch that waits for it.
+    SetAside {
+        /// The owner of the wallet.
+        contested: UserId,
+    },
 }
 
 /// The result of a batch.
 #[derive(Debug)]
 pub struct BatchResult {
-    /// One per draft, in their order.
-    pub results: Vec<DraftResult>,
+    /// One per posting, in their order.
+    pub results: Vec<PostingResult>,
     /// The causes of failures, for the log.
     pub failures: Vec<JournalError>,
 }
 
 impl PostBatch {
-    /// Writes `drafts` together. If one of them may be the reason for a failure, each is tried alone.
-    pub async fn execute(&self, drafts: &[Draft], lock_wait: LockWait) -> BatchResult {
-        match self.journal.commit(drafts, lock_wait).await {
-            Ok(outcomes) => BatchResult { results: read(outcomes, lock_wait), failures: Vec::new() },
-            Err(JournalError::NotDone(e)) if drafts.len() > 1 && may_pass_alone(&e) => {
-                self.one_by_one(drafts, lock_wait, JournalError::NotDone(e)).await
+    /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone.
+    pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait) -> BatchResult {
+        match self.journal.commit(postings, lock_wait).await {
+            Ok(decisions) => {
+                let results = postings.iter().zip(decisions).map(|(posting, of_it)| result(posting, of_it, lock_wait));
+                BatchResult { results: results.collect(), failures: Vec::new() }
             }
-            Err(e) => {
-                BatchResult { results: vec![DraftResult::Reply(Err(post_error(&e))); drafts.len()], failures: vec![e] }
+            Err(JournalError::NotDone(e)) if postings.len() > 1 && may_pass_alone(&e) => {
+                self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
+            Err(e) => BatchResult {
+                results: vec![PostingResult::Reply(Err(post_error(&e))); postings.len()],
+                failures: vec![e],
+            },
         }
     }
 
-    async fn one_by_one(&self, drafts: &[Draft], lock_wait: LockWait, first: JournalError) -> BatchResult {
-        let mut batch = BatchResult { results: Vec::with_capacity(drafts.len()), failures: vec![first] };
-        // The lock may become free between two drafts of a user. The later one must not be written first.
-        let mut set_aside = HashSet::new();
-        for draft in drafts {
-            if set_aside.contains(&draft.user_id) {
-                batch.results.push(DraftResult::SetAside);
+    async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
+        let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
+        // The lock may become free between two postings of a user. The later one must not be written first.
+        let mut set_aside = HashMap::<UserId, UserId>::new();
+        let mut is_hopeless = false;
+        for posting in postings {
+            if is_hopeless {
+                batch.results.push(PostingResult::Reply(Err(PostError::NotDone)));
                 continue;
             }
-            match self.journal.commit(std::slice::from_ref(draft), lock_wait).await {
-                Ok(outcomes) => {
-                    let results = read(outcomes, lock_wait);
-                    if results.contains(&DraftResult::SetAside) {
-                        set_aside.insert(draft.user_id);
+            if let Some(contested) = set_aside.get(&posting.user_id) {
+                batch.results.push(PostingResult::SetAside { contested: *contested });
+                continue;
+            }
+            match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
+                Ok(decisions) => {
+                    for decision in decisions {
+                        let result = result(posting, decision, lock_wait);
+                        if let PostingResult::SetAside { contested } = result {
+                            set_aside.insert(posting.user_id, contested);
+                        }
+                        batch.results.push(result);
                     }
-                    batch.results.extend(results);
                 }
                 Err(e) => {
-                    batch.results.push(DraftResult::Reply(Err(post_error(&e))));
+                    // Each of the others would wait as long, for the store or for the same lock.
+                    is_hopeless = !matches!(&e, JournalError::NotDone(e) if may_pass_alone(e));
+                    batch.results.push(PostingResult::Reply(Err(post_error(&e))));
                     batch.failures.push(e);
                 }
             }
@@ -73,7 +90,7 @@ impl PostBatch {
     }
 }
 
-/// Whether one draft may be the reason for the failure. A failed store or a lock would fail each of them again.
+/// Whether one posting may be the reason for the failure. A failed store or a lock would fail each of them again.
 fn may_pass_alone(error: &DependencyError) -> bool {
     match error.class() {
         FailureClass::Unavailable | FailureClass::Transient => false,
@@ -81,18 +98,30 @@ fn may_pass_alone(error: &DependencyError) -> bool {
     }
 }
 
-fn read(outcomes: Vec<DraftOutcome>, lock_wait: LockWait) -> Vec<DraftResult> {
-    outcomes
-        .into_iter()
-        .map(|outcome| match outcome {
-            DraftOutcome::Posted(entry) => DraftResult::Reply(Ok(Posted::New(entry))),
-            DraftOutcome::Replayed(entry) => DraftResult::Reply(Ok(Posted::Replayed(entry))),
-            DraftOutcome::Refused(refused) => DraftResult::Reply(Err(PostError::Refused(refused))),
-            DraftOutcome::NotLocked if lock_wait == LockWait::SkipLocked => DraftResult::SetAside,
-            // Nothing was locked although the batch waited: there is nothing to lock.
-            DraftOutcome::NotLocked => DraftResult::Reply(Err(PostError::NoWallet)),
-        })
-        .collect()
+fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> PostingResult {
+    match decision {
+        Decision::Post(entries) => PostingResult::Reply(Ok(Posted::New(entries))),
+        Decision::Replay(entries) => PostingResult::Reply(Ok(Posted::Replayed(entries))),
+        Decision::Settled => PostingResult::Reply(Ok(Posted::Settled)),
+        Decision::Refuse { reason, draft } => PostingResult::Reply(Err(PostError::Refused { reason, draft })),
+        // The next batch ends more of them.
+        Decision::MoreDue => PostingResult::SetAside { contested: posting.user_id },
+        Decision::NotLocked { contested } => {
+            let waited = match lock_wait {
+                LockWait::SkipLocked => false,
+                LockWait::WaitForOne(wallet) => wallet == contested,
+                LockWait::WaitForAll => true,
+            };
+            // A wallet that is not locked although the batch waited for it does not exist.
+            if waited && contested == posting.user_id {
+                PostingResult::Reply(Err(PostError::NoWallet))
+            } else if waited && posting.other_wallet() == Some(contested) {
+                PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }))
+            } else {
+                PostingResult::SetAside { contested }
+            }
+        }
+    }
 }
 
 fn post_error(error: &JournalError) -> PostError {
@@ -109,7 +138,9 @@ fn post_error(error: &JournalError) -> PostError {
 mod tests {
     use super::*;
     use crate::kernel::{EntryId, Timestamp, UserId};
-    use crate::wallet::domain::{AmountMinor, Direction, EntryRefused, LedgerHead};
+    use crate::wallet::domain::{
+        Act, AmountMinor, Balance, Direction, Draft, Entry, EntryKind, EntryRefused, OneOrMore, OtherLeg, Salt, Texts,
+    };
     use async_trait::async_trait;
     use futures_util::FutureExt as _;
     use proptest::prelude::*;
@@ -117,7 +148,7 @@ mod tests {
     use std::sync::Mutex;
     use uuid::Uuid;
 
-    /// A journal that fails for whole batches, for drafts of one amount, or during the commit.
+    /// A journal that fails for whole batches, for postings of one amount, or during the commit.
     struct FailingJournal {
         whole: Option<FailureClass>,
         cents: Option<(i64, FailureClass)>,
@@ -130,47 +161,68 @@ mod tests {
 
     #[async_trait]
     impl Journal for FailingJournal {
-        async fn commit(&self, drafts: &[Draft], _: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
-            if let Some(class) = self.whole.filter(|_| drafts.len() > 1) {
+            if let Some(class) = self.whole.filter(|_| postings.len() > 1) {
                 return Err(JournalError::NotDone(failed(class)));
             }
-            if let Some((_, class)) = self.cents.filter(|(c, _)| drafts.iter().any(|d| d.amount.cents() == *c)) {
+            if let Some((_, class)) = self.cents.filter(|(c, _)| postings.iter().any(|p| cents_of(p) == *c)) {
                 return Err(JournalError::NotDone(failed(class)));
             }
-            Ok(drafts
+            Ok(postings
                 .iter()
-                .map(|draft| match draft.amount.cents() {
-                    1 => DraftOutcome::NotLocked,
-                    2 => DraftOutcome::Refused(EntryRefused::InsufficientFunds),
-                    3 => DraftOutcome::Replayed(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
-                    _ => DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry")),
+                .map(|posting| match cents_of(posting) {
+                    1 => Decision::NotLocked { contested: posting.user_id },
+                    2 => Decision::Refuse { reason: EntryRefused::InsufficientFunds, draft: 0 },
+                    3 => Decision::Replay(entry_of(posting)),
+                    _ => Decision::Post(entry_of(posting)),
                 })
                 .collect())
         }
     }
 
-    fn draft(cents: i64) -> Draft {
-        Draft {
-            id: EntryId::from_uuid(Uuid::nil()),
-            user_id: UserId::from_uuid(Uuid::nil()),
-            direction: Direction::Credit,
-            amount: AmountMinor::try_new(cents).expect("amount"),
-            description: None,
-            idempotency_key: None,
-        }
+    fn posting(number: u128, user: u128, cents: i64) -> Posting {
+        let draft = Draft {
+            id: EntryId::from_uuid(Uuid::from_u128(number)),
+            act: Act::Post { direction: Direction::Credit, amount: AmountMinor::try_new(cents).expect("amount") },
+            texts: None,
+        };
+        Posting::new(UserId::from_uuid(Uuid::from_u128(user)), draft.into(), None)
+    }
+
+    fn cents_of(posting: &Posting) -> i64 {
+        let Act::Post { amount, .. } = posting.drafts.first().act else { panic!("not a post") };
+        amount.cents()
+    }
+
+    fn entry_of(posting: &Posting) -> OneOrMore<Entry> {
+        posting.drafts.map(|draft| Entry {
+            id: draft.id,
+            seq: 1,
+            kind: EntryKind::Credit,
+            amount: AmountMinor::try_new(1).expect("amount"),
+            balance_after: Balance::ZERO,
+            held_after: Balance::ZERO,
+            acts_on: None,
+            transfer: None,
+            expires_at: None,
+            texts: Texts::default(),
+            posted_by: None,
+            created_at: Timestamp::UNIX_EPOCH,
+        })
     }
 
     async fn results(journal: FailingJournal, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
-        let drafts: Vec<_> = cents.iter().map(|c| draft(*c)).collect();
-        let batch = PostBatch { journal: Arc::new(journal) }.execute(&drafts, lock_wait).await;
-        let word = |result: DraftResult| match result {
-            DraftResult::SetAside => "set aside".to_owned(),
-            DraftResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
-            DraftResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
-            DraftResult::Reply(Err(e)) => e.to_string(),
+        let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
+        let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
+        let word = |result: PostingResult| match result {
+            PostingResult::SetAside { .. } => "set aside".to_owned(),
+            PostingResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
+            PostingResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
+            PostingResult::Reply(Ok(Posted::Settled)) => "settled".to_owned(),
+            PostingResult::Reply(Err(e)) => e.to_string(),
         };
         (batch.results.into_iter().map(word).collect(), batch.failures.len())
     }
@@ -180,26 +232,28 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
         let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(results, ["set aside", "debit exceeds the balance", "replayed", "new"]);
+        assert_eq!(results, ["set aside", "debit exceeds the available balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
     #[tokio::test]
     async fn a_wallet_that_cannot_be_locked_after_waiting_does_not_exist() {
-        assert_eq!(results(WORKING, &[1], LockWait::Wait).await.0, ["user has no wallet"]);
+        let wait = LockWait::WaitForOne(UserId::from_uuid(Uuid::nil()));
+        assert_eq!(results(WORKING, &[1], wait).await.0, ["user has no wallet"]);
+        assert_eq!(results(WORKING, &[1], LockWait::WaitForAll).await.0, ["user has no wallet"]);
     }
 
     #[tokio::test]
-    async fn a_draft_that_fails_its_batch_fails_alone() {
+    async fn a_posting_that_fails_its_batch_fails_alone() {
         let broken =
             FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, FailureClass::Bug)), unknown: false };
         let (results, failures) = results(broken, &[5, 7, 6], LockWait::SkipLocked).await;
         assert_eq!(results, ["new", "post failed with an internal error", "new"]);
-        assert_eq!(failures, 2, "the batch's and the draft's own");
+        assert_eq!(failures, 2, "the batch's and the posting's own");
     }
 
     #[tokio::test]
-    async fn a_draft_that_was_alone_is_not_tried_twice() {
+    async fn a_posting_that_was_alone_is_not_tried_twice() {
         let broken = FailingJournal { whole: None, cents: Some((7, FailureClass::Bug)), unknown: false };
         assert_eq!(
             results(broken, &[7], LockWait::SkipLocked).await,
@@ -208,54 +262,91 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_failure_of_the_store_or_a_lock_drafts_are_not_tried_one_by_one() {
+    async fn after_a_failure_of_the_store_or_a_lock_postings_are_not_tried_one_by_one() {
         for class in [FailureClass::Unavailable, FailureClass::Transient] {
             let journal = FailingJournal { whole: Some(class), cents: None, unknown: false };
-            let (results, failures) = results(journal, &[5, 6], LockWait::Wait).await;
+            let (results, failures) = results(journal, &[5, 6], LockWait::WaitForAll).await;
             assert_eq!((results, failures), (vec!["ledger could not be written".to_owned(); 2], 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn when_the_store_or_a_lock_fails_a_posting_that_is_tried_alone_the_ones_after_it_are_not_tried() {
+        for class in [FailureClass::Unavailable, FailureClass::Transient] {
+            let journal = FailingJournal { whole: Some(FailureClass::Bug), cents: Some((7, class)), unknown: false };
+            let (results, failures) = results(journal, &[5, 7, 6, 1], LockWait::SkipLocked).await;
+            let not_done = "ledger could not be written";
+            assert_eq!((results, failures), (["new", not_done, not_done, not_done].map(str::to_owned).to_vec(), 2));
         }
     }
 
     #[tokio::test]
     async fn an_outcome_that_cannot_be_looked_up_is_unknown() {
         let unknown = FailingJournal { whole: None, cents: None, unknown: true };
-        assert_eq!(results(unknown, &[5], LockWait::Wait).await.0, ["outcome of the post is unknown"]);
+        assert_eq!(results(unknown, &[5], LockWait::WaitForAll).await.0, ["outcome of the post is unknown"]);
     }
 
-    fn draft_of(number: u128, user: u128) -> Draft {
-        Draft {
-            id: EntryId::from_uuid(Uuid::from_u128(number)),
-            user_id: UserId::from_uuid(Uuid::from_u128(user)),
-            ..draft(4)
+    /// A journal for which one wallet is never locked. Like the ledger it holds back the later postings of an initiator.
+    struct Contested(UserId);
+
+    #[async_trait]
+    impl Journal for Contested {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+            Ok(vec![Decision::NotLocked { contested: self.0 }; postings.len()])
         }
     }
 
-    /// A journal that fails for every batch of several drafts. Each wallet is locked by another process for a number of
+    #[tokio::test]
+    async fn a_wallet_that_a_batch_waited_for_in_vain_ends_only_the_postings_that_need_it() {
+        let user = |n| UserId::from_uuid(Uuid::from_u128(n));
+        let transfer = |from: u128, to: u128| {
+            let leg = OtherLeg { id: EntryId::from_uuid(Uuid::nil()), salt: Salt::new([0; 16]) };
+            let amount = AmountMinor::try_new(1).expect("amount");
+            let act = Act::Transfer { amount, recipient: user(to), recipient_exists: true, leg };
+            Posting::new(user(from), Draft { id: EntryId::from_uuid(Uuid::nil()), act, texts: None }.into(), None)
+        };
+        let postings = [transfer(1, 9), transfer(1, 2), posting(3, 1, 4), posting(4, 9, 4)];
+        let not_found =
+            PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }));
+        let aside = PostingResult::SetAside { contested: user(9) };
+        let no_wallet = PostingResult::Reply(Err(PostError::NoWallet));
+        let batch = PostBatch { journal: Arc::new(Contested(user(9))) };
+        for wait in [LockWait::WaitForOne(user(9)), LockWait::WaitForAll] {
+            let results = batch.execute(&postings, wait).await.results;
+            assert_eq!(results, [not_found.clone(), aside.clone(), aside.clone(), no_wallet.clone()]);
+        }
+        for wait in [LockWait::SkipLocked, LockWait::WaitForOne(user(1))] {
+            assert_eq!(batch.execute(&postings, wait).await.results, vec![aside.clone(); 4]);
+        }
+    }
+
+    /// A journal that fails for every batch of several postings. Each wallet is locked by another process for a number of
     /// attempts, then free.
     struct BusyJournal(Mutex<HashMap<UserId, u32>>);
 
     #[async_trait]
     impl Journal for BusyJournal {
-        async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
-            let [draft] = drafts else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
+        async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
+            let [posting] = postings else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
             let mut locked = self.0.lock().expect("locks");
-            if let Some(attempts) = locked.get_mut(&draft.user_id).filter(|attempts| **attempts > 0) {
+            if let Some(attempts) = locked.get_mut(&posting.user_id).filter(|attempts| **attempts > 0) {
                 *attempts -= 1;
                 if lock_wait == LockWait::SkipLocked {
-                    return Ok(vec![DraftOutcome::NotLocked]);
+                    return Ok(vec![Decision::NotLocked { contested: posting.user_id }]);
                 }
             }
-            Ok(vec![DraftOutcome::Posted(LedgerHead::EMPTY.append(draft, Timestamp::UNIX_EPOCH).expect("entry"))])
+            Ok(vec![Decision::Post(entry_of(posting))])
         }
     }
 
-    /// Which of the users' drafts are set aside after a batch that was tried one by one.
+    /// Which of the users' postings are set aside after a batch that was tried one by one.
     fn set_aside(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
-        let drafts: Vec<_> = (1..).zip(users).map(|(number, user)| draft_of(number, *user)).collect();
+        let postings: Vec<_> = (1..).zip(users).map(|(number, user)| posting(number, *user, 4)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
-        let batch = PostBatch { journal }.execute(&drafts, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| result == DraftResult::SetAside).collect()
+        let batch =
+            PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
+        batch.results.into_iter().map(|result| matches!(result, PostingResult::SetAside { .. })).collect()
     }
 
     #[test]
@@ -267,7 +358,7 @@ mod tests {
             "the lock is free again at the second post of a"
         );
         assert_eq!(
-            set_aside(&[a, b, a], &[(a, 1)], LockWait::Wait),
+            set_aside(&[a, b, a], &[(a, 1)], LockWait::WaitForAll),
             [false; 3],
             "a batch that waits sets nothing aside"
         );

@@ -1,144 +1,654 @@
-//! The order in which posts are taken into batches. Pure.
+//! The order in which postings are taken into batches. Pure.
 //!
-//! The posts of most wallets go into a common batch. A wallet that another process has locked is set aside with all of
-//! its posts, and these are written in batches of their own until none is left. Until then none of them may enter a
-//! common batch, so posts of one wallet never overtake each other.
+//! Most postings go into a common batch, which skips every wallet that another transaction has locked. The initiator of a
+//! posting that needs such a wallet is set aside: its postings wait in a line of their own, and the line waits for that wallet.
+//! A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is set aside none of its
+//! postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is only named by a
+//! posting of somebody else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 
 use crate::kernel::UserId;
 
-/// Waiting posts, in the order of their arrival.
+/// Set-aside batches that leave a posting undecided, each because of another wallet, before it waits for all of its wallets.
+const VAIN_TRIES_MAX: u8 = 3;
+
+/// What the queue has to know of a posting.
+pub trait Queued {
+    /// Whose postings keep their order.
+    fn initiator(&self) -> UserId;
+    /// The number of entries that it may become.
+    fn rows(&self) -> usize;
+}
+
+/// A posting that its batch could not decide.
+#[derive(Debug)]
+pub struct Undecided<T> {
+    pub posting: T,
+    /// A wallet of this posting, or of an earlier one of its initiator, that another transaction had locked.
+    pub contested: UserId,
+}
+
+/// A batch that waits for a lock.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SetAsideBatch<T> {
+    pub postings: Vec<T>,
+    pub turn: Turn,
+}
+
+/// The turn of a wallet, which ends when its batch has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The wallet to wait for.
+    pub wallet: UserId,
+    /// Whether to wait for every wallet of the batch, which then is a single posting.
+    pub last_resort: bool,
+    /// The initiators of the postings, with the number of postings of each.
+    taken: Vec<(UserId, usize)>,
+}
+
+/// The postings of a set-aside initiator, in the order of their arrival.
+#[derive(Debug)]
+struct Line<T> {
+    postings: VecDeque<T>,
+    /// Set-aside batches that left the first posting undecided.
+    vain_tries: u8,
+}
+
+/// Waiting postings.
 #[derive(Debug)]
 pub struct PostingQueue<T> {
-    common: VecDeque<(UserId, T)>,
-    set_aside: HashMap<UserId, VecDeque<T>>,
-    /// Set-aside wallets without a batch at the moment, oldest first.
-    unserved: VecDeque<UserId>,
+    /// In the order of their arrival.
+    common: VecDeque<T>,
+    /// One per set-aside initiator. It is empty while all postings of the initiator are in a batch.
+    lines: HashMap<UserId, Line<T>>,
+    /// The wallets that have to be waited for, with the initiators whose first posting needs them. Each set-aside initiator is
+    /// either here, once, or in a batch.
+    contested: HashMap<UserId, VecDeque<UserId>>,
+    /// The wallets of `contested` without a batch in flight, the one that has waited longest first.
+    turns: VecDeque<UserId>,
 }
 
 impl<T> Default for PostingQueue<T> {
     fn default() -> Self {
-        Self { common: VecDeque::new(), set_aside: HashMap::new(), unserved: VecDeque::new() }
+        Self { common: VecDeque::new(), lines: HashMap::new(), contested: HashMap::new(), turns: VecDeque::new() }
     }
 }
 
-impl<T> PostingQueue<T> {
-    pub fn push(&mut self, user: UserId, post: T) {
-        match self.set_aside.get_mut(&user) {
-            Some(posts) => posts.push_back(post),
-            None => self.common.push_back((user, post)),
+impl<T: Queued> PostingQueue<T> {
+    pub fn push(&mut self, posting: T) {
+        match self.lines.get_mut(&posting.initiator()) {
+            Some(line) => line.postings.push_back(posting),
+            None => self.common.push_back(posting),
         }
     }
 
-    /// Takes up to `most` posts for a common batch.
-    pub fn take_common(&mut self, most: usize) -> Vec<T> {
-        let count = self.common.len().min(most);
-        self.common.drain(..count).map(|(_, post)| post).collect()
+    /// Takes postings for a common batch until they have `rows_max` entries; the last one may pass that bound. The next common
+    /// batch may be taken only after [`common_ended`](Self::common_ended).
+    pub fn take_common(&mut self, rows_max: usize) -> Vec<T> {
+        let mut batch = BatchInMaking::new(rows_max);
+        batch.take_from(&mut self.common);
+        batch.postings
     }
 
-    /// Sets wallets aside whose posts a common batch left undecided. Waiting posts of these wallets follow.
-    pub fn set_aside(&mut self, undecided: Vec<(UserId, T)>) {
-        let users: HashSet<UserId> = undecided.iter().map(|(user, _)| *user).collect();
-        let waiting = std::mem::take(&mut self.common);
-        let (later, free): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|(user, _)| users.contains(user));
-        self.common = free;
-        for (user, post) in undecided.into_iter().chain(later) {
-            if !self.set_aside.contains_key(&user) {
-                self.unserved.push_back(user);
+    /// A common batch has ended. `undecided` are those of its postings, in their order, and all later ones of the same
+    /// initiators. Their initiators are set aside, with all of their waiting postings.
+    pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) {
+        if undecided.is_empty() {
+            return;
+        }
+        for Undecided { posting, contested } in undecided {
+            let initiator = posting.initiator();
+            if let Entry::Vacant(line) = self.lines.entry(initiator) {
+                line.insert(Line { postings: VecDeque::new(), vain_tries: 0 });
+                self.wait_for(contested, initiator);
             }
-            self.set_aside.entry(user).or_default().push_back(post);
+            self.push(posting);
+        }
+        for posting in std::mem::take(&mut self.common) {
+            self.push(posting);
         }
     }
 
-    /// Takes up to `most` posts of the set-aside wallet that has waited longest. The wallet has no further batch until
-    /// [`served`](Self::served).
-    pub fn take_set_aside(&mut self, most: usize) -> Option<(UserId, Vec<T>)> {
-        let user = self.unserved.pop_front()?;
-        let posts = self.set_aside.get_mut(&user)?;
-        let count = posts.len().min(most);
-        Some((user, posts.drain(..count).collect()))
+    /// Takes postings for a batch of the contested wallet that has waited longest, in the same way. The wallet has no further
+    /// batch until [`set_aside_ended`](Self::set_aside_ended).
+    pub fn take_set_aside(&mut self, rows_max: usize) -> Option<SetAsideBatch<T>> {
+        let wallet = self.turns.pop_front()?;
+        let waiting = self.contested.get_mut(&wallet)?;
+        let mut batch = BatchInMaking::new(rows_max);
+        let mut turn = Turn { wallet, last_resort: false, taken: Vec::new() };
+        while !batch.is_full() {
+            let Some(initiator) = waiting.pop_front() else { break };
+            let Some(line) = self.lines.get_mut(&initiator) else { continue };
+            if line.vain_tries >= VAIN_TRIES_MAX {
+                if batch.postings.is_empty() {
+                    turn.last_resort = true;
+                    turn.taken.push((initiator, 1));
+                    batch.postings.extend(line.postings.pop_front());
+                } else {
+                    waiting.push_front(initiator);
+                }
+                break;
+            }
+            turn.taken.push((initiator, batch.take_from(&mut line.postings)));
+        }
+        Some(SetAsideBatch { postings: batch.postings, turn })
     }
 
-    /// The batch of a set-aside wallet is done: with posts left the wallet waits for its next turn, else it is no longer
-    /// set aside.
-    pub fn served(&mut self, user: UserId) {
-        match self.set_aside.get(&user) {
-            Some(posts) if posts.is_empty() => {
-                self.set_aside.remove(&user);
+    /// The batch of `turn` has ended. `undecided` are as for [`common_ended`](Self::common_ended). An initiator without further
+    /// postings is no longer set aside.
+    pub fn set_aside_ended(&mut self, turn: &Turn, undecided: Vec<Undecided<T>>) {
+        let mut undecided_of: HashMap<UserId, VecDeque<Undecided<T>>> = HashMap::new();
+        for posting in undecided {
+            undecided_of.entry(posting.posting.initiator()).or_default().push_back(posting);
+        }
+        for (initiator, taken) in &turn.taken {
+            let undecided = undecided_of.remove(initiator).unwrap_or_default();
+            let Some(line) = self.lines.get_mut(initiator) else { continue };
+            let was_in_vain = undecided.len() == *taken;
+            line.vain_tries = match undecided.is_empty() {
+                true => 0,
+                false if was_in_vain => line.vain_tries.saturating_add(1),
+                false => 1,
+            };
+            let contested = undecided.front().map(|first| first.contested);
+            for Undecided { posting, .. } in undecided.into_iter().rev() {
+                line.postings.push_front(posting);
             }
-            Some(_) => self.unserved.push_back(user),
+            if line.postings.is_empty() {
+                self.lines.remove(initiator);
+            } else {
+                // What has arrived meanwhile waits for the initiator's own wallet, which it needs in any case.
+                self.wait_for(contested.unwrap_or(*initiator), *initiator);
+            }
+        }
+        match self.contested.get(&turn.wallet) {
+            Some(waiting) if waiting.is_empty() => {
+                self.contested.remove(&turn.wallet);
+            }
+            Some(_) => self.turns.push_back(turn.wallet),
             None => {}
         }
     }
 
-    /// Posts that were taken do not count.
+    /// Postings that were taken do not count.
     pub fn is_empty(&self) -> bool {
-        self.common.is_empty() && self.set_aside.values().all(VecDeque::is_empty)
+        self.common.is_empty() && self.lines.values().all(|line| line.postings.is_empty())
+    }
+
+    /// At the end, also after a try in vain: nobody who waits for the wallet is overtaken.
+    fn wait_for(&mut self, wallet: UserId, initiator: UserId) {
+        let waiting = self.contested.entry(wallet).or_insert_with(|| {
+            self.turns.push_back(wallet);
+            VecDeque::new()
+        });
+        waiting.push_back(initiator);
+    }
+}
+
+struct BatchInMaking<T> {
+    postings: Vec<T>,
+    rows_left: usize,
+}
+
+impl<T: Queued> BatchInMaking<T> {
+    const fn new(rows_max: usize) -> Self {
+        Self { postings: Vec::new(), rows_left: rows_max }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.rows_left == 0
+    }
+
+    /// Returns how many were taken.
+    fn take_from(&mut self, waiting: &mut VecDeque<T>) -> usize {
+        let mut taken = 0_usize;
+        while !self.is_full() {
+            let Some(posting) = waiting.pop_front() else { break };
+            self.rows_left = self.rows_left.saturating_sub(posting.rows());
+            self.postings.push(posting);
+            taken = taken.saturating_add(1);
+        }
+        taken
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeSet, HashSet};
     use uuid::Uuid;
 
     fn user(n: u128) -> UserId {
         UserId::from_uuid(Uuid::from_u128(n))
     }
 
-    #[test]
-    fn the_common_batch_takes_posts_in_the_order_of_their_arrival() {
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Post {
+        number: usize,
+        initiator: u128,
+        /// Whom it names.
+        other: Option<u128>,
+        rows: usize,
+    }
+
+    impl Queued for Post {
+        fn initiator(&self) -> UserId {
+            user(self.initiator)
+        }
+
+        fn rows(&self) -> usize {
+            self.rows
+        }
+    }
+
+    impl Post {
+        fn wallets(&self) -> impl Iterator<Item = UserId> {
+            std::iter::once(self.initiator).chain(self.other).map(user)
+        }
+    }
+
+    fn own(number: usize, initiator: u128) -> Post {
+        Post { number, initiator, other: None, rows: 1 }
+    }
+
+    fn transfer(number: usize, initiator: u128, other: u128) -> Post {
+        Post { number, initiator, other: Some(other), rows: 2 }
+    }
+
+    fn numbers(posts: &[Post]) -> Vec<usize> {
+        posts.iter().map(|post| post.number).collect()
+    }
+
+    fn undecided(contested: u128, posts: impl IntoIterator<Item = Post>) -> Vec<Undecided<Post>> {
+        posts.into_iter().map(|posting| Undecided { posting, contested: user(contested) }).collect()
+    }
+
+    /// A queue whose postings have all been set aside because of `contested`.
+    fn all_set_aside(contested: u128, posts: impl IntoIterator<Item = Post>) -> PostingQueue<Post> {
         let mut queue = PostingQueue::default();
-        (0..5).for_each(|n| queue.push(user(n % 2), n));
-        assert_eq!(queue.take_common(3), [0, 1, 2]);
-        assert_eq!(queue.take_common(3), [3, 4]);
+        posts.into_iter().for_each(|post| queue.push(post));
+        let batch = queue.take_common(usize::MAX);
+        queue.common_ended(undecided(contested, batch));
+        queue
+    }
+
+    /// Takes a set-aside batch: the wallet that it waits for, whether for all of them, and its postings.
+    fn take(queue: &mut PostingQueue<Post>, rows_max: usize) -> (Turn, Vec<usize>) {
+        let batch = queue.take_set_aside(rows_max).expect("a batch");
+        (batch.turn, numbers(&batch.postings))
+    }
+
+    #[test]
+    fn a_common_batch_takes_postings_in_the_order_of_their_arrival() {
+        let mut queue = PostingQueue::default();
+        (0..5).for_each(|n| queue.push(own(n, n as u128 % 2)));
+        assert_eq!(numbers(&queue.take_common(3)), [0, 1, 2]);
+        assert_eq!(numbers(&queue.take_common(3)), [3, 4]);
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn posts_of_a_locked_wallet_never_overtake_each_other() {
+    fn a_batch_is_full_when_its_rows_reach_the_bound_and_no_group_is_split() {
+        let posts = || (0..3).map(|n| Post { rows: 3, ..own(n, 7) });
         let mut queue = PostingQueue::default();
-        queue.push(user(1), 10);
-        queue.push(user(2), 20);
-        let _in_flight = queue.take_common(2);
-        queue.push(user(1), 11);
-        queue.push(user(2), 21);
-        queue.set_aside(vec![(user(1), 10)]);
-        queue.push(user(1), 12);
-        assert_eq!(queue.take_common(9), [21], "the other wallet continues");
-        assert_eq!(queue.take_set_aside(2), Some((user(1), vec![10, 11])));
-        queue.push(user(1), 13);
-        assert_eq!(queue.take_common(9), Vec::<i32>::new(), "none of its posts enters a common batch meanwhile");
-        assert_eq!(queue.take_set_aside(2), None, "and it has no second batch at the same time");
-        queue.served(user(1));
-        assert_eq!(queue.take_set_aside(9), Some((user(1), vec![12, 13])));
-        queue.served(user(1));
-        queue.push(user(1), 14);
-        assert_eq!(queue.take_common(9), [14], "then it is no longer set aside");
+        posts().for_each(|post| queue.push(post));
+        assert_eq!(numbers(&queue.take_common(4)), [0, 1], "six rows");
+        assert_eq!(numbers(&queue.take_common(3)), [2], "three rows");
+        assert_eq!(take(&mut all_set_aside(7, posts()), 4).1, [0, 1]);
+        assert_eq!(take(&mut all_set_aside(7, posts()), 3).1, [0]);
+    }
+
+    #[test]
+    fn postings_of_a_set_aside_initiator_never_overtake_each_other() {
+        let mut queue = PostingQueue::default();
+        queue.push(own(10, 1));
+        queue.push(own(20, 2));
+        let mut in_flight = queue.take_common(2);
+        queue.push(own(11, 1));
+        queue.push(own(21, 2));
+        queue.common_ended(undecided(1, in_flight.drain(..1)));
+        queue.push(own(12, 1));
+        assert_eq!(numbers(&queue.take_common(9)), [21], "the other initiator continues");
+        let (turn, posts) = take(&mut queue, 2);
+        assert_eq!(posts, [10, 11]);
+        queue.push(own(13, 1));
+        assert_eq!(queue.take_common(9), [], "none of its postings enters a common batch meanwhile");
+        assert_eq!(queue.take_set_aside(9), None, "and it has no second batch at the same time");
+        queue.set_aside_ended(&turn, Vec::new());
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((posts, turn.wallet), (vec![12, 13], user(1)));
+        queue.set_aside_ended(&turn, Vec::new());
+        queue.push(own(14, 1));
+        assert_eq!(numbers(&queue.take_common(9)), [14], "then it is no longer set aside");
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn it_is_empty_when_neither_common_nor_set_aside_posts_wait() {
-        let mut queue = PostingQueue::default();
-        assert!(queue.is_empty());
-        queue.push(user(1), 10);
-        assert!(!queue.is_empty(), "a post for a common batch waits");
+    fn a_user_who_is_only_named_by_a_set_aside_posting_is_not_set_aside() {
+        let mut queue = all_set_aside(2, [transfer(10, 1, 2)]);
+        queue.push(own(20, 2));
+        queue.push(own(11, 1));
+        assert_eq!(numbers(&queue.take_common(9)), [20]);
+        assert_eq!(take(&mut queue, 9).1, [10, 11]);
+    }
+
+    #[test]
+    fn one_batch_of_a_contested_wallet_takes_the_lines_of_many_senders() {
+        let senders = 1..=40;
+        let mut queue = all_set_aside(0, senders.clone().map(|n| transfer(n, n as u128, 0)));
+        let (turn, posts) = take(&mut queue, 100);
+        assert_eq!((turn.wallet, turn.last_resort, posts), (user(0), false, senders.collect::<Vec<_>>()));
+        assert_eq!(queue.take_set_aside(100), None);
+        queue.set_aside_ended(&turn, Vec::new());
+        queue.push(own(41, 40));
+        assert_eq!(numbers(&queue.take_common(9)), [41], "no sender is set aside any more");
+    }
+
+    #[test]
+    fn contested_wallets_take_turns_and_so_do_the_initiators_who_wait_for_one() {
+        let mut queue = all_set_aside(1, [own(10, 1), own(11, 1), transfer(30, 3, 1), transfer(40, 4, 1)]);
+        queue.push(own(20, 2));
         let batch = queue.take_common(1);
-        queue.set_aside(batch.into_iter().map(|post| (user(1), post)).collect());
-        assert!(!queue.is_empty(), "a post of a set-aside wallet waits");
+        queue.common_ended(undecided(2, batch));
+        let (first, posts) = take(&mut queue, 1);
+        assert_eq!((first.wallet, posts), (user(1), vec![10]));
+        queue.set_aside_ended(&first, Vec::new());
+        let (second, posts) = take(&mut queue, 1);
+        assert_eq!((second.wallet, posts), (user(2), vec![20]));
+        let (third, posts) = take(&mut queue, 1);
+        assert_eq!((third.wallet, posts), (user(1), vec![30]));
+        queue.set_aside_ended(&third, Vec::new());
+        queue.set_aside_ended(&second, Vec::new());
+        let (fourth, posts) = take(&mut queue, 1);
+        assert_eq!(posts, [40], "before what was left of the first initiator");
+        queue.set_aside_ended(&fourth, Vec::new());
+        assert_eq!(take(&mut queue, 1).1, [11]);
+    }
+
+    #[test]
+    fn a_sender_is_not_starved_by_others_who_keep_naming_the_same_wallet() {
+        let mut queue = all_set_aside(0, (1..=6).map(|n| transfer(n, n as u128, 0)));
+        for served in 1..=3 {
+            // As many arrive as are served, and those who were served in vain wait again.
+            let SetAsideBatch { postings, turn } = queue.take_set_aside(4).expect("a batch");
+            assert_eq!(numbers(&postings), [2 * served - 1, 2 * served]);
+            for n in [10 * served, 10 * served + 1] {
+                queue.push(transfer(n, n as u128, 0));
+            }
+            let batch = queue.take_common(9);
+            queue.common_ended(undecided(0, batch));
+            queue.set_aside_ended(&turn, undecided(0, postings));
+        }
+    }
+
+    /// Tries a transfer of user 1 to user 2 in vain once per contested wallet.
+    fn tried_in_vain(queue: &mut PostingQueue<Post>, contested: &[u128]) {
+        for (contested, waited_for) in contested.iter().zip([2, 1, 2]) {
+            let SetAsideBatch { postings, turn } = queue.take_set_aside(9).expect("a batch");
+            assert_eq!((turn.wallet, turn.last_resort), (user(waited_for), false));
+            queue.set_aside_ended(&turn, undecided(*contested, postings));
+        }
+    }
+
+    #[test]
+    fn after_three_tries_in_vain_a_posting_alone_waits_for_all_of_its_wallets() {
+        let mut queue = all_set_aside(2, [transfer(10, 1, 2), own(11, 1)]);
+        tried_in_vain(&mut queue, &[1, 2, 1]);
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.last_resort, turn.wallet, posts), (true, user(1), vec![10]));
+        queue.set_aside_ended(&turn, Vec::new());
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.last_resort, posts), (false, vec![11]), "the next one has not been tried in vain");
+    }
+
+    #[test]
+    fn a_try_that_decides_an_earlier_posting_of_the_initiator_is_the_first_one_in_vain() {
+        let mut queue = all_set_aside(2, [transfer(10, 1, 2), transfer(11, 1, 2)]);
+        tried_in_vain(&mut queue, &[1, 2]);
+        let SetAsideBatch { mut postings, turn } = queue.take_set_aside(9).expect("a batch");
+        queue.set_aside_ended(&turn, undecided(1, postings.drain(1..)));
+        for (waited_for, last_resort) in [(1, false), (2, false), (1, true)] {
+            let SetAsideBatch { postings, turn } = queue.take_set_aside(9).expect("a batch");
+            assert_eq!((turn.wallet, turn.last_resort, numbers(&postings)), (user(waited_for), last_resort, vec![11]));
+            queue.set_aside_ended(&turn, undecided(3 - waited_for, postings));
+        }
+    }
+
+    #[test]
+    fn a_posting_of_last_resort_shares_its_batch_with_no_other() {
+        let others_set_aside = |queue: &mut PostingQueue<Post>| {
+            queue.push(transfer(30, 3, 1));
+            let batch = queue.take_common(9);
+            queue.common_ended(undecided(1, batch));
+        };
+        let mut queue = all_set_aside(2, [transfer(10, 1, 2)]);
+        tried_in_vain(&mut queue, &[1, 2, 1]);
+        others_set_aside(&mut queue);
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.last_resort, posts), (true, vec![10]), "before the other one");
+        queue.set_aside_ended(&turn, Vec::new());
+        assert_eq!(take(&mut queue, 9).1, [30]);
+
+        let mut queue = all_set_aside(2, [transfer(10, 1, 2)]);
+        tried_in_vain(&mut queue, &[1, 2]);
+        let SetAsideBatch { postings, turn } = queue.take_set_aside(9).expect("a batch");
+        others_set_aside(&mut queue);
+        queue.set_aside_ended(&turn, undecided(1, postings));
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.last_resort, posts), (false, vec![30]), "after the other one");
+        queue.set_aside_ended(&turn, Vec::new());
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.last_resort, posts), (true, vec![10]));
+    }
+
+    #[test]
+    fn it_is_empty_when_neither_common_nor_set_aside_postings_wait() {
+        let mut queue = PostingQueue::default();
+        assert!(queue.is_empty());
+        queue.push(own(10, 1));
+        assert!(!queue.is_empty(), "a posting for a common batch waits");
+        let batch = queue.take_common(1);
+        assert!(queue.is_empty());
+        queue.common_ended(undecided(1, batch));
+        assert!(!queue.is_empty(), "a posting of a set-aside initiator waits");
         queue.take_set_aside(1);
         assert!(queue.is_empty());
     }
 
-    #[test]
-    fn set_aside_wallets_take_turns() {
-        let mut queue = PostingQueue::default();
-        queue.set_aside(vec![(user(1), 10), (user(2), 20), (user(1), 11)]);
-        assert_eq!(queue.take_set_aside(1), Some((user(1), vec![10])));
-        queue.served(user(1));
-        assert_eq!(queue.take_set_aside(1), Some((user(2), vec![20])));
-        assert_eq!(queue.take_set_aside(1), Some((user(1), vec![11])));
+    const USERS: u128 = 6;
+    const PROCESSES: usize = 2;
+    const SET_ASIDE_IN_FLIGHT_MAX: usize = 2;
+
+    /// A batch as the database sees it.
+    struct Batch {
+        process: usize,
+        posts: Vec<Post>,
+        /// `None` for a common batch.
+        turn: Option<Turn>,
+        /// The wallets that it has still to wait for, in this order.
+        to_wait_for: VecDeque<UserId>,
+        locked: BTreeSet<UserId>,
+        /// Set when it has all the locks that it gets.
+        undecided: Option<Vec<Undecided<Post>>>,
+    }
+
+    /// Two processes over the same wallets, with an interleaving that is given step by step, and somebody else who locks
+    /// wallets for a while, one at a time.
+    struct Model {
+        rows_max: usize,
+        queues: [PostingQueue<Post>; PROCESSES],
+        batches: Vec<Batch>,
+        elsewhere: Option<UserId>,
+        pushed: usize,
+        /// With the process, in the order in which they were decided.
+        decided: Vec<(usize, Post)>,
+        vain_tries: HashMap<usize, u8>,
+    }
+
+    impl Model {
+        fn new(rows_max: usize) -> Self {
+            Self {
+                rows_max,
+                queues: Default::default(),
+                batches: Vec::new(),
+                elsewhere: None,
+                pushed: 0,
+                decided: Vec::new(),
+                vain_tries: HashMap::new(),
+            }
+        }
+
+        fn is_locked(&self, wallet: UserId) -> bool {
+            self.elsewhere == Some(wallet) || self.batches.iter().any(|batch| batch.locked.contains(&wallet))
+        }
+
+        fn push(&mut self, process: usize, choice: usize) {
+            let initiator = choice as u128 % USERS;
+            // Half of the postings name somebody, and half of these the same user.
+            let other = match choice / 7 % 4 {
+                0 | 1 => None,
+                2 => Some(0),
+                _ => Some(choice as u128 / 28 % USERS),
+            };
+            let rows = if choice.is_multiple_of(11) { 5 } else { 1 };
+            let other = other.filter(|other| *other != initiator);
+            self.queues[process].push(Post { number: self.pushed, initiator, other, rows });
+            self.pushed += 1;
+        }
+
+        fn begin(&mut self, process: usize, set_aside: bool) {
+            let in_flight = |batch: &&Batch| batch.process == process && batch.turn.is_some() == set_aside;
+            let in_flight = self.batches.iter().filter(in_flight).count();
+            if in_flight >= if set_aside { SET_ASIDE_IN_FLIGHT_MAX } else { 1 } {
+                return;
+            }
+            let (posts, turn) = if set_aside {
+                let Some(batch) = self.queues[process].take_set_aside(self.rows_max) else { return };
+                (batch.postings, Some(batch.turn))
+            } else {
+                (self.queues[process].take_common(self.rows_max), None)
+            };
+            let Some((last, others)) = posts.split_last() else {
+                assert!(!set_aside, "a set-aside batch is never empty");
+                return;
+            };
+            let rows: usize = others.iter().map(|post| post.rows).sum();
+            assert!(rows < self.rows_max, "{rows} rows were enough before {last:?}");
+            let to_wait_for = match &turn {
+                None => VecDeque::new(),
+                Some(turn) if turn.last_resort => {
+                    assert_eq!(posts.len(), 1);
+                    last.wallets().collect::<BTreeSet<_>>().into_iter().collect()
+                }
+                Some(turn) => VecDeque::from([turn.wallet]),
+            };
+            self.batches.push(Batch { process, posts, turn, to_wait_for, locked: BTreeSet::new(), undecided: None });
+        }
+
+        /// Takes the batch one step further, unless it has to wait.
+        fn advance(&mut self, index: usize) {
+            let Some(batch) = self.batches.get(index) else { return };
+            if batch.undecided.is_some() {
+                return self.end(index);
+            }
+            if let Some(wallet) = batch.to_wait_for.front().copied() {
+                if !self.is_locked(wallet) {
+                    let batch = &mut self.batches[index];
+                    batch.locked.extend(batch.to_wait_for.pop_front());
+                }
+                return;
+            }
+            let wallets: BTreeSet<_> = batch.posts.iter().flat_map(Post::wallets).collect();
+            let free: Vec<_> = wallets.into_iter().filter(|wallet| !self.is_locked(*wallet)).collect();
+            let batch = &mut self.batches[index];
+            batch.locked.extend(free);
+            let mut blocked = HashMap::new();
+            let mut undecided = Vec::new();
+            for post in batch.posts.drain(..) {
+                let missing = post.wallets().find(|wallet| !batch.locked.contains(wallet));
+                match blocked.get(&post.initiator).copied().or(missing) {
+                    None => self.decided.push((batch.process, post)),
+                    Some(contested) => {
+                        blocked.insert(post.initiator, contested);
+                        undecided.push(Undecided { posting: post, contested });
+                    }
+                }
+            }
+            batch.undecided = Some(undecided);
+        }
+
+        fn end(&mut self, index: usize) {
+            let Batch { process, turn, undecided, .. } = self.batches.swap_remove(index);
+            let undecided = undecided.expect("it was decided");
+            let Some(turn) = turn else { return self.queues[process].common_ended(undecided) };
+            let mut first_of = HashSet::new();
+            for Undecided { posting, .. } in &undecided {
+                if first_of.insert(posting.initiator) {
+                    let tries = self.vain_tries.entry(posting.number).or_default();
+                    *tries += 1;
+                    assert!(*tries <= 3, "{posting:?} was tried in vain {tries} times");
+                }
+            }
+            self.queues[process].set_aside_ended(&turn, undecided);
+        }
+
+        fn step(&mut self, choice: usize) {
+            let (action, choice) = (choice % 9, choice / 9);
+            let process = choice % PROCESSES;
+            match action {
+                0..=2 => self.push(process, choice / PROCESSES),
+                3 => self.begin(process, false),
+                4 => self.begin(process, true),
+                8 => {
+                    let wallet = user(choice as u128 % (2 * USERS));
+                    self.elsewhere = Some(wallet).filter(|wallet| !self.is_locked(*wallet));
+                }
+                _ => self.advance(choice % self.batches.len().max(1)),
+            }
+        }
+
+        /// Ends when nothing waits any more.
+        fn drain(&mut self) {
+            self.elsewhere = None;
+            let mut rounds = 0;
+            while !self.batches.is_empty() || self.queues.iter().any(|queue| !queue.is_empty()) {
+                for process in 0..PROCESSES {
+                    self.begin(process, true);
+                    self.begin(process, false);
+                }
+                for index in (0..self.batches.len()).rev() {
+                    self.advance(index);
+                }
+                rounds += 1;
+                assert!(rounds <= 100 + 20 * self.pushed, "{} of {} decided", self.decided.len(), self.pushed);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_posting_is_decided_once_in_the_order_of_its_initiator_and_none_waits_for_ever(
+            choices in proptest::collection::vec(0_usize..100_000, 0..600),
+            rows_max in 1_usize..12,
+        ) {
+            let mut model = Model::new(rows_max);
+            for choice in choices {
+                model.step(choice);
+            }
+            model.drain();
+            let decided: BTreeSet<_> = model.decided.iter().map(|(_, post)| post.number).collect();
+            prop_assert_eq!((decided.len(), model.decided.len()), (model.pushed, model.pushed));
+            let mut last = HashMap::new();
+            for (process, post) in &model.decided {
+                let before = last.insert((process, post.initiator), post.number);
+                prop_assert!(before < Some(post.number), "{:?} was decided after {:?}", post, before);
+            }
+            for queue in &model.queues {
+                prop_assert!(queue.lines.is_empty() && queue.contested.is_empty() && queue.turns.is_empty());
+            }
+        }
     }
 }

@@ -30,7 +30,13 @@ impl AmountMinor {
     }
 }
 
-/// The balance of a wallet, in cents: 0 to [`MINOR_MAX`].
+impl From<AmountMinor> for Balance {
+    fn from(amount: AmountMinor) -> Self {
+        Self(amount.0)
+    }
+}
+
+/// The balance of a wallet, in cents: 0 to [`MINOR_MAX`]. Also what is held or left of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Balance(i64);
 
@@ -48,19 +54,44 @@ impl Balance {
         self.0
     }
 
-    /// The balance after a credit or debit of `amount`.
+    /// `None` above [`MINOR_MAX`].
+    pub fn more(self, amount: AmountMinor) -> Option<Self> {
+        self.0.checked_add(amount.0).and_then(Self::from_stored)
+    }
+
+    /// `None` below zero.
+    pub fn less(self, amount: AmountMinor) -> Option<Self> {
+        self.0.checked_sub(amount.0).and_then(Self::from_stored)
+    }
+
+    /// The balance after a credit or debit of `amount`, of which a debit may not use what is `held`.
     ///
     /// # Errors
-    /// [`EntryRefused::InsufficientFunds`] below zero, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
-    pub fn after(self, direction: Direction, amount: AmountMinor) -> Result<Self, EntryRefused> {
+    /// [`EntryRefused::InsufficientFunds`] below `held`, [`EntryRefused::BalanceLimit`] above [`MINOR_MAX`].
+    pub fn after(self, direction: Direction, amount: AmountMinor, held: Self) -> Result<Self, EntryRefused> {
         match direction {
-            Direction::Credit => {
-                self.0.checked_add(amount.0).filter(|b| *b <= MINOR_MAX).map(Self).ok_or(EntryRefused::BalanceLimit)
-            }
-            Direction::Debit => {
-                self.0.checked_sub(amount.0).filter(|b| *b >= 0).map(Self).ok_or(EntryRefused::InsufficientFunds)
-            }
+            Direction::Credit => self.more(amount).ok_or(EntryRefused::BalanceLimit),
+            Direction::Debit => self.less(amount).filter(|left| *left >= held).ok_or(EntryRefused::InsufficientFunds),
         }
+    }
+}
+
+/// A balance, and the part of it that open holds reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Funds {
+    /// Everything in the wallet.
+    pub balance: Balance,
+    /// At most the balance.
+    pub held: Balance,
+}
+
+impl Funds {
+    /// Of a wallet without entries.
+    pub const NONE: Self = Self { balance: Balance::ZERO, held: Balance::ZERO };
+
+    /// The cents that a debit may use.
+    pub const fn available(self) -> i64 {
+        self.balance.0.saturating_sub(self.held.0)
     }
 }
 
@@ -84,18 +115,30 @@ mod tests {
 
     #[test]
     fn a_debit_equal_to_the_balance_empties_the_wallet() {
-        assert_eq!(Balance(100).after(Direction::Debit, amount(100)), Ok(Balance::ZERO));
+        assert_eq!(Balance(100).after(Direction::Debit, amount(100), Balance::ZERO), Ok(Balance::ZERO));
     }
 
     #[test]
     fn a_debit_of_one_cent_more_is_refused() {
-        assert_eq!(Balance(100).after(Direction::Debit, amount(101)), Err(EntryRefused::InsufficientFunds));
+        let refused = Err(EntryRefused::InsufficientFunds);
+        assert_eq!(Balance(100).after(Direction::Debit, amount(101), Balance::ZERO), refused);
+    }
+
+    #[test]
+    fn a_debit_leaves_what_is_held() {
+        let held = Balance(30);
+        assert_eq!(Balance(100).after(Direction::Debit, amount(70), held), Ok(held));
+        assert_eq!(Balance(100).after(Direction::Debit, amount(71), held), Err(EntryRefused::InsufficientFunds));
+        assert_eq!(Balance(30).after(Direction::Credit, amount(1), held), Ok(Balance(31)));
     }
 
     #[test]
     fn a_balance_never_exceeds_the_largest_exact_integer() {
-        assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1)), Ok(Balance(MINOR_MAX)));
-        assert_eq!(Balance(MINOR_MAX).after(Direction::Credit, amount(1)), Err(EntryRefused::BalanceLimit));
+        assert_eq!(Balance(MINOR_MAX - 1).after(Direction::Credit, amount(1), Balance::ZERO), Ok(Balance(MINOR_MAX)));
+        assert_eq!(
+            Balance(MINOR_MAX).after(Direction::Credit, amount(1), Balance::ZERO),
+            Err(EntryRefused::BalanceLimit)
+        );
     }
 
     #[test]
@@ -113,7 +156,7 @@ mod tests {
             let mut balance = Balance::ZERO;
             for (credit, cents) in posts {
                 let direction = if credit { Direction::Credit } else { Direction::Debit };
-                if let Ok(next) = balance.after(direction, amount(cents)) {
+                if let Ok(next) = balance.after(direction, amount(cents), Balance::ZERO) {
                     let moved = i128::from(next.cents()) - i128::from(balance.cents());
                     prop_assert_eq!(moved, if credit { i128::from(cents) } else { -i128::from(cents) });
                     balance = next;

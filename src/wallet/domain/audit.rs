@@ -1,4 +1,4 @@
-//! The audit of a wallet: its stored entries are added up again and compared with the rules of the ledger.
+//! The audit of a wallet: its stored entries are recomputed and compared with the rules of the ledger.
 
 use std::fmt;
 
@@ -19,6 +19,8 @@ pub struct WalletAudit {
     /// The owner of the wallet.
     pub user_id: UserId,
     pub entries: i64,
+    /// How many of them have a hash.
+    pub chained: i64,
     /// Whether the wallet of the entries exists.
     pub has_wallet: bool,
     /// The balance in cents on the last entry, which the API shows.
@@ -33,6 +35,20 @@ pub struct WalletAudit {
     pub negative: Option<i64>,
     /// The sequence number of the first entry that is older than the previous one.
     pub time: Option<i64>,
+    /// The first entry whose held amount is not the sum of what the entries up to it hold and release.
+    pub held: Option<Difference>,
+    /// The sequence number of the first entry whose hash does not follow from itself and the entry before it.
+    pub chain: Option<i64>,
+    /// The sequence number of the first entry whose texts are not those that it was written with.
+    pub texts: Option<i64>,
+    /// The sequence number of the first entry that cannot have acted on its origin.
+    pub origin: Option<i64>,
+    /// The sequence number of the first leg of a transfer whose other leg is missing or different.
+    pub transfer: Option<i64>,
+    /// The sequence number of the first entry after the wallet was closed.
+    pub closed: Option<i64>,
+    /// The sequence number of the first hold that is open in the ledger or in the list of open holds, but not alike in both.
+    pub open_holds: Option<i64>,
 }
 
 /// A rule of the ledger that a wallet breaks.
@@ -46,6 +62,20 @@ pub enum LedgerViolation {
     Negative(i64),
     /// This entry is older than the previous one.
     Time(i64),
+    /// What is held after this entry is not what the entries up to it hold and release.
+    Held(Difference),
+    /// The hash of this entry does not follow from itself and the entry before it.
+    Chain(i64),
+    /// The texts of this entry are not those that it was written with.
+    Texts(i64),
+    /// This entry cannot have acted on its origin: number, amount or kind contradict it.
+    Origin(i64),
+    /// The other leg of this entry's transfer is missing or different.
+    Transfer(i64),
+    /// This entry follows the closing of the wallet.
+    Closed(i64),
+    /// This hold is not listed as the ledger implies.
+    OpenHolds(i64),
     /// The entries belong to no wallet.
     NoWallet,
 }
@@ -59,6 +89,13 @@ impl WalletAudit {
             self.balance.map(LedgerViolation::Balance),
             self.negative.map(LedgerViolation::Negative),
             self.time.map(LedgerViolation::Time),
+            self.held.map(LedgerViolation::Held),
+            self.chain.map(LedgerViolation::Chain),
+            self.texts.map(LedgerViolation::Texts),
+            self.origin.map(LedgerViolation::Origin),
+            self.transfer.map(LedgerViolation::Transfer),
+            self.closed.map(LedgerViolation::Closed),
+            self.open_holds.map(LedgerViolation::OpenHolds),
             no_wallet,
         ];
         found.into_iter().flatten().collect()
@@ -73,6 +110,13 @@ impl LedgerViolation {
             Self::Balance(_) => "balance",
             Self::Negative(_) => "negative",
             Self::Time(_) => "time",
+            Self::Held(_) => "held",
+            Self::Chain(_) => "chain",
+            Self::Texts(_) => "texts",
+            Self::Origin(_) => "origin",
+            Self::Transfer(_) => "transfer",
+            Self::Closed(_) => "closed",
+            Self::OpenHolds(_) => "open_holds",
             Self::NoWallet => "wallet",
         }
     }
@@ -80,8 +124,15 @@ impl LedgerViolation {
     /// The sequence number of the first entry that breaks the rule.
     pub const fn seq(&self) -> Option<i64> {
         match self {
-            Self::Sequence(at) | Self::Balance(at) => Some(at.seq),
-            Self::Negative(seq) | Self::Time(seq) => Some(*seq),
+            Self::Sequence(at) | Self::Balance(at) | Self::Held(at) => Some(at.seq),
+            Self::Negative(seq)
+            | Self::Time(seq)
+            | Self::Chain(seq)
+            | Self::Texts(seq)
+            | Self::Origin(seq)
+            | Self::Transfer(seq)
+            | Self::Closed(seq)
+            | Self::OpenHolds(seq) => Some(*seq),
             Self::NoWallet => None,
         }
     }
@@ -98,6 +149,22 @@ impl fmt::Display for LedgerViolation {
             }
             Self::Negative(seq) => write!(f, "entry {seq} has a negative balance"),
             Self::Time(seq) => write!(f, "entry {seq} is older than the previous entry"),
+            Self::Held(Difference { seq, stored, computed }) => {
+                write!(f, "entry {seq} leaves {stored} held, but the entries up to it hold {computed}")
+            }
+            Self::Chain(seq) => {
+                write!(
+                    f,
+                    "the hash of entry {seq} does not follow from the entry and the one before it: one of them was changed, removed or inserted"
+                )
+            }
+            Self::Texts(seq) => write!(f, "the texts of entry {seq} are not those that it was written with"),
+            Self::Origin(seq) => write!(f, "entry {seq} cannot have acted on the entry that it names"),
+            Self::Transfer(seq) => {
+                write!(f, "entry {seq} is a leg of a transfer whose other leg is missing or different")
+            }
+            Self::Closed(seq) => write!(f, "entry {seq} follows the closing of the wallet"),
+            Self::OpenHolds(seq) => write!(f, "hold {seq} is not in the list of open holds as the ledger implies"),
             Self::NoWallet => f.write_str("the wallet of these entries does not exist"),
         }
     }
@@ -112,6 +179,7 @@ mod tests {
         WalletAudit {
             user_id: UserId::from_uuid(Uuid::nil()),
             entries: 3,
+            chained: 3,
             has_wallet: true,
             stored_balance: 7,
             computed_balance: 7,
@@ -119,6 +187,13 @@ mod tests {
             balance: None,
             negative: None,
             time: None,
+            held: None,
+            chain: None,
+            texts: None,
+            origin: None,
+            transfer: None,
+            closed: None,
+            open_holds: None,
         }
     }
 
@@ -136,6 +211,13 @@ mod tests {
             balance: Some(at),
             negative: Some(5),
             time: Some(6),
+            held: Some(Difference { seq: 7, stored: 5, computed: 3 }),
+            chain: Some(8),
+            texts: Some(9),
+            origin: Some(10),
+            transfer: Some(11),
+            closed: Some(12),
+            open_holds: Some(13),
             ..valid()
         };
         let reported: Vec<_> = broken.violations().iter().map(|f| (f.rule(), f.seq(), f.to_string())).collect();
@@ -144,6 +226,17 @@ mod tests {
             ("balance", Some(2), "entry 2 has balance 50, but the entries up to it add up to 40"),
             ("negative", Some(5), "entry 5 has a negative balance"),
             ("time", Some(6), "entry 6 is older than the previous entry"),
+            ("held", Some(7), "entry 7 leaves 5 held, but the entries up to it hold 3"),
+            (
+                "chain",
+                Some(8),
+                "the hash of entry 8 does not follow from the entry and the one before it: one of them was changed, removed or inserted",
+            ),
+            ("texts", Some(9), "the texts of entry 9 are not those that it was written with"),
+            ("origin", Some(10), "entry 10 cannot have acted on the entry that it names"),
+            ("transfer", Some(11), "entry 11 is a leg of a transfer whose other leg is missing or different"),
+            ("closed", Some(12), "entry 12 follows the closing of the wallet"),
+            ("open_holds", Some(13), "hold 13 is not in the list of open holds as the ledger implies"),
             ("wallet", None, "the wallet of these entries does not exist"),
         ];
         assert_eq!(reported, expected.map(|(law, seq, text)| (law, seq, text.to_owned())));

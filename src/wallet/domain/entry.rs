@@ -1,102 +1,102 @@
-//! Entries of the ledger, and posts, which request them.
+//! Entries of the ledger.
 
-use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId};
-use crate::wallet::domain::{AmountMinor, Balance, Description, Direction, EntryRefused};
+use crate::kernel::{EntryId, ServiceName, Timestamp, UserId};
+use crate::wallet::domain::{
+    Act, AmountMinor, BackTransfer, Balance, Draft, EntryHash, EntryKind, Hold, HoldStatus, KeyedRequest, Origin,
+    OtherLeg, SaltedTexts, Texts, TextsDigest, TransferLeg,
+};
 
-/// A requested entry, not decided yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// The id of the future entry.
-    pub id: EntryId,
-    /// The owner of the wallet.
-    pub user_id: UserId,
-    /// Credit or debit.
-    pub direction: Direction,
-    /// Never zero.
-    pub amount: AmountMinor,
-    /// For people; no rule depends on it.
-    pub description: Option<Description>,
-    /// A retry has the same key.
-    pub idempotency_key: Option<IdempotencyKey>,
-}
-
-/// One row of the ledger, which is never changed or deleted.
+/// An entry as its owner sees it. It is never changed or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Unique in the whole ledger.
     pub id: EntryId,
     /// The sequence number in the wallet: 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// Credit or debit.
-    pub direction: Direction,
+    /// What it does. Histories and statements show credits and debits only.
+    pub kind: EntryKind,
     /// Never zero.
     pub amount: AmountMinor,
     /// The balance of the wallet after this entry.
     pub balance_after: Balance,
-    /// For people; no rule depends on it.
-    pub description: Option<Description>,
+    /// What is held of that balance after this entry.
+    pub held_after: Balance,
+    /// Only of captures, voids, expiries and reversals.
+    pub acts_on: Option<Box<ActsOn>>,
+    /// Only of the legs of transfers.
+    pub transfer: Option<TransferLeg>,
+    /// Only of a hold.
+    pub expires_at: Option<Timestamp>,
+    /// For people; no rule depends on them. Empty too if they were erased after the wallet was closed.
+    pub texts: Texts,
+    /// The service that posted it on behalf of the user; `None`: the user.
+    pub posted_by: Option<ServiceName>,
     /// By the clock of the database; never earlier than the previous entry.
     pub created_at: Timestamp,
 }
 
+/// The earlier entry on which an entry acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActsOn {
+    /// Its sequence number, the number of this act on it, and what this act leaves of it.
+    pub origin: Origin,
+    pub id: EntryId,
+    pub kind: EntryKind,
+    /// If it is a hold: the hold as this act left it. Known for what a request posts or replays, not in histories.
+    pub hold: Option<Hold>,
+}
+
 impl Entry {
-    /// Whether `draft` requests exactly this entry, so that this entry may be its reply.
+    /// Whether `draft` requests exactly this entry. For entries without a digest of their request, which are older than all
+    /// acts but credits and debits.
     pub fn is_requested_by(&self, draft: &Draft) -> bool {
-        self.direction == draft.direction && self.amount == draft.amount && self.description == draft.description
+        let Act::Post { direction, amount } = draft.act else { return false };
+        let texts = draft.texts.as_ref().map(|salted| &salted.texts);
+        self.kind == direction.into() && self.amount == amount && self.texts == texts.cloned().unwrap_or_default()
     }
-}
 
-/// The head of a wallet's ledger: of its last entry, what the next one needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LedgerHead {
-    /// The last sequence number; 0 without entries.
-    pub seq: i64,
-    /// The current balance.
-    pub balance: Balance,
-    /// Time of the last entry.
-    pub created_at: Option<Timestamp>,
-}
+    /// Where a reversal sends the money: `None` unless this entry is a received transfer.
+    pub fn back_transfer(&self, leg: impl FnOnce() -> OtherLeg) -> Option<BackTransfer> {
+        let is_received = self.kind == EntryKind::Credit && self.acts_on.is_none();
+        let TransferLeg { transfer, counterparty } = self.transfer.filter(|_| is_received)?;
+        Some(BackTransfer { sender: counterparty, transfer, leg: leg() })
+    }
 
-impl LedgerHead {
-    /// The head of a wallet without entries.
-    pub const EMPTY: Self = Self { seq: 0, balance: Balance::ZERO, created_at: None };
+    /// `None` unless this entry is a hold: the hold as it was placed.
+    pub fn as_placed_hold(&self) -> Option<Hold> {
+        let remaining = Balance::from(self.amount);
+        self.hold(HoldStatus::Open, Balance::ZERO, remaining)
+    }
 
-    /// The next entry. Its time is `now` or, if the clock has gone back, the time of the last entry: times never
-    /// contradict the order.
-    ///
-    /// # Errors
-    /// [`EntryRefused`] if the balance does not allow it.
-    pub fn append(&self, draft: &Draft, now: Timestamp) -> Result<Entry, EntryRefused> {
-        Ok(Entry {
-            id: draft.id,
-            seq: self.seq.checked_add(1).ok_or(EntryRefused::BalanceLimit)?,
-            direction: draft.direction,
-            amount: draft.amount,
-            balance_after: self.balance.after(draft.direction, draft.amount)?,
-            description: draft.description.clone(),
-            created_at: self.created_at.map_or(now, |last| last.max(now)),
+    /// `None` unless this entry is a hold.
+    pub fn hold(&self, status: HoldStatus, captured: Balance, remaining: Balance) -> Option<Hold> {
+        Some(Hold {
+            id: self.id,
+            status,
+            amount: self.amount,
+            captured,
+            remaining,
+            expires_at: self.expires_at?,
+            texts: self.texts.clone(),
+            created_at: self.created_at,
+            posted_by: self.posted_by.clone(),
         })
     }
 }
 
-impl From<&Entry> for LedgerHead {
-    fn from(last: &Entry) -> Self {
-        Self { seq: last.seq, balance: last.balance_after, created_at: Some(last.created_at) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_credit_and_debit_are_directions() {
-        for (direction, word) in [(Direction::Credit, "credit"), (Direction::Debit, "debit")] {
-            assert_eq!(direction.as_str(), word);
-            assert_eq!(Direction::parse(word), Some(direction));
-        }
-        for word in ["", "Credit", "credit ", "refund"] {
-            assert_eq!(Direction::parse(word), None, "{word:?}");
-        }
-    }
+/// A new entry with everything that its row has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The owner of the wallet.
+    pub user_id: UserId,
+    /// What its owner sees of it.
+    pub entry: Entry,
+    /// Only on the first entry of its posting.
+    pub request: Option<KeyedRequest>,
+    /// With the digest that the row has.
+    pub texts: Option<(SaltedTexts, TextsDigest)>,
+    /// Only on the first entry of an atomic group.
+    pub group_size: Option<i16>,
+    /// Continues the hash of the entry before it.
+    pub hash: EntryHash,
 }

@@ -1,4 +1,5 @@
-//! The gate: an endpoint behind it does not run for a user without a wallet, and its handler gets a [`ReadyWallet`].
+//! The gate: an endpoint behind it does not run for a user without a wallet, and its handler gets a [`ReadyWallet`]. The user
+//! is that of the token, or the one on whose behalf a service sends the request.
 
 use std::collections::HashMap;
 use std::future::{Ready, ready};
@@ -11,11 +12,12 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, Route, web};
 
-use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Authenticated};
+use crate::infra::http::openapi::{Endpoint, USER_ID};
+use crate::infra::http::{ApiError, Authenticated, AuthenticatedService, CountBy, Limiter, OnBehalfOf};
 use crate::infra::metrics::{MetricName, Metrics};
-use crate::kernel::{Timestamp, UserId};
+use crate::kernel::{IdempotencyKey, SelfPost, ServiceName, Timestamp, UserId};
 use crate::wallet::application::await_wallet::AwaitWallet;
+use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
 const RETRY_AFTER_S: u64 = 2;
 
@@ -31,21 +33,31 @@ const WATCHED_MAX: usize = 10_000;
 /// Distinguishes users with a wallet from users without one, and measures for how long the latter have been rejected.
 pub struct Gate {
     wallets: AwaitWallet,
+    self_post: SelfPost,
     closed: Arc<Closed>,
 }
 
 impl Gate {
-    pub fn new(wallets: AwaitWallet, metrics: &Metrics) -> Self {
+    pub fn new(wallets: AwaitWallet, self_post: SelfPost, metrics: &Metrics) -> Self {
         let closed = Arc::new(Closed::default());
         let (gauge, shown) = (metrics.gauge(CLOSED, &[]), Arc::clone(&closed));
         metrics.on_scrape(move || gauge.set(shown.longest(Instant::now()).as_secs_f64()));
-        Self { wallets, closed }
+        Self { wallets, self_post, closed }
     }
 
-    /// Lets a user pass who has a wallet. A wallet that was found before is assumed to exist.
-    async fn check(&self, user: UserId) -> Result<ReadyWallet, ApiError> {
-        let is_ready = self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))?;
-        self.decide(user, is_ready.then_some(ReadyWallet { user_id: user }))
+    /// Lets a request pass whose user has a wallet. A wallet that was found before is assumed to exist.
+    async fn check(&self, user_id: UserId, posted_by: Option<ServiceName>) -> Result<ReadyWallet, ApiError> {
+        let is_ready = self.has_wallet(user_id).await?;
+        let wallet = ReadyWallet { user_id, posted_by, self_post: self.self_post };
+        if wallet.posted_by.is_some() {
+            return if is_ready { Ok(wallet) } else { Err(wallet_not_found()) };
+        }
+        self.decide(user_id, is_ready.then_some(wallet))
+    }
+
+    /// Whether somebody whom a request names has a wallet.
+    pub(super) async fn has_wallet(&self, user: UserId) -> Result<bool, ApiError> {
+        self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))
     }
 
     /// When the wallet was created, after waiting for it up to `wait_max`.
@@ -56,8 +68,12 @@ impl Gate {
 
     /// Looks up the wallet of a user whose ledger is empty. Such a wallet is gone if the database was restored from a backup
     /// that is older than the wallet.
-    pub(super) async fn confirm(&self, wallet: ReadyWallet) -> Result<(), ApiError> {
-        self.created_at(wallet.user_id, Duration::ZERO).await.map(drop)
+    pub(super) async fn confirm(&self, wallet: &ReadyWallet) -> Result<(), ApiError> {
+        if wallet.posted_by.is_none() {
+            return self.created_at(wallet.user_id, Duration::ZERO).await.map(drop);
+        }
+        let found = self.wallets.execute(wallet.user_id, Duration::ZERO).await;
+        found.map_err(|e| ApiError::from_failure(&e))?.map(drop).ok_or_else(wallet_not_found)
     }
 
     fn decide<T>(&self, user: UserId, found: Option<T>) -> Result<T, ApiError> {
@@ -110,10 +126,35 @@ fn forget_old(users: &mut HashMap<UserId, Rejections>, now: Instant) {
     users.retain(|_, user| now.duration_since(user.last) < RECENT);
 }
 
-/// Proof that the user of the token has a wallet. Only the gate creates one.
-#[derive(Clone, Copy, Debug)]
+/// Proof that the user has a wallet. Only the gate creates one.
+#[derive(Clone, Debug)]
 pub(super) struct ReadyWallet {
     pub(super) user_id: UserId,
+    /// The service that sends the request on behalf of the user.
+    pub(super) posted_by: Option<ServiceName>,
+    self_post: SelfPost,
+}
+
+impl ReadyWallet {
+    /// What the request posts: in the name of its service, or with the permissions of its user. Every endpoint that writes to
+    /// the ledger gets its posting from here.
+    pub(super) fn posting(&self, drafts: OneOrMore<Draft>, key: Option<IdempotencyKey>) -> Posting {
+        let (posted_by, self_post) = (self.posted_by.clone(), self.self_post);
+        Posting { posted_by, self_post, ..Posting::new(self.user_id, drafts, key) }
+    }
+
+    /// The path under which the sender of the request finds what is at `/v1` and `rest` for the user.
+    pub(super) fn path(&self, rest: &str) -> String {
+        match &self.posted_by {
+            None => format!("/v1{rest}"),
+            Some(_) => format!("/v1/wallets/{}{rest}", self.user_id),
+        }
+    }
+
+    /// The response if the wallet is gone after all.
+    pub(super) fn missing(&self) -> ApiError {
+        if self.posted_by.is_some() { wallet_not_found() } else { provisioning() }
+    }
 }
 
 pub(super) fn provisioning() -> ApiError {
@@ -121,14 +162,51 @@ pub(super) fn provisioning() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "WALLET_PROVISIONING", message).retry_after_s(RETRY_AFTER_S)
 }
 
-/// Puts an endpoint behind the gate.
-pub(super) fn gated<Api: 'static>(endpoint: Endpoint<Api>) -> Endpoint<Api> {
-    endpoint
-        .guarded(|route: Route| route.wrap(from_fn(pass)))
-        .errors([provisioning(), ApiError::dependency_unavailable()])
+/// Also for an id that is not a UUID. A service may ask for any user, so a missing wallet does not mean that one is coming.
+fn wallet_not_found() -> ApiError {
+    let message = "This user has no wallet. Wallets are created shortly after the registration.";
+    ApiError::new(StatusCode::NOT_FOUND, "WALLET_NOT_FOUND", message)
 }
 
-/// Middleware: responds with 503 unless the user of the token has a wallet.
+/// What only services may do.
+pub(super) fn not_allowed() -> ApiError {
+    let message = "Users may not do this themselves. A service does it on their behalf.";
+    ApiError::new(StatusCode::FORBIDDEN, "NOT_ALLOWED", message)
+}
+
+/// An endpoint behind the gate, not yet for anyone.
+pub(super) struct GatedEndpoint<Api> {
+    endpoint: Endpoint<Api>,
+    is_for_services: bool,
+}
+
+impl<Api: 'static> GatedEndpoint<Api> {
+    /// The endpoint is served a second time, under `/v1/wallets/{userId}`.
+    #[must_use]
+    pub(super) fn also_for_services(self) -> Self {
+        Self { is_for_services: true, ..self }
+    }
+
+    pub(super) fn for_users(self) -> Endpoint<Api> {
+        let writes = !self.endpoint.is_read();
+        self.endpoint.errors([provisioning()]).errors(writes.then(not_allowed))
+    }
+
+    /// `None` unless it is also for services.
+    pub(super) fn for_services<T: CountBy>(self, limiter: fn(&Api) -> Option<&Limiter<T>>) -> Option<Endpoint<Api>> {
+        let Self { endpoint, is_for_services } = self;
+        is_for_services.then(|| endpoint.for_services(limiter).errors([wallet_not_found()]))
+    }
+}
+
+/// Puts an endpoint behind the gate.
+pub(super) fn gated<Api: 'static>(endpoint: Endpoint<Api>) -> GatedEndpoint<Api> {
+    let endpoint =
+        endpoint.guarded(|route: Route| route.wrap(from_fn(pass))).errors([ApiError::dependency_unavailable()]);
+    GatedEndpoint { endpoint, is_for_services: false }
+}
+
+/// Middleware: responds with an error unless the user has a wallet.
 async fn pass(
     mut request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -143,9 +221,15 @@ async fn pass(
 }
 
 async fn ready_wallet(request: &mut ServiceRequest) -> Result<ReadyWallet, ApiError> {
-    let user_id = request.extract::<Authenticated>().await?.user_id();
     let gate = request.app_data::<web::Data<Gate>>().cloned().ok_or_else(ApiError::internal)?;
-    gate.check(user_id).await
+    let service = request.extensions().get::<AuthenticatedService>().map(|service| service.name().clone());
+    let Some(service) = service else {
+        let user_id = request.extract::<Authenticated>().await?.user_id();
+        return gate.check(user_id, None).await;
+    };
+    let user_id = request.match_info().get(USER_ID).and_then(|id| id.parse().ok()).ok_or_else(wallet_not_found)?;
+    request.extensions_mut().insert(OnBehalfOf(user_id));
+    gate.check(user_id, Some(service)).await
 }
 
 impl FromRequest for ReadyWallet {
@@ -154,7 +238,7 @@ impl FromRequest for ReadyWallet {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         // Absent only if the endpoint is not behind the gate, which is a bug.
-        ready(request.extensions().get::<Self>().copied().ok_or_else(ApiError::internal))
+        ready(request.extensions().get::<Self>().cloned().ok_or_else(ApiError::internal))
     }
 }
 

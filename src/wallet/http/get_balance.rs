@@ -9,9 +9,9 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::kernel::Timestamp;
 use crate::wallet::application::queries::WalletQueries;
-use crate::wallet::domain::Balance;
+use crate::wallet::domain::{Balance, Funds};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::time;
 
 #[derive(Serialize, ToSchema)]
@@ -21,7 +21,24 @@ struct Body {
     /// US cents.
     #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     balance_minor: i64,
+    /// US cents of the balance that open holds reserve.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    held_minor: i64,
+    /// US cents that a debit, hold or transfer may use: the balance without what is held.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    available_minor: i64,
     currency: Currency,
+}
+
+impl From<Funds> for Body {
+    fn from(funds: Funds) -> Self {
+        Self {
+            balance_minor: funds.balance.cents(),
+            held_minor: funds.held.cents(),
+            available_minor: funds.available(),
+            currency: Currency::Usd,
+        }
+    }
 }
 
 /// An ISO 4217 code.
@@ -40,15 +57,15 @@ async fn handle(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let BalanceQuery { at } = Fields::query(request.query_string())?.read(balance_query)?;
-    let balance = match at {
+    let funds = match at {
         None => queries.balance(wallet.user_id),
         Some(at) => queries.balance_at(wallet.user_id, at),
     };
-    let balance = balance.await.map_err(|e| ApiError::from_failure(&e))?;
-    if balance == Balance::ZERO {
-        gate.confirm(wallet).await?;
+    let funds = funds.await.map_err(|e| ApiError::from_failure(&e))?;
+    if funds.balance == Balance::ZERO {
+        gate.confirm(&wallet).await?;
     }
-    Ok(HttpResponse::Ok().json(Body { balance_minor: balance.cents(), currency: Currency::Usd }))
+    Ok(HttpResponse::Ok().json(Body::from(funds)))
 }
 
 struct BalanceQuery {
@@ -62,12 +79,16 @@ fn balance_query(query: &mut Fields) -> Option<BalanceQuery> {
     Some(BalanceQuery { at: at? })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/balance", handle, "getBalance", "Get the balance")
         .tag("wallet")
-        .about("The balance of the user's wallet, now or as of a time in the past.")
+        .about("The balance of the user's wallet, now or as of a time in the past, and how much of it is held.")
         .bearer()
         .query(balance_query, "at=yesterday")
-        .returns(StatusCode::OK, "The balance.", &Body { balance_minor: 1500, currency: Currency::Usd });
-    gated(endpoint)
+        .returns(
+            StatusCode::OK,
+            "The balance.",
+            &Body { balance_minor: 1500, held_minor: 400, available_minor: 1100, currency: Currency::Usd },
+        );
+    gated(endpoint).also_for_services()
 }

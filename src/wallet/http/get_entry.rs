@@ -3,44 +3,48 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
 use crate::infra::http::openapi::{Endpoint, format};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
-use crate::wallet::http::wire::EntryBody;
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::wire::{EntryBody, EntryPath};
 
 /// # Errors
 /// 404, also for another user's entry and for an id that is not a UUID; 503; after 401 and the gate.
 async fn handle(
     wallet: ReadyWallet,
-    id: web::Path<String>,
+    path: web::Path<EntryPath>,
     queries: web::Data<dyn WalletQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let id = id.parse().map_err(|_| not_found())?;
-    let entry = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(entry) = entry else {
-        gate.confirm(wallet).await?;
+    let id = path.id.parse().map_err(|_| not_found())?;
+    let found = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
+    let Some(found) = found else {
+        gate.confirm(&wallet).await?;
         return Err(not_found());
     };
-    Ok(HttpResponse::Ok().json(EntryBody::from(&entry)))
+    Ok(HttpResponse::Ok().json(EntryBody::from(&found)))
 }
 
-fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in your wallet.")
+pub(super) fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in this wallet.")
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
+/// The schema of the id of an entry.
+pub(super) fn id_schema() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build()
+}
+
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let endpoint = Endpoint::get("/v1/transactions/{id}", handle, "getTransaction", "Get a transaction")
         .tag("transactions")
         .about("Users see their own transactions only: the response to the id of another user's is 404.")
         .bearer()
-        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id.build())
-        .returns(StatusCode::OK, "The transaction.", &EntryBody::example())
+        .parameter(ParameterIn::Path, "id", "ID of the transaction.", id_schema())
+        .returns(StatusCode::OK, "The transaction.", &EntryBody::reversed_example())
         .errors([not_found()]);
-    gated(endpoint)
+    gated(endpoint).also_for_services()
 }

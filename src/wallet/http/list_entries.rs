@@ -10,14 +10,20 @@ use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
 use crate::wallet::application::queries::WalletQueries;
+use crate::wallet::domain::{MetadataPair, Reference};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::texts::NO_CONTROL;
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// Entries per page.
 const LIMIT_DEFAULT: u16 = 20;
 const LIMIT_MAX: u16 = 100;
+
+/// What the name of a filter by metadata begins with.
+const METADATA: &str = "metadata.";
+const METADATA_MAX: usize = 3;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = TransactionPage)]
@@ -41,7 +47,7 @@ async fn handle(
     let query = Fields::query(request.query_string())?.read(history)?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.entries.is_empty() {
-        gate.confirm(wallet).await?;
+        gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
@@ -77,6 +83,11 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
     let to = query.optional_text("to", time::parse, |to| {
         time::schema(to).description(Some("Return only transactions before this time."))
     });
+    let reference = query.optional_text("reference", Reference::parse, |reference| {
+        let about = "Return only transactions with this reference.";
+        reference.description(Some(about)).min_length(Some(1)).max_length(Some(64)).pattern(Some(NO_CONTROL))
+    });
+    let metadata = metadata(query);
     if from.flatten().zip(to.flatten()).is_some_and(|(from, to)| from > to) {
         query.refuse("to", "must not be before from");
     }
@@ -85,17 +96,45 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
         direction: direction?,
         from: from?,
         to: to?,
+        reference: reference?,
+        metadata: metadata?,
         limit: limit?.unwrap_or(LIMIT_DEFAULT),
     })
 }
 
-pub(super) fn endpoint() -> Endpoint<WalletApi> {
+/// The parameters `metadata.<key>`, which a document cannot list.
+fn metadata(query: &mut Fields) -> Option<Vec<MetadataPair>> {
+    let wanted = query.with_prefix(METADATA);
+    let (count, mut pairs) = (wanted.len(), Vec::new());
+    for (key, value) in wanted {
+        let pair = match MetadataPair::new(&key, &value) {
+            Ok(_) if value.is_empty() => Err("must not be empty".to_owned()),
+            Ok(pair) => Ok(pair),
+            Err(refused) => Err(refused.to_string()),
+        };
+        match pair {
+            Ok(pair) => pairs.push(pair),
+            Err(refused) => query.refuse_named(&format!("{METADATA}{key}"), refused),
+        }
+    }
+    if count > METADATA_MAX {
+        query.refuse("metadata", "must be at most 3 filters");
+    }
+    (pairs.len() == count && count <= METADATA_MAX).then_some(pairs)
+}
+
+pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
     let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
     let endpoint = Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
-        .about("New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.")
+        .about(
+            "New transactions never shift or repeat items. Keep the filters unchanged while you follow a cursor.\n\nUp to three \
+             parameters `metadata.<key>=<value>`, such as `metadata.orderId=17`, return only transactions with these pairs. \
+             With a filter by reference or metadata a page may be short or empty although there are more: follow `nextCursor` \
+             until it is null.",
+        )
         .bearer()
         .query(history, "limit=0")
         .returns(StatusCode::OK, "A page of transactions.", &page);
-    gated(endpoint)
+    gated(endpoint).also_for_services()
 }

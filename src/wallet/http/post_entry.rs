@@ -6,19 +6,19 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, PublicUrl, REPLAYED, idempotency_key, key_reused, read_json, with_key};
-use crate::infra::system::System;
-use crate::kernel::{EntryId, IdSource as _};
-use crate::wallet::application::ports::{Ledger, PostError, Posted};
-use crate::wallet::domain::{AmountMinor, Description, Direction, Draft, EntryRefused, MINOR_MAX};
+use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::wallet::application::ports::Ledger;
+use crate::wallet::domain::{Act, AmountMinor, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, ReadyWallet, gated, provisioning};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::posting::{draft, outcome_unknown, refused, submit};
+use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
 /// 201 with the new entry, 200 with an earlier one under the same key.
 ///
 /// # Errors
-/// 400, 409, 422, 503; after 401, 429 and the gate.
+/// 400, 403, 409, 422, 503; after 401, 429 and the gate.
 async fn handle(
     wallet: ReadyWallet,
     request: HttpRequest,
@@ -29,32 +29,28 @@ async fn handle(
 ) -> Result<HttpResponse, ApiError> {
     let fields = read_json(&request, payload).await?;
     let idempotency_key = idempotency_key(&request)?;
-    let Posting { direction, amount, description } = fields.read(|body| posting(body, direction))?;
-    // Chosen before anything is written, so that an unknown outcome can be looked up by it.
-    let id = EntryId::from_uuid(System.next_id());
-    let draft = Draft { id, user_id: wallet.user_id, direction, amount, description, idempotency_key };
-    match ledger.post(draft).await {
-        Ok(Posted::New(entry)) => Ok(HttpResponse::Created()
-            .insert_header((header::LOCATION, PublicUrl::of(&request).to(&format!("/v1/transactions/{}", entry.id))))
-            .json(EntryBody::from(&entry))),
-        Ok(Posted::Replayed(entry)) => Ok(HttpResponse::Ok().insert_header(REPLAYED).json(EntryBody::from(&entry))),
-        Err(PostError::NoWallet) => {
-            // Although the gate has let the user pass: it has to learn that the wallet is gone.
-            gate.confirm(wallet).await?;
-            Err(provisioning())
-        }
-        Err(e) => Err(api_error(&e)),
+    let post = fields.read(|body| requested_post(body, direction))?;
+    let posting = wallet.posting(post.to_draft().into(), idempotency_key);
+    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
+    let entry = recorded.entries.first();
+    Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
+}
+
+pub(super) struct RequestedPost {
+    direction: Direction,
+    amount: AmountMinor,
+    texts: Texts,
+}
+
+impl RequestedPost {
+    pub(super) fn to_draft(&self) -> Draft {
+        let Self { direction, amount, texts } = self;
+        draft(Act::Post { direction: *direction, amount: *amount }, texts.clone())
     }
 }
 
-struct Posting {
-    direction: Direction,
-    amount: AmountMinor,
-    description: Option<Description>,
-}
-
 /// `direction` is that of the path, if the path has one; else the body has it.
-fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
+pub(super) fn requested_post(body: &mut Fields, direction: Option<Direction>) -> Option<RequestedPost> {
     let direction = direction.or_else(|| {
         body.text("type", direction_of, |kind| {
             direction_schema(kind).description(Some("Whether to credit or to debit."))
@@ -66,43 +62,11 @@ fn posting(body: &mut Fields, direction: Option<Direction>) -> Option<Posting> {
             .minimum(Some(1))
             .maximum(Some(MINOR_MAX))
     });
-    let description = body.optional_text("description", Description::parse, |text| {
-        text.description(Some("A note for the user.")).max_length(Some(255)).pattern(Some(r"^[^\x00]*$"))
-    });
-    Some(Posting { direction: direction?, amount: amount?, description: description? })
+    let texts = texts(body, "A note for the user.");
+    Some(RequestedPost { direction: direction?, amount: amount?, texts: texts? })
 }
 
-fn refused(error: EntryRefused) -> ApiError {
-    let conflict = |code, message: &'static str| ApiError::new(StatusCode::CONFLICT, code, message);
-    match error {
-        EntryRefused::InsufficientFunds => {
-            conflict("INSUFFICIENT_FUNDS", "Insufficient funds: the debit exceeds the balance.")
-        }
-        EntryRefused::BalanceLimit => {
-            conflict("BALANCE_LIMIT", "The credit would take the balance above 9007199254740991.")
-        }
-        EntryRefused::IdempotencyKeyReused => key_reused(),
-    }
-}
-
-fn outcome_unknown() -> ApiError {
-    let message = "The transaction may or may not have been recorded. Retry with the same Idempotency-Key to find out.";
-    ApiError::outcome_unknown(message)
-}
-
-fn api_error(error: &PostError) -> ApiError {
-    match error {
-        PostError::Refused(error) => refused(*error),
-        PostError::NoWallet => provisioning(),
-        PostError::Overloaded => ApiError::overloaded(),
-        // The writer logs the cause, once per batch.
-        PostError::NotDone => ApiError::dependency_unavailable(),
-        PostError::OutcomeUnknown => outcome_unknown(),
-        PostError::Bug => ApiError::internal(),
-    }
-}
-
-pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
+pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     [
         endpoint("/v1/transactions/credit", Some(Direction::Credit), "creditWallet", "Credit the wallet"),
         endpoint("/v1/transactions/debit", Some(Direction::Debit), "debitWallet", "Debit the wallet"),
@@ -110,7 +74,7 @@ pub(super) fn endpoints() -> [Endpoint<WalletApi>; 3] {
     ]
 }
 
-fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> Endpoint<WalletApi> {
+fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary: &str) -> GatedEndpoint<WalletApi> {
     let (schema, example) = match direction {
         Some(_) => ("TransactionRequest", json!({"amountMinor": 1500, "description": "first deposit"})),
         None => {
@@ -126,11 +90,11 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
         .bearer()
         .limited(|api: &WalletApi| &api.post_limit)
-        .body(schema, |body| posting(body, direction), example, &bad)
+        .body(schema, |body| requested_post(body, direction), example, &bad)
         .returns(StatusCode::CREATED, "Recorded.", &first)
         .with_header(StatusCode::CREATED, &header::LOCATION)
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
         .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused))
         .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again"))
+    gated(with_key(endpoint, "does not move money again")).also_for_services()
 }

@@ -5,19 +5,29 @@
 //! snapshot from before it, loses money. Statements of one round trip are pipelined, and the server still executes them
 //! one after the other.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeMap, HashSet};
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::task::Poll;
 
 use async_trait::async_trait;
+use futures_util::future::maybe_done;
 use tokio::join;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
-use crate::kernel::{EntryId, IdempotencyKey, Timestamp, UserId, fault};
-use crate::wallet::application::ports::{DraftOutcome, Journal, JournalError, LockWait};
-use crate::wallet::domain::{Decision, Draft, Entry, LedgerHead, WalletState, decide_batch};
+use crate::infra::system::System;
+use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
+use crate::wallet::application::ports::{Journal, JournalError, LockWait};
+use crate::wallet::domain::{
+    Act, AmountMinor, Balance, DecidedBatch, Decision, Description, Draft, DueHold, Entry, EntryHash, EntryKind, Hold,
+    HoldStatus, LedgerHead, Metadata, NamedEntry, NewEntry, OneOrMore, Origin, Posting, Reference, RequestDigest,
+    SaltedTexts, Texts, UsedKey, WalletState, WalletStates, decide_batch,
+};
+use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 use crate::wallet::postgres::rows;
 
 const STEP: &str = "wallet.ledger.post";
@@ -26,8 +36,8 @@ pub struct PgJournal {
     database: Database,
 }
 
-/// The outcomes of a batch if its commit succeeds, set just before the commit is sent.
-type SentOutcomes = Arc<OnceLock<Vec<DraftOutcome>>>;
+/// What was decided, if the commit succeeds; set just before the commit is sent.
+type SentDecisions = Arc<OnceLock<Vec<Decision>>>;
 
 impl PgJournal {
     /// `database` is a pool of its own, so that reads never delay the writer.
@@ -36,15 +46,15 @@ impl PgJournal {
     }
 
     /// Whether a commit succeeded whose response was lost.
-    async fn find_out(&self, outcomes: &[DraftOutcome], drafts: &[Draft]) -> Result<bool, DbError> {
-        let ids = || outcomes.iter().zip(drafts);
-        let posted = ids().find_map(|(outcome, draft)| match outcome {
-            DraftOutcome::Posted(entry) => Some((draft.user_id, entry.id)),
+    async fn find_out(&self, decisions: &[Decision], postings: &[Posting]) -> Result<bool, DbError> {
+        let ids = || decisions.iter().zip(postings);
+        let posted = ids().find_map(|(decision, posting)| match decision {
+            Decision::Post(entries) => Some((posting.user_id, entries.first().id)),
             _ => None,
         });
         // A replay writes nothing, but its entry may exist on this server alone: the commit would have waited for a standby.
-        let replayed = ids().find_map(|(outcome, draft)| match outcome {
-            DraftOutcome::Replayed(entry) => Some((draft.user_id, entry.id)),
+        let replayed = ids().find_map(|(decision, posting)| match decision {
+            Decision::Replay(entries) => Some((posting.user_id, entries.first().id)),
             _ => None,
         });
         // Without entries, it does not matter.
@@ -67,7 +77,7 @@ impl PgJournal {
                 let found = tx
                     .query_opt(
                         "-- wallet.ledger.find_out
-                         SELECT seq FROM transactions WHERE user_id = $1 AND id = $2",
+                         SELECT seq FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1",
                         &[&user.as_uuid(), &id.as_uuid()],
                     )
                     .await?;
@@ -82,9 +92,9 @@ impl PgJournal {
 
 #[async_trait]
 impl Journal for PgJournal {
-    async fn commit(&self, drafts: &[Draft], lock_wait: LockWait) -> Result<Vec<DraftOutcome>, JournalError> {
-        let batch = drafts.to_vec();
-        let sent = SentOutcomes::default();
+    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
+        let batch = postings.to_vec();
+        let sent = SentDecisions::default();
         let sent_by_run = Arc::clone(&sent);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
@@ -97,225 +107,649 @@ impl Journal for PgJournal {
             })
         });
         match (committed.await, sent.get()) {
-            (Ok(()), Some(outcomes)) => Ok(outcomes.clone()),
-            // Nothing is written before the commit is sent, nor when the server responds to it with an error.
+            (Ok(()), Some(decisions)) => Ok(decisions.clone()),
+            // Nothing is written before the commit is sent, nor after an insert that the server rejected.
             (Err(e), None) => Err(JournalError::NotDone(e.at(STEP))),
             (Err(e), Some(_)) if e.is_definite() => Err(JournalError::NotDone(e.at(STEP))),
-            (Err(e), Some(outcomes)) => match self.find_out(outcomes, drafts).await {
-                Ok(true) => Ok(outcomes.clone()),
+            (Err(e), Some(decisions)) => match self.find_out(decisions, postings).await {
+                Ok(true) => Ok(decisions.clone()),
                 Ok(false) => Err(JournalError::NotDone(e.at(STEP))),
                 Err(unreachable) => Err(JournalError::Unknown(unreachable.at(STEP))),
             },
-            (Ok(()), None) => Err(JournalError::NotDone(DbError::Corrupt("commit without outcomes").at(STEP))),
+            (Ok(()), None) => Err(JournalError::NotDone(DbError::Corrupt("commit without decisions").at(STEP))),
         }
     }
 }
 
 /// Begins, locks, reads; decides; inserts, commits. `sent` is set before the commit is sent.
-async fn write(client: &Client, drafts: &[Draft], lock_wait: LockWait, sent: &SentOutcomes) -> Result<(), DbError> {
+async fn write(
+    client: &Client,
+    postings: &[Posting],
+    lock_wait: LockWait,
+    sent: &SentDecisions,
+) -> Result<(), DbError> {
     let statements = Statements::of(client, lock_wait).await?;
     fault::point("ledger.begun");
-    let (mut wallets, now) = read_locked(client, &statements, drafts).await?;
+    let (mut wallets, now) = read_locked(client, &statements, postings, lock_wait).await?;
     fault::point("ledger.locked");
-    let decisions = decide_batch(&mut wallets, drafts, now.unwrap_or(Timestamp::UNIX_EPOCH));
-    let outcomes = decisions.into_iter().map(|decision| match decision {
-        Decision::Post(entry) => DraftOutcome::Posted(entry),
-        Decision::Replay(entry) => DraftOutcome::Replayed(entry),
-        Decision::Refuse(refused) => DraftOutcome::Refused(refused),
-        Decision::NoWallet => DraftOutcome::NotLocked,
-    });
-    let outcomes = sent.get_or_init(|| outcomes.collect());
+    let DecidedBatch { entries, decisions } =
+        decide_batch(&mut wallets, postings, now.unwrap_or(Timestamp::UNIX_EPOCH));
+    sent.get_or_init(|| decisions);
     fault::point("ledger.decided");
-    insert_and_commit(client, &statements, drafts, outcomes).await?;
+    insert_and_commit(client, &entries).await?;
     fault::point("ledger.committed");
     Ok(())
 }
 
+/// Entries of a batch that share its time and have what every credit and debit has. Most have: another time only after the
+/// clock has gone back.
+static INSERT_PLAIN_ENTRIES: LazyLock<MultiInsert<10>> = LazyLock::new(|| {
+    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+                   texts_digest, hash, created_at, held_after_minor)";
+    MultiInsert::new("wallet.ledger.insert", columns, 1, ", $1, 0")
+});
+
+static INSERT_ENTRIES: LazyLock<MultiInsert<20>> = LazyLock::new(|| {
+    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+                   texts_digest, hash, created_at, held_after_minor, group_size, posted_by, origin_seq, origin_nth, \
+                   origin_left_minor, transfer_id, counterparty_user_id, expires_at)";
+    MultiInsert::new("wallet.ledger.insert", columns, 0, "")
+});
+
+static INSERT_TEXTS: LazyLock<MultiInsert<6>> = LazyLock::new(|| {
+    let columns = "entry_texts (user_id, seq, salt, description, reference, metadata)";
+    MultiInsert::new("wallet.ledger.insert_texts", columns, 0, "")
+});
+
+static INSERT_OPEN_HOLDS: LazyLock<MultiInsert<5>> = LazyLock::new(|| {
+    let columns = "open_holds (user_id, seq, id, left_minor, expires_at)";
+    MultiInsert::new("wallet.ledger.insert_open_holds", columns, 0, "")
+});
+
+/// The row is found by an order that only the right index has, because a statement that changes rows has none. Nobody else
+/// changes it: the wallet is locked.
+const CAPTURE_OPEN_HOLD: &str = "-- wallet.ledger.capture_open_hold ($1 user, $2 seq, $3 left, $4 acts)
+    UPDATE open_holds SET left_minor = $3, acts = $4
+    WHERE user_id = $1
+      AND ctid = (SELECT ctid FROM open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)";
+
+const CLOSE_OPEN_HOLD: &str = "-- wallet.ledger.close_open_hold ($1 user, $2 seq)
+    DELETE FROM open_holds
+    WHERE user_id = $1
+      AND ctid = (SELECT ctid FROM open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)";
+
 /// The statements of a batch, prepared once per connection.
 struct Statements {
+    /// Locks the wallet that is waited for, before any other.
+    lock_one: Statement,
     lock: Statement,
     heads: Statement,
     used_keys: Statement,
-    insert: Statement,
+    named: Statement,
+    sent: Statement,
 }
+
+const LOCK_ONE: &str = "-- wallet.ledger.lock_one ($1 user)
+    SELECT user_id FROM wallets WHERE user_id = $1 FOR UPDATE";
+
+const LOCK_FREE: &str = "-- wallet.ledger.lock_free ($1 users)
+    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED";
+
+const LOCK_ALL: &str = "-- wallet.ledger.lock ($1 users)
+    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE";
 
 impl Statements {
     async fn of(client: &Client, lock_wait: LockWait) -> Result<Self, DbError> {
+        let is_disabled = fault::disabled("ledger.row_lock");
         let lock = match lock_wait {
-            _ if fault::disabled("ledger.row_lock") => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-            LockWait::SkipLocked => {
-                "-- wallet.ledger.lock_free ($1 users)
-                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED"
-            }
-            LockWait::Wait => {
-                "-- wallet.ledger.lock ($1 users)
-                 SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE"
-            }
+            _ if is_disabled => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+            LockWait::SkipLocked | LockWait::WaitForOne(_) => LOCK_FREE,
+            LockWait::WaitForAll => LOCK_ALL,
         };
+        let lock_one = if is_disabled { "SELECT user_id FROM wallets WHERE user_id = $1" } else { LOCK_ONE };
         Ok(Self {
+            lock_one: client.prepare_cached(lock_one).await?,
             lock: client.prepare_cached(lock).await?,
-            heads: client
-                .prepare_cached(
-                    "-- wallet.ledger.heads ($1 users)
-                     SELECT wallet.user_id, last.seq, last.balance_after_minor, last.created_at, clock_timestamp() AS now
-                     FROM unnest($1::uuid[]) AS wallet (user_id)
-                     LEFT JOIN LATERAL (
-                         SELECT seq, balance_after_minor, created_at FROM transactions
-                         WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
-                     ) AS last ON true",
-                )
-                .await?,
-            used_keys: client
-                .prepare_cached(
-                    "-- wallet.ledger.used_keys ($1 users, $2 keys)
-                     SELECT requested.user_id, requested.key, entry.*
-                     FROM unnest($1::uuid[], $2::text[]) AS requested (user_id, key)
-                     CROSS JOIN LATERAL (
-                         SELECT id, seq, type, amount_minor, balance_after_minor, description, created_at
-                         FROM transactions
-                         WHERE transactions.user_id = requested.user_id AND transactions.idempotency_key = requested.key
-                     ) AS entry",
-                )
-                .await?,
-            insert: client
-                .prepare_cached(
-                    "-- wallet.ledger.insert
-                     INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description,
-                                               idempotency_key, created_at)
-                     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[],
-                                          $7::text[], $8::text[], $9::timestamptz[])",
-                )
-                .await?,
+            heads: client.prepare_cached(HEADS).await?,
+            used_keys: client.prepare_cached(&USED_KEYS).await?,
+            named: client.prepare_cached(&NAMED).await?,
+            sent: client.prepare_cached(&SENT).await?,
         })
     }
 }
 
-/// Locks the wallets of the batch in the order of their keys and reads, in the same round trip, their last entries, the
-/// entries with an idempotency key of the batch, and the time of the database.
+/// The last entries, and with each of them the holds that are due, at most 100 per wallet: a wallet that holds nothing costs
+/// nothing more. The time of a hold is compared together with its user, which only the index over the holds of one user can do:
+/// the one over the due holds of all wallets looks better while there are few. The time is that at which the server began this
+/// statement, which is after the locks. All entries of a batch share it.
+const HEADS: &str = "-- wallet.ledger.heads ($1 users)
+    SELECT wallet.user_id, last.seq, last.id, last.type, last.balance_after_minor, last.held_after_minor, last.created_at,
+           last.hash, statement_timestamp() AS now, due.seq AS due_seq, due.id AS due_id, due.left_minor AS due_left,
+           due.acts AS due_acts
+    FROM unnest($1::uuid[]) AS wallet (user_id)
+    LEFT JOIN LATERAL (
+        SELECT seq, id, type, balance_after_minor, held_after_minor, created_at, hash FROM transactions
+        WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
+    ) AS last ON true
+    LEFT JOIN LATERAL (
+        SELECT seq, id, left_minor, acts FROM open_holds
+        WHERE last.held_after_minor > 0 AND open_holds.user_id = wallet.user_id
+          AND (open_holds.user_id, open_holds.expires_at) <= (wallet.user_id, statement_timestamp())
+        ORDER BY open_holds.expires_at LIMIT 100
+    ) AS due ON true";
+
+/// The entries of used keys. The order of each look-up is one that only the right index has: while the table is empty, every
+/// index that begins with `user_id` costs the same, and the plan made then is kept. Of an act on a hold, what it left of the
+/// hold comes along, as it was then.
+static USED_KEYS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "-- wallet.ledger.used_keys ($1 users, $2 services or empty, $3 keys)
+         SELECT requested.user_id, requested.service, requested.key, first.request_digest, {columns}, held.*
+         FROM unnest($1::uuid[], $2::text[], $3::text[]) AS requested (user_id, service, key)
+         CROSS JOIN LATERAL (
+             (SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+              WHERE requested.service = '' AND transactions.user_id = requested.user_id
+                AND transactions.idempotency_key BETWEEN requested.key AND requested.key AND posted_by IS NULL
+              ORDER BY idempotency_key LIMIT 1)
+             UNION ALL
+             (SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+              WHERE requested.service <> '' AND transactions.user_id = requested.user_id
+                AND transactions.posted_by BETWEEN requested.service AND requested.service
+                AND transactions.idempotency_key BETWEEN requested.key AND requested.key
+              ORDER BY posted_by, idempotency_key LIMIT 1)
+         ) AS first
+         CROSS JOIN LATERAL (
+             SELECT {of_transactions} FROM transactions
+             WHERE transactions.user_id = requested.user_id AND transactions.seq BETWEEN first.seq AND first.seq + first.size - 1
+             ORDER BY seq LIMIT 100
+         ) AS entry
+         {joins}
+         LEFT JOIN LATERAL (
+             SELECT hold.amount_minor AS hold_amount, hold.expires_at AS hold_expires_at, hold.created_at AS hold_created_at,
+                    hold.posted_by AS hold_posted_by, coalesce(before.origin_left_minor, hold.amount_minor) AS hold_left_before,
+                    texts.description AS hold_description, texts.reference AS hold_reference, texts.metadata AS hold_metadata
+             FROM (
+                 SELECT seq, amount_minor, expires_at, created_at, posted_by, texts_digest FROM transactions
+                 WHERE entry.origin_seq IS NOT NULL AND origin.type = 'hold' AND transactions.user_id = requested.user_id
+                   AND transactions.seq BETWEEN entry.origin_seq AND entry.origin_seq
+                 ORDER BY transactions.seq LIMIT 1
+             ) AS hold
+             LEFT JOIN LATERAL (
+                 SELECT origin_left_minor FROM transactions
+                 WHERE transactions.user_id = requested.user_id AND transactions.origin_seq = entry.origin_seq
+                   AND transactions.origin_nth < entry.origin_nth
+                 ORDER BY origin_nth DESC LIMIT 1
+             ) AS before ON true
+             LEFT JOIN LATERAL (
+                 SELECT description, reference, metadata FROM entry_texts
+                 WHERE hold.texts_digest IS NOT NULL AND entry_texts.user_id = requested.user_id
+                   AND entry_texts.seq BETWEEN hold.seq AND hold.seq
+                 ORDER BY entry_texts.seq LIMIT 1
+             ) AS texts ON true
+         ) AS held ON true",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+});
+
+/// What captures, voids and reversals name, with the last act on it.
+static NAMED: LazyLock<String> = LazyLock::new(|| {
+    named_entries(
+        "wallet.ledger.named ($1 users, $2 entries)",
+        "transactions.id BETWEEN requested.id AND requested.id AND type <> 'close' ORDER BY transactions.id LIMIT 1",
+    )
+});
+
+/// The sender's legs of transfers that are sent back.
+static SENT: LazyLock<String> = LazyLock::new(|| {
+    named_entries(
+        "wallet.ledger.sent ($1 senders, $2 transfers)",
+        "transactions.transfer_id BETWEEN requested.id AND requested.id ORDER BY transfer_id LIMIT 1",
+    )
+});
+
+fn named_entries(name: &str, which: &str) -> String {
+    format!(
+        "-- {name}
+         SELECT requested.user_id, requested.id AS requested_id, {columns}, last.type AS last_type, last.origin_nth AS last_nth,
+                last.origin_left_minor AS last_left
+         FROM unnest($1::uuid[], $2::uuid[]) AS requested (user_id, id)
+         CROSS JOIN LATERAL (
+             SELECT {of_transactions} FROM transactions WHERE transactions.user_id = requested.user_id AND {which}
+         ) AS entry
+         {joins}
+         LEFT JOIN LATERAL (
+             SELECT type, origin_nth, origin_left_minor FROM transactions
+             WHERE transactions.user_id = requested.user_id AND transactions.origin_seq = entry.seq
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS last ON true",
+        columns = rows::ENTRY,
+        of_transactions = rows::ENTRY_COLUMNS,
+        joins = rows::ENTRY_JOINS,
+    )
+}
+
+/// Locks the wallets of the batch and reads, in the same round trip, their last entries, what the batch names, and the time of
+/// the database. A wallet that the batch waits for is locked first, so that it waits while it holds no other; or each of them
+/// is waited for in the order of the keys.
 async fn read_locked(
     client: &Client,
     statements: &Statements,
-    drafts: &[Draft],
-) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
-    let mut users: Vec<Uuid> = drafts.iter().map(|draft| draft.user_id.as_uuid()).collect();
+    postings: &[Posting],
+    lock_wait: LockWait,
+) -> Result<(WalletStates, Option<Timestamp>), DbError> {
+    let wallets = postings.iter().flat_map(|posting| [Some(posting.user_id), posting.other_wallet()]);
+    let mut users: Vec<Uuid> = wallets.flatten().map(UserId::as_uuid).collect();
     users.sort_unstable();
     users.dedup();
-    let with_key = || drafts.iter().filter_map(|d| Some((d.user_id.as_uuid(), d.idempotency_key.as_ref()?.as_str())));
-    let (key_users, keys): (Vec<Uuid>, Vec<&str>) = with_key().unzip();
+    let keys = requested(postings, |posting| {
+        let service = posting.posted_by.as_ref().map_or("", ServiceName::as_str);
+        Some((posting.user_id.as_uuid(), service, posting.request.as_ref()?.key.as_str()))
+    });
+    let named = requested(drafts(postings), |(user, draft)| Some((user, draft.act.named_entry()?.as_uuid())));
+    let sent = requested(drafts(postings), |(_, draft)| match draft.act {
+        Act::Reverse { back: Some(back), .. } => Some((back.sender.as_uuid(), back.transfer.as_uuid())),
+        _ => None,
+    });
+    let waited_for = match lock_wait {
+        LockWait::WaitForOne(wallet) => users.binary_search(&wallet.as_uuid()).is_ok().then_some(wallet.as_uuid()),
+        LockWait::SkipLocked | LockWait::WaitForAll => None,
+    };
+    let others: Vec<Uuid> = users.iter().copied().filter(|user| Some(*user) != waited_for).collect();
     let parameters: [&(dyn ToSql + Sync); 1] = [&users];
+    let lock_one = async {
+        let Some(wallet) = waited_for else { return Ok(Vec::new()) };
+        client.query(&statements.lock_one, &[&wallet]).await
+    };
+    let lock =
+        async { if others.is_empty() { Ok(Vec::new()) } else { client.query(&statements.lock, &[&others]).await } };
     let used = async {
-        if keys.is_empty() { Ok(Vec::new()) } else { client.query(&statements.used_keys, &[&key_users, &keys]).await }
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (users, (services, keys)): (Vec<Uuid>, (Vec<&str>, Vec<&str>)) =
+            keys.into_iter().map(|(user, service, key)| (user, (service, key))).unzip();
+        client.query(&statements.used_keys, &[&users, &services, &keys]).await
     };
     // The driver sends each statement when it is first polled, so they reach the server in this order.
-    let (begun, locked, heads, used) = join!(
+    let (begun, locked_one, locked, heads, used, named, sent) = join!(
         biased;
         client.batch_execute(BEGIN),
-        client.query(&statements.lock, &parameters),
+        lock_one,
+        lock,
         client.query(&statements.heads, &parameters),
         used,
+        query_pairs(client, &statements.named, named),
+        query_pairs(client, &statements.sent, sent),
     );
     begun?;
-    let locked: HashSet<Uuid> = locked?.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
-    states(&locked, &heads?, &used?)
+    let locked = locked_one?.into_iter().chain(locked?);
+    let locked: HashSet<Uuid> = locked.map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
+    let (mut wallets, now) = states(&locked, &heads?)?;
+    add_used_keys(&mut wallets, &used?)?;
+    for row in named? {
+        if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
+            wallet.named.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
+        }
+    }
+    for row in sent? {
+        if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
+            wallet.sent.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
+        }
+    }
+    Ok((wallets, now))
+}
+
+fn drafts(postings: &[Posting]) -> impl Iterator<Item = (Uuid, &Draft)> {
+    postings.iter().flat_map(|posting| posting.drafts.iter().map(|draft| (posting.user_id.as_uuid(), draft)))
+}
+
+/// What a batch asks for, once each: what two of its postings ask for would be returned twice.
+fn requested<T, R: Ord>(from: impl IntoIterator<Item = T>, what: impl FnMut(T) -> Option<R>) -> Vec<R> {
+    let mut requested: Vec<R> = from.into_iter().filter_map(what).collect();
+    requested.sort_unstable();
+    requested.dedup();
+    requested
+}
+
+/// Without pairs, the statement is not sent.
+async fn query_pairs(
+    client: &Client,
+    statement: &Statement,
+    pairs: Vec<(Uuid, Uuid)>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (users, ids): (Vec<Uuid>, Vec<Uuid>) = pairs.into_iter().unzip();
+    client.query(statement, &[&users, &ids]).await
 }
 
 /// The states of the wallets in `locked`. Rows of others were read without a lock and are ignored.
-fn states(
-    locked: &HashSet<Uuid>,
-    heads: &[Row],
-    used_keys: &[Row],
-) -> Result<(HashMap<UserId, WalletState>, Option<Timestamp>), DbError> {
-    let mut wallets = HashMap::with_capacity(locked.len());
+fn states(locked: &HashSet<Uuid>, heads: &[Row]) -> Result<(WalletStates, Option<Timestamp>), DbError> {
+    let mut wallets = WalletStates::with_capacity(locked.len());
     let mut now = None;
     for row in heads {
         let user: Uuid = row.try_get("user_id")?;
         if !locked.contains(&user) {
             continue;
         }
-        let head = match row.try_get::<_, Option<i64>>("seq")? {
-            None => LedgerHead::EMPTY,
-            Some(seq) => LedgerHead {
-                seq,
-                balance: rows::balance(row, "balance_after_minor")?,
-                created_at: Some(row.try_get("created_at")?),
-            },
-        };
+        let user = UserId::from_uuid(user);
         now = Some(row.try_get("now")?).max(now);
-        wallets.insert(UserId::from_uuid(user), WalletState::new(head));
-    }
-    for row in used_keys {
-        let key = IdempotencyKey::from_stored(row.try_get("key")?);
-        if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
-            wallet.used_keys.insert(key, rows::entry(row)?);
+        let due = due_hold(row)?;
+        // A wallet has a row per hold that is due.
+        match wallets.entry(user) {
+            MapEntry::Occupied(mut wallet) => wallet.get_mut().due.extend(due),
+            MapEntry::Vacant(wallet) => wallet.insert(WalletState::new(head(user, row)?)).due.extend(due),
         }
     }
     Ok((wallets, now))
 }
 
-/// New entries as columns, for one statement whatever their number.
-#[derive(Default)]
-struct Columns<'a> {
-    user_id: Vec<Uuid>,
-    seq: Vec<i64>,
-    id: Vec<Uuid>,
-    kind: Vec<&'static str>,
-    amount: Vec<i64>,
-    balance: Vec<i64>,
-    description: Vec<Option<&'a str>>,
-    key: Vec<Option<&'a str>>,
-    created_at: Vec<Timestamp>,
+fn due_hold(row: &Row) -> Result<Option<DueHold>, DbError> {
+    let Some(seq) = row.try_get("due_seq")? else { return Ok(None) };
+    let left = AmountMinor::try_new(row.try_get("due_left")?).map_err(|_| DbError::Corrupt("open_holds.left_minor"))?;
+    let id = EntryId::from_uuid(row.try_get("due_id")?);
+    Ok(Some(DueHold { seq, id, left, acts: row.try_get("due_acts")?, expiry: EntryId::from_uuid(System.next_id()) }))
 }
 
-impl<'a> Columns<'a> {
-    fn push(&mut self, draft: &'a Draft, entry: &'a Entry) {
-        self.user_id.push(draft.user_id.as_uuid());
-        self.seq.push(entry.seq);
-        self.id.push(entry.id.as_uuid());
-        self.kind.push(entry.direction.as_str());
-        self.amount.push(entry.amount.cents());
-        self.balance.push(entry.balance_after.cents());
-        self.description.push(entry.description.as_ref().map(crate::wallet::domain::Description::as_str));
-        self.key.push(draft.idempotency_key.as_ref().map(IdempotencyKey::as_str));
-        self.created_at.push(entry.created_at);
-    }
-}
-
-/// One round trip. If the insert fails, the commit after it rolls the transaction back.
-async fn insert_and_commit(
-    client: &Client,
-    statements: &Statements,
-    drafts: &[Draft],
-    outcomes: &[DraftOutcome],
-) -> Result<(), DbError> {
-    let mut new = Columns::default();
-    for (draft, outcome) in drafts.iter().zip(outcomes) {
-        if let DraftOutcome::Posted(entry) = outcome {
-            new.push(draft, entry);
-        }
-    }
-    let insert = async {
-        if new.id.is_empty() {
-            return Ok(0);
-        }
-        client
-            .execute(
-                &statements.insert,
-                &[
-                    &new.user_id,
-                    &new.seq,
-                    &new.id,
-                    &new.kind,
-                    &new.amount,
-                    &new.balance,
-                    &new.description,
-                    &new.key,
-                    &new.created_at,
-                ],
-            )
-            .await
+fn add_used_keys(wallets: &mut WalletStates, used_keys: &[Row]) -> Result<(), DbError> {
+    // The entries of a key are consecutive.
+    let same_key = |a: &Row, b: &Row| {
+        let of = |row: &Row| -> Option<(Uuid, String, String)> {
+            Some((row.try_get("user_id").ok()?, row.try_get("service").ok()?, row.try_get("key").ok()?))
+        };
+        of(a) == of(b)
     };
-    let (inserted, committed) = join!(biased; insert, client.batch_execute("COMMIT"));
-    inserted?;
-    committed?;
+    for rows in used_keys.chunk_by(same_key) {
+        let Some(first) = rows.first() else { continue };
+        let Some(wallet) = wallets.get_mut(&UserId::from_uuid(first.try_get("user_id")?)) else { continue };
+        let digest = match first.try_get::<_, Option<&[u8]>>("request_digest")? {
+            None => None,
+            Some(bytes) => {
+                Some(RequestDigest::from_stored(bytes).ok_or(DbError::Corrupt("transactions.request_digest"))?)
+            }
+        };
+        let entries = rows.iter().map(posted_entry).collect::<Result<Vec<_>, _>>()?;
+        let entries = OneOrMore::collect(entries).ok_or(DbError::Corrupt("transactions.group_size"))?;
+        let service = Some(first.try_get::<_, String>("service")?).filter(|service| !service.is_empty());
+        let key = (service.map(ServiceName::from_stored), IdempotencyKey::from_stored(first.try_get("key")?));
+        wallet.used_keys.insert(key, UsedKey { digest, entries });
+    }
     Ok(())
+}
+
+/// An entry as it was in the response to the request that posted it.
+fn posted_entry(row: &Row) -> Result<Entry, DbError> {
+    let mut entry = rows::entry(row)?;
+    let (kind, amount) = (entry.kind, entry.amount.cents());
+    if let Some(acts_on) = entry.acts_on.as_mut().filter(|acts_on| acts_on.kind == EntryKind::Hold) {
+        let held = AmountMinor::try_new(row.try_get("hold_amount")?);
+        let held = held.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?;
+        let left_before: i64 = row.try_get("hold_left_before")?;
+        let captured = held.cents().saturating_sub(left_before);
+        let captured = if kind == EntryKind::Debit { captured.saturating_add(amount) } else { captured };
+        let balance = |cents| Balance::from_stored(cents).ok_or(DbError::Corrupt("transactions.origin_left_minor"));
+        acts_on.hold = Some(Hold {
+            id: acts_on.id,
+            status: HoldStatus::after(kind, acts_on.origin.left),
+            amount: held,
+            captured: balance(captured)?,
+            remaining: balance(acts_on.origin.left)?,
+            expires_at: row.try_get("hold_expires_at")?,
+            texts: Texts {
+                description: row.try_get::<_, Option<String>>("hold_description")?.map(Description::from_stored),
+                reference: row.try_get::<_, Option<String>>("hold_reference")?.map(Reference::from_stored),
+                metadata: row.try_get::<_, Option<String>>("hold_metadata")?.map(Metadata::from_stored),
+            },
+            created_at: row.try_get("hold_created_at")?,
+            posted_by: row.try_get::<_, Option<String>>("hold_posted_by")?.map(ServiceName::from_stored),
+        });
+    }
+    Ok(entry)
+}
+
+fn named_entry(row: &Row) -> Result<NamedEntry, DbError> {
+    let entry = rows::entry(row)?;
+    let last_act = match row.try_get::<_, Option<&str>>("last_type")? {
+        None => None,
+        Some(_) => Some(rows::kind(row, "last_type")?),
+    };
+    Ok(NamedEntry {
+        acts: row.try_get::<_, Option<i32>>("last_nth")?.unwrap_or(0),
+        left: row.try_get::<_, Option<i64>>("last_left")?.unwrap_or(entry.amount.cents()),
+        last_act,
+        entry,
+    })
+}
+
+fn head(user_id: UserId, row: &Row) -> Result<LedgerHead, DbError> {
+    let Some(seq) = row.try_get::<_, Option<i64>>("seq")? else { return Ok(LedgerHead::empty(user_id)) };
+    let balance = rows::balance(row, "balance_after_minor")?;
+    let held = rows::balance(row, "held_after_minor")?;
+    let is_closed = rows::kind(row, "type")? == EntryKind::Close;
+    let created_at = row.try_get("created_at")?;
+    let hash = match row.try_get::<_, Option<&[u8]>>("hash")? {
+        Some(bytes) => EntryHash::from_stored(bytes).ok_or(DbError::Corrupt("transactions.hash"))?,
+        None => EntryHash::sealed(user_id, seq, EntryId::from_uuid(row.try_get("id")?), balance, created_at),
+    };
+    Ok(LedgerHead { user_id, seq, balance, held, is_closed, created_at: Some(created_at), hash })
+}
+
+/// The columns of a new entry as parameters have to be: each a value that can be borrowed.
+struct EntryColumns<'a> {
+    user_id: Uuid,
+    id: Uuid,
+    kind: &'static str,
+    amount: i64,
+    balance: i64,
+    held: i64,
+    key: Option<&'a str>,
+    request_digest: Option<&'a [u8]>,
+    texts_digest: Option<&'a [u8]>,
+    hash: &'a [u8],
+    posted_by: Option<&'a str>,
+    origin: Option<Origin>,
+    origin_seq: Option<i64>,
+    origin_nth: Option<i32>,
+    origin_left: Option<i64>,
+    transfer_id: Option<Uuid>,
+    counterparty: Option<Uuid>,
+    new: &'a NewEntry,
+}
+
+impl<'a> EntryColumns<'a> {
+    fn of(new: &'a NewEntry) -> Self {
+        let (entry, request) = (&new.entry, new.request.as_ref());
+        let origin = entry.acts_on.as_ref().map(|acts_on| acts_on.origin);
+        Self {
+            user_id: new.user_id.as_uuid(),
+            id: entry.id.as_uuid(),
+            kind: entry.kind.as_str(),
+            amount: entry.amount.cents(),
+            balance: entry.balance_after.cents(),
+            held: entry.held_after.cents(),
+            key: request.map(|request| request.key.as_str()),
+            request_digest: request.map(|request| &request.digest.as_bytes()[..]),
+            texts_digest: new.texts.as_ref().map(|(_, digest)| &digest.as_bytes()[..]),
+            hash: new.hash.as_bytes(),
+            posted_by: entry.posted_by.as_ref().map(ServiceName::as_str),
+            origin,
+            origin_seq: origin.map(|origin| origin.seq),
+            origin_nth: origin.map(|origin| origin.nth),
+            origin_left: origin.map(|origin| origin.left),
+            transfer_id: entry.transfer.map(|leg| leg.transfer.as_uuid()),
+            counterparty: entry.transfer.map(|leg| leg.counterparty.as_uuid()),
+            new,
+        }
+    }
+
+    /// Whether the entry has its batch's time, and no column but those of a plain one.
+    fn is_plain(&self, time: Timestamp) -> bool {
+        self.new.entry.created_at == time
+            && self.held == 0
+            && self.new.group_size.is_none()
+            && self.posted_by.is_none()
+            && self.origin.is_none()
+            && self.transfer_id.is_none()
+            && self.new.entry.expires_at.is_none()
+    }
+
+    fn plain_parameters(&self) -> [Parameter<'_>; 10] {
+        [
+            &self.user_id,
+            &self.new.entry.seq,
+            &self.id,
+            &self.kind,
+            &self.amount,
+            &self.balance,
+            &self.key,
+            &self.request_digest,
+            &self.texts_digest,
+            &self.hash,
+        ]
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 20] {
+        let [user, seq, id, kind, amount, balance, key, request, texts, hash] = self.plain_parameters();
+        let new = self.new;
+        [
+            user,
+            seq,
+            id,
+            kind,
+            amount,
+            balance,
+            key,
+            request,
+            texts,
+            hash,
+            &new.entry.created_at,
+            &self.held,
+            &new.group_size,
+            &self.posted_by,
+            &self.origin_seq,
+            &self.origin_nth,
+            &self.origin_left,
+            &self.transfer_id,
+            &self.counterparty,
+            &new.entry.expires_at,
+        ]
+    }
+}
+
+/// The columns of the texts of a new entry.
+struct TextColumns<'a> {
+    user_id: Uuid,
+    seq: i64,
+    salt: &'a [u8],
+    parts: [Option<&'a str>; 3],
+}
+
+impl<'a> TextColumns<'a> {
+    fn of(new: &'a NewEntry, texts: &'a SaltedTexts) -> Self {
+        let (user_id, seq) = (new.user_id.as_uuid(), new.entry.seq);
+        Self { user_id, seq, salt: texts.salt.as_bytes(), parts: texts.texts.parts() }
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 6] {
+        let [description, reference, metadata] = &self.parts;
+        [&self.user_id, &self.seq, &self.salt, description, reference, metadata]
+    }
+}
+
+/// What a batch leaves of a hold in the list of open holds.
+enum OpenHold {
+    Placed { user_id: Uuid, seq: i64, id: Uuid, left: i64, expires_at: Option<Timestamp> },
+    Captured { user_id: Uuid, seq: i64, left: i64, acts: i32 },
+    Closed { user_id: Uuid, seq: i64 },
+}
+
+impl OpenHold {
+    /// The changes of a batch, the last one of each hold. A batch cannot name a hold that it places.
+    fn changes(entries: &[NewEntry]) -> Vec<Self> {
+        let mut last = BTreeMap::new();
+        for NewEntry { user_id, entry, .. } in entries {
+            let user_id = user_id.as_uuid();
+            if entry.kind == EntryKind::Hold {
+                let (id, left, expires_at) = (entry.id.as_uuid(), entry.amount.cents(), entry.expires_at);
+                last.insert((user_id, entry.seq), Self::Placed { user_id, seq: entry.seq, id, left, expires_at });
+            }
+            let Some(acts_on) = entry.acts_on.as_ref().filter(|acts_on| acts_on.kind == EntryKind::Hold) else {
+                continue;
+            };
+            let Origin { seq, nth, left } = acts_on.origin;
+            let change = if left == 0 {
+                Self::Closed { user_id, seq }
+            } else {
+                Self::Captured { user_id, seq, left, acts: nth }
+            };
+            last.insert((user_id, seq), change);
+        }
+        last.into_values().collect()
+    }
+
+    /// Only of placed ones.
+    fn placed_parameters(&self) -> Option<[Parameter<'_>; 5]> {
+        match self {
+            Self::Placed { user_id, seq, id, left, expires_at } => Some([user_id, seq, id, left, expires_at]),
+            Self::Captured { .. } | Self::Closed { .. } => None,
+        }
+    }
+}
+
+/// One round trip. If an insert fails, the commit after it rolls the transaction back.
+async fn insert_and_commit(client: &Client, new: &[NewEntry]) -> Result<(), DbError> {
+    let entries: Vec<_> = new.iter().map(EntryColumns::of).collect();
+    let time = new.iter().map(|new| new.entry.created_at).max();
+    let mut writes = match &time {
+        None => Vec::new(),
+        Some(time) if entries.iter().all(|entry| entry.is_plain(*time)) => {
+            let rows: Vec<_> = entries.iter().map(EntryColumns::plain_parameters).collect();
+            INSERT_PLAIN_ENTRIES.prepare(client, &[time], &rows).await?
+        }
+        Some(_) => {
+            let rows: Vec<_> = entries.iter().map(EntryColumns::parameters).collect();
+            INSERT_ENTRIES.prepare(client, &[], &rows).await?
+        }
+    };
+    let texts: Vec<_> =
+        new.iter().filter_map(|new| new.texts.as_ref().map(|(texts, _)| TextColumns::of(new, texts))).collect();
+    let rows: Vec<_> = texts.iter().map(TextColumns::parameters).collect();
+    writes.extend(INSERT_TEXTS.prepare(client, &[], &rows).await?);
+    let holds = OpenHold::changes(new);
+    let rows: Vec<_> = holds.iter().filter_map(OpenHold::placed_parameters).collect();
+    writes.extend(INSERT_OPEN_HOLDS.prepare(client, &[], &rows).await?);
+    for hold in &holds {
+        match hold {
+            OpenHold::Placed { .. } => {}
+            OpenHold::Captured { user_id, seq, left, acts } => {
+                writes.push((client.prepare_cached(CAPTURE_OPEN_HOLD).await?, vec![user_id, seq, left, acts]));
+            }
+            OpenHold::Closed { user_id, seq } => {
+                writes.push((client.prepare_cached(CLOSE_OPEN_HOLD).await?, vec![user_id, seq]));
+            }
+        }
+    }
+    let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
+    let (written, committed) = join!(biased; all_in_order(writes), client.batch_execute("COMMIT"));
+    for result in written {
+        result?;
+    }
+    committed.map_err(DbError::InDoubt)
+}
+
+/// Completes when all futures have. Its first poll polls each of them once, in their order, which is what sends a statement.
+async fn all_in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
+    poll_fn(|context| {
+        let mut pending = false;
+        for future in &mut all {
+            pending |= future.as_mut().poll(context).is_pending();
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    all.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
 }

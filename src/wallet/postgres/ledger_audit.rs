@@ -23,10 +23,12 @@ pub struct LedgerSize {
     pub wallets: i64,
     /// By the statistics of PostgreSQL; 0 before it has collected any.
     pub entries_estimate: i64,
+    /// Entries of the whole ledger that are older than the hash chain.
+    pub unhashed_entries: i64,
 }
 
 impl PgLedgerAudit {
-    /// The runtime user may read both tables.
+    /// The runtime user may read all tables.
     ///
     /// # Errors
     /// [`DbError`].
@@ -45,38 +47,17 @@ impl PgLedgerAudit {
             .query_one(
                 "-- wallet.audit.size ($1 user or null)
                  SELECT (SELECT count(*) FROM wallets WHERE $1::uuid IS NULL OR user_id = $1) AS wallets,
+                        (SELECT unhashed_entries FROM hash_chain) AS unhashed,
                         (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'transactions'::regclass) AS entries",
                 &[&user],
             )
             .await?;
-        let size = LedgerSize { wallets: size.try_get("wallets")?, entries_estimate: size.try_get("entries")? };
-        // One window for all, so that the entries are sorted once, by the primary key. `min` of an array compares the
-        // first elements and returns the others along with them. Sums are numeric, which cannot overflow, and are
-        // clamped to the range of a bigint.
-        let recount = tx
-            .prepare(
-                "-- wallet.audit.recount ($1 user or null)
-                 SELECT user_id, count(*) AS entries,
-                        EXISTS (SELECT FROM wallets WHERE wallets.user_id = entry.user_id) AS has_wallet,
-                        max(balance_after_minor) FILTER (WHERE is_last) AS stored,
-                        max(running) FILTER (WHERE is_last) AS recounted,
-                        min(ARRAY[seq, seq, place]) FILTER (WHERE seq <> place) AS place,
-                        min(ARRAY[seq, balance_after_minor, running]) FILTER (WHERE balance_after_minor <> running) AS balance,
-                        min(seq) FILTER (WHERE balance_after_minor < 0 OR running < 0) AS negative,
-                        min(seq) FILTER (WHERE created_at < previous) AS time
-                 FROM (
-                     SELECT user_id, seq, balance_after_minor, created_at,
-                            row_number() OVER wallet AS place,
-                            least(greatest(sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER wallet,
-                                           -9223372036854775808), 9223372036854775807)::bigint AS running,
-                            lag(created_at) OVER wallet AS previous,
-                            lead(seq) OVER wallet IS NULL AS is_last
-                     FROM transactions WHERE $1::uuid IS NULL OR user_id = $1
-                     WINDOW wallet AS (PARTITION BY user_id ORDER BY seq ROWS UNBOUNDED PRECEDING)
-                 ) AS entry
-                 GROUP BY user_id",
-            )
-            .await?;
+        let size = LedgerSize {
+            wallets: size.try_get("wallets")?,
+            entries_estimate: size.try_get("entries")?,
+            unhashed_entries: size.try_get("unhashed")?,
+        };
+        let recount = tx.prepare(include_str!("recount.sql")).await?;
         let portal = tx.bind(&recount, &[&user]).await?;
         Ok(AuditCursor { tx, portal, size })
     }
@@ -109,6 +90,7 @@ fn read(row: &Row) -> Result<WalletAudit, DbError> {
     Ok(WalletAudit {
         user_id: UserId::from_uuid(user_id),
         entries: row.try_get("entries")?,
+        chained: row.try_get("chained")?,
         has_wallet: row.try_get("has_wallet")?,
         stored_balance: row.try_get("stored")?,
         computed_balance: row.try_get("recounted")?,
@@ -116,6 +98,13 @@ fn read(row: &Row) -> Result<WalletAudit, DbError> {
         balance: difference(row, "balance")?,
         negative: row.try_get("negative")?,
         time: row.try_get("time")?,
+        held: difference(row, "held")?,
+        chain: row.try_get("chain")?,
+        texts: row.try_get("texts")?,
+        origin: row.try_get("origin")?,
+        transfer: row.try_get("transfer")?,
+        closed: row.try_get("closed")?,
+        open_holds: row.try_get("open_holds")?,
     })
 }
 

@@ -1,16 +1,23 @@
 //! The wallet database: its schema, stores and queries.
 
+mod holds;
 mod journal;
 mod ledger_audit;
 mod missing_wallets;
+mod multi_insert;
+mod open_holds;
 mod queries;
+mod receipts;
 mod rows;
 mod wallet_store;
 
+pub use holds::PgHoldQueries;
 pub use journal::PgJournal;
 pub use ledger_audit::{AuditCursor, PgLedgerAudit};
 pub use missing_wallets::PgMissingWallets;
+pub use open_holds::{OpenHold, PgOpenHolds};
 pub use queries::PgWalletQueries;
+pub use receipts::PgReceipts;
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::Migrations;
@@ -27,6 +34,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         // Never written: SELECT … FOR UPDATE requires the right to update some column.
         "GRANT UPDATE (lock_anchor) ON wallets",
         "GRANT SELECT, INSERT ON transactions",
+        "GRANT SELECT, INSERT ON entry_texts",
+        "GRANT SELECT, INSERT, DELETE, UPDATE (left_minor, acts) ON open_holds",
+        "GRANT SELECT ON hash_chain",
         "GRANT SELECT, INSERT, DELETE, UPDATE (spent_until) ON rate_limits",
         // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
@@ -34,16 +44,19 @@ pub const MIGRATIONS: Migrations = Migrations {
     probe: "-- health.probe
         INSERT INTO wallets (user_id, id) SELECT user_id, id FROM wallets WHERE false;
         SELECT user_id FROM wallets WHERE false FOR UPDATE;
-        INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, description, idempotency_key,
-                                  created_at)
-        SELECT user_id, seq, id, type, amount_minor, balance_after_minor, description, idempotency_key, created_at
-        FROM transactions WHERE false",
+        INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key,
+                                  request_digest, texts_digest, group_size, created_at, hash)
+        SELECT user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key, request_digest,
+               texts_digest, group_size, created_at, hash
+        FROM transactions WHERE false;
+        INSERT INTO entry_texts (user_id, seq, salt, description)
+        SELECT user_id, seq, salt, description FROM entry_texts WHERE false",
 };
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(6), 0x004d_a4ba_07a7_cb5b));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(8), 0x126c_b402_cf29_f595));
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::support::{Client, PATIENCE, Response, User};
 
@@ -28,12 +29,64 @@ impl Outcome {
     }
 }
 
-/// A credit or a debit, with the outcomes of all its attempts.
+/// A request that writes to a wallet, and the first row that it should write there.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// After `/v1/`.
+    pub path: String,
+    pub body: Value,
+    /// The type of the row.
+    pub kind: &'static str,
+    /// `None` if the server chooses it.
+    pub cents: Option<i64>,
+    /// Where the response has the id of the row; `None` if it has another one.
+    pub id: Option<&'static str>,
+}
+
+impl Ask {
+    pub fn post(kind: &'static str, cents: i64) -> Self {
+        let path = format!("transactions/{kind}");
+        Self { path, body: json!({"amountMinor": cents}), kind, cents: Some(cents), id: Some("/id") }
+    }
+
+    pub fn transfer(to: &User, cents: i64) -> Self {
+        let body = json!({"toUserId": to.id, "amountMinor": cents, "description": "to a friend"});
+        Self { path: "transfers".to_owned(), body, kind: "debit", cents: Some(cents), id: Some("/id") }
+    }
+
+    pub fn hold(cents: i64, seconds: u64) -> Self {
+        let body = json!({"amountMinor": cents, "expiresInS": seconds});
+        Self { path: "holds".to_owned(), body, kind: "hold", cents: Some(cents), id: Some("/id") }
+    }
+
+    pub fn capture(hold: &str, cents: Option<i64>) -> Self {
+        let body = cents.map_or_else(|| json!({}), |cents| json!({"amountMinor": cents, "final": false}));
+        Self { path: format!("holds/{hold}/capture"), body, kind: "debit", cents, id: Some("/transaction/id") }
+    }
+
+    pub fn void(hold: &str) -> Self {
+        Self { path: format!("holds/{hold}/void"), body: json!({}), kind: "void", cents: None, id: None }
+    }
+
+    /// `kind` is the type of the reversal.
+    pub fn reverse(entry: &str, kind: &'static str) -> Self {
+        Self { path: format!("transactions/{entry}/reverse"), body: json!({}), kind, cents: None, id: Some("/id") }
+    }
+
+    /// A group of `count` credits and a debit.
+    pub fn bulk(cents: i64, count: usize) -> Self {
+        let mut items = vec![json!({"type": "credit", "amountMinor": cents}); count];
+        items.push(json!({"type": "debit", "amountMinor": cents}));
+        let (path, body) = ("transactions/bulk".to_owned(), json!({"items": items}));
+        Self { path, body, kind: "credit", cents: Some(cents), id: Some("/items/0/id") }
+    }
+}
+
+/// A request with a key, and the outcomes of all its attempts.
 #[derive(Clone, Debug)]
 pub struct Post {
     pub user: String,
-    pub kind: &'static str,
-    pub cents: i64,
+    pub ask: Ask,
     pub key: String,
     pub outcomes: Vec<Outcome>,
 }
@@ -138,13 +191,19 @@ impl History {
 
     /// Posts once with `key`, which may have been used before.
     pub async fn post(&self, client: &Client, user: &User, kind: &'static str, cents: i64, key: &str) -> Outcome {
-        let request =
-            client.post_request(user, kind, &json!({"amountMinor": cents}), Some(key)).timeout(CLIENT_TIMEOUT);
-        let outcome = conclude(client.try_send(request).await.as_ref());
+        self.ask(client, user, &Ask::post(kind, cents), key).await
+    }
+
+    /// Asks once with `key`, which may have been used before.
+    pub async fn ask(&self, client: &Client, user: &User, ask: &Ask, key: &str) -> Outcome {
+        let url = format!("{}/v1/{}", client.wallet, ask.path);
+        let request = client.request(Method::POST, &url).bearer_auth(&user.token).json(&ask.body);
+        let request = request.header("idempotency-key", key).timeout(CLIENT_TIMEOUT);
+        let outcome = conclude(client.try_send(request).await.as_ref(), ask.id);
         let mut recorded = self.0.lock().expect("history");
         recorded.note_success(&outcome);
         let name = format!("{} {key}", user.id);
-        let fresh = Post { user: user.id.clone(), kind, cents, key: key.to_owned(), outcomes: Vec::new() };
+        let fresh = Post { user: user.id.clone(), ask: ask.clone(), key: key.to_owned(), outcomes: Vec::new() };
         recorded.posts.entry(name).or_insert(fresh).outcomes.push(outcome.clone());
         outcome
     }
@@ -158,9 +217,14 @@ impl History {
         cents: i64,
         key: &str,
     ) -> Outcome {
+        self.ask_until_known(client, user, &Ask::post(kind, cents), key).await
+    }
+
+    /// The same, of any request.
+    pub async fn ask_until_known(&self, client: &Client, user: &User, ask: &Ask, key: &str) -> Outcome {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.post(client, user, kind, cents, key).await {
+            match self.ask(client, user, ask, key).await {
                 Outcome::NotDone(code) if is_transient(&code) => {}
                 Outcome::Unknown => {}
                 known => return known,
@@ -175,10 +239,14 @@ fn is_transient(code: &str) -> bool {
     matches!(code, "DEPENDENCY_UNAVAILABLE" | "OVERLOADED" | "WALLET_PROVISIONING")
 }
 
-fn conclude(response: Option<&Response>) -> Outcome {
+/// What a success has instead of an id that it does not show.
+pub const NO_ID: &str = "-";
+
+fn conclude(response: Option<&Response>, id: Option<&str>) -> Outcome {
     match response {
         Some(response) if response.status.is_success() => {
-            Outcome::Done(response.body["id"].as_str().expect("an id").to_owned())
+            let shown = id.map_or(NO_ID, |id| response.body.pointer(id).and_then(Value::as_str).expect("an id"));
+            Outcome::Done(shown.to_owned())
         }
         Some(response) if response.code() == "OUTCOME_UNKNOWN" => Outcome::Unknown,
         Some(response) => Outcome::NotDone(response.code().to_owned()),

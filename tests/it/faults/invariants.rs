@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
 
-use super::history::{History, Outcome};
-use crate::support::{Client, PASSWORD, PATIENCE, World};
+use super::history::{History, NO_ID, Outcome};
+use crate::support::{Client, PASSWORD, PATIENCE, World, purse};
 
 const DEAD: &str = "wallet.provision.dlq";
 
@@ -38,11 +38,38 @@ const WALLET: &[(&str, &str)] = &[
         "W4, W5, W8 the ledger adds up",
         "SELECT user_id FROM (
              SELECT user_id, seq, balance_after_minor, created_at, row_number() OVER w AS expected_seq,
-                    sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) OVER w AS balance,
+                    sum(CASE type WHEN 'credit' THEN amount_minor WHEN 'debit' THEN -amount_minor ELSE 0 END) OVER w AS balance,
                     lag(created_at) OVER w AS before
              FROM transactions WINDOW w AS (PARTITION BY user_id ORDER BY seq)
          ) AS entry
          WHERE seq <> expected_seq OR balance <> balance_after_minor OR balance < 0 OR created_at < before",
+    ),
+    (
+        "W4 what is held is what the open holds have left",
+        "SELECT last.user_id FROM (
+             SELECT DISTINCT ON (user_id) user_id, held_after_minor FROM transactions ORDER BY user_id, seq DESC
+         ) AS last
+         LEFT JOIN (
+             SELECT hold.user_id, sum(coalesce((
+                 SELECT origin_left_minor FROM transactions act WHERE act.user_id = hold.user_id AND act.origin_seq = hold.seq
+                 ORDER BY origin_nth DESC LIMIT 1
+             ), hold.amount_minor)) AS open
+             FROM transactions hold WHERE type = 'hold' GROUP BY 1
+         ) AS holds USING (user_id)
+         LEFT JOIN (SELECT user_id, sum(left_minor) AS listed FROM open_holds GROUP BY 1) AS list USING (user_id)
+         WHERE held_after_minor <> coalesce(open, 0) OR held_after_minor <> coalesce(listed, 0)",
+    ),
+    (
+        "W4 nothing is captured, voided, expired or reversed twice",
+        "SELECT origin.id FROM transactions origin JOIN transactions act
+           ON act.user_id = origin.user_id AND act.origin_seq = origin.seq
+         GROUP BY origin.id, origin.amount_minor
+         HAVING count(DISTINCT act.origin_nth) <> count(*) OR max(act.origin_nth) <> count(*) OR sum(act.amount_minor) > origin.amount_minor",
+    ),
+    (
+        "W4 every transfer has two legs of one amount",
+        "SELECT transfer_id FROM transactions WHERE transfer_id IS NOT NULL GROUP BY 1
+         HAVING count(*) <> 2 OR sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) <> 0",
     ),
     (
         "W6 one entry per key",
@@ -51,7 +78,8 @@ const WALLET: &[(&str, &str)] = &[
     ),
     (
         "W7 amounts and types in range",
-        "SELECT id FROM transactions WHERE amount_minor NOT BETWEEN 1 AND 9007199254740991 OR type NOT IN ('credit', 'debit')",
+        "SELECT id FROM transactions WHERE amount_minor NOT BETWEEN 1 AND 9007199254740991
+         OR type NOT IN ('credit', 'debit', 'hold', 'void', 'expire') OR held_after_minor NOT BETWEEN 0 AND balance_after_minor",
     ),
 ];
 
@@ -121,6 +149,7 @@ async fn violations(world: &World, history: &History, client: &Client, poison: &
     if !missing.is_empty() {
         found.push(format!("W2 every user has a wallet: not {missing:?}"));
     }
+    found.extend(verification(world).await);
     found.extend(post_violations(world, history).await);
     found.extend(registration_violations(world, history, client).await);
     let dead = world.broker.ids_in(DEAD).await;
@@ -129,6 +158,13 @@ async fn violations(world: &World, history: &History, client: &Client, poison: &
         found.push(format!("B2 the dead letters are the poison: {dead:?} instead of {expected:?}"));
     }
     found
+}
+
+/// W9: every hash, text and act of the ledger is what it was written as.
+async fn verification(world: &World) -> Option<String> {
+    let database = world.databases.wallet.runtime_url.clone();
+    let verified = purse(&["ledger", "verify"], &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await;
+    (verified.code != Some(0)).then(|| format!("W9 the ledger is verified: {verified:?}"))
 }
 
 /// H1 to H4 and H6.
@@ -156,7 +192,9 @@ async fn post_violations(world: &World, history: &History) -> Vec<String> {
         }
         match (post.id(), row) {
             (Some(id), Some((stored, kind, cents)))
-                if id == stored && kind == post.kind && *cents == post.cents.to_string() => {}
+                if (id == NO_ID || id == stored)
+                    && kind == post.ask.kind
+                    && post.ask.cents.is_none_or(|asked| *cents == asked.to_string()) => {}
             (Some(_), row) => found.push(format!("H1 every returned id exists as requested: {post:?}, but {row:?}")),
             (None, Some(row)) if !post.in_doubt() => {
                 found.push(format!("H4 a rejected post wrote nothing: {post:?}, but {row:?}"));

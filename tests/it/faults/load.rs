@@ -1,4 +1,4 @@
-//! Clients that register and post continuously, each with its own random numbers.
+//! Clients that register and write to wallets continuously, each with its own random numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::task::JoinHandle;
 
-use super::history::{History, Outcome};
+use super::history::{Ask, History, Outcome};
 use crate::support::{Client, User};
 
 /// `SEED`, to repeat the choices of an earlier run, or a new seed. Printed for the case that the run fails.
@@ -62,16 +62,56 @@ async fn post(
     name: String,
 ) {
     let mut number = 0;
+    // What this client may still capture, void or reverse.
+    let mut holds: Vec<(&User, String)> = Vec::new();
+    let mut entries: Vec<(&User, String, &'static str)> = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         number += 1;
-        let (key, user) = (format!("{name}-{number}"), &users[rng.usize(..users.len())]);
-        let (kind, cents) = if rng.u8(..3) == 0 { ("debit", rng.i64(1..50)) } else { ("credit", rng.i64(1..50)) };
-        // Half of the posts with an unknown outcome are retried with the same key.
-        while history.post(&clients[rng.usize(..clients.len())], user, kind, cents, &key).await == Outcome::Unknown
-            && rng.bool()
-        {
+        let key = format!("{name}-{number}");
+        let mut user = &users[rng.usize(..users.len())];
+        let cents = rng.i64(1..50);
+        let ask = match rng.u8(..20) {
+            0..8 => Ask::post("credit", cents),
+            8..11 => Ask::post("debit", cents),
+            11..14 => {
+                let other = &users[rng.usize(..users.len())];
+                if other.id == user.id { Ask::post("credit", cents) } else { Ask::transfer(other, cents) }
+            }
+            14..16 => Ask::hold(cents, if rng.bool() { 60 } else { 3_600 }),
+            16..18 if !holds.is_empty() => {
+                let place = rng.usize(..holds.len());
+                let (owner, id) = holds[place].clone();
+                user = owner;
+                match rng.u8(..4) {
+                    0 => Ask::void(&id),
+                    1 => Ask::capture(&id, None),
+                    _ => Ask::capture(&id, Some(rng.i64(1..10))),
+                }
+            }
+            18 if !entries.is_empty() => {
+                let (owner, id, kind) = entries.swap_remove(rng.usize(..entries.len()));
+                user = owner;
+                Ask::reverse(&id, if kind == "credit" { "debit" } else { "credit" })
+            }
+            _ => Ask::bulk(cents, rng.usize(1..6)),
+        };
+        // Half of the requests with an unknown outcome are retried with the same key.
+        let outcome = loop {
+            let outcome = history.ask(&clients[rng.usize(..clients.len())], user, &ask, &key).await;
+            if outcome != Outcome::Unknown || rng.bool() {
+                break outcome;
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        if let Outcome::Done(id) = outcome {
+            match (ask.kind, ask.path.starts_with("transactions/")) {
+                ("hold", _) => holds.push((user, id)),
+                (kind, true) if !ask.path.ends_with("/reverse") => entries.push((user, id, kind)),
+                _ => {}
+            }
         }
+        holds.drain(..holds.len().saturating_sub(20));
+        entries.drain(..entries.len().saturating_sub(20));
         tokio::time::sleep(Duration::from_millis(rng.u64(0..10))).await;
     }
 }

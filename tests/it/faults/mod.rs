@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "tests print measurements and seeds")]
 
 mod ablation;
+mod acts;
+mod groups;
 mod history;
 mod instances;
 mod invariants;
@@ -19,6 +21,7 @@ mod resources;
 mod shutdown;
 mod supervision;
 mod topology;
+mod transfers;
 
 use purse::kernel::Role;
 

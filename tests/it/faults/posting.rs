@@ -110,11 +110,15 @@ async fn fm_05_a_commit_in_doubt_is_looked_up_and_reported_correctly() {
         assert!(matches!(outcome, Outcome::Done(_)), "{commit:?}: {outcome:?}");
         assert_eq!(proxy.commits_intercepted(), n + 1);
     }
+    // Executed, but reported as an ordinary error, which after any other statement proves that nothing was written.
+    proxy.fail_next_commit(CommitFault::ResponseIsAnError);
+    let outcome = history.post(&client, &user, "credit", 5, "an-error").await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     // Never arrived: the entry does not exist.
     proxy.fail_next_commit(CommitFault::RequestLost);
     let outcome = history.post(&client, &user, "credit", 5, "lost").await;
-    assert_eq!((outcome, proxy.commits_intercepted()), (Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()), 3));
-    assert_eq!(entries(&world).await, "2");
+    assert_eq!((outcome, proxy.commits_intercepted()), (Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()), 4));
+    assert_eq!(entries(&world).await, "3");
     assert!(matches!(history.post_until_known(&client, &user, "credit", 5, "lost").await, Outcome::Done(_)));
     assert_invariants(&world, &history, &client).await;
     assert_eq!(wallet.logged("outcome of a batch is unknown").len(), 0);

@@ -49,6 +49,9 @@ pub enum CommitFault {
     ResponseLost,
     /// The server executes it; from then on the connection is silent.
     ResponseWithheld,
+    /// The server executes it, but the response is an error: so reports a server that commits on another one and gets no
+    /// response from there.
+    ResponseIsAnError,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,6 +177,18 @@ enum Direction {
 struct Link {
     withhold_response: AtomicBool,
     reset_at_response: AtomicBool,
+    commit_fails: AtomicBool,
+}
+
+/// The server's response to a `COMMIT`.
+const COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
+/// An ordinary error, after which the session is ready again.
+const FAILED: &[u8] = b"E\0\0\0\x32SERROR\0VERROR\0CXX000\0Mcould not commit there\0\0";
+
+/// `bytes` with an error in the place of the response to a `COMMIT`. `None` if there is no such response.
+fn with_error(bytes: &[u8]) -> Option<Vec<u8>> {
+    let at = bytes.windows(COMMITTED.len()).position(|part| part == COMMITTED)?;
+    Some([&bytes[..at], FAILED, &bytes[at + COMMITTED.len()..]].concat())
 }
 
 /// Forwards one connection until either side closes it or it is reset.
@@ -226,9 +241,17 @@ async fn pump(
                 }
                 CommitFault::ResponseLost => link.reset_at_response.store(true, Ordering::SeqCst),
                 CommitFault::ResponseWithheld => link.withhold_response.store(true, Ordering::SeqCst),
+                CommitFault::ResponseIsAnError => link.commit_fails.store(true, Ordering::SeqCst),
             }
         }
-        let mut rest = &buffer[..count];
+        let replaced = if direction == Direction::Down && link.commit_fails.load(Ordering::SeqCst) {
+            let replaced = with_error(&buffer[..count]);
+            link.commit_fails.store(replaced.is_none(), Ordering::SeqCst);
+            replaced
+        } else {
+            None
+        };
+        let mut rest = replaced.as_deref().unwrap_or(&buffer[..count]);
         while !rest.is_empty() {
             let flow = network.flow(direction);
             if flow.silent || (direction == Direction::Down && link.withhold_response.load(Ordering::SeqCst)) {

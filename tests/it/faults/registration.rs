@@ -89,8 +89,9 @@ async fn rows(world: &World) -> String {
 async fn fr_03_a_registration_in_doubt_is_looked_up_and_reported_correctly() {
     let (world, history) = (World::new().await, History::default());
     let (proxy, _users, _wallet, client) = start_proxied_users(&world, &[("DB_STATEMENT_TIMEOUT_MS", "1000")]).await;
-    // Executed, but the response was lost or withheld: the user exists.
-    for (done, commit) in [(1, CommitFault::ResponseLost), (2, CommitFault::ResponseWithheld)] {
+    // Executed, but the response was lost, withheld or an error: the user exists.
+    let executed = [CommitFault::ResponseLost, CommitFault::ResponseWithheld, CommitFault::ResponseIsAnError];
+    for (done, commit) in (1..).zip(executed) {
         proxy.fail_next_commit(commit);
         let registration = history.register(&client).await;
         assert!(matches!(registration.outcome, Outcome::Done(_)), "{commit:?}: {registration:?}");
@@ -99,8 +100,8 @@ async fn fr_03_a_registration_in_doubt_is_looked_up_and_reported_correctly() {
     // Never arrived: the user does not exist, and the address is free.
     proxy.fail_next_commit(CommitFault::RequestLost);
     let lost = history.register(&client).await;
-    assert_eq!((lost.outcome, rows(&world).await), (Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()), "2|2".into()));
-    assert_eq!(proxy.commits_intercepted(), 3);
+    assert_eq!((lost.outcome, rows(&world).await), (Outcome::NotDone("DEPENDENCY_UNAVAILABLE".into()), "3|3".into()));
+    assert_eq!(proxy.commits_intercepted(), 4);
     assert!(matches!(history.register_as(&client, lost.email).await.outcome, Outcome::Done(_)));
     assert_invariants(&world, &history, &client).await;
 }

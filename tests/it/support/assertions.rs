@@ -23,7 +23,7 @@ pub fn assert_common_headers(response: &Response, about: &str) {
     assert!(response.headers.keys().all(|name| !name.as_str().starts_with("x-ratelimit")), "{shown}");
 }
 
-/// This status and code, and exactly the fields `code` and `message`, plus `details` for a 400.
+/// This status and code, and exactly the fields `code` and `message`, plus `details` for a 400 and for a refused bulk.
 pub fn assert_error(response: &Response, status: u16, code: &str, about: &str) {
     let shown = format!("{about}: {response:?}");
     assert_eq!((response.status.as_u16(), response.code()), (status, code), "{shown}");
@@ -31,7 +31,7 @@ pub fn assert_error(response: &Response, status: u16, code: &str, about: &str) {
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
     assert!(response.header("link").ends_with(&format!("/docs/errors#{code}>; rel=\"help\"")), "{shown}");
     assert!(response.body["message"].as_str().is_some_and(|message| !message.is_empty()), "{shown}");
-    if status == 400 {
+    if status == 400 || code == "BULK_REFUSED" {
         assert_eq!(keys(&response.body), ["code", "details", "message"], "{shown}");
         let details = response.body["details"].as_array().expect("a list");
         assert!(!details.is_empty(), "{shown}");

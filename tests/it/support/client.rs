@@ -57,7 +57,7 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// The response must be JSON, or declare that it is plain text.
+    /// The response must be JSON, or declare that it is text.
     pub async fn send(&self, request: RequestBuilder) -> Response {
         self.try_send(request).await.expect("a response")
     }
@@ -68,7 +68,8 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.ok()?;
         assert!(text.is_empty() || text.ends_with('\n'), "{status} without a line end: {text:?}");
-        let is_text = headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
+        let kind = headers.get("content-type").map(|value| value.to_str().expect("ASCII")).unwrap_or_default();
+        let is_text = kind.starts_with("text/") || kind == "application/x-ndjson";
         let body = if is_text {
             Value::String(text)
         } else {

@@ -11,6 +11,7 @@ mod browser;
 mod client;
 mod command;
 mod document;
+mod hand_ledger;
 pub mod leaks;
 mod lossy_proxy;
 pub mod machine;
@@ -37,13 +38,16 @@ pub use browser::Browser;
 pub use client::{Client, PASSWORD, Response, User};
 pub use command::{CommandOutput, answer_on_terminal, command, purse, run_on_terminal};
 pub use document::Document;
+pub use hand_ledger::{HandLedger, HandRow};
 pub use lossy_proxy::LossyProxy;
 pub use panels::{Line, Panel, render as render_panels};
 pub use private_postgres::PrivatePostgres;
 pub use process::RoleProcess;
 pub use raw::Raw;
 pub use scrape::{Family, Scrape};
-pub use token::{ACCESS_KEY, INTERNAL_KEY, mint, part, seconds_from_now, token_of, unknown_user_id};
+pub use token::{
+    ACCESS_KEY, INTERNAL_KEY, mint, part, path_and_token, seconds_from_now, service_token, token_of, unknown_user_id,
+};
 pub use uncommitted_wallet::UncommittedWallet;
 pub use walk::{ELLIPSIS, WalkStep, blocks, walk_steps};
 pub use wallet_lock::WalletLock;

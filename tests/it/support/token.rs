@@ -3,6 +3,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::User;
+
 /// `JWT_PRIVATE_KEY` of every test environment.
 pub const ACCESS_KEY: &str = "ILIACHALLENGE";
 /// `INTERNAL_JWT_PRIVATE_KEY` of every test environment.
@@ -29,6 +31,25 @@ pub fn seconds_from_now(seconds: i64) -> i64 {
 /// A valid token for this user.
 pub fn token_of(user_id: &str) -> String {
     mint(&json!({"alg": "HS256"}), &json!({"sub": user_id, "exp": seconds_from_now(600)}), ACCESS_KEY)
+}
+
+/// A valid token of a service with these scopes, which are separated by spaces.
+pub fn service_token(service: &str, scopes: &str) -> String {
+    let (now, exp) = (seconds_from_now(0), seconds_from_now(600));
+    let claims = json!({"iss": service, "aud": "wallet", "scope": scopes, "iat": now, "exp": exp});
+    mint(&json!({"alg": "HS256", "typ": "service+jwt"}), &claims, INTERNAL_KEY)
+}
+
+/// The path of an operation with its parameters filled in, and a token that the operation takes: that of the user, or that
+/// of a service.
+pub fn path_and_token(path: &str, user: &User, id: &str) -> (String, String) {
+    let filled = path.replace("{userId}", &user.id).replace("{id}", id);
+    let token = if filled == path.replace("{id}", id) {
+        user.token.clone()
+    } else {
+        service_token("payments", "wallet:read wallet:post")
+    };
+    (filled, token)
 }
 
 /// The id of a user who was never registered.

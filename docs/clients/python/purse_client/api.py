@@ -3,7 +3,57 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Literal, NamedTuple, Optional, TypedDict
+from typing import Dict, List, Literal, NamedTuple, Optional, TypedDict, Union
+
+
+class _BulkItem(TypedDict):
+    # US cents, as an integer literal: `5.0`, `1e2` and `"5"` are rejected.
+    amountMinor: int
+    # Whether to credit or to debit.
+    type: Literal["credit", "debit"]
+
+
+class BulkItem(_BulkItem, total=False):
+    # A note for the user.
+    description: Optional[str]
+    # Identifies this item, like the `Idempotency-Key` of a single request. Only with `"atomic": false`.
+    idempotencyKey: Optional[str]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
+
+
+class _BulkRequest(TypedDict):
+    # Decided in this order; each item sees the balance that the ones before it leave.
+    items: List[BulkItem]
+
+
+class BulkRequest(_BulkRequest, total=False):
+    # Whether all items are recorded or none, which is the default.
+    atomic: Optional[bool]
+
+
+class CaptureRequest(TypedDict, total=False):
+    # US cents, as an integer literal; by default all that is still held.
+    amountMinor: Optional[int]
+    # A note for the user.
+    description: Optional[str]
+    # Whether this is the last capture, which releases what it leaves.
+    final: Optional[bool]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
+
+
+class CapturedHold(TypedDict):
+    """The hold that a transaction captures."""
+    # Whether this was the last capture.
+    final: bool
+    id: str
+    # US cents that this capture left held.
+    remainingMinor: int
 
 
 class Credentials(TypedDict):
@@ -16,38 +66,89 @@ class Credentials(TypedDict):
 Currency = Literal["USD"]
 
 
+class EntryOrigin(TypedDict):
+    """The earlier entry on which an entry acts."""
+    # US cents of it that are left after this act.
+    leftMinor: int
+    # The number of this act on it.
+    nth: int
+    # Its sequence number.
+    seq: int
+
+
 # What went wrong, for programs. A later version may add codes.
 ErrorCode = Literal[
+    "ALREADY_REVERSED",
     "BALANCE_LIMIT",
+    "BULK_REFUSED",
+    "CAPTURE_LIMIT",
     "DEPENDENCY_UNAVAILABLE",
     "EMAIL_EXISTS",
     "HEADERS_TOO_LARGE",
+    "HOLD_AMOUNT_EXCEEDED",
+    "HOLD_CLOSED",
+    "HOLD_EXPIRED",
+    "HOLD_NOT_FOUND",
     "IDEMPOTENCY_KEY_REUSED",
     "INSUFFICIENT_FUNDS",
+    "INSUFFICIENT_SCOPE",
     "INTERNAL_ERROR",
     "INVALID_CREDENTIALS",
     "METHOD_NOT_ALLOWED",
+    "NOT_ALLOWED",
     "NOT_FOUND",
+    "NOT_REVERSIBLE",
     "OUTCOME_UNKNOWN",
     "OVERLOADED",
     "PAYLOAD_TOO_LARGE",
     "RATE_LIMITED",
+    "RECEIPT_NOT_FOUND",
+    "RECIPIENT_CANNOT_RECEIVE",
+    "RECIPIENT_NOT_FOUND",
     "REQUEST_TIMEOUT",
+    "REVERSAL_EXCEEDS",
     "TRANSACTION_NOT_FOUND",
+    "TRANSFER_NOT_FOUND",
     "UNAUTHORIZED",
     "UNSUPPORTED_MEDIA_TYPE",
     "USER_NOT_FOUND",
     "VALIDATION_ERROR",
+    "WALLET_CLOSED",
+    "WALLET_NOT_FOUND",
     "WALLET_PROVISIONING",
 ]
 
 
 class ErrorDetail(TypedDict):
-    """What is wrong with one field of a request."""
+    """What is wrong with one field or item of a request."""
     # The name of the body field, query parameter or header.
     field: str
-    # What is expected.
+    # What is expected; with `BULK_REFUSED` the code of the error.
     message: str
+
+
+class _HoldRequest(TypedDict):
+    # US cents, as an integer literal.
+    amountMinor: int
+
+
+class HoldRequest(_HoldRequest, total=False):
+    # A note for the user.
+    description: Optional[str]
+    # Seconds after which the hold expires: a minute to 31 days.
+    expiresInS: Optional[int]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
+
+
+# Whether something is still held, or else how the rest of the hold ended.
+HoldStatus = Literal["open", "captured", "voided", "expired"]
+
+
+# Hold, void, expire and close are entries that a list of transactions does not have.
+LedgerEntryType = Literal["credit", "debit", "hold", "void", "expire", "close"]
 
 
 class _Problem(TypedDict):
@@ -63,8 +164,17 @@ class _Problem(TypedDict):
 
 class Problem(_Problem, total=False):
     """The same as RFC 9457 has it, for clients that ask for it."""
-    # Every problem with the request. Only with `VALIDATION_ERROR`.
+    # With `VALIDATION_ERROR`: every problem with the request. With `BULK_REFUSED`: the refused item.
     details: List[ErrorDetail]
+
+
+class ReceiptTexts(TypedDict):
+    """The texts of an entry, and what their digest needs."""
+    description: Optional[str]
+    metadata: Optional[Dict[str, str]]
+    reference: Optional[str]
+    # 16 bytes in hexadecimal.
+    salt: str
 
 
 class Registration(TypedDict):
@@ -76,6 +186,37 @@ class Registration(TypedDict):
     lastName: str
     # At least 8 characters, at most 1024 bytes; used exactly as sent.
     password: str
+
+
+class ReversalRequest(TypedDict, total=False):
+    # US cents, as an integer literal. Everything that is not reversed yet, if it is absent.
+    amountMinor: Optional[int]
+    # A note for the user.
+    description: Optional[str]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
+
+
+# Of RFC 8037.
+SignatureAlgorithm = Literal["EdDSA"]
+
+
+# The algorithm.
+SigningKeyAlgorithm = Literal["EdDSA"]
+
+
+# The curve.
+SigningKeyCurve = Literal["Ed25519"]
+
+
+# Octet key pair.
+SigningKeyType = Literal["OKP"]
+
+
+# Signatures.
+SigningKeyUse = Literal["sig"]
 
 
 # The scheme of the `Authorization` header.
@@ -90,10 +231,40 @@ class _TransactionRequest(TypedDict):
 class TransactionRequest(_TransactionRequest, total=False):
     # A note for the user.
     description: Optional[str]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
 
 
 # A credit adds to the balance, a debit subtracts from it.
 TransactionType = Literal["credit", "debit"]
+
+
+TransferDirection = Literal["in", "out"]
+
+
+class TransferLeg(TypedDict):
+    """The transfer of which an entry is one leg."""
+    id: str
+    # Owner of the wallet with the other leg.
+    userId: str
+
+
+class _TransferRequest(TypedDict):
+    # US cents, as an integer literal: `5.0`, `1e2` and `"5"` are rejected.
+    amountMinor: int
+    # The recipient, who must have a wallet.
+    toUserId: str
+
+
+class TransferRequest(_TransferRequest, total=False):
+    # A note, which the recipient sees too.
+    description: Optional[str]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
 
 
 class _TypedTransactionRequest(TypedDict):
@@ -106,6 +277,10 @@ class _TypedTransactionRequest(TypedDict):
 class TypedTransactionRequest(_TypedTransactionRequest, total=False):
     # A note for the user.
     description: Optional[str]
+    # Your own key-value pairs: strings only, at most 4,096 bytes as JSON.
+    metadata: Optional[Dict[str, str]]
+    # Your own reference, such as an order number. Several transactions may share one.
+    reference: Optional[str]
 
 
 class User(TypedDict):
@@ -118,6 +293,9 @@ class User(TypedDict):
     lastName: str
 
 
+VoidRequest = Dict[str, object]
+
+
 # `ready`: credits and debits are accepted.
 WalletState = Literal["ready"]
 
@@ -128,9 +306,13 @@ class WalletStatus(TypedDict):
 
 
 class Balance(TypedDict):
+    # US cents that a debit, hold or transfer may use: the balance without what is held.
+    availableMinor: int
     # US cents.
     balanceMinor: int
     currency: Currency
+    # US cents of the balance that open holds reserve.
+    heldMinor: int
 
 
 class _Error(TypedDict):
@@ -141,8 +323,100 @@ class _Error(TypedDict):
 
 class Error(_Error, total=False):
     """The body of every error response."""
-    # Every problem with the request. Only with `VALIDATION_ERROR`.
+    # With `VALIDATION_ERROR`: every problem with the request. With `BULK_REFUSED`: the refused item.
     details: List[ErrorDetail]
+
+
+class _Hold(TypedDict):
+    # US cents that were held at first.
+    amountMinor: int
+    # US cents that were captured so far.
+    capturedMinor: int
+    createdAt: str
+    description: Optional[str]
+    # From then on nothing is held.
+    expiresAt: str
+    id: str
+    # US cents that are still held.
+    remainingMinor: int
+    status: HoldStatus
+
+
+class Hold(_Hold, total=False):
+    """A part of the balance that is reserved."""
+    # Only where it is not null.
+    metadata: Optional[Dict[str, str]]
+    # The service that placed it on behalf of the user.
+    postedBy: Optional[str]
+    # Only where it is not null.
+    reference: Optional[str]
+
+
+class HoldPage(TypedDict):
+    # Newest first.
+    items: List[Hold]
+    # Pass it as `cursor` to get the next page; null on the last page.
+    nextCursor: Optional[str]
+
+
+class _LedgerEntry(TypedDict):
+    # US cents; 0 only where the wallet is closed.
+    amountMinor: int
+    # US cents.
+    balanceAfterMinor: int
+    createdAt: str
+    # US cents of the balance that are held after this entry.
+    heldAfterMinor: int
+    id: str
+    # Sequence number in the wallet: 1, 2, 3, … without gaps.
+    seq: int
+    type: LedgerEntryType
+    # Owner of the wallet.
+    userId: str
+
+
+class LedgerEntry(_LedgerEntry, total=False):
+    """Everything that the hash of an entry covers. A field that is absent does not apply to the entry."""
+    # When the hold ends on its own.
+    expiresAt: str
+    # On the first entry of a group that was posted atomically: the number of its entries.
+    groupSize: int
+    idempotencyKey: str
+    origin: EntryOrigin
+    # The service that posted it on the user's behalf.
+    postedBy: str
+    # First 16 bytes of the SHA-256 of the request with that key, in hexadecimal.
+    requestDigest: str
+    # SHA-256 of the texts and their salt, in hexadecimal; stays when the texts are erased.
+    textsDigest: str
+    transfer: TransferLeg
+
+
+class ReceiptSignature(TypedDict):
+    """An Ed25519 signature of `"purse.receipt.v1\n"`, the 16 bytes of the user ID, `seq` in 8 bytes and the 32 bytes of `hash`."""
+    alg: SignatureAlgorithm
+    # ID of the key in `/.well-known/purse-keys.json`.
+    kid: str
+    # Base64url of 64 bytes.
+    value: str
+
+
+class SigningKey(TypedDict):
+    """A public key as RFC 8037 §2 has it."""
+    alg: SigningKeyAlgorithm
+    crv: SigningKeyCurve
+    # Thumbprint of the key (RFC 7638).
+    kid: str
+    kty: SigningKeyType
+    use: SigningKeyUse
+    # Base64url of the 32 bytes of the key.
+    x: str
+
+
+class SigningKeys(TypedDict):
+    """A set of keys as RFC 7517 §5 has it."""
+    # The key that signs first; then those of earlier receipts. Empty if this server signs nothing.
+    keys: List[SigningKey]
 
 
 class Token(TypedDict):
@@ -154,8 +428,68 @@ class Token(TypedDict):
     tokenType: TokenType
 
 
-class Transaction(TypedDict):
-    """A credit or debit."""
+class Transfer(TypedDict):
+    """The transfer of which a transaction is one leg."""
+    direction: TransferDirection
+    # ID of the sender's transaction.
+    id: str
+    # The other user.
+    userId: str
+
+
+class ChainedEntry(TypedDict):
+    """An entry of the ledger and its place in the hash chain."""
+    # The entry.
+    entry: LedgerEntry
+    # SHA-256 in hexadecimal; null on entries that are older than the hash chain.
+    hash: Optional[str]
+    # SHA-256 in hexadecimal; null on entries that are older than the hash chain.
+    previousHash: Optional[str]
+    # Null without texts, and after they were erased.
+    texts: Optional[ReceiptTexts]
+
+
+class LedgerHead(TypedDict):
+    """The head of a wallet's hash chain. A copy of it shows later whether any entry up to it was changed."""
+    # Time of the last entry; null without entries.
+    at: Optional[str]
+    # US cents.
+    balanceMinor: int
+    # SHA-256 that the next entry will continue, in hexadecimal.
+    hash: str
+    # US cents of the balance that are held.
+    heldMinor: int
+    # Sequence number of the last entry; 0 without entries.
+    seq: int
+    # Null if this server has no signing key.
+    signature: Optional[ReceiptSignature]
+    # Owner of the wallet.
+    userId: str
+    # Always 1.
+    version: int
+
+
+class Receipt(TypedDict):
+    """An entry of the ledger with everything that its hash covers, and a signature."""
+    # The entry.
+    entry: LedgerEntry
+    # SHA-256 of the entry and of `previousHash`, in hexadecimal.
+    hash: str
+    # SHA-256 that the hash continues, in hexadecimal: the hash of the entry before; of the user ID on the first entry; and a seal of the entry before if that has no hash.
+    previousHash: str
+    # Null if this server has no signing key.
+    signature: Optional[ReceiptSignature]
+    # Null without texts, and after they were erased.
+    texts: Optional[ReceiptTexts]
+    # Always 1.
+    version: int
+
+
+class RegistrationResult(Token):
+    user: User
+
+
+class _Transaction(TypedDict):
     # US cents.
     amountMinor: int
     # US cents.
@@ -166,6 +500,24 @@ class Transaction(TypedDict):
     type: TransactionType
 
 
+class Transaction(_Transaction, total=False):
+    """A credit or debit."""
+    # Only of a capture: the hold.
+    hold: Optional[CapturedHold]
+    # Only where it is not null.
+    metadata: Optional[Dict[str, str]]
+    # The service that posted it on behalf of the user.
+    postedBy: Optional[str]
+    # Only where it is not null.
+    reference: Optional[str]
+    # US cents of it that have been reversed. Only where a single transaction is read, and only if it is not zero.
+    reversedMinor: Optional[int]
+    # Only of a reversal: the transaction that it undoes.
+    reverses: Optional[str]
+    # Only of one leg of a transfer.
+    transfer: Optional[Transfer]
+
+
 class TransactionPage(TypedDict):
     # Newest first.
     items: List[Transaction]
@@ -173,8 +525,48 @@ class TransactionPage(TypedDict):
     nextCursor: Optional[str]
 
 
-class RegistrationResult(Token):
-    user: User
+class _BulkResult(TypedDict):
+    # The status that the response to a single request would have: 201 and 200 come with the transaction, others with the code.
+    status: int
+
+
+class BulkResult(_BulkResult, total=False):
+    """What became of one item: a transaction, or an error with its code and message."""
+    code: Optional[str]
+    message: Optional[str]
+    transaction: Optional[Transaction]
+
+
+class BulkResults(TypedDict):
+    """The items of a request that is not atomic."""
+    # In the order of the request.
+    items: List[BulkResult]
+
+
+class BulkTransactions(TypedDict):
+    """The items of an atomic request, all of them recorded."""
+    # In the order of the request.
+    items: List[Transaction]
+
+
+class Capture(TypedDict):
+    """A capture, and the hold as it left it."""
+    hold: Hold
+    transaction: Transaction
+
+
+class ChainPage(TypedDict):
+    """A page of the hash chain."""
+    # Oldest first.
+    items: List[ChainedEntry]
+    # Pass it as `after` to get the next page; null on the last page.
+    nextAfter: Optional[int]
+    # Always 1.
+    version: int
+
+
+# A 200.
+BulkResponse = Union[BulkTransactions, BulkResults]
 
 
 class Operation(NamedTuple):
@@ -187,11 +579,40 @@ OPERATIONS: Dict[str, Operation] = {
     "login": Operation("users", "POST", "/v1/auth/login"),
     "registerUser": Operation("users", "POST", "/v1/auth/register"),
     "getCurrentUser": Operation("users", "GET", "/v1/users/me"),
+    "getSigningKeys": Operation("wallet", "GET", "/.well-known/purse-keys.json"),
     "getBalance": Operation("wallet", "GET", "/v1/balance"),
+    "listHolds": Operation("wallet", "GET", "/v1/holds"),
+    "createHold": Operation("wallet", "POST", "/v1/holds"),
+    "getHold": Operation("wallet", "GET", "/v1/holds/{id}"),
+    "captureHold": Operation("wallet", "POST", "/v1/holds/{id}/capture"),
+    "voidHold": Operation("wallet", "POST", "/v1/holds/{id}/void"),
+    "listChain": Operation("wallet", "GET", "/v1/ledger/chain"),
+    "getLedgerHead": Operation("wallet", "GET", "/v1/ledger/head"),
+    "getStatement": Operation("wallet", "GET", "/v1/statements"),
     "listTransactions": Operation("wallet", "GET", "/v1/transactions"),
     "createTransaction": Operation("wallet", "POST", "/v1/transactions"),
+    "createTransactions": Operation("wallet", "POST", "/v1/transactions/bulk"),
     "creditWallet": Operation("wallet", "POST", "/v1/transactions/credit"),
     "debitWallet": Operation("wallet", "POST", "/v1/transactions/debit"),
     "getTransaction": Operation("wallet", "GET", "/v1/transactions/{id}"),
+    "getReceipt": Operation("wallet", "GET", "/v1/transactions/{id}/receipt"),
+    "reverseTransaction": Operation("wallet", "POST", "/v1/transactions/{id}/reverse"),
+    "createTransfer": Operation("wallet", "POST", "/v1/transfers"),
+    "getTransfer": Operation("wallet", "GET", "/v1/transfers/{id}"),
     "getWalletStatus": Operation("wallet", "GET", "/v1/wallet/status"),
+    "getBalanceForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/balance"),
+    "listHoldsForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/holds"),
+    "createHoldForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/holds"),
+    "getHoldForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/holds/{id}"),
+    "captureHoldForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/holds/{id}/capture"),
+    "voidHoldForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/holds/{id}/void"),
+    "getStatementForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/statements"),
+    "listTransactionsForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/transactions"),
+    "createTransactionForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/transactions"),
+    "creditWalletForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/transactions/credit"),
+    "debitWalletForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/transactions/debit"),
+    "getTransactionForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/transactions/{id}"),
+    "reverseTransactionForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/transactions/{id}/reverse"),
+    "createTransferForUser": Operation("wallet", "POST", "/v1/wallets/{userId}/transfers"),
+    "getTransferForUser": Operation("wallet", "GET", "/v1/wallets/{userId}/transfers/{id}"),
 }

@@ -1,47 +1,31 @@
-"""The client."""
+"""The clients of a user and of a service."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import random
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from typing import Any, Dict, Iterator, Literal, Mapping, Optional, cast
+from typing import Iterator, List, Literal, Optional, Union, cast, overload
 
 from .api import (
-    OPERATIONS,
-    Balance,
+    BulkItem,
+    BulkResults,
+    BulkTransactions,
+    ChainedEntry,
+    ChainPage,
+    LedgerHead,
+    Receipt,
     RegistrationResult,
+    SigningKeys,
     Token,
-    Transaction,
-    TransactionPage,
-    TransactionType,
     User,
     WalletStatus,
 )
-from .errors import ApiError, NoResponseError, PurseError
+from .transport import Transport
+from .wallet import Wallet
 
-# Responses with these codes were sent before anything was changed.
-_NOTHING_CHANGED = {"RATE_LIMITED", "REQUEST_TIMEOUT", "WALLET_PROVISIONING", "DEPENDENCY_UNAVAILABLE", "OVERLOADED"}
-# Statuses after which another attempt may succeed; those of a gateway are included.
-_MAY_PASS = {408, 429, 502, 503, 504}
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
 # Longest time that the server is asked to wait for a wallet.
 _LONGEST_WAIT_S = 10
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would send the token to wherever it points."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-class Purse:
+class Purse(Wallet):
     """A client of both roles, for one user. Methods are named after the operations of the OpenAPI document.
 
     `users` and `wallet` are the base URLs of the roles. An attempt takes at most `timeout` seconds. A call is
@@ -60,12 +44,33 @@ class Purse:
         timeout: float = 20,
         retry_for: float = 60,
     ) -> None:
-        self._urls = {"users": users.rstrip("/"), "wallet": wallet.rstrip("/")}
-        # Sent with every request. Set by `register_user` and `login`.
-        self.access_token = access_token
-        self.timeout = timeout
-        self.retry_for = retry_for
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        urls = {"users": users, "wallet": wallet}
+        super().__init__(Transport(urls, access_token, timeout=timeout, retry_for=retry_for), None)
+
+    @property
+    def access_token(self) -> Optional[str]:
+        """Sent with every request. Set by `register_user` and `login`."""
+        return self._transport.token
+
+    @access_token.setter
+    def access_token(self, token: Optional[str]) -> None:
+        self._transport.token = token
+
+    @property
+    def timeout(self) -> float:
+        return self._transport.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._transport.timeout = seconds
+
+    @property
+    def retry_for(self) -> float:
+        return self._transport.retry_for
+
+    @retry_for.setter
+    def retry_for(self, seconds: float) -> None:
+        self._transport.retry_for = seconds
 
     def register_user(
         self, *, first_name: str, last_name: str, email: str, password: str, idempotency_key: Optional[str]
@@ -75,179 +80,99 @@ class Purse:
         The key must be random, because all clients share the keys of registrations.
         """
         body = {"firstName": first_name, "lastName": last_name, "email": email, "password": password}
-        result = cast(RegistrationResult, self._send("registerUser", body=body, idempotency_key=idempotency_key))
+        sent = self._transport.send("registerUser", body=body, idempotency_key=idempotency_key)
+        result = cast(RegistrationResult, sent)
         self.access_token = result["accessToken"]
         return result
 
     def login(self, *, email: str, password: str) -> Token:
         """Logs in and stores the token."""
         body = {"email": email, "password": password}
-        token = cast(Token, self._send("login", body=body, repeatable=True))
+        token = cast(Token, self._transport.send("login", body=body, repeatable=True))
         self.access_token = token["accessToken"]
         return token
 
     def get_current_user(self) -> User:
-        return cast(User, self._send("getCurrentUser"))
+        return cast(User, self._transport.send("getCurrentUser"))
 
     def wait_for_wallet(self) -> WalletStatus:
         """Waits until the wallet exists: it is created shortly after the registration."""
         # The server responds before this attempt times out. While there is no wallet it returns 503, which is retried.
-        return self.get_wallet_status(wait=min(_LONGEST_WAIT_S, int(self.timeout / 2)))
+        return self.get_wallet_status(wait=min(_LONGEST_WAIT_S, int(self._transport.timeout / 2)))
 
     def get_wallet_status(self, *, wait: Optional[int] = None) -> WalletStatus:
-        return cast(WalletStatus, self._send("getWalletStatus", query={"wait": wait}))
+        return cast(WalletStatus, self._transport.send("getWalletStatus", query={"wait": wait}))
 
-    def get_balance(self, *, at: Optional[str] = None) -> Balance:
-        return cast(Balance, self._send("getBalance", query={"at": at}))
+    @overload
+    def create_transactions(
+        self, items: List[BulkItem], *, atomic: Literal[True] = True, idempotency_key: Optional[str]
+    ) -> BulkTransactions: ...
 
-    def credit_wallet(
-        self, amount_minor: int, *, description: Optional[str] = None, idempotency_key: Optional[str]
-    ) -> Transaction:
-        body = {"amountMinor": amount_minor, "description": description}
-        return cast(Transaction, self._send("creditWallet", body=body, idempotency_key=idempotency_key))
+    @overload
+    def create_transactions(
+        self, items: List[BulkItem], *, atomic: Literal[False], idempotency_key: None
+    ) -> BulkResults: ...
 
-    def debit_wallet(
-        self, amount_minor: int, *, description: Optional[str] = None, idempotency_key: Optional[str]
-    ) -> Transaction:
-        body = {"amountMinor": amount_minor, "description": description}
-        return cast(Transaction, self._send("debitWallet", body=body, idempotency_key=idempotency_key))
+    def create_transactions(
+        self, items: List[BulkItem], *, atomic: bool = True, idempotency_key: Optional[str]
+    ) -> Union[BulkTransactions, BulkResults]:
+        """Posts several credits and debits: all or nothing, or each on its own, with a result per item.
 
-    def create_transaction(
-        self,
-        type: Literal["credit", "debit"],
-        amount_minor: int,
-        *,
-        description: Optional[str] = None,
-        idempotency_key: Optional[str],
-    ) -> Transaction:
-        body = {"type": type, "amountMinor": amount_minor, "description": description}
-        return cast(Transaction, self._send("createTransaction", body=body, idempotency_key=idempotency_key))
+        If `atomic` is False, each item has an `idempotencyKey` of its own, and that of the request is None.
+        """
+        body = {"items": items, "atomic": atomic}
+        repeatable = not atomic and all(item.get("idempotencyKey") is not None for item in items)
+        sent = self._transport.send(
+            "createTransactions", body=body, idempotency_key=idempotency_key, repeatable=repeatable
+        )
+        return cast(Union[BulkTransactions, BulkResults], sent)
 
-    def get_transaction(self, id: str) -> Transaction:
-        return cast(Transaction, self._send("getTransaction", path={"id": id}))
+    def get_receipt(self, id: str) -> Receipt:
+        """A transaction with everything that its hash covers. Verify it offline."""
+        return cast(Receipt, self._transport.send("getReceipt", path={"id": id}))
 
-    def list_transactions(
-        self,
-        *,
-        limit: Optional[int] = None,
-        cursor: Optional[str] = None,
-        type: Optional[TransactionType] = None,
-        from_: Optional[str] = None,
-        to: Optional[str] = None,
-    ) -> TransactionPage:
-        """One page. `transactions` follows the pages by itself."""
-        query = {"limit": limit, "cursor": cursor, "type": type, "from": from_, "to": to}
-        return cast(TransactionPage, self._send("listTransactions", query=query))
+    def get_ledger_head(self) -> LedgerHead:
+        """The last hash of the wallet, signed."""
+        return cast(LedgerHead, self._transport.send("getLedgerHead"))
 
-    def transactions(
-        self,
-        *,
-        limit: Optional[int] = None,
-        type: Optional[TransactionType] = None,
-        from_: Optional[str] = None,
-        to: Optional[str] = None,
-    ) -> Iterator[Transaction]:
-        """Every transaction, newest first. The next page is fetched when it is needed; `limit` is the size of a page."""
-        cursor: Optional[str] = None
+    def list_chain(self, *, after: Optional[int] = None, limit: Optional[int] = None) -> ChainPage:
+        """One page. `chain` follows the pages by itself."""
+        return cast(ChainPage, self._transport.send("listChain", query={"after": after, "limit": limit}))
+
+    def chain(self, *, after: Optional[int] = None, limit: Optional[int] = None) -> Iterator[ChainedEntry]:
+        """Every entry of the hash chain after a sequence number, oldest first. `limit` is the size of a page."""
         while True:
-            page = self.list_transactions(limit=limit, cursor=cursor, type=type, from_=from_, to=to)
+            page = self.list_chain(after=after, limit=limit)
             yield from page["items"]
-            cursor = page["nextCursor"]
-            if cursor is None:
+            after = page["nextAfter"]
+            if after is None:
                 return
 
-    def _send(
-        self,
-        operation: str,
-        *,
-        path: Optional[Mapping[str, str]] = None,
-        query: Optional[Mapping[str, object]] = None,
-        body: Optional[Mapping[str, object]] = None,
-        idempotency_key: Optional[str] = None,
-        repeatable: bool = False,
-    ) -> Dict[str, Any]:
-        """Sends a request, and again where another attempt may succeed and can do no harm.
-
-        `repeatable`: repeating the request does no harm. That is also true for GET, and with an idempotency key.
-        """
-        role, method, template = OPERATIONS[operation]
-        url = self._urls[role] + template.format(**{k: urllib.parse.quote(v, safe="") for k, v in (path or {}).items()})
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        if given:
-            url += "?" + urllib.parse.urlencode(given)
-        headers = {"Accept": "application/json"}
-        if self.access_token:
-            headers["Authorization"] = f"Bearer {self.access_token}"
-        if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data=data, headers=headers, method=method)
-
-        safe = repeatable or method == "GET" or idempotency_key is not None
-        give_up_at = time.monotonic() + self.retry_for
-        attempt = 0
-        while True:
-            try:
-                return self._attempt(request)
-            except PurseError as failed:
-                error = failed
-            pause = _pause_before_retry(error, safe, attempt)
-            if pause is None or time.monotonic() + pause > give_up_at:
-                raise error
-            time.sleep(pause)
-            attempt += 1
-
-    def _attempt(self, request: urllib.request.Request) -> Dict[str, Any]:
-        end = time.monotonic() + self.timeout
-        try:
-            try:
-                response = self._opener.open(request, timeout=self.timeout)
-            except urllib.error.HTTPError as error_response:
-                response = error_response
-            with response:
-                content = _parsed(_read(response, end))
-                status, headers = response.status, response.headers
-        except (OSError, http.client.HTTPException) as cause:
-            raise NoResponseError(f"{request.method} {request.selector}: no response") from cause
-        if 200 <= status < 300 and content is not None:
-            return content
-        raise ApiError(status, content, headers)
+    def get_signing_keys(self) -> SigningKeys:
+        """The public keys of receipts."""
+        return cast(SigningKeys, self._transport.send("getSigningKeys"))
 
 
-def _read(response: Any, end: float) -> bytes:
-    """The body. The timeout of a connection is for each read, so a body that never ends needs an end of its own."""
-    parts = []
-    while part := response.read1(65536):
-        if time.monotonic() > end:
-            raise TimeoutError("the response did not end in time")
-        parts.append(part)
-    return b"".join(parts)
+class PurseService:
+    """A client of the wallet role for a back end, which acts on behalf of any user.
 
+    `service_token` is from `purse token`, or signed by the service itself. The other arguments are those of `Purse`.
+    """
 
-def _parsed(text: bytes) -> Optional[Dict[str, Any]]:
-    """The JSON object in a text; None if it is anything else."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+    def __init__(self, wallet: str, *, service_token: str, timeout: float = 20, retry_for: float = 60) -> None:
+        # A service uses nothing of the users role.
+        urls = {"users": wallet, "wallet": wallet}
+        self._transport = Transport(urls, service_token, timeout=timeout, retry_for=retry_for)
 
+    @property
+    def service_token(self) -> str:
+        """Sent with every request, also of wallets that were returned before. Replace it before it expires."""
+        return self._transport.token or ""
 
-def _changed_nothing(error: PurseError) -> bool:
-    return isinstance(error, ApiError) and (error.status == 429 or error.code in _NOTHING_CHANGED)
+    @service_token.setter
+    def service_token(self, token: str) -> None:
+        self._transport.token = token
 
-
-def _pause_before_retry(error: PurseError, safe: bool, attempt: int) -> Optional[float]:
-    """Seconds; None if the request must not be sent again."""
-    if isinstance(error, ApiError) and error.status not in _MAY_PASS:
-        return None
-    if not safe and not _changed_nothing(error):
-        return None
-    after = error.retry_after if isinstance(error, ApiError) else None
-    pause: float = min(_FIRST_PAUSE_S * 2 ** min(attempt, 10), _LONGEST_PAUSE_S)
-    # Jitter, so that clients do not all retry at once.
-    if after is None:
-        return pause * random.uniform(0.5, 1)
-    return after + random.uniform(0, max(_FIRST_PAUSE_S, after / 4))
+    def wallet_of(self, user_id: str) -> Wallet:
+        """The wallet of a user, by the user's ID. Sends no request."""
+        return Wallet(self._transport, user_id)

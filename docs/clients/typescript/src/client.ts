@@ -1,246 +1,159 @@
-import {
-  OPERATIONS,
-  type Balance,
-  type Credentials,
-  type Error as ErrorBody,
-  type GetBalanceQuery,
-  type GetWalletStatusQuery,
-  type ListTransactionsQuery,
-  type Registration,
-  type RegistrationResult,
-  type Results,
-  type Token,
-  type Transaction,
-  type TransactionPage,
-  type TransactionRequest,
-  type TypedTransactionRequest,
-  type User,
-  type WalletStatus,
+import type {
+  BulkRequest,
+  BulkResponse,
+  BulkResults,
+  BulkTransactions,
+  ChainPage,
+  ChainedEntry,
+  Credentials,
+  GetWalletStatusQuery,
+  LedgerHead,
+  ListChainQuery,
+  Receipt,
+  Registration,
+  RegistrationResult,
+  SigningKeys,
+  Token,
+  User,
+  WalletStatus,
 } from "./api.js";
-import { ApiError, NoResponseError, PurseError } from "./errors.js";
+import { Transport, type CallOptions, type KeyOptions } from "./transport.js";
+import { Wallet, type UserOperation } from "./wallet.js";
 
-export interface PurseOptions {
-  /** Base URL of the users role. */
-  users: string;
-  /** Base URL of the wallet role. */
-  wallet: string;
-  /** From an earlier registration or login. */
-  accessToken?: string | null;
+interface Times {
   /** Longest time for one attempt, in milliseconds; 20,000 by default. */
   timeoutMs?: number;
   /** How long a call is retried, in milliseconds; 60,000 by default. No attempt starts later, and none is cut short. */
   retryForMs?: number;
 }
 
-export interface CallOptions {
-  /** Replaces the client's `retryForMs` for this call. 0: one attempt. */
-  retryForMs?: number;
-  /** Aborts the call. */
-  signal?: AbortSignal;
+const TIMES = { timeoutMs: 20_000, retryForMs: 60_000 };
+
+export interface PurseOptions extends Times {
+  /** Base URL of the users role. */
+  users: string;
+  /** Base URL of the wallet role. */
+  wallet: string;
+  /** From an earlier registration or login. */
+  accessToken?: string | null;
 }
 
-export interface KeyOptions extends CallOptions {
-  /**
-   * Names the intent: create it when the user decides, store it, and use it for every attempt, also after a restart. With
-   * null, a call whose outcome is unknown is not retried.
-   */
-  idempotencyKey: string | null;
-}
-
-interface Request {
-  path?: Record<string, string>;
-  query?: object;
-  body?: object;
-  idempotencyKey?: string | null;
-  /** Whether repeating the request does no harm. True for GET, and with an idempotency key. */
-  repeatable?: boolean;
-}
-
-/** Responses with these codes were sent before anything was changed. */
-const NOTHING_CHANGED = ["RATE_LIMITED", "REQUEST_TIMEOUT", "WALLET_PROVISIONING", "DEPENDENCY_UNAVAILABLE", "OVERLOADED"];
-/** Statuses after which another attempt may succeed; those of a gateway are included. */
-const MAY_PASS = [408, 429, 502, 503, 504];
-const FIRST_PAUSE_MS = 200;
-const LONGEST_PAUSE_MS = 5_000;
 /** Longest time that the server is asked to wait for a wallet, in seconds. */
 const LONGEST_WAIT_S = 10;
 
 /** A client of both roles, for one user. Methods are named after the operations of the OpenAPI document. */
-export class Purse implements Record<keyof Results, unknown> {
-  readonly #options: Required<PurseOptions>;
-  #accessToken: string | null;
-
-  constructor(options: PurseOptions) {
-    this.#options = { accessToken: null, timeoutMs: 20_000, retryForMs: 60_000, ...options };
-    this.#accessToken = this.#options.accessToken;
+export class Purse extends Wallet implements Record<UserOperation, unknown> {
+  constructor({ users, wallet, accessToken = null, ...times }: PurseOptions) {
+    super(new Transport({ urls: { users, wallet }, ...TIMES, ...times }, accessToken), null);
   }
 
   /** Sent with every request. Set by `registerUser` and `login`. */
   get accessToken(): string | null {
-    return this.#accessToken;
+    return this.transport.token;
   }
 
   set accessToken(token: string | null) {
-    this.#accessToken = token;
+    this.transport.token = token;
   }
 
   /** Registers a user and stores the token. The key must be random, because all clients share the keys of registrations. */
   async registerUser(body: Registration, { idempotencyKey, ...options }: KeyOptions): Promise<RegistrationResult> {
-    const result = await this.#send("registerUser", { body, idempotencyKey }, options);
-    this.#accessToken = result.accessToken;
+    const result = await this.transport.send("registerUser", { body, idempotencyKey }, options);
+    this.accessToken = result.accessToken;
     return result;
   }
 
   /** Logs in and stores the token. */
   async login(body: Credentials, options?: CallOptions): Promise<Token> {
-    const token = await this.#send("login", { body, repeatable: true }, options);
-    this.#accessToken = token.accessToken;
+    const token = await this.transport.send("login", { body, repeatable: true }, options);
+    this.accessToken = token.accessToken;
     return token;
   }
 
   getCurrentUser(options?: CallOptions): Promise<User> {
-    return this.#send("getCurrentUser", {}, options);
+    return this.transport.send("getCurrentUser", {}, options);
   }
 
   /** Waits until the wallet exists: it is created shortly after the registration. */
   waitForWallet(options?: CallOptions): Promise<WalletStatus> {
     // The server responds before this attempt times out. While there is no wallet it returns 503, which is retried.
-    const wait = Math.min(LONGEST_WAIT_S, Math.floor(this.#options.timeoutMs / 2000));
+    const wait = Math.min(LONGEST_WAIT_S, Math.floor(this.transport.timeoutMs / 2000));
     return this.getWalletStatus({ wait }, options);
   }
 
   getWalletStatus(query: GetWalletStatusQuery = {}, options?: CallOptions): Promise<WalletStatus> {
-    return this.#send("getWalletStatus", { query }, options);
+    return this.transport.send("getWalletStatus", { query }, options);
   }
 
-  getBalance(query: GetBalanceQuery = {}, options?: CallOptions): Promise<Balance> {
-    return this.#send("getBalance", { query }, options);
+  /**
+   * Posts several credits and debits: all or nothing, or with `atomic: false` each on its own, with a result per item. Then
+   * each item has an `idempotencyKey` of its own, and that of the request is null.
+   */
+  createTransactions(body: BulkRequest & { atomic: false }, options: KeyOptions): Promise<BulkResults>;
+  createTransactions(body: BulkRequest & { atomic?: true | null }, options: KeyOptions): Promise<BulkTransactions>;
+  createTransactions(body: BulkRequest, options: KeyOptions): Promise<BulkResponse>;
+  createTransactions(body: BulkRequest, { idempotencyKey, ...options }: KeyOptions): Promise<BulkResponse> {
+    const repeatable = body.atomic === false && body.items.every((item) => item.idempotencyKey != null);
+    return this.transport.send("createTransactions", { body, idempotencyKey, repeatable }, options);
   }
 
-  creditWallet(body: TransactionRequest, { idempotencyKey, ...options }: KeyOptions): Promise<Transaction> {
-    return this.#send("creditWallet", { body, idempotencyKey }, options);
+  /** A transaction with everything that its hash covers. Verify it offline. */
+  getReceipt(id: string, options?: CallOptions): Promise<Receipt> {
+    return this.transport.send("getReceipt", { path: { id } }, options);
   }
 
-  debitWallet(body: TransactionRequest, { idempotencyKey, ...options }: KeyOptions): Promise<Transaction> {
-    return this.#send("debitWallet", { body, idempotencyKey }, options);
+  /** The last hash of the wallet, signed. */
+  getLedgerHead(options?: CallOptions): Promise<LedgerHead> {
+    return this.transport.send("getLedgerHead", {}, options);
   }
 
-  createTransaction(body: TypedTransactionRequest, { idempotencyKey, ...options }: KeyOptions): Promise<Transaction> {
-    return this.#send("createTransaction", { body, idempotencyKey }, options);
+  /** One page. `chain` follows the pages by itself. */
+  listChain(query: ListChainQuery = {}, options?: CallOptions): Promise<ChainPage> {
+    return this.transport.send("listChain", { query }, options);
   }
 
-  getTransaction(id: string, options?: CallOptions): Promise<Transaction> {
-    return this.#send("getTransaction", { path: { id } }, options);
-  }
-
-  /** One page. `transactions` follows the pages by itself. */
-  listTransactions(query: ListTransactionsQuery = {}, options?: CallOptions): Promise<TransactionPage> {
-    return this.#send("listTransactions", { query }, options);
-  }
-
-  /** Every transaction, newest first. The next page is fetched when it is needed; `limit` is the size of a page. */
-  async *transactions(query: Omit<ListTransactionsQuery, "cursor"> = {}, options?: CallOptions) {
-    let cursor: string | null = null;
+  /** Every entry of the hash chain after a sequence number, oldest first. `limit` is the size of a page. */
+  async *chain(query: ListChainQuery = {}, options?: CallOptions): AsyncGenerator<ChainedEntry> {
+    let page: ChainPage | null = null;
     do {
-      const page: TransactionPage = await this.listTransactions(cursor === null ? query : { ...query, cursor }, options);
+      page = await this.listChain(page?.nextAfter ? { ...query, after: page.nextAfter } : query, options);
       yield* page.items;
-      cursor = page.nextCursor;
-    } while (cursor !== null);
+    } while (page.nextAfter !== null);
   }
 
-  /** Sends a request, and again where another attempt may succeed and can do no harm. */
-  async #send<K extends keyof Results>(operation: K, request: Request, options: CallOptions = {}): Promise<Results[K]> {
-    const giveUpAt = performance.now() + (options.retryForMs ?? this.#options.retryForMs);
-    const safe = OPERATIONS[operation].method === "GET" || request.repeatable || request.idempotencyKey != null;
-    for (let attempt = 0; ; attempt++) {
-      options.signal?.throwIfAborted();
-      let error: PurseError;
-      try {
-        return await this.#attempt<Results[K]>(operation, request, options.signal);
-      } catch (failed) {
-        if (!(failed instanceof PurseError)) throw failed;
-        error = failed;
-      }
-      const pauseMs = pauseBeforeRetry(error, safe, attempt);
-      if (pauseMs === null || performance.now() + pauseMs > giveUpAt) throw error;
-      await pause(pauseMs, options.signal);
-    }
-  }
-
-  async #attempt<T>(operation: keyof Results, request: Request, signal?: AbortSignal): Promise<T> {
-    const { role, method, path } = OPERATIONS[operation];
-    const url = new URL(this.#options[role].replace(/\/+$/, "") + filled(path, request.path ?? {}));
-    for (const [name, value] of Object.entries(request.query ?? {})) {
-      if (value !== undefined) url.searchParams.set(name, String(value));
-    }
-    const headers: Record<string, string> = { Accept: "application/json" };
-    if (this.#accessToken) headers["Authorization"] = `Bearer ${this.#accessToken}`;
-    if (request.idempotencyKey != null) headers["Idempotency-Key"] = request.idempotencyKey;
-    if (request.body) headers["Content-Type"] = "application/json";
-
-    const timeout = new AbortController();
-    const abort = () => timeout.abort(signal?.reason);
-    signal?.addEventListener("abort", abort);
-    const late = new DOMException("no response in time", "TimeoutError");
-    const timer = setTimeout(() => timeout.abort(late), this.#options.timeoutMs);
-    let response: Response, text: string;
-    try {
-      const body = request.body ? JSON.stringify(request.body) : null;
-      // A redirect would send the token to wherever it points.
-      response = await fetch(url, { method, headers, body, redirect: "manual", signal: timeout.signal });
-      text = await response.text();
-    } catch (cause) {
-      signal?.throwIfAborted();
-      throw new NoResponseError(`${method} ${url.pathname}: no response`, { cause });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    }
-    const content: unknown = parsed(text);
-    if (response.ok && content !== null) return content as T;
-    throw new ApiError(response.status, content as Partial<ErrorBody> | null, response.headers);
+  /** The public keys of receipts. */
+  getSigningKeys(options?: CallOptions): Promise<SigningKeys> {
+    return this.transport.send("getSigningKeys", {}, options);
   }
 }
 
-/** The path with its parameters filled in. */
-function filled(path: string, parameters: Record<string, string>): string {
-  return path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(parameters[name] ?? ""));
+export interface PurseServiceOptions extends Times {
+  /** Base URL of the wallet role. */
+  wallet: string;
+  /** From `purse token`, or signed by the service itself. */
+  serviceToken: string;
 }
 
-/** The JSON object in a text; null if it is anything else. */
-function parsed(text: string): object | null {
-  try {
-    const content: unknown = JSON.parse(text);
-    return typeof content === "object" && !Array.isArray(content) ? content : null;
-  } catch {
-    return null;
+/** A client of the wallet role for a back end, which acts on behalf of any user. */
+export class PurseService {
+  readonly #transport: Transport;
+
+  constructor({ wallet, serviceToken, ...times }: PurseServiceOptions) {
+    // A service uses nothing of the users role.
+    this.#transport = new Transport({ urls: { users: wallet, wallet }, ...TIMES, ...times }, serviceToken);
   }
-}
 
-function changedNothing(error: PurseError): boolean {
-  return error instanceof ApiError && (error.status === 429 || NOTHING_CHANGED.includes(error.code));
-}
+  /** Sent with every request, also of wallets that were returned before. Replace it before it expires. */
+  get serviceToken(): string {
+    return this.#transport.token ?? "";
+  }
 
-/** Milliseconds; null if the request must not be sent again. */
-function pauseBeforeRetry(error: PurseError, safe: boolean, attempt: number): number | null {
-  if (error instanceof ApiError && !MAY_PASS.includes(error.status)) return null;
-  if (!safe && !changedNothing(error)) return null;
-  const after = error instanceof ApiError ? error.retryAfterMs : null;
-  const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS);
-  // Jitter, so that clients do not all retry at once.
-  return after === null ? pauseMs * (0.5 + 0.5 * Math.random()) : after + Math.max(FIRST_PAUSE_MS, after / 4) * Math.random();
-}
+  set serviceToken(token: string) {
+    this.#transport.token = token;
+  }
 
-function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const abort = () => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
-      resolve();
-    }, ms);
-    signal?.addEventListener("abort", abort);
-  });
+  /** The wallet of a user, by the user's ID. Sends no request. */
+  walletOf(userId: string): Wallet {
+    return new Wallet(this.#transport, userId);
+  }
 }

@@ -15,7 +15,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
-use super::endpoint::{Endpoint, Operation};
+use super::endpoint::{BEARER, Endpoint, Operation, SERVICE};
 use super::response::{ALWAYS, ResponseDoc};
 use crate::infra::http::ApiError;
 use crate::infra::http::api_error::{Body, ERROR, ERROR_CODE, PROBLEM, Problem};
@@ -37,7 +37,7 @@ pub struct RoleDocument {
 }
 
 /// Response headers: the name, whether the value is an integer, an example, and the description.
-const HEADERS: [(&str, bool, &str, &str); 12] = [
+const HEADERS: [(&str, bool, &str, &str); 16] = [
     (
         "x-request-id",
         false,
@@ -71,6 +71,20 @@ const HEADERS: [(&str, bool, &str, &str); 12] = [
     ("ratelimit-remaining", true, "29", "If a rate limit has counted the request: the requests left."),
     ("ratelimit-reset", true, "2", "Seconds until the next request is allowed."),
     ("idempotent-replayed", false, "true", "Present if this is the response of an earlier request with the same key."),
+    (
+        "content-disposition",
+        false,
+        "attachment; filename=\"purse-2026-01-01-2026-02-01.csv\"",
+        "The name under which browsers save the file.",
+    ),
+    ("statement-opening-minor", true, "1234", "The balance at the start of the period, in US cents."),
+    ("statement-closing-minor", true, "2734", "The balance at the end of the period, in US cents."),
+    (
+        "statement-final",
+        false,
+        "true",
+        "`true` if no transaction of the period can be missing; `false` if the period is not over.",
+    ),
 ];
 
 impl RoleDocument {
@@ -115,19 +129,22 @@ fn server_of(role: Role, port: &str) -> Server {
 #[derive(Default)]
 struct Parts {
     tags: Vec<Tag>,
-    paths: BTreeMap<&'static str, PathItem>,
+    paths: BTreeMap<String, PathItem>,
     schemas: BTreeMap<String, RefOr<Schema>>,
     responses: BTreeMap<String, ResponseDoc>,
     codes: BTreeSet<&'static str>,
     headers: BTreeSet<String>,
+    /// Security schemes.
+    schemes: BTreeSet<&'static str>,
 }
 
 impl Parts {
     fn add(&mut self, document: RoleDocument, server: Option<&Server>) {
         let tag = |(name, text): &(&str, &str)| TagBuilder::new().name(*name).description(Some(*text)).build();
         self.tags.extend(document.about.tags.iter().map(tag));
-        for Operation { path, method, builder, responses, schemas } in document.operations {
+        for Operation { path, method, builder, scheme, responses, schemas } in document.operations {
             let mut operation = builder;
+            self.schemes.extend(scheme);
             self.schemas.extend(schemas);
             for (status, response) in responses {
                 self.codes.extend(response.codes());
@@ -158,7 +175,7 @@ impl Parts {
             .schema_type(Type::String)
             .description(Some("What went wrong, for programs. A later version may add codes."))
             .enum_values(Some(self.codes));
-        let mut components = shared(&self.headers).schema(ERROR_CODE, codes);
+        let mut components = shared(&self.headers, &self.schemes).schema(ERROR_CODE, codes);
         for (name, schema) in self.schemas {
             components = components.schema(name, schema);
         }
@@ -185,16 +202,23 @@ impl Parts {
     }
 }
 
-/// The components that any endpoint may refer to, with those headers that one does.
-fn shared(headers: &BTreeSet<String>) -> ComponentsBuilder {
-    let token = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .bearer_format("JWT")
-        .description(Some("An `accessToken`, as returned by the users role on registration and login."));
-    let mut components = ComponentsBuilder::new()
-        .security_scheme("bearer", SecurityScheme::Http(token.build()))
-        .schema(ERROR, Body::schema())
-        .schema(PROBLEM, Problem::schema());
+/// The security schemes, each with what its tokens are.
+const SCHEMES: [(&str, &str); 2] = [
+    (BEARER, "An `accessToken`, as returned by the users role on registration and login."),
+    (
+        SERVICE,
+        "A service token, as issued by `purse token`, for a back end that acts on behalf of users. Reading needs the scope \
+         `wallet:read`, and writing `wallet:post`.",
+    ),
+];
+
+/// The components that any endpoint may refer to, with those headers and security schemes that one does.
+fn shared(headers: &BTreeSet<String>, schemes: &BTreeSet<&str>) -> ComponentsBuilder {
+    let mut components = ComponentsBuilder::new().schema(ERROR, Body::schema()).schema(PROBLEM, Problem::schema());
+    for (name, text) in SCHEMES.into_iter().filter(|(name, _)| schemes.contains(name)) {
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(text));
+        components = components.security_scheme(name, SecurityScheme::Http(token.build()));
+    }
     let mut nested = Vec::new();
     Body::schemas(&mut nested);
     for (name, schema) in nested {

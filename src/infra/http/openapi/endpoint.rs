@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
@@ -17,18 +17,36 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBu
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::{
-    ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Schema, SchemaFormat, SecurityRequirement, Type,
+    ArrayBuilder, ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Required, Schema, SchemaFormat,
+    SecurityRequirement, Type,
 };
 
 use super::response::{ALWAYS, COUNTED, ResponseDoc};
 use crate::infra::config::RateLimit;
-use crate::infra::http::fields::{FieldSchema, UNKNOWN_PARAMETER};
-use crate::infra::http::json_body::{slow_body, too_large, wrong_coding, wrong_media_type};
-use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate};
+use crate::infra::http::fields::{FieldSchema, ItemSchema, UNKNOWN_PARAMETER};
+use crate::infra::http::json_body::{BODY_BYTES_MAX, slow_body, too_large, wrong_coding, wrong_media_type};
+use crate::infra::http::{ApiError, CountBy, Fields, LimitPolicy, Limiter, authenticate, authenticate_service};
+use crate::infra::security::service_token::Scope;
 
 /// A format by its name in JSON Schema.
 pub fn format(name: &str) -> SchemaFormat {
     SchemaFormat::Custom(name.to_owned())
+}
+
+/// The security scheme of users, and that of services, which is also the tag of their operations.
+pub(super) const BEARER: &str = "bearer";
+pub(super) const SERVICE: &str = "service";
+/// Where the paths of services begin, instead of `/v1/`.
+const SERVICE_PATHS: &str = "/v1/wallets/{userId}/";
+/// The parameter of those paths.
+pub const USER_ID: &str = "userId";
+
+/// An optional field of a body may be null.
+fn or_null(schema_type: SchemaType) -> SchemaType {
+    match schema_type {
+        SchemaType::Type(of) => SchemaType::from_iter([of, Type::Null]),
+        others => others,
+    }
 }
 
 /// Schemas by name.
@@ -36,11 +54,12 @@ pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
 /// A route and its documentation. `Api` is the struct of what a role's routes need.
 pub struct Endpoint<Api> {
-    path: &'static str,
+    path: String,
     method: HttpMethod,
     route: Route,
+    id: String,
     is_documented: bool,
-    needs_token: bool,
+    token: Token,
     limit: Option<Limit<Api>>,
     guard: Option<fn(Route) -> Route>,
     parameters: Parameters,
@@ -51,11 +70,33 @@ pub struct Endpoint<Api> {
 
 /// What the document says about an endpoint.
 pub(super) struct Operation {
-    pub(super) path: &'static str,
+    pub(super) path: String,
     pub(super) method: HttpMethod,
     pub(super) builder: OperationBuilder,
+    /// The security scheme that it needs.
+    pub(super) scheme: Option<&'static str>,
     pub(super) responses: BTreeMap<u16, ResponseDoc>,
     pub(super) schemas: Schemas,
+}
+
+/// The token that a request needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    None,
+    /// Of a user.
+    Access,
+    /// Of a service.
+    Service(Scope),
+}
+
+impl Token {
+    const fn scheme(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Access => Some(BEARER),
+            Self::Service(_) => Some(SERVICE),
+        }
+    }
 }
 
 /// What happens to the query parameters of a request.
@@ -77,9 +118,9 @@ pub fn serve<Api: 'static>(
     app: &mut web::ServiceConfig,
 ) {
     // One resource per path, so that a 405 lists all of its methods.
-    let mut paths: Vec<(&str, Vec<Route>)> = Vec::new();
+    let mut paths: Vec<(String, Vec<Route>)> = Vec::new();
     for endpoint in endpoints {
-        let (path, route) = (endpoint.path, endpoint.route(api));
+        let (path, route) = (endpoint.path.clone(), endpoint.route(api));
         match paths.iter_mut().find(|(known, _)| *known == path) {
             Some((_, routes)) => routes.push(route),
             None => paths.push((path, vec![route])),
@@ -131,13 +172,14 @@ impl<Api: 'static> Endpoint<Api> {
             operation = operation.parameter_ref(Ref::new(format!("#/components/parameters/{name}")));
         }
         let (responses, schemas) = (BTreeMap::new(), Vec::new());
-        let (is_documented, needs_token, limit, guard, parameters) = (true, false, None, None, Parameters::None);
+        let (is_documented, token, limit, guard, parameters) = (true, Token::None, None, None, Parameters::None);
         let new = Self {
-            path,
+            path: path.to_owned(),
             method,
             route,
+            id: id.to_owned(),
             is_documented,
-            needs_token,
+            token,
             limit,
             guard,
             parameters,
@@ -164,7 +206,13 @@ impl<Api: 'static> Endpoint<Api> {
             Some(limit) => limit(api, route),
             None => route,
         };
-        if self.needs_token { route.wrap(from_fn(authenticate)) } else { route }
+        match self.token {
+            Token::None => route,
+            Token::Access => route.wrap(from_fn(authenticate)),
+            Token::Service(scope) => {
+                route.wrap(from_fn(move |request, next: Next<BoxBody>| authenticate_service(scope, request, next)))
+            }
+        }
     }
 
     fn changed(mut self, change: impl FnOnce(OperationBuilder) -> OperationBuilder) -> Self {
@@ -189,18 +237,53 @@ impl<Api: 'static> Endpoint<Api> {
 
     /// Requires an access token.
     #[must_use]
-    pub fn bearer(mut self) -> Self {
-        self.needs_token = true;
-        let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
-        self.changed(|operation| operation.securities(Some([bearer]))).errors([ApiError::unauthorized()])
+    pub fn bearer(self) -> Self {
+        self.with_token(Token::Access).errors([ApiError::unauthorized()])
+    }
+
+    fn with_token(mut self, token: Token) -> Self {
+        self.token = token;
+        let required = token.scheme().map(|scheme| [SecurityRequirement::new(scheme, Vec::<String>::new())]);
+        self.changed(|operation| operation.securities(required))
+    }
+
+    /// Whether a request changes nothing.
+    pub fn is_read(&self) -> bool {
+        self.method == HttpMethod::Get
+    }
+
+    /// The same for services, on behalf of the user that the path names: with a service token instead of an access token,
+    /// with the limit of services instead of that of users, and a request needs the scope that belongs to its method. The
+    /// path begins with `/v1/`, and the name of the method in generated clients ends in `ForUser`.
+    #[must_use]
+    pub fn for_services<T: CountBy>(mut self, limiter: fn(&Api) -> Option<&Limiter<T>>) -> Self {
+        let scope = if self.is_read() { Scope::Read } else { Scope::Post };
+        self.path = self.path.replacen("/v1/", SERVICE_PATHS, 1);
+        self.id.push_str("ForUser");
+        self.limit = Some(Box::new(move |api, route| match limiter(api) {
+            Some(limiter) => limiter.around(route),
+            None => route,
+        }));
+        let user = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
+        let id = self.id.clone();
+        self.with_token(Token::Service(scope))
+            .changed(|operation| operation.operation_id(Some(id)).tags(Some([SERVICE])))
+            .parameter(ParameterIn::Path, USER_ID, "ID of the user whose wallet it is.", user.build())
+            .errors([ApiError::insufficient_scope(scope), example_of_limited()])
     }
 
     /// A rate limit counts its requests: 429 over the limit, and what is left of it on every counted response.
     #[must_use]
     pub fn limited<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
         self.limit = Some(Box::new(move |api, route| limiter(api).around(route)));
-        let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
-        self.errors([ApiError::rate_limited(&LimitPolicy { name: "example", limit }, Duration::from_secs(2))])
+        self.errors([example_of_limited()])
+    }
+
+    /// The same, but the handler counts each request, with the [`Tally`](crate::infra::http::Tally) in its extensions.
+    #[must_use]
+    pub fn limited_by_handler<T: CountBy>(mut self, limiter: fn(&Api) -> &Limiter<T>) -> Self {
+        self.limit = Some(Box::new(move |api, route| limiter(api).around_tally(route)));
+        self.errors([example_of_limited()])
     }
 
     /// A check after the rate limit and before the query and the body are looked at.
@@ -213,29 +296,53 @@ impl<Api: 'static> Endpoint<Api> {
     /// `bad`.
     #[must_use]
     pub fn body<T>(mut self, name: &str, form: impl Fn(&mut Fields) -> Option<T>, example: Value, bad: &Value) -> Self {
-        let mut object = ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
-        for FieldSchema { name, is_required, mut schema } in Fields::describe(&form) {
-            if is_required {
-                object = object.required(name);
-            } else {
-                schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
-            }
-            object = object.property(name, schema);
-        }
-        self.schemas.push((name.to_owned(), object.build().into()));
+        self.object(name, Fields::describe(&form));
         let refused = Fields::json(bad.to_string().as_bytes()).and_then(|fields| fields.read(form));
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).example(Some(example)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
         self.changed(|operation| operation.request_body(Some(body.build()))).example_of(refused.err()).errors([
             slow_body(),
-            too_large(),
+            too_large(BODY_BYTES_MAX),
             wrong_coding("gzip"),
             wrong_media_type(),
             ApiError::stopping(),
             ApiError::overloaded(),
         ])
+    }
+
+    /// Adds the schema of an object.
+    fn object(&mut self, name: &str, fields: Vec<FieldSchema>) {
+        let mut object = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+        for FieldSchema { name, is_required, mut schema, items } in fields {
+            if is_required {
+                object = object.required(name);
+            } else {
+                schema.schema_type = or_null(schema.schema_type);
+            }
+            object = match items {
+                None => object.property(name, schema),
+                Some(ItemSchema { name: item, fields, max }) => {
+                    self.object(item, fields);
+                    let list = ArrayBuilder::new()
+                        .description(schema.description)
+                        .items(Ref::from_schema_name(item))
+                        .min_items(Some(1))
+                        .max_items(Some(max));
+                    object.property(name, list)
+                }
+            };
+        }
+        self.schemas.push((name.to_owned(), object.build().into()));
+    }
+
+    /// Documents that the body may be larger than others; after [`body`](Self::body).
+    #[must_use]
+    pub fn body_up_to(mut self, bytes_max: usize) -> Self {
+        let error = too_large(bytes_max);
+        self.responses.remove(&error.status_code().as_u16());
+        self.example_of(Some(error))
     }
 
     /// Documents the query parameters of `form`, with which the handler has to read the query. The example of a 400 is the
@@ -246,21 +353,31 @@ impl<Api: 'static> Endpoint<Api> {
         let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
         let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
             let about = field.schema.description.take().unwrap_or_default();
-            endpoint.parameter(ParameterIn::Query, field.name, &about, field.schema)
+            endpoint.with_parameter(ParameterIn::Query, (field.name, field.is_required), &about, field.schema)
         });
         described.example_of(refused.err())
     }
 
-    /// Documents a parameter, which is required only in the path.
+    /// Documents a parameter of the path, which is required, or a header, which is not.
     #[must_use]
     pub fn parameter(self, place: ParameterIn, name: &str, about: &str, schema: Object) -> Self {
-        let needed = if place == ParameterIn::Path { Required::True } else { Required::False };
+        let is_required = place == ParameterIn::Path;
+        self.with_parameter(place, (name, is_required), about, schema)
+    }
+
+    fn with_parameter(
+        self,
+        place: ParameterIn,
+        (name, is_required): (&str, bool),
+        about: &str,
+        schema: Object,
+    ) -> Self {
         // Swagger UI fills its form with the example of the parameter, not with that of the schema.
         let example = schema.examples.first().cloned();
         let parameter: Parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
-            .required(needed)
+            .required(if is_required { Required::True } else { Required::False })
             .description(Some(about))
             .schema(Some(schema))
             .example(example)
@@ -274,6 +391,17 @@ impl<Api: 'static> Endpoint<Api> {
         let schema = self.schema::<T>();
         let example = serde_json::to_value(example).unwrap_or(Value::Null);
         self.at(status).body("application/json", schema, about, example);
+        self
+    }
+
+    /// Documents a response that is text, with its media types and an example of each.
+    #[must_use]
+    pub fn returns_text(mut self, status: StatusCode, about: &str, examples: &[(&str, &str)]) -> Self {
+        let response = self.at(status);
+        response.line(about.to_owned());
+        for (media_type, example) in examples {
+            response.text(media_type, example);
+        }
         self
     }
 
@@ -316,17 +444,27 @@ impl<Api: 'static> Endpoint<Api> {
             self = self.errors([ApiError::invalid("colour", UNKNOWN_PARAMETER)]);
         }
         if self.limit.is_some() {
-            // A request without a valid token is not counted, nor is one whose head is rejected.
-            let is_counted = |status: u16| status != 431 && !(status == 401 && self.needs_token);
+            // A request without a valid token, or without the scope, is not counted, nor is one whose head is rejected.
+            let is_counted = |status: u16| match self.token {
+                Token::None => status != 431,
+                Token::Access => ![401, 431].contains(&status),
+                Token::Service(_) => ![401, 403, 431].contains(&status),
+            };
             for (_, response) in self.responses.iter_mut().filter(|(status, _)| is_counted(**status)) {
                 for name in COUNTED {
                     response.header(name);
                 }
             }
         }
+        let scheme = self.token.scheme();
         let Self { path, method, operation, responses, schemas, .. } = self;
-        Some(Operation { path, method, builder: operation, responses, schemas })
+        Some(Operation { path, method, builder: operation, scheme, responses, schemas })
     }
+}
+
+fn example_of_limited() -> ApiError {
+    let limit = RateLimit { max: NonZeroU32::MIN, window: Duration::from_mins(1) };
+    ApiError::rate_limited(&LimitPolicy { name: "example", limit }, NonZeroU32::MIN, Duration::from_secs(2))
 }
 
 /// Middleware: refuses every query parameter.

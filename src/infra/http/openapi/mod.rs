@@ -10,5 +10,5 @@ mod endpoint;
 mod response;
 
 pub use document::{About, RoleDocument};
-pub use endpoint::{Endpoint, format, serve};
+pub use endpoint::{Endpoint, USER_ID, format, serve};
 pub use utoipa::openapi::OpenApi;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use utoipa::openapi::example::ExampleBuilder;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
 
 use crate::infra::http::ApiError;
 use crate::infra::http::api_error::{ERROR, PROBLEM, PROBLEM_JSON};
@@ -19,6 +19,8 @@ pub(super) struct ResponseDoc {
     /// The paragraphs of the description.
     lines: Vec<String>,
     schema: Option<(String, RefOr<Schema>)>,
+    /// Media types that are not JSON, with an example of each.
+    texts: BTreeMap<String, Value>,
     codes: BTreeSet<&'static str>,
     examples: BTreeMap<String, Value>,
     headers: BTreeSet<String>,
@@ -32,6 +34,11 @@ impl ResponseDoc {
         self.lines.push(about.to_owned());
         self.schema = Some((media_type.to_owned(), schema));
         self.examples.insert("example".to_owned(), example);
+    }
+
+    /// Adds a response that is text, as one of several media types.
+    pub(super) fn text(&mut self, media_type: &str, example: &str) {
+        self.texts.insert(media_type.to_owned(), Value::from(example));
     }
 
     pub(super) fn error(&mut self, error: &ApiError) {
@@ -63,7 +70,7 @@ impl ResponseDoc {
         self.headers.insert(name.to_owned());
     }
 
-    fn line(&mut self, line: String) {
+    pub(super) fn line(&mut self, line: String) {
         if !self.lines.contains(&line) {
             self.lines.push(line);
         }
@@ -90,6 +97,14 @@ impl ResponseDoc {
         let mut response = ResponseBuilder::new().description(self.lines.join("\n\n"));
         for name in ALWAYS.into_iter().map(str::to_owned).chain(self.headers) {
             response = response.header_ref(name.clone(), header_ref(&name));
+        }
+        for (media_type, example) in self.texts {
+            let schema: Schema = ObjectBuilder::new().schema_type(Type::String).build().into();
+            let content = ContentBuilder::new().schema(Some(schema)).example(Some(example));
+            response = response.content(media_type, content.build());
+        }
+        if self.schema.is_none() && self.codes.is_empty() {
+            return response.build();
         }
         let (media_type, schema) = self.schema.unwrap_or_else(|| {
             let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();

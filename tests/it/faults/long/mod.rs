@@ -6,6 +6,7 @@ mod kills;
 mod postgres;
 mod rabbitmq;
 mod soak;
+mod transfers;
 
 use std::time::Duration;
 

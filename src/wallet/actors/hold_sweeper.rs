@@ -1,0 +1,105 @@
+//! Ends holds that are due in wallets to which nothing else happens, and measures holds for the metrics.
+//!
+//! Owns: at most one pass in flight.
+//! Receives: shutdown.
+//! Sends: nothing; it calls `expire_holds`, which posts to the ledger.
+//! Mailbox: control messages only.
+//! Ends: on shutdown. Posts in flight are the ledger writer's, which completes them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use slog::{Logger, debug};
+
+use crate::infra::metrics::gauge_value;
+use crate::kernel::{DependencyError, chain, fault};
+use crate::runtime::{Lifeline, Shutdown};
+use crate::wallet::actors::metrics::HoldMetrics;
+use crate::wallet::application::holds::{DueHolds, ExpireHolds};
+
+/// Time between two passes, unless more is due than one pass ends.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two counts of all open holds, which is no shorter than a usual scrape interval.
+const COUNT_INTERVAL: Duration = Duration::from_secs(15);
+
+pub(crate) struct HoldSweeperDeps {
+    pub(crate) expire_holds: ExpireHolds,
+    pub(crate) metrics: HoldMetrics,
+    pub(crate) logger: Logger,
+}
+
+pub(crate) struct HoldSweeperActor {
+    deps: Arc<HoldSweeperDeps>,
+    /// `None` before the first count.
+    counted_at: Option<Instant>,
+    _lifeline: Lifeline,
+}
+
+/// What a pass has found.
+struct Pass {
+    due: Result<DueHolds, DependencyError>,
+    /// `None` if it was not the time to count.
+    open: Option<Result<usize, DependencyError>>,
+}
+
+impl HoldSweeperActor {
+    pub(crate) const fn new(deps: Arc<HoldSweeperDeps>, lifeline: Lifeline) -> Self {
+        Self { deps, counted_at: None, _lifeline: lifeline }
+    }
+
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        fault::point("hold_sweeper.sweep");
+        let deps = Arc::clone(&self.deps);
+        let counts = self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL);
+        let pass = async move {
+            let due = deps.expire_holds.execute().await;
+            let open = if counts { Some(deps.expire_holds.holds.count_open().await) } else { None };
+            Pass { due, open }
+        };
+        ctx.spawn(pass.into_actor(self).map(|pass, sweeper, ctx| {
+            let more = sweeper.export(pass);
+            ctx.run_later(if more { Duration::ZERO } else { INTERVAL }, Self::sweep);
+        }));
+    }
+
+    /// After an error the gauges keep their values: the database probe reports the outage. Returns whether more is due that the
+    /// ledger can take now.
+    fn export(&mut self, Pass { due, open }: Pass) -> bool {
+        let HoldSweeperDeps { expire_holds, metrics, logger } = &*self.deps;
+        match open {
+            Some(Ok(open)) => {
+                metrics.open.set(gauge_value(open));
+                self.counted_at = Some(Instant::now());
+            }
+            Some(Err(e)) => debug!(logger, "could not count the open holds"; "error" => chain(&e)),
+            None => {}
+        }
+        match due {
+            Ok(due) => {
+                metrics.overdue.set(due.oldest.as_secs_f64());
+                due.more && !expire_holds.ledger.is_busy()
+            }
+            Err(e) => {
+                debug!(logger, "could not read the due holds"; "error" => chain(&e));
+                false
+            }
+        }
+    }
+}
+
+impl Actor for HoldSweeperActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.sweep(ctx);
+    }
+}
+
+impl Handler<Shutdown> for HoldSweeperActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

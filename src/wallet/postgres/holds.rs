@@ -1,0 +1,207 @@
+//! Reads holds: those of one wallet, and those of all wallets that are due.
+//!
+//! A hold costs one look-up for each of: its entry, its texts, the last act on it, and the act before that. What was captured
+//! follows from the last two, however many there are.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::infra::postgres::{Database, DbError};
+use crate::kernel::{DependencyError, EntryId, ServiceName, UserId};
+use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery};
+use crate::wallet::domain::{AmountMinor, Balance, DUE_MAX, EntryKind, Hold, HoldStatus};
+use crate::wallet::postgres::rows;
+
+/// Due holds of one pass.
+const DUE_ROWS_MAX: usize = 500;
+
+/// The columns that a statement has to select from `transactions`, as `hold`, for [`hold_statement`].
+const HOLD_COLUMNS: &str = "user_id, seq, id, type, amount_minor, expires_at, posted_by, created_at, texts_digest";
+
+/// A statement over `holds`, which selects [`HOLD_COLUMNS`]. Each order is one that
+/// only the right index has: while a table is empty, all plans cost the same.
+fn hold_statement(name: &str, holds: &str) -> String {
+    format!(
+        "-- {name}
+         SELECT hold.seq, hold.id, hold.amount_minor, hold.expires_at, hold.posted_by, hold.created_at,
+                hold.expires_at <= statement_timestamp() AS is_due,
+                texts.description, texts.reference, texts.metadata,
+                last.type AS last_type, last.amount_minor AS last_amount, last.origin_left_minor AS last_left,
+                coalesce(before.origin_left_minor, hold.amount_minor) AS left_before
+         FROM ({holds}) AS hold
+         LEFT JOIN LATERAL (
+             SELECT type, amount_minor, origin_nth, origin_left_minor FROM transactions
+             WHERE transactions.user_id = hold.user_id AND transactions.origin_seq = hold.seq
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS last ON true
+         LEFT JOIN LATERAL (
+             SELECT origin_left_minor FROM transactions
+             WHERE transactions.user_id = hold.user_id AND transactions.origin_seq = hold.seq
+               AND transactions.origin_nth < last.origin_nth
+             ORDER BY origin_nth DESC LIMIT 1
+         ) AS before ON true
+         LEFT JOIN LATERAL (
+             SELECT description, reference, metadata FROM entry_texts
+             WHERE hold.texts_digest IS NOT NULL AND entry_texts.user_id = hold.user_id
+               AND entry_texts.seq BETWEEN hold.seq AND hold.seq
+             ORDER BY entry_texts.seq LIMIT 1
+         ) AS texts ON true
+         WHERE hold.type = 'hold'
+         ORDER BY hold.seq DESC"
+    )
+}
+
+static OPEN_PAGE: LazyLock<String> = LazyLock::new(|| {
+    let holds = format!(
+        "SELECT entry.* FROM (
+             SELECT user_id, seq FROM open_holds
+             WHERE user_id = $1 AND seq < coalesce($2::bigint, 9223372036854775807) AND expires_at > statement_timestamp()
+             ORDER BY seq DESC LIMIT $3
+         ) AS open
+         CROSS JOIN LATERAL (
+             SELECT {HOLD_COLUMNS} FROM transactions
+             WHERE transactions.user_id = open.user_id AND transactions.seq BETWEEN open.seq AND open.seq
+             ORDER BY transactions.seq LIMIT 1
+         ) AS entry"
+    );
+    hold_statement("wallet.holds.open ($1 user, $2 before seq, $3 rows)", &holds)
+});
+
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let holds = format!(
+        "SELECT {HOLD_COLUMNS} FROM transactions
+         WHERE user_id = $1 AND type = 'hold' AND seq < coalesce($2::bigint, 9223372036854775807)
+         ORDER BY seq DESC LIMIT $3"
+    );
+    hold_statement("wallet.holds.all ($1 user, $2 before seq, $3 rows)", &holds)
+});
+
+static ONE: LazyLock<String> = LazyLock::new(|| {
+    let holds = format!(
+        "SELECT {HOLD_COLUMNS} FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1"
+    );
+    hold_statement("wallet.holds.one ($1 user, $2 id)", &holds)
+});
+
+const DUE: &str = "-- wallet.holds.due ($1 rows)
+    SELECT user_id, extract(epoch FROM statement_timestamp() - expires_at)::double precision AS overdue_s
+    FROM open_holds WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1";
+
+/// Bounded, because counting takes time.
+const COUNT: &str = "-- wallet.holds.count
+    SELECT count(*) AS holds FROM (SELECT FROM open_holds ORDER BY expires_at LIMIT 1000000) AS counted";
+
+/// Over a pool that other reads share.
+pub struct PgHoldQueries {
+    database: Database,
+}
+
+impl PgHoldQueries {
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+#[async_trait]
+impl HoldQueries for PgHoldQueries {
+    async fn page(&self, user: UserId, query: HoldQuery) -> Result<HoldPage, DependencyError> {
+        let HoldQuery { open_only, before_seq, limit } = query;
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let page = client.prepare_cached(if open_only { &OPEN_PAGE } else { &PAGE }).await?;
+                // One more shows whether there is a next page.
+                let rows = i64::from(limit).saturating_add(1);
+                let found = client.query(&page, &[&user.as_uuid(), &before_seq, &rows]).await?;
+                found.iter().map(|row| Ok((row.try_get("seq")?, hold(row)?))).collect::<Result<Vec<_>, DbError>>()
+            })
+        });
+        found.await.map(|holds| HoldPage::cut(holds, limit)).map_err(|e| e.at("wallet.holds.page"))
+    }
+
+    async fn one(&self, user: UserId, id: EntryId) -> Result<Option<Hold>, DependencyError> {
+        let found = self.database.run(move |client| {
+            Box::pin(async move {
+                let one = client.prepare_cached(&ONE).await?;
+                let row = client.query_opt(&one, &[&user.as_uuid(), &id.as_uuid()]).await?;
+                row.as_ref().map(hold).transpose()
+            })
+        });
+        found.await.map_err(|e| e.at("wallet.holds.one"))
+    }
+}
+
+#[async_trait]
+impl DueHoldQueries for PgHoldQueries {
+    async fn due(&self) -> Result<DueHolds, DependencyError> {
+        let due = self.database.run(move |client| {
+            Box::pin(async move {
+                let due = client.prepare_cached(DUE).await?;
+                let rows_max = i64::try_from(DUE_ROWS_MAX).unwrap_or(i64::MAX);
+                due_holds(&client.query(&due, &[&rows_max]).await?)
+            })
+        });
+        due.await.map_err(|e| e.at("wallet.holds.due"))
+    }
+
+    async fn count_open(&self) -> Result<usize, DependencyError> {
+        let counted = self.database.run(move |client| {
+            Box::pin(async move {
+                let count = client.prepare_cached(COUNT).await?;
+                let holds: i64 = client.query_one(&count, &[]).await?.try_get("holds")?;
+                Ok(usize::try_from(holds).unwrap_or(0))
+            })
+        });
+        counted.await.map_err(|e| e.at("wallet.holds.count"))
+    }
+}
+
+fn due_holds(rows: &[Row]) -> Result<DueHolds, DbError> {
+    let mut due = DueHolds { more: rows.len() >= DUE_ROWS_MAX, ..DueHolds::default() };
+    let mut holds_of = HashMap::<Uuid, usize>::new();
+    for row in rows {
+        let user = row.try_get("user_id")?;
+        let holds = holds_of.entry(user).or_default();
+        *holds = holds.saturating_add(1);
+        if *holds == 1 {
+            due.users.push(UserId::from_uuid(user));
+        }
+        due.more |= *holds > DUE_MAX;
+    }
+    if let Some(oldest) = rows.first() {
+        due.oldest = Duration::try_from_secs_f64(oldest.try_get("overdue_s")?).unwrap_or_default();
+    }
+    Ok(due)
+}
+
+fn hold(row: &Row) -> Result<Hold, DbError> {
+    let balance = |cents| Balance::from_stored(cents).ok_or(DbError::Corrupt("transactions.origin_left_minor"));
+    let amount = AmountMinor::try_new(row.try_get("amount_minor")?);
+    let amount = amount.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?;
+    let last_left: Option<i64> = row.try_get("last_left")?;
+    let (status, captured, remaining) = if let Some(left) = last_left {
+        let kind = rows::kind(row, "last_type")?;
+        // Until the last act, everything that was not left had been captured.
+        let captured = amount.cents().saturating_sub(row.try_get("left_before")?);
+        let by_last = if kind == EntryKind::Debit { row.try_get("last_amount")? } else { 0 };
+        (HoldStatus::after(kind, left), captured.saturating_add(by_last), left)
+    } else {
+        (HoldStatus::Open, 0, amount.cents())
+    };
+    let is_over = status == HoldStatus::Open && row.try_get("is_due")?;
+    Ok(Hold {
+        id: EntryId::from_uuid(row.try_get("id")?),
+        status: if is_over { HoldStatus::Expired } else { status },
+        amount,
+        captured: balance(captured)?,
+        remaining: balance(if is_over { 0 } else { remaining })?,
+        expires_at: row.try_get("expires_at")?,
+        texts: rows::texts(row)?,
+        created_at: row.try_get("created_at")?,
+        posted_by: row.try_get::<_, Option<String>>("posted_by")?.map(ServiceName::from_stored),
+    })
+}
