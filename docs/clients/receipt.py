@@ -188,9 +188,11 @@ def signed_bytes(user, seq, digest):
 class Known:
     """One sequence number of a wallet. `previous` is None on entries without a hash, and where only a head is known."""
 
-    def __init__(self, name, previous, digest, is_entry, is_signed):
+    def __init__(self, name, previous, digest, shown, is_entry, is_signed, lacks_texts=False):
         self.name, self.previous, self.digest = name, previous, digest
-        self.is_entry, self.is_signed = is_entry, is_signed
+        # The balance, the held amount and the time: the signature of a head does not cover them, the hash of an entry does.
+        self.shown = shown
+        self.is_entry, self.is_signed, self.lacks_texts = is_entry, is_signed, lacks_texts
 
 
 class Evidence:
@@ -233,7 +235,9 @@ class Evidence:
             if entry["seq"] == 1:
                 require(previous == genesis(entry["userId"]), f"{where} continues another chain")
         is_signed = self.is_signed(where, entry["userId"], entry["seq"], digest, receipt.get("signature"))
-        self.add(entry["userId"], entry["seq"], Known(name, previous, digest, True, is_signed))
+        shown = (entry["balanceAfterMinor"], entry["heldAfterMinor"], entry["createdAt"])
+        lacks_texts = texts is None and "textsDigest" in entry
+        self.add(entry["userId"], entry["seq"], Known(name, previous, digest, shown, True, is_signed, lacks_texts))
 
     def add_head(self, name, head):
         require(head["version"] == 1, "the version is unknown")
@@ -241,8 +245,15 @@ class Evidence:
         require(type(head["seq"]) is int and head["seq"] >= 0, "the head has no sequence number")
         if head["seq"] == 0:
             require(digest == genesis(head["userId"]), "the empty wallet has another chain")
+            empty = (head["balanceMinor"], head["heldMinor"], head["at"]) == (0, 0, None)
+            require(empty, "a wallet without entries has no balance and no time")
+        else:
+            micros(head["at"])
+        integer(head["balanceMinor"], 8)
+        integer(head["heldMinor"], 8)
         is_signed = self.is_signed("the head", head["userId"], head["seq"], digest, head["signature"])
-        self.add(head["userId"], head["seq"], Known(name, None, digest, False, is_signed))
+        shown = (head["balanceMinor"], head["heldMinor"], head["at"])
+        self.add(head["userId"], head["seq"], Known(name, None, digest, shown, False, is_signed))
 
     def is_signed(self, where, user, seq, digest, signature):
         if signature is None:
@@ -260,8 +271,11 @@ class Evidence:
     def add(self, user, seq, new):
         known = self.wallets.setdefault(user, {}).setdefault(seq, new)
         require(known.digest == new.digest, f"{known.name} has another entry {seq} of this wallet")
-        if new.is_entry and not known.is_entry:
-            known.previous, known.is_entry = new.previous, True
+        require(known.shown == new.shown, f"balance, held amount or time of {seq} is not that in {known.name}")
+        if new.is_entry and known.is_entry:
+            known.lacks_texts = known.lacks_texts and new.lacks_texts
+        elif new.is_entry:
+            known.previous, known.is_entry, known.lacks_texts = new.previous, True, new.lacks_texts
         known.is_signed = known.is_signed or new.is_signed
 
     def compare(self):
@@ -281,11 +295,12 @@ class Evidence:
                     self.faults.append(f"{known.name}: no signature covers entry {seq}")
 
     def summary(self):
-        chained = sealed_entries = unchained = heads = 0
+        chained = sealed_entries = unchained = heads = lack_texts = 0
         for wallet in self.wallets.values():
             followed = False
             for seq in sorted(wallet, reverse=True):
                 known = wallet[seq]
+                lack_texts += known.lacks_texts
                 if not known.is_entry:
                     heads += 1
                 elif known.previous is not None:
@@ -294,9 +309,18 @@ class Evidence:
                     sealed_entries += 1
                 else:
                     unchained += 1
-        total = chained + sealed_entries + unchained
-        entries = "1 entry" if total == 1 else f"{total} entries"
-        return chained + heads, f"{entries} ({chained} chained, {sealed_entries} sealed, {unchained} unchained)"
+        def count(number, one, many):
+            return f"1 {one}" if number == 1 else f"{number} {many}"
+
+        not_verified = ""
+        if lack_texts:
+            not_verified += f"; not verified, because erased or left out: the texts of {count(lack_texts, 'entry', 'entries')}"
+        if heads:
+            of = count(heads, "head", "heads")
+            not_verified += f"; not verified without its entry: the balance, held amount and time of {of}"
+        entries = count(chained + sealed_entries + unchained, "entry", "entries")
+        scope = f"{entries} ({chained} chained, {sealed_entries} sealed, {unchained} unchained)"
+        return chained + heads, scope, not_verified
 
 
 def base64url(value):
@@ -357,7 +381,7 @@ def main(arguments):
     for name in options.files:
         evidence.attempt(name, lambda: evidence.add_document(name, read(name)))
     evidence.compare()
-    verified, scope = evidence.summary()
+    verified, scope, not_verified = evidence.summary()
     for fault in evidence.faults:
         print(ascii(fault)[1:-1], file=sys.stderr)
     if evidence.faults:
@@ -367,7 +391,7 @@ def main(arguments):
         print(f"{scope}: nothing was verified, because no entry has a hash")
         return 2
     unverified = "; no signature was verified without --keys" if evidence.signatures and evidence.keys is None else ""
-    print(f"{scope}: all consistent{unverified}")
+    print(f"{scope}: all consistent{unverified}{not_verified}")
     return 0
 
 

@@ -16,7 +16,9 @@ use crate::operate::help::help_end;
 use crate::operate::humanize::{count, harmless};
 use crate::operate::output::{Format, List};
 use crate::wallet::domain::{ChainPlace, EntryHash, Receipt, ReceiptFault, signed_bytes};
-use crate::wallet::http::receipt_body::{ChainPageBody, ChainedEntryBody, HeadBody, ReceiptBody, SignatureBody};
+use crate::wallet::http::receipt_body::{
+    ChainPageBody, ChainedEntryBody, Head, HeadBody, ReceiptBody, ShownState, SignatureBody,
+};
 
 /// Largest file; a page of the chain is much smaller.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -129,6 +131,9 @@ struct Known {
     entry: Option<ChainPlace>,
     /// The hash that the next entry continues.
     hash: EntryHash,
+    shown: ShownState,
+    /// Whether the entry has texts that are in none of the files: erased, or left out.
+    lacks_texts: bool,
     is_signed: bool,
     file: String,
 }
@@ -187,20 +192,31 @@ impl Evidence {
             self.fault(file, Some((user, seq)), e.to_string());
         }
         let is_signed = self.is_signed(file, (user, seq), &receipt.signed_bytes(), signature);
-        let known = Known { entry: Some(place), hash: place.continued, is_signed, file: file.to_owned() };
+        let known = Known {
+            entry: Some(place),
+            hash: place.continued,
+            shown: ShownState::from(&receipt.entry),
+            lacks_texts: receipt.texts.is_none() && receipt.entry.texts_digest.is_some(),
+            is_signed,
+            file: file.to_owned(),
+        };
         self.add(user, seq, known);
     }
 
     fn add_head(&mut self, file: &str, head: &HeadBody) {
-        let (user, seq, hash) = match head.read() {
+        let Head { user_id: user, seq, hash, shown } = match head.read() {
             Ok(read) => read,
             Err(e) => return self.fault(file, None, e.to_string()),
         };
         if seq == 0 && hash != EntryHash::genesis(user) {
             self.fault(file, Some((user, seq)), ReceiptFault::Genesis.to_string());
         }
+        if seq == 0 && shown != ShownState::EMPTY {
+            self.fault(file, Some((user, seq)), "a wallet without entries has no balance and no time");
+        }
         let is_signed = self.is_signed(file, (user, seq), &signed_bytes(user, seq, hash), head.signature.as_ref());
-        self.add(user, seq, Known { entry: None, hash, is_signed, file: file.to_owned() });
+        let known = Known { entry: None, hash, shown, lacks_texts: false, is_signed, file: file.to_owned() };
+        self.add(user, seq, known);
     }
 
     /// Whether there is a signature that one of the keys verifies.
@@ -229,13 +245,24 @@ impl Evidence {
             wallet.insert(seq, new);
             return;
         };
-        if known.hash == new.hash {
-            known.entry = known.entry.or(new.entry);
-            known.is_signed |= new.is_signed;
-        } else {
+        if known.hash != new.hash {
             let message = format!("another entry has this sequence number in {}", known.file);
             self.fault(&new.file, Some((user, seq)), message);
+            return;
         }
+        // The signature of a head does not cover them, but the hash of the entry does.
+        if known.shown != new.shown {
+            let (file, other) = if new.entry.is_some() { (&known.file, &new.file) } else { (&new.file, &known.file) };
+            let message = format!("its balance, held amount or time is not that in {other}");
+            self.faults.push(Fault { file: file.clone(), place: Some((user, seq)), message });
+        }
+        known.lacks_texts = match (known.entry, new.entry) {
+            (Some(_), Some(_)) => known.lacks_texts && new.lacks_texts,
+            _ => known.lacks_texts || new.lacks_texts,
+        };
+        known.shown = if known.entry.is_some() { known.shown } else { new.shown };
+        known.entry = known.entry.or(new.entry);
+        known.is_signed |= new.is_signed;
     }
 
     /// Compares entries with consecutive sequence numbers and, with keys, requires that each is covered by a signature.
@@ -279,6 +306,7 @@ impl Evidence {
                     (None, false) => &mut tally.unchained,
                 };
                 *kind = kind.saturating_add(1);
+                tally.lack_texts = tally.lack_texts.saturating_add(known.lacks_texts.into());
                 is_followed |= entry.previous.is_some();
             }
         }
@@ -287,10 +315,11 @@ impl Evidence {
 
     fn print(self, format: Format) -> Outcome {
         let tally = self.tally();
-        let Tally { chained, sealed, unchained, heads } = tally;
+        let Tally { chained, sealed, unchained, heads, lack_texts } = tally;
         let entries = chained.saturating_add(sealed).saturating_add(unchained);
-        let entries_text = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
-        let scope = format!("{entries_text} ({chained} chained, {sealed} sealed, {unchained} unchained)");
+        let entries_text =
+            |entries: u64| if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
+        let scope = format!("{} ({chained} chained, {sealed} sealed, {unchained} unchained)", entries_text(entries));
         let signatures = match (self.signatures, &self.keys) {
             (0, None) => String::new(),
             (signatures, None) => {
@@ -298,10 +327,17 @@ impl Evidence {
             }
             (_, Some(_)) => " Every hash is covered by a valid signature.".to_owned(),
         };
+        let texts = (lack_texts > 0)
+            .then(|| format!(" Not verified, because erased or left out: the texts of {}.", entries_text(lack_texts)));
+        let funds = (heads > 0).then(|| {
+            let of = count(heads, "head");
+            format!(" Not verified without its entry: the balance, held amount and time of {of}.")
+        });
+        let not_verified: String = [texts, funds].into_iter().flatten().collect();
         let is_empty = chained == 0 && heads == 0;
         let result = match self.faults.len() {
             0 if is_empty => format!("{scope}: nothing was verified, because no entry has a hash."),
-            0 => format!("{scope}: all consistent.{signatures}"),
+            0 => format!("{scope}: all consistent.{signatures}{not_verified}"),
             1 => format!("{scope}: 1 fault."),
             faults => format!("{scope}: {faults} faults."),
         };
@@ -314,7 +350,7 @@ impl Evidence {
             list.item(&json, [row.map(|cell| harmless(&cell)).into()]);
         }
         let totals = json!({
-            "entries": entries, "chained": chained, "sealed": sealed, "unchained": unchained, "heads": heads,
+            "entries": entries, "chained": chained, "sealed": sealed, "unchained": unchained, "heads": heads, "withoutTexts": lack_texts,
             "signatures": self.signatures, "signaturesVerified": self.keys.is_some(),
         });
         list.end(totals, &result)?;
@@ -341,4 +377,6 @@ struct Tally {
     unchained: u64,
     /// Heads whose entry is in no file.
     heads: u64,
+    /// Entries whose texts are in no file.
+    lack_texts: u64,
 }

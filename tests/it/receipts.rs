@@ -302,6 +302,57 @@ async fn the_chain_is_read_in_pages_and_its_head_signs_all_of_it() {
 }
 
 #[tokio::test]
+async fn a_head_with_another_balance_is_refused_together_with_its_entry_and_alone_is_said_to_be_unverified() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let process = signing(&world).await;
+    let client = Client::new(&users.url(), &process.url());
+    let user = client.ready_user().await;
+    let empty = get(&client, &user, "/v1/ledger/head").await;
+    let credit = json!({"amountMinor": 5, "description": "a note"});
+    let id = post(&client, &user, "credit", &credit, None).await;
+    let head = get(&client, &user, "/v1/ledger/head").await;
+    let folder = Folder::new();
+    let save = |name: &str, document: &Value| folder.write(name, document);
+    let said = async |files: &[&str]| purse(&[&["ledger", "verify-receipt"], files].concat(), &[].into()).await.out;
+    let keys = save("keys.json", &keys(&process).await);
+    let entry = save("entry.json", &receipt(&client, &user, &id).await);
+    let genuine = save("head.json", &head);
+    let alone = said(&["--keys", &keys, &genuine]).await;
+    assert!(alone.contains("Not verified without its entry: the balance, held amount and time of 1 head."), "{alone}");
+    let python = verify_with_python(&["--keys", &keys, &genuine]).await;
+    assert!(
+        python.out.contains("not verified without its entry: the balance, held amount and time of 1 head"),
+        "{python:?}"
+    );
+    assert_consistent(&["--keys", &keys, &genuine, &entry]).await;
+    for (field, value) in
+        [("balanceMinor", json!(1_000)), ("heldMinor", json!(1)), ("at", json!("2020-01-01T00:00:00.000000Z"))]
+    {
+        let mut forged = head.clone();
+        forged[field] = value.clone();
+        let forged = save("forged.json", &forged);
+        for files in [[&forged, &entry], [&entry, &forged]] {
+            let arguments = ["--keys", keys.as_str(), files[0], files[1]];
+            let faults = assert_faulty(&arguments).await;
+            assert!(faults.iter().any(|fault| fault.contains("its balance, held amount or time is not")), "{faults:?}");
+        }
+        let mut forged = empty.clone();
+        forged[field] = value;
+        assert_faulty(&["--keys", &keys, &save("empty.json", &forged)]).await;
+    }
+    let mut without_texts = receipt(&client, &user, &id).await;
+    without_texts["texts"] = Value::Null;
+    let without_texts = save("without-texts.json", &without_texts);
+    let report = said(&[&without_texts]).await;
+    assert!(report.contains("Not verified, because erased or left out: the texts of 1 entry."), "{report}");
+    assert_eq!(verify(&[&without_texts]).await.json()["withoutTexts"], 1);
+    let python = verify_with_python(&[&without_texts]).await;
+    assert!(python.out.contains("not verified, because erased or left out: the texts of 1 entry"), "{python:?}");
+    assert!(!said(&[&entry]).await.contains("left out"));
+}
+
+#[tokio::test]
 async fn entries_that_are_older_than_the_hash_chain_are_sealed_by_it_and_have_no_receipt() {
     let world = World::new().await;
     let users = world.start(Role::Users).await;

@@ -6,6 +6,7 @@ use crate::wallet::domain::wallet_state::{NamedEntry, WalletState, WalletStates}
 use crate::wallet::domain::{
     Act, ActsOn, AmountMinor, BackTransfer, Balance, CAPTURES_MAX, DUE_MAX, Direction, Draft, DueHold, EntryKind,
     EntryRefused, Hold, HoldLifetime, HoldStatus, LedgerHead, NewEntry, Origin, OtherLeg, Posting, Texts, TransferLeg,
+    captured_after,
 };
 
 /// The wallets of a batch while it is decided, and the entries that have been decided so far.
@@ -264,7 +265,7 @@ impl<'a> Acting<'a> {
             origin,
             id: named.entry.id,
             kind: EntryKind::Hold,
-            hold: named.hold_after(kind, if is_capture { amount.cents() } else { 0 }, origin.left),
+            hold: named.hold_after(kind, amount, origin.left),
         };
         self.append(user, Next { acts_on: Some(acts_on), ..frame.next(kind, amount, balance, held) })
     }
@@ -318,11 +319,9 @@ impl NamedEntry {
         self.last_act = Some(kind);
     }
 
-    /// The hold after an act of `kind` that captures `captured` and leaves `left`.
-    fn hold_after(&self, kind: EntryKind, captured: i64, left: i64) -> Option<Hold> {
-        // While a hold is open, everything that is not left has been captured.
-        let captured = self.entry.amount.cents().checked_sub(self.left)?.checked_add(captured)?;
-        let status = HoldStatus::after(kind, left);
-        self.entry.hold(status, Balance::from_stored(captured)?, Balance::from_stored(left)?)
+    /// The hold after an act of `kind` by `amount` that leaves `left`.
+    fn hold_after(&self, kind: EntryKind, amount: AmountMinor, left: i64) -> Option<Hold> {
+        let captured = captured_after(self.entry.amount, self.left, kind, amount.cents())?;
+        self.entry.hold(HoldStatus::after(kind, left), captured, Balance::from_stored(left)?)
     }
 }

@@ -82,6 +82,14 @@ impl HoldStatus {
     }
 }
 
+/// What has been captured of a hold of `amount` after an act of `kind` by `cents` that found `left_before` of it: while a hold
+/// is open, everything that is not left has been captured.
+pub(crate) fn captured_after(amount: AmountMinor, left_before: i64, kind: EntryKind, cents: i64) -> Option<Balance> {
+    let before = amount.cents().checked_sub(left_before)?;
+    let by_act = if kind == EntryKind::Debit { cents } else { 0 };
+    Balance::from_stored(before.checked_add(by_act)?)
+}
+
 /// A hold as its owner sees it, at some point of its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {

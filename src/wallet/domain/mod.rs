@@ -44,6 +44,7 @@ pub use direction::Direction;
 pub use entry::{ActsOn, Entry, NewEntry};
 pub use entry_refused::EntryRefused;
 pub use head::LedgerHead;
+pub(crate) use hold::captured_after;
 pub use hold::{CAPTURES_MAX, DUE_MAX, DueHold, Hold, HoldLifetime, HoldStatus, LifetimeRefused};
 pub use kind::EntryKind;
 pub use metadata::{Metadata, MetadataPair, MetadataRefused};

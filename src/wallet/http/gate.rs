@@ -15,7 +15,7 @@ use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, Route, web};
 use crate::infra::http::openapi::{Endpoint, USER_ID};
 use crate::infra::http::{ApiError, Authenticated, AuthenticatedService, CountBy, Limiter, OnBehalfOf};
 use crate::infra::metrics::{MetricName, Metrics};
-use crate::kernel::{IdempotencyKey, SelfPost, ServiceName, Timestamp, UserId};
+use crate::kernel::{DependencyError, IdempotencyKey, SelfPost, ServiceName, Timestamp, UserId};
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
@@ -74,6 +74,23 @@ impl Gate {
         }
         let found = self.wallets.execute(wallet.user_id, Duration::ZERO).await;
         found.map_err(|e| ApiError::from_failure(&e))?.map(drop).ok_or_else(wallet_not_found)
+    }
+
+    /// What a query has found in the wallet. Without it, the wallet itself may be gone.
+    ///
+    /// # Errors
+    /// `absent` if the wallet exists; else those of [`confirm`](Self::confirm).
+    pub(super) async fn found<T>(
+        &self,
+        wallet: &ReadyWallet,
+        found: Result<Option<T>, DependencyError>,
+        absent: fn() -> ApiError,
+    ) -> Result<T, ApiError> {
+        if let Some(found) = found.map_err(|e| ApiError::from_failure(&e))? {
+            return Ok(found);
+        }
+        self.confirm(wallet).await?;
+        Err(absent())
     }
 
     fn decide<T>(&self, user: UserId, found: Option<T>) -> Result<T, ApiError> {

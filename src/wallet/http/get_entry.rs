@@ -3,14 +3,13 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{Object, ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::openapi::{Endpoint, format};
+use crate::infra::http::openapi::Endpoint;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::wire::{EntryBody, EntryPath};
+use crate::wallet::http::wire::{EntryBody, EntryPath, id_schema};
 
 /// # Errors
 /// 404, also for another user's entry and for an id that is not a UUID; 503; after 401 and the gate.
@@ -21,21 +20,12 @@ async fn handle(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path.id.parse().map_err(|_| not_found())?;
-    let found = queries.entry(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(found) = found else {
-        gate.confirm(&wallet).await?;
-        return Err(not_found());
-    };
+    let found = gate.found(&wallet, queries.entry(wallet.user_id, id).await, not_found).await?;
     Ok(HttpResponse::Ok().json(EntryBody::from(&found)))
 }
 
 pub(super) fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "TRANSACTION_NOT_FOUND", "No such transaction in this wallet.")
-}
-
-/// The schema of the id of an entry.
-pub(super) fn id_schema() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build()
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {

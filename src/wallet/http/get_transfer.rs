@@ -3,14 +3,13 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::openapi::{Endpoint, format};
+use crate::infra::http::openapi::Endpoint;
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::wire::{EntryBody, EntryPath};
+use crate::wallet::http::wire::{EntryBody, EntryPath, id_schema};
 
 /// # Errors
 /// 404, also for a transfer between others and for an id that is not a UUID; 503; after 401 and the gate.
@@ -21,11 +20,7 @@ async fn handle(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path.id.parse().map_err(|_| not_found())?;
-    let leg = queries.transfer(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(leg) = leg else {
-        gate.confirm(&wallet).await?;
-        return Err(not_found());
-    };
+    let leg = gate.found(&wallet, queries.transfer(wallet.user_id, id).await, not_found).await?;
     Ok(HttpResponse::Ok().json(EntryBody::from(&leg)))
 }
 
@@ -34,7 +29,6 @@ fn not_found() -> ApiError {
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
     let endpoint = Endpoint::get("/v1/transfers/{id}", handle, "getTransfer", "Get a transfer")
         .tag("transfers")
         .about(
@@ -42,7 +36,7 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
              to the ID of a transfer between others is 404.",
         )
         .bearer()
-        .parameter(ParameterIn::Path, "id", "ID of the transfer.", id.build())
+        .parameter(ParameterIn::Path, "id", "ID of the transfer.", id_schema())
         .returns(StatusCode::OK, "Your own transaction of the transfer.", &EntryBody::transfer_example())
         .errors([not_found()]);
     gated(endpoint).also_for_services()

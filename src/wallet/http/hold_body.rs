@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
 
 use crate::infra::http::ApiError;
-use crate::infra::http::openapi::{Endpoint, format};
+use crate::infra::http::openapi::Endpoint;
 use crate::kernel::{EntryId, ServiceName, rfc3339};
 use crate::wallet::domain::{Description, EntryRefused, Hold, HoldStatus, Reference};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::posting::refused;
-use crate::wallet::http::wire::metadata_body;
+use crate::wallet::http::wire::{id_schema, metadata_body};
 
 /// A part of the balance that is reserved.
 #[derive(Clone, Serialize, ToSchema)]
@@ -124,8 +123,7 @@ pub(super) fn not_found() -> ApiError {
 
 /// Documents an endpoint with the ID of a hold in its path.
 pub(super) fn of_one_hold(endpoint: Endpoint<WalletApi>) -> Endpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid")));
-    endpoint.parameter(ParameterIn::Path, "id", "ID of the hold.", id.build()).errors([not_found()])
+    endpoint.parameter(ParameterIn::Path, "id", "ID of the hold.", id_schema()).errors([not_found()])
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::Type;
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
@@ -13,13 +12,10 @@ use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{MetadataPair, Reference};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::paging::{PageLimit, cursor};
 use crate::wallet::http::texts::NO_CONTROL;
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
-
-/// Entries per page.
-const LIMIT_DEFAULT: u16 = 20;
-const LIMIT_MAX: u16 = 100;
 
 /// What the name of a filter by metadata begins with.
 const METADATA: &str = "metadata.";
@@ -56,24 +52,8 @@ async fn handle(
 }
 
 fn history(query: &mut Fields) -> Option<HistoryQuery> {
-    let limit = query.optional_text(
-        "limit",
-        |text| {
-            let limit = text.parse::<u16>().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-            limit.ok_or("must be a whole number from 1 to 100")
-        },
-        |limit| {
-            limit
-                .description(Some("Maximum number of transactions per page."))
-                .schema_type(Type::Integer)
-                .minimum(Some(1))
-                .maximum(Some(LIMIT_MAX))
-                .default(Some(LIMIT_DEFAULT.into()))
-        },
-    );
-    let cursor = query.optional_text("cursor", HistoryCursor::decode, |cursor| {
-        cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1))
-    });
+    let limit = PageLimit::OF_ITEMS.read(query, "transactions");
+    let cursor = cursor(query);
     let direction = query.optional_text("type", direction_of, |kind| {
         direction_schema(kind).description(Some("Return only transactions of this type."))
     });
@@ -98,7 +78,7 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
         to: to?,
         reference: reference?,
         metadata: metadata?,
-        limit: limit?.unwrap_or(LIMIT_DEFAULT),
+        limit: limit?,
     })
 }
 

@@ -8,6 +8,7 @@ mod get_statement;
 mod get_transfer;
 mod hold_body;
 mod list_entries;
+mod paging;
 mod post_bulk;
 mod post_entry;
 mod post_holds;

@@ -6,12 +6,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::domain::{Act, AmountMinor, Direction, Draft, EntryRefused, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::posting::{draft, outcome_unknown, refused, submit};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet};
+use crate::wallet::http::posting::{draft, post, posting, refused};
 use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
 
@@ -27,11 +27,8 @@ async fn handle(
     gate: web::Data<Gate>,
     direction: Option<Direction>,
 ) -> Result<HttpResponse, ApiError> {
-    let fields = read_json(&request, payload).await?;
-    let idempotency_key = idempotency_key(&request)?;
-    let post = fields.read(|body| requested_post(body, direction))?;
-    let posting = wallet.posting(post.to_draft().into(), idempotency_key);
-    let recorded = submit(&**ledger, &gate, &wallet, posting).await?;
+    let requested = |fields: Fields| Ok(fields.read(|body| requested_post(body, direction))?.to_draft());
+    let recorded = post(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     let entry = recorded.entries.first();
     Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), EntryBody::from(entry)))
 }
@@ -88,13 +85,10 @@ fn endpoint(path: &'static str, direction: Option<Direction>, id: &str, summary:
     let endpoint = Endpoint::post(path, handler, id, summary)
         .tag("transactions")
         .about("Send an `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.")
-        .bearer()
-        .limited(|api: &WalletApi| &api.post_limit)
         .body(schema, |body| requested_post(body, direction), example, &bad)
         .returns(StatusCode::CREATED, "Recorded.", &first)
         .with_header(StatusCode::CREATED, &header::LOCATION)
         .returns(StatusCode::OK, "Already recorded by an earlier request with the same key.", &first)
-        .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused))
-        .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again")).also_for_services()
+        .errors([EntryRefused::InsufficientFunds, EntryRefused::BalanceLimit].map(refused));
+    posting(endpoint, "does not move money again")
 }

@@ -7,13 +7,13 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::infra::http::openapi::Endpoint;
-use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::infra::http::{ApiError, Fields};
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::domain::{Act, AmountMinor, Entry, EntryRefused, Hold, HoldLifetime, HoldStatus, MINOR_MAX, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, of_one_hold};
-use crate::wallet::http::posting::{Recorded, draft, outcome_unknown, refused, submit};
+use crate::wallet::http::posting::{draft, post, posting, refused};
 use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::{EntryBody, EntryPath};
 
@@ -36,7 +36,8 @@ async fn place(
     ledger: web::Data<dyn Ledger>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let recorded = record(&wallet, &request, payload, &**ledger, &gate, |fields| fields.read(placement)).await?;
+    let requested = |fields: Fields| fields.read(placement).map(|(act, texts)| draft(act, texts));
+    let recorded = post(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     let hold = recorded.entries.first().as_placed_hold().ok_or_else(ApiError::internal)?;
     Ok(recorded.created(&request, &wallet.path(&format!("/holds/{}", hold.id)), HoldBody::from(&hold)))
 }
@@ -55,9 +56,9 @@ async fn capture(
 ) -> Result<HttpResponse, ApiError> {
     let requested = |fields: Fields| {
         let CaptureRequest { amount, is_final, texts } = fields.read(capture_request)?;
-        Ok((Act::Capture { hold: hold_id(&path.id)?, amount, is_final }, texts))
+        Ok(draft(Act::Capture { hold: hold_id(&path.id)?, amount, is_final }, texts))
     };
-    let recorded = record(&wallet, &request, payload, &**ledger, &gate, requested).await?;
+    let recorded = post(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     let entry = recorded.entries.first();
     let body = CaptureBody { transaction: EntryBody::from(entry), hold: HoldBody::from(hold_after(entry)?) };
     Ok(recorded.created(&request, &wallet.path(&format!("/transactions/{}", entry.id)), body))
@@ -77,24 +78,10 @@ async fn void(
 ) -> Result<HttpResponse, ApiError> {
     let requested = |fields: Fields| {
         fields.read(nothing)?;
-        Ok((Act::Void { hold: hold_id(&path.id)? }, Texts::default()))
+        Ok(draft(Act::Void { hold: hold_id(&path.id)? }, Texts::default()))
     };
-    let recorded = record(&wallet, &request, payload, &**ledger, &gate, requested).await?;
+    let recorded = post(&wallet, &request, payload, &**ledger, &gate, requested).await?;
     Ok(recorded.ok(HoldBody::from(hold_after(recorded.entries.first())?)))
-}
-
-async fn record(
-    wallet: &ReadyWallet,
-    request: &HttpRequest,
-    payload: web::Payload,
-    ledger: &dyn Ledger,
-    gate: &Gate,
-    requested: impl FnOnce(Fields) -> Result<(Act, Texts), ApiError>,
-) -> Result<Recorded, ApiError> {
-    let fields = read_json(request, payload).await?;
-    let key = idempotency_key(request)?;
-    let (act, texts) = requested(fields)?;
-    submit(ledger, gate, wallet, wallet.posting(draft(act, texts).into(), key)).await
 }
 
 /// What a capture or void left of its hold.
@@ -192,18 +179,12 @@ pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     let on_hold = |endpoint: Endpoint<WalletApi>| {
         of_one_hold(endpoint).errors([EntryRefused::HoldClosed, EntryRefused::HoldExpired].map(refused))
     };
+    let posting = |endpoint: Endpoint<WalletApi>, effect| {
+        posting(endpoint.tag("holds").errors([refused(EntryRefused::WalletClosed)]), effect)
+    };
     [
         posting(place, "holds nothing again"),
         posting(on_hold(capture), "does not capture again"),
         posting(on_hold(void), "releases nothing again"),
     ]
-}
-
-fn posting(endpoint: Endpoint<WalletApi>, effect: &str) -> GatedEndpoint<WalletApi> {
-    let endpoint = endpoint
-        .tag("holds")
-        .bearer()
-        .limited(|api: &WalletApi| &api.post_limit)
-        .errors([outcome_unknown(), refused(EntryRefused::WalletClosed)]);
-    gated(with_key(endpoint, effect)).also_for_services()
 }

@@ -4,19 +4,18 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::{ObjectBuilder, Type};
 
-use crate::infra::http::openapi::{Endpoint, format};
-use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::infra::http::openapi::Endpoint;
+use crate::infra::http::{ApiError, Fields, idempotency_key, read_json};
 use crate::kernel::EntryId;
 use crate::wallet::application::ports::{Ledger, PostError};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{Act, AmountMinor, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, recorded, refused};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet};
+use crate::wallet::http::posting::{draft, new_entry_id, new_salt, posting, recorded, refused};
 use crate::wallet::http::texts::texts;
-use crate::wallet::http::wire::{EntryBody, EntryPath};
+use crate::wallet::http::wire::{EntryBody, EntryPath, id_schema};
 
 /// 201 with the new entry, 200 with that of an earlier reversal under the same key.
 ///
@@ -68,7 +67,6 @@ fn requested_reversal(body: &mut Fields) -> Option<RequestedReversal> {
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
-    let id = ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build();
     let example = json!({"amountMinor": 500, "description": "refund of one item"});
     let bad = json!({"amountMinor": 0, "colour": "red"});
     let reversal = EntryBody::reversal_example();
@@ -92,14 +90,11 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
                  own, which cannot be reversed. Nothing is inherited: the texts are those of the request. Send an \
                  `Idempotency-Key`: without one, a request whose response was lost cannot be retried safely.",
             )
-            .bearer()
-            .limited(|api: &WalletApi| &api.post_limit)
-            .parameter(ParameterIn::Path, "id", "ID of the transaction to reverse.", id)
+            .parameter(ParameterIn::Path, "id", "ID of the transaction to reverse.", id_schema())
             .body("ReversalRequest", requested_reversal, example, &bad)
             .returns(StatusCode::CREATED, "Reversed.", &reversal)
             .with_header(StatusCode::CREATED, &header::LOCATION)
             .returns(StatusCode::OK, "Already reversed by an earlier request with the same key.", &reversal)
-            .errors(refusals.map(refused))
-            .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not reverse anything again")).also_for_services()
+            .errors(refusals.map(refused));
+    posting(endpoint, "does not reverse anything again")
 }

@@ -5,13 +5,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::infra::http::openapi::{Endpoint, format};
-use crate::infra::http::{ApiError, Fields, idempotency_key, read_json, with_key};
+use crate::infra::http::{ApiError, Fields, idempotency_key, read_json};
 use crate::kernel::UserId;
 use crate::wallet::application::ports::Ledger;
 use crate::wallet::domain::{Act, AmountMinor, Draft, EntryRefused, MINOR_MAX, OtherLeg, Texts};
 use crate::wallet::http::api::WalletApi;
-use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::posting::{draft, new_entry_id, new_salt, outcome_unknown, refused, submit};
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet};
+use crate::wallet::http::posting::{draft, new_entry_id, new_salt, posting, refused, submit};
 use crate::wallet::http::texts::texts;
 use crate::wallet::http::wire::EntryBody;
 
@@ -85,8 +85,6 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
              is the ID of the transfer. Send an `Idempotency-Key`: without one, a request whose response was lost cannot be \
              retried safely.",
         )
-        .bearer()
-        .limited(|api: &WalletApi| &api.post_limit)
         .body("TransferRequest", |body| requested_transfer(body, None), example, &bad)
         .returns(StatusCode::CREATED, "Transferred.", &debit)
         .with_header(StatusCode::CREATED, &header::LOCATION)
@@ -99,7 +97,6 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
                 EntryRefused::WalletClosed,
             ]
             .map(refused),
-        )
-        .errors([outcome_unknown()]);
-    gated(with_key(endpoint, "does not move money again")).also_for_services()
+        );
+    posting(endpoint, "does not move money again")
 }

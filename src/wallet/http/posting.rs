@@ -1,15 +1,17 @@
 //! What every endpoint shares that posts to the ledger.
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
-use crate::infra::http::{ApiError, PublicUrl, REPLAYED, key_reused};
+use crate::infra::http::openapi::Endpoint;
+use crate::infra::http::{ApiError, Fields, PublicUrl, REPLAYED, idempotency_key, key_reused, read_json, with_key};
 use crate::infra::system::{System, random_bytes};
 use crate::kernel::{EntryId, IdSource as _};
 use crate::wallet::application::ports::{Ledger, PostError, Posted};
 use crate::wallet::domain::{Act, Draft, Entry, EntryRefused, OneOrMore, Posting, Salt, Texts};
-use crate::wallet::http::gate::{Gate, ReadyWallet, not_allowed, provisioning};
+use crate::wallet::http::api::WalletApi;
+use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated, not_allowed, provisioning};
 
 /// Its id is chosen before anything is written, so that an unknown outcome can be looked up by it.
 pub(super) fn draft(act: Act, texts: Texts) -> Draft {
@@ -48,6 +50,24 @@ impl Recorded {
         }
         response.json(body)
     }
+}
+
+/// Reads a request, and submits what it asks for.
+///
+/// # Errors
+/// 400, and those of [`recorded`].
+pub(super) async fn post(
+    wallet: &ReadyWallet,
+    request: &HttpRequest,
+    payload: web::Payload,
+    ledger: &dyn Ledger,
+    gate: &Gate,
+    requested: impl FnOnce(Fields) -> Result<Draft, ApiError>,
+) -> Result<Recorded, ApiError> {
+    let fields = read_json(request, payload).await?;
+    let key = idempotency_key(request)?;
+    let draft = requested(fields)?;
+    submit(ledger, gate, wallet, wallet.posting(draft.into(), key)).await
 }
 
 /// # Errors
@@ -92,6 +112,12 @@ pub(super) fn api_error(error: &PostError) -> ApiError {
         PostError::OutcomeUnknown => outcome_unknown(),
         PostError::Bug => ApiError::internal(),
     }
+}
+
+/// What every endpoint has that posts one draft. `effect` says what a retry with the same key does not do.
+pub(super) fn posting(endpoint: Endpoint<WalletApi>, effect: &str) -> GatedEndpoint<WalletApi> {
+    let endpoint = endpoint.bearer().limited(|api: &WalletApi| &api.post_limit).errors([outcome_unknown()]);
+    gated(with_key(endpoint, effect)).also_for_services()
 }
 
 pub(super) fn outcome_unknown() -> ApiError {

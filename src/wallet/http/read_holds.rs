@@ -4,7 +4,6 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::Type;
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
@@ -14,11 +13,8 @@ use crate::wallet::domain::HoldStatus;
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, not_found, of_one_hold};
+use crate::wallet::http::paging::{PageLimit, cursor};
 use crate::wallet::http::wire::EntryPath;
-
-/// Holds per page.
-const LIMIT_DEFAULT: u16 = 20;
-const LIMIT_MAX: u16 = 100;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = HoldPage)]
@@ -65,28 +61,12 @@ fn hold_query(query: &mut Fields) -> Option<HoldQuery> {
                 .default(Some("open".into()))
         },
     );
-    let limit = query.optional_text(
-        "limit",
-        |text| {
-            let limit = text.parse::<u16>().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-            limit.ok_or("must be a whole number from 1 to 100")
-        },
-        |limit| {
-            limit
-                .description(Some("Maximum number of holds per page."))
-                .schema_type(Type::Integer)
-                .minimum(Some(1))
-                .maximum(Some(LIMIT_MAX))
-                .default(Some(LIMIT_DEFAULT.into()))
-        },
-    );
-    let cursor = query.optional_text("cursor", HistoryCursor::decode, |cursor| {
-        cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1))
-    });
+    let limit = PageLimit::OF_ITEMS.read(query, "holds");
+    let cursor = cursor(query);
     Some(HoldQuery {
         open_only: open_only?.unwrap_or(true),
         before_seq: cursor?.map(|cursor| cursor.before_seq),
-        limit: limit?.unwrap_or(LIMIT_DEFAULT),
+        limit: limit?,
     })
 }
 
@@ -98,11 +78,8 @@ async fn one(
     holds: web::Data<dyn HoldQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let hold = holds.one(wallet.user_id, hold_id(&path.id)?).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(hold) = hold else {
-        gate.confirm(&wallet).await?;
-        return Err(not_found());
-    };
+    let found = holds.one(wallet.user_id, hold_id(&path.id)?).await;
+    let hold = gate.found(&wallet, found, not_found).await?;
     Ok(HttpResponse::Ok().json(HoldBody::from(&hold)))
 }
 

@@ -167,33 +167,33 @@ pub struct LedgerEntryBody {
     held_after_minor: i64,
     #[schema(format = "date-time")]
     created_at: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     origin: Option<OriginBody>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     transfer: Option<TransferLegBody>,
     /// When the hold ends on its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "date-time")]
     expires_at: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     idempotency_key: Option<String>,
     /// First 16 bytes of the SHA-256 of the request with that key, in hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_length = 32, max_length = 32)]
     request_digest: Option<String>,
     /// SHA-256 of the texts and their salt, in hexadecimal; stays when the texts are erased.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_length = 64, max_length = 64)]
     texts_digest: Option<String>,
     /// On the first entry of a group that was posted atomically: the number of its entries.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 2, maximum = 100)]
     group_size: Option<i16>,
     /// The service that posted it on the user's behalf.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     posted_by: Option<String>,
 }
@@ -453,17 +453,57 @@ impl ChainPageBody {
     }
 }
 
+/// What a head says.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The signature covers this, the sequence number and the hash.
+    pub user_id: UserId,
+    /// 0 without entries.
+    pub seq: i64,
+    /// What the next entry will continue.
+    pub hash: EntryHash,
+    /// Not covered by the signature.
+    pub shown: ShownState,
+}
+
+/// The state of a wallet after an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownState {
+    balance: Balance,
+    held: Balance,
+    /// `None` without entries.
+    at: Option<Timestamp>,
+}
+
+impl ShownState {
+    /// Before the first entry.
+    pub const EMPTY: Self = Self { balance: Balance::ZERO, held: Balance::ZERO, at: None };
+}
+
+impl From<&RecordedEntry> for ShownState {
+    fn from(entry: &RecordedEntry) -> Self {
+        Self { balance: entry.balance_after, held: entry.held_after, at: Some(entry.created_at) }
+    }
+}
+
 impl HeadBody {
-    /// The user, the sequence number and the hash, which are what the signature covers.
-    ///
     /// # Errors
     /// [`Malformed`].
-    pub fn read(&self) -> Result<(UserId, i64, EntryHash), Malformed> {
+    pub fn read(&self) -> Result<Head, Malformed> {
         if self.version != VERSION {
             return Err(Malformed("version"));
         }
-        let seq = Some(self.seq).filter(|seq| *seq >= 0).ok_or(Malformed("seq"))?;
-        Ok((exactly(&self.user_id, "userId")?, seq, hash_of(&self.hash, "hash")?))
+        let cents = |cents, field| Balance::from_stored(cents).ok_or(Malformed(field));
+        Ok(Head {
+            user_id: exactly(&self.user_id, "userId")?,
+            seq: Some(self.seq).filter(|seq| *seq >= 0).ok_or(Malformed("seq"))?,
+            hash: hash_of(&self.hash, "hash")?,
+            shown: ShownState {
+                balance: cents(self.balance_minor, "balanceMinor")?,
+                held: cents(self.held_minor, "heldMinor")?,
+                at: self.at.as_deref().map(|at| time(at, "at")).transpose()?,
+            },
+        })
     }
 }
 
@@ -502,6 +542,11 @@ fn exactly<T: FromStr + ToString>(text: &str, field: &'static str) -> Result<T, 
 
 fn time(text: &str, field: &'static str) -> Result<Timestamp, Malformed> {
     text.parse::<Timestamp>().ok().filter(|at| rfc3339(*at) == text).ok_or(Malformed(field))
+}
+
+/// A field that is absent rather than null, so that a receipt has one form only.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A map, or null, in which no key occurs twice: of two values only one would be hashed.
@@ -590,6 +635,8 @@ mod tests {
             ("/entry/textsDigest", json!("96d5")),
             ("/entry/postedBy", json!("x".repeat(256))),
             ("/entry/idempotencyKey", json!("")),
+            ("/entry/origin", json!(null)),
+            ("/entry/postedBy", json!(null)),
             ("/entry", json!([])),
             ("/texts/salt", json!("000102030405060708090A0B0C0D0E0F")),
             ("/texts/metadata", json!({"a": 1})),

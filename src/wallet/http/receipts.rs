@@ -15,15 +15,14 @@ use crate::wallet::application::receipts::{ChainQuery, ReceiptQueries};
 use crate::wallet::domain::{EntryHash, Receipt, signed_bytes};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::get_entry::{id_schema, not_found};
+use crate::wallet::http::get_entry::not_found;
+use crate::wallet::http::paging::PageLimit;
 use crate::wallet::http::receipt_body::{
     ChainPageBody, ChainedEntryBody, HeadBody, ReceiptBody, SignatureBody, VERSION, hex,
 };
-use crate::wallet::http::wire::EntryPath;
+use crate::wallet::http::wire::{EntryPath, id_schema};
 
-/// Entries per page.
-const LIMIT_DEFAULT: u16 = 100;
-const LIMIT_MAX: u16 = 500;
+const LIMIT: PageLimit = PageLimit { default: 100, max: 500 };
 
 /// # Errors
 /// 404, also for another user's entry and for an id that is not a UUID; 503; after 401 and the gate.
@@ -35,11 +34,7 @@ async fn receipt(
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path.id.parse().map_err(|_| not_found())?;
-    let found = queries.receipt(wallet.user_id, id).await.map_err(|e| ApiError::from_failure(&e))?;
-    let Some(receipt) = found else {
-        gate.confirm(&wallet).await?;
-        return Err(not_found());
-    };
+    let receipt = gate.found(&wallet, queries.receipt(wallet.user_id, id).await, not_found).await?;
     let link = receipt.link.ok_or_else(no_receipt)?;
     let ChainedEntryBody { entry, texts, .. } = ChainedEntryBody::from(&receipt);
     Ok(HttpResponse::Ok().json(ReceiptBody {
@@ -117,22 +112,8 @@ fn chain_query(query: &mut Fields) -> Option<ChainQuery> {
                 .default(Some(0.into()))
         },
     );
-    let limit = query.optional_text(
-        "limit",
-        |text| {
-            let limit = text.parse::<u16>().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-            limit.ok_or("must be a whole number from 1 to 500")
-        },
-        |limit| {
-            limit
-                .description(Some("Maximum number of entries per page."))
-                .schema_type(Type::Integer)
-                .minimum(Some(1))
-                .maximum(Some(LIMIT_MAX))
-                .default(Some(LIMIT_DEFAULT.into()))
-        },
-    );
-    Some(ChainQuery { after: after?.unwrap_or(0), limit: limit?.unwrap_or(LIMIT_DEFAULT) })
+    let limit = LIMIT.read(query, "entries");
+    Some(ChainQuery { after: after?.unwrap_or(0), limit: limit? })
 }
 
 /// A set of keys as RFC 7517 §5 has it.

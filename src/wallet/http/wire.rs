@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 
+use crate::infra::http::openapi::format;
 use crate::kernel::rfc3339;
 use crate::wallet::application::queries::EntryDetails;
 use crate::wallet::domain::{ActsOn, Description, Direction, Entry, EntryKind, Metadata, Reference};
@@ -14,6 +15,11 @@ use crate::wallet::domain::{ActsOn, Description, Direction, Entry, EntryKind, Me
 #[derive(Deserialize)]
 pub(super) struct EntryPath {
     pub(super) id: String,
+}
+
+/// The schema of that id.
+pub(super) fn id_schema() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format("uuid"))).build()
 }
 
 pub(super) fn direction_of(text: &str) -> Result<Direction, &'static str> {

@@ -12,9 +12,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError};
-use crate::kernel::{DependencyError, EntryId, ServiceName, UserId};
+use crate::kernel::{DependencyError, EntryId, UserId};
 use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery};
-use crate::wallet::domain::{AmountMinor, Balance, DUE_MAX, EntryKind, Hold, HoldStatus};
+use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
 use crate::wallet::postgres::rows;
 
 /// Due holds of one pass.
@@ -180,28 +180,25 @@ fn due_holds(rows: &[Row]) -> Result<DueHolds, DbError> {
 
 fn hold(row: &Row) -> Result<Hold, DbError> {
     let balance = |cents| Balance::from_stored(cents).ok_or(DbError::Corrupt("transactions.origin_left_minor"));
-    let amount = AmountMinor::try_new(row.try_get("amount_minor")?);
-    let amount = amount.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?;
+    let amount = rows::amount(row, "amount_minor")?;
     let last_left: Option<i64> = row.try_get("last_left")?;
     let (status, captured, remaining) = if let Some(left) = last_left {
         let kind = rows::kind(row, "last_type")?;
-        // Until the last act, everything that was not left had been captured.
-        let captured = amount.cents().saturating_sub(row.try_get("left_before")?);
-        let by_last = if kind == EntryKind::Debit { row.try_get("last_amount")? } else { 0 };
-        (HoldStatus::after(kind, left), captured.saturating_add(by_last), left)
+        let captured = captured_after(amount, row.try_get("left_before")?, kind, row.try_get("last_amount")?);
+        (HoldStatus::after(kind, left), captured, left)
     } else {
-        (HoldStatus::Open, 0, amount.cents())
+        (HoldStatus::Open, Some(Balance::ZERO), amount.cents())
     };
     let is_over = status == HoldStatus::Open && row.try_get("is_due")?;
     Ok(Hold {
         id: EntryId::from_uuid(row.try_get("id")?),
         status: if is_over { HoldStatus::Expired } else { status },
         amount,
-        captured: balance(captured)?,
+        captured: captured.ok_or(DbError::Corrupt("transactions.origin_left_minor"))?,
         remaining: balance(if is_over { 0 } else { remaining })?,
         expires_at: row.try_get("expires_at")?,
         texts: rows::texts(row)?,
         created_at: row.try_get("created_at")?,
-        posted_by: row.try_get::<_, Option<String>>("posted_by")?.map(ServiceName::from_stored),
+        posted_by: rows::service(row, "posted_by")?,
     })
 }

@@ -23,9 +23,9 @@ use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{Journal, JournalError, LockWait};
 use crate::wallet::domain::{
-    Act, AmountMinor, Balance, DecidedBatch, Decision, Description, Draft, DueHold, Entry, EntryHash, EntryKind, Hold,
-    HoldStatus, LedgerHead, Metadata, NamedEntry, NewEntry, OneOrMore, Origin, Posting, Reference, RequestDigest,
-    SaltedTexts, Texts, UsedKey, WalletState, WalletStates, decide_batch,
+    Act, AmountMinor, Balance, DecidedBatch, Decision, Draft, DueHold, Entry, EntryHash, EntryKind, Hold, HoldStatus,
+    LedgerHead, NamedEntry, NewEntry, OneOrMore, Origin, Posting, RequestDigest, SaltedTexts, UsedKey, WalletState,
+    WalletStates, captured_after, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 use crate::wallet::postgres::rows;
@@ -485,26 +485,19 @@ fn posted_entry(row: &Row) -> Result<Entry, DbError> {
     let mut entry = rows::entry(row)?;
     let (kind, amount) = (entry.kind, entry.amount.cents());
     if let Some(acts_on) = entry.acts_on.as_mut().filter(|acts_on| acts_on.kind == EntryKind::Hold) {
-        let held = AmountMinor::try_new(row.try_get("hold_amount")?);
-        let held = held.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?;
-        let left_before: i64 = row.try_get("hold_left_before")?;
-        let captured = held.cents().saturating_sub(left_before);
-        let captured = if kind == EntryKind::Debit { captured.saturating_add(amount) } else { captured };
-        let balance = |cents| Balance::from_stored(cents).ok_or(DbError::Corrupt("transactions.origin_left_minor"));
+        let held = rows::amount(row, "hold_amount")?;
+        let captured = captured_after(held, row.try_get("hold_left_before")?, kind, amount);
+        let in_range = |cents: Option<Balance>| cents.ok_or(DbError::Corrupt("transactions.origin_left_minor"));
         acts_on.hold = Some(Hold {
             id: acts_on.id,
             status: HoldStatus::after(kind, acts_on.origin.left),
             amount: held,
-            captured: balance(captured)?,
-            remaining: balance(acts_on.origin.left)?,
+            captured: in_range(captured)?,
+            remaining: in_range(Balance::from_stored(acts_on.origin.left))?,
             expires_at: row.try_get("hold_expires_at")?,
-            texts: Texts {
-                description: row.try_get::<_, Option<String>>("hold_description")?.map(Description::from_stored),
-                reference: row.try_get::<_, Option<String>>("hold_reference")?.map(Reference::from_stored),
-                metadata: row.try_get::<_, Option<String>>("hold_metadata")?.map(Metadata::from_stored),
-            },
+            texts: rows::named_texts(row, ["hold_description", "hold_reference", "hold_metadata"])?,
             created_at: row.try_get("hold_created_at")?,
-            posted_by: row.try_get::<_, Option<String>>("hold_posted_by")?.map(ServiceName::from_stored),
+            posted_by: rows::service(row, "hold_posted_by")?,
         });
     }
     Ok(entry)
@@ -512,16 +505,10 @@ fn posted_entry(row: &Row) -> Result<Entry, DbError> {
 
 fn named_entry(row: &Row) -> Result<NamedEntry, DbError> {
     let entry = rows::entry(row)?;
-    let last_act = match row.try_get::<_, Option<&str>>("last_type")? {
-        None => None,
-        Some(_) => Some(rows::kind(row, "last_type")?),
+    let Some(acts) = row.try_get("last_nth")? else {
+        return Ok(NamedEntry { acts: 0, left: entry.amount.cents(), last_act: None, entry });
     };
-    Ok(NamedEntry {
-        acts: row.try_get::<_, Option<i32>>("last_nth")?.unwrap_or(0),
-        left: row.try_get::<_, Option<i64>>("last_left")?.unwrap_or(entry.amount.cents()),
-        last_act,
-        entry,
-    })
+    Ok(NamedEntry { acts, left: row.try_get("last_left")?, last_act: Some(rows::kind(row, "last_type")?), entry })
 }
 
 fn head(user_id: UserId, row: &Row) -> Result<LedgerHead, DbError> {

@@ -50,30 +50,42 @@ pub(super) fn kind(row: &Row, name: &str) -> Result<EntryKind, DbError> {
     EntryKind::parse(row.try_get(name)?).ok_or(DbError::Corrupt("transactions.type"))
 }
 
+pub(super) fn amount(row: &Row, name: &str) -> Result<AmountMinor, DbError> {
+    AmountMinor::try_new(row.try_get(name)?).map_err(|_| DbError::Corrupt("transactions.amount_minor"))
+}
+
+pub(super) fn service(row: &Row, name: &str) -> Result<Option<ServiceName>, DbError> {
+    Ok(row.try_get::<_, Option<String>>(name)?.map(ServiceName::from_stored))
+}
+
 /// The columns `description, reference, metadata`.
 pub(super) fn texts(row: &Row) -> Result<Texts, DbError> {
+    named_texts(row, ["description", "reference", "metadata"])
+}
+
+/// The same, in columns of other names.
+pub(super) fn named_texts(row: &Row, [description, reference, metadata]: [&str; 3]) -> Result<Texts, DbError> {
     Ok(Texts {
-        description: row.try_get::<_, Option<String>>("description")?.map(Description::from_stored),
-        reference: row.try_get::<_, Option<String>>("reference")?.map(Reference::from_stored),
-        metadata: row.try_get::<_, Option<String>>("metadata")?.map(Metadata::from_stored),
+        description: row.try_get::<_, Option<String>>(description)?.map(Description::from_stored),
+        reference: row.try_get::<_, Option<String>>(reference)?.map(Reference::from_stored),
+        metadata: row.try_get::<_, Option<String>>(metadata)?.map(Metadata::from_stored),
     })
 }
 
 /// Needs the columns of [`ENTRY`], of any kind of entry but `close`, which has no amount.
 pub(super) fn entry(row: &Row) -> Result<Entry, DbError> {
-    let amount = AmountMinor::try_new(row.try_get("amount_minor")?);
     Ok(Entry {
         id: EntryId::from_uuid(row.try_get("id")?),
         seq: row.try_get("seq")?,
         kind: kind(row, "type")?,
-        amount: amount.map_err(|_| DbError::Corrupt("transactions.amount_minor"))?,
+        amount: amount(row, "amount_minor")?,
         balance_after: balance(row, "balance_after_minor")?,
         held_after: balance(row, "held_after_minor")?,
         acts_on: acts_on(row)?.map(Box::new),
         transfer: transfer(row)?,
         expires_at: row.try_get("expires_at")?,
         texts: texts(row)?,
-        posted_by: row.try_get::<_, Option<String>>("posted_by")?.map(ServiceName::from_stored),
+        posted_by: service(row, "posted_by")?,
         created_at: row.try_get("created_at")?,
     })
 }
