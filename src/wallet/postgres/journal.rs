@@ -332,8 +332,7 @@ async fn read_locked(
     postings: &[Posting],
     lock_wait: LockWait,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
-    let wallets = postings.iter().flat_map(|posting| [Some(posting.user_id), posting.other_wallet()]);
-    let mut users: Vec<Uuid> = wallets.flatten().map(UserId::as_uuid).collect();
+    let mut users: Vec<Uuid> = postings.iter().flat_map(Posting::wallets).map(UserId::as_uuid).collect();
     users.sort_unstable();
     users.dedup();
     let waited_for = match lock_wait {
