@@ -110,11 +110,11 @@ impl Fixture {
             // Requests may still be on their way to the queue.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let metrics = Scrape::of(&self.wallet.url()).await;
-            let posts = metrics.value("purse_ledger_batch_posts_sum");
-            (last.replace(posts.clone()) == posts).then_some(metrics)
+            let posts = metrics.sum("purse_ledger_batch_posts_sum", "");
+            (last.replace(posts) == posts).then_some(metrics)
         });
         let metrics = metrics.await;
-        let number = |part: &str| metrics.number(&format!("purse_ledger_batch_posts_{part}")).unwrap_or_default();
+        let number = |part: &str| metrics.sum(&format!("purse_ledger_batch_posts_{part}"), "").unwrap_or_default();
         (number("sum"), number("count"))
     }
 }

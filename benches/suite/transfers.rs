@@ -80,7 +80,7 @@ async fn run(fixture: &Fixture, files: &Files, url: String, connections: usize, 
 async fn set_aside(processes: &[&RoleProcess]) -> f64 {
     let mut total = 0.0;
     for process in processes {
-        total += Scrape::of(&process.url()).await.number("purse_ledger_set_aside_total").unwrap_or_default();
+        total += Scrape::of(&process.url()).await.sum("purse_ledger_set_aside_total", "").unwrap_or_default();
     }
     total
 }

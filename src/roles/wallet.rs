@@ -16,10 +16,9 @@ use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    HoldMetrics, HoldSweeperActor, HoldSweeperDeps, LEDGER_CONNECTIONS, LedgerHandle, LedgerMetrics, LedgerWriterActor,
-    LedgerWriterDeps, ProvisionConsumerActor, ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor,
-    RetryRouterDeps, RouterHandle, RouterMetrics, TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps,
-    TopologyMetrics,
+    HoldMetrics, HoldSweeperActor, HoldSweeperDeps, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps,
+    ProvisionConsumerActor, ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle,
+    RouterMetrics, TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps, TopologyMetrics, ledger_connections,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::announcements::WalletAnnouncements;
@@ -81,7 +80,7 @@ impl Stores {
     fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
         let requests = context.pool("purse wallet", config.process.database.pool_max)?;
         let probe = context.probe_pool("purse wallet: probe")?;
-        let writing = context.pool("purse wallet: ledger", LEDGER_CONNECTIONS)?;
+        let writing = context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?;
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
         Ok(Self {
             wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
@@ -138,7 +137,7 @@ fn ledger_writer(
         batch_max: config.ledger_batch_max,
         queue_max: config.ledger_queue_max,
         io: context.io.clone(),
-        metrics: LedgerMetrics::new(&context.metrics),
+        metrics: (0..config.ledger_lanes).map(|lane| LedgerMetrics::new(&context.metrics, lane)).collect(),
         logger: context.actor_logger("ledger_writer"),
         outages: Reminder::default(),
     });

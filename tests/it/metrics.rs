@@ -50,8 +50,12 @@ async fn a_registration_and_its_posts_are_counted_by_the_role_that_processes_the
     for (result, count) in [("posted", "1"), ("replayed", "1"), ("refused", "1"), ("overloaded", "0")] {
         shows(&wallet, &format!("purse_ledger_posts_total{{result=\"{result}\"}}"), count).await;
     }
-    shows(&wallet, "purse_ledger_batch_posts_sum", "3").await;
-    shows(&wallet, "purse_ledger_commit_duration_seconds_count{batch=\"common\"}", "3").await;
+    let metrics = Scrape::of(&wallet.url()).await;
+    assert_eq!(metrics.sum("purse_ledger_batch_posts_sum", ""), Some(3.0));
+    assert_eq!(metrics.sum("purse_ledger_commit_duration_seconds_count", "batch=\"common\""), Some(3.0));
+    for lane in ["0", "1"] {
+        assert!(metrics.sum("purse_ledger_batch_posts_count", &format!("lane=\"{lane}\"")).is_some(), "lane {lane}");
+    }
     shows(&wallet, "purse_ledger_queue_posts", "0").await;
     shows(&wallet, "purse_http_refusals_total{route=\"/v1/transactions/debit\",code=\"INSUFFICIENT_FUNDS\"}", "1")
         .await;

@@ -544,7 +544,7 @@ async fn transfers_count_against_the_limit_of_transactions() {
 async fn set_aside(world: &World, wallet: &RoleProcess, times: f64) {
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually(PATIENCE, "a post is set aside", || async {
-        let total = Scrape::of(&wallet.url()).await.number("purse_ledger_set_aside_total");
+        let total = Scrape::of(&wallet.url()).await.sum("purse_ledger_set_aside_total", "");
         (total == Some(times) && world.sql(Role::Wallet, waits).await == "1").then_some(())
     })
     .await;
@@ -581,8 +581,7 @@ async fn a_transfer_that_finds_one_of_its_wallets_locked_three_times_waits_for_b
     of_second.release().await;
     assert_eq!(transferring.await.expect("sent").status, 201);
     let scrape = Scrape::of(&wallet.url()).await;
-    let commits =
-        |kind: &str| scrape.number(&format!("purse_ledger_commit_duration_seconds_count{{batch=\"{kind}\"}}"));
+    let commits = |kind: &str| scrape.sum("purse_ledger_commit_duration_seconds_count", &format!("batch=\"{kind}\""));
     assert_eq!((commits("set_aside"), commits("last_resort")), (Some(3.0), Some(1.0)));
     assert_verified(&world).await;
 }

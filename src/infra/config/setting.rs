@@ -74,6 +74,7 @@ settings! {
     OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
     HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
     LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of ledger entries being written or queued; further requests are rejected with 503";
+    LEDGER_LANES: usize = WALLET, Text("2"), count(1, 16), "Ledger batches written at the same time; all posts of a user are in the same lane";
     LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Ledger entries written per database transaction; an atomic group is never split";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
@@ -531,6 +532,8 @@ pub struct WalletConfig {
     pub ledger_queue_max: usize,
     /// Credits and debits per database transaction.
     pub ledger_batch_max: usize,
+    /// Batches written at the same time.
+    pub ledger_lanes: usize,
     /// The keys of receipts.
     pub signing_keys: SigningKeys,
 }
@@ -563,6 +566,7 @@ impl WalletConfig {
             prefetch: l.value(&PREFETCH),
             require_signed_events,
             ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
+            ledger_lanes: l.value(&LEDGER_LANES),
             ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
             signing_keys,
             process: process?,

@@ -1,14 +1,15 @@
 //! Groups concurrent posts into few database transactions.
 //!
-//! Owns: the queue of posts, the batches in flight.
+//! Owns: the lanes, each a queue of posts with its batches in flight.
 //! Receives: posts, the end of a batch, shutdown.
 //! Sends: the result of each post, to its caller.
 //! Mailbox: as many posts as the queue bound allows; further requests are refused before they get here.
 //! Ends: on shutdown. A batch in flight is a task of the IO runtime and completes whatever happens to this actor.
 //!
-//! There is no timer. A post that finds no batch in flight is written at once, as a batch of its own; while a batch is in
-//! flight posts queue up, and all of them are the next one.
+//! There is no timer. A post that finds no batch of its lane in flight is written at once, as a batch of its own; while a batch
+//! is in flight posts queue up, and all of them are the next one. All posts of a user are in the same lane.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,8 +33,12 @@ use crate::wallet::domain::{Draft, OneOrMore, Posting};
 
 /// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
-/// Connections that are used at once: those, one for the common batch, one to look up an unknown outcome, and the sweeper's.
-pub(crate) const LEDGER_CONNECTIONS: usize = SET_ASIDE_IN_FLIGHT_MAX + 3;
+
+/// Connections that are used at once: those, one for the common batch of each lane, one to look up an unknown outcome, and the
+/// sweeper's.
+pub(crate) const fn ledger_connections(lanes: usize) -> usize {
+    SET_ASIDE_IN_FLIGHT_MAX.saturating_add(lanes).saturating_add(2)
+}
 
 pub(crate) struct LedgerWriterDeps {
     pub(crate) post_batch: PostBatch,
@@ -42,7 +47,8 @@ pub(crate) struct LedgerWriterDeps {
     /// Most entries in the queue and in flight.
     pub(crate) queue_max: usize,
     pub(crate) io: runtime::Handle,
-    pub(crate) metrics: LedgerMetrics,
+    /// One per lane, at least one.
+    pub(crate) metrics: Vec<LedgerMetrics>,
     pub(crate) logger: Logger,
     /// For batches that could not be written.
     pub(crate) outages: Reminder,
@@ -50,11 +56,20 @@ pub(crate) struct LedgerWriterDeps {
 
 pub(crate) struct LedgerWriterActor {
     deps: Arc<LedgerWriterDeps>,
-    queue: PostingQueue<PendingPost>,
-    common_in_flight: bool,
+    lanes: Vec<Lane>,
+    /// Of all lanes, each on a connection of its own.
     set_aside_in_flight: usize,
     draining: Draining,
     lifeline: Lifeline,
+}
+
+struct Lane {
+    queue: PostingQueue<PendingPost>,
+    /// The wallets of the common batch in flight.
+    in_common: Option<HashSet<UserId>>,
+    /// Whether all that waits needs wallets in the common batches of other lanes. Nothing is tried again before one has ended.
+    is_blocked: bool,
+    metrics: LedgerMetrics,
 }
 
 #[derive(Message)]
@@ -117,52 +132,99 @@ fn rows(posting: &Posting) -> usize {
 
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
-        Self {
-            deps,
+        let lane = |metrics: &LedgerMetrics| Lane {
             queue: PostingQueue::default(),
-            common_in_flight: false,
-            set_aside_in_flight: 0,
-            draining: Draining::default(),
-            lifeline,
-        }
+            in_common: None,
+            is_blocked: false,
+            metrics: metrics.clone(),
+        };
+        let lanes = deps.metrics.iter().map(lane).collect();
+        Self { deps, lanes, set_aside_in_flight: 0, draining: Draining::default(), lifeline }
     }
 
-    /// Begins every batch that can begin.
-    fn write(&mut self, ctx: &mut Context<Self>) {
-        if !self.common_in_flight {
-            let posts = self.queue.take_common(self.deps.batch_max);
-            if !posts.is_empty() {
-                self.common_in_flight = true;
-                self.begin(posts, LockWait::SkipLocked, ctx, |writer, undecided| {
-                    writer.common_in_flight = false;
-                    writer.queue.common_ended(undecided);
-                });
+    /// Puts a post into its lane, whose number is returned: that of the last byte of the user's id, which is a random one.
+    fn push(&mut self, post: PendingPost) -> usize {
+        let [.., byte] = post.posting.user_id.as_uuid().into_bytes();
+        let number = usize::from(byte).checked_rem(self.lanes.len()).unwrap_or(0);
+        if let Some(lane) = self.lanes.get_mut(number) {
+            lane.queue.push(post);
+        }
+        number
+    }
+
+    /// Begins every batch that can begin, beginning with `first`: lanes that wait for each other's wallets take turns.
+    fn write(&mut self, first: usize, ctx: &mut Context<Self>) {
+        let count = self.lanes.len();
+        for lane in (first..count).chain(0..first.min(count)) {
+            self.write_common(lane, ctx);
+        }
+        // One at a time of each lane, until none has another.
+        let mut had_any = true;
+        while had_any {
+            had_any = false;
+            for lane in (first..count).chain(0..first.min(count)) {
+                had_any |= self.write_set_aside(lane, ctx);
             }
         }
-        while self.set_aside_in_flight < SET_ASIDE_IN_FLIGHT_MAX {
-            let Some(SetAsideBatch { postings, turn }) = self.queue.take_set_aside(self.deps.batch_max) else { break };
-            self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
-            let lock_wait = if turn.last_resort { LockWait::WaitForAll } else { LockWait::WaitForOne(turn.wallet) };
-            self.begin(postings, lock_wait, ctx, move |writer, undecided| {
-                writer.set_aside_in_flight = writer.set_aside_in_flight.saturating_sub(1);
-                writer.queue.set_aside_ended(&turn, undecided);
-            });
-        }
     }
 
+    fn write_common(&mut self, number: usize, ctx: &mut Context<Self>) {
+        let (before, after) = self.lanes.split_at_mut(number);
+        let Some((lane, after)) = after.split_first_mut() else { return };
+        if lane.in_common.is_some() || lane.is_blocked {
+            return;
+        }
+        let others: Vec<_> = before.iter().chain(&*after).filter_map(|lane| lane.in_common.as_ref()).collect();
+        let is_busy =
+            |post: &PendingPost| others.iter().any(|busy| post.posting.wallets().any(|wallet| busy.contains(&wallet)));
+        let posts = lane.queue.take_common(self.deps.batch_max, is_busy);
+        if posts.is_empty() {
+            lane.is_blocked = lane.queue.has_common();
+            return;
+        }
+        let is_alone = before.is_empty() && after.is_empty();
+        let wallets = posts.iter().filter(|_| !is_alone).flat_map(|post| post.posting.wallets());
+        lane.in_common = Some(wallets.collect());
+        self.begin(number, posts, LockWait::SkipLocked, ctx, |_, lane, undecided| {
+            lane.in_common = None;
+            lane.queue.common_ended(undecided);
+        });
+    }
+
+    /// Whether a batch has begun.
+    fn write_set_aside(&mut self, number: usize, ctx: &mut Context<Self>) -> bool {
+        if self.set_aside_in_flight >= SET_ASIDE_IN_FLIGHT_MAX {
+            return false;
+        }
+        let batch = self.lanes.get_mut(number).and_then(|lane| lane.queue.take_set_aside(self.deps.batch_max));
+        let Some(SetAsideBatch { postings, turn }) = batch else { return false };
+        self.set_aside_in_flight = self.set_aside_in_flight.saturating_add(1);
+        let lock_wait = if turn.last_resort { LockWait::WaitForAll } else { LockWait::WaitForOne(turn.wallet) };
+        self.begin(number, postings, lock_wait, ctx, move |in_flight, lane, undecided| {
+            *in_flight = in_flight.saturating_sub(1);
+            lane.queue.set_aside_ended(&turn, undecided);
+        });
+        true
+    }
+
+    /// `ended` gets the number of set-aside batches in flight, the lane, and what the batch left undecided.
     fn begin(
         &self,
+        number: usize,
         posts: Vec<PendingPost>,
         lock_wait: LockWait,
         ctx: &mut Context<Self>,
-        ended: impl FnOnce(&mut Self, Vec<Undecided<PendingPost>>) + 'static,
+        ended: impl FnOnce(&mut usize, &mut Lane, Vec<Undecided<PendingPost>>) + 'static,
     ) {
+        let Some(metrics) = self.lanes.get(number).map(|lane| lane.metrics.clone()) else { return };
         let deps = Arc::clone(&self.deps);
-        let batch = self.deps.io.spawn(async move { run_batch(&deps, posts, lock_wait).await });
+        let batch = self.deps.io.spawn(async move { run_batch(&deps, &metrics, posts, lock_wait).await });
         ctx.spawn(batch.into_actor(self).map(move |undecided, writer, ctx| {
-            if let Ok(undecided) = undecided {
-                ended(writer, undecided);
-                writer.write(ctx);
+            let lane = writer.lanes.get_mut(number);
+            if let (Ok(undecided), Some(lane)) = (undecided, lane) {
+                ended(&mut writer.set_aside_in_flight, lane, undecided);
+                writer.lanes.iter_mut().for_each(|lane| lane.is_blocked = false);
+                writer.write(number.saturating_add(1), ctx);
                 writer.finish_if_idle();
             } else {
                 // Callers in the batch have got OutcomeUnknown; those in the queue get NotDone when it is dropped.
@@ -173,7 +235,8 @@ impl LedgerWriterActor {
     }
 
     fn finish_if_idle(&mut self) {
-        if !self.common_in_flight && self.set_aside_in_flight == 0 && self.queue.is_empty() {
+        let is_idle = |lane: &Lane| lane.in_common.is_none() && lane.queue.is_empty();
+        if self.set_aside_in_flight == 0 && self.lanes.iter().all(is_idle) {
             self.draining.finish();
         }
     }
@@ -193,8 +256,8 @@ impl Handler<PendingPost> for LedgerWriterActor {
 
     fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        self.queue.push(post);
-        self.write(ctx);
+        let lane = self.push(post);
+        self.write(lane, ctx);
     }
 }
 
@@ -203,10 +266,8 @@ impl Handler<PendingPosts> for LedgerWriterActor {
 
     fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        for post in posts {
-            self.queue.push(post);
-        }
-        self.write(ctx);
+        let lane = posts.into_iter().map(|post| self.push(post)).max();
+        self.write(lane.unwrap_or(0), ctx);
     }
 }
 
@@ -223,6 +284,7 @@ impl Handler<Shutdown> for LedgerWriterActor {
 /// Writes a batch, replies to its callers, and returns the posts that it could not decide.
 async fn run_batch(
     deps: &LedgerWriterDeps,
+    metrics: &LedgerMetrics,
     posts: Vec<PendingPost>,
     lock_wait: LockWait,
 ) -> Vec<Undecided<PendingPost>> {
@@ -237,12 +299,12 @@ async fn run_batch(
     let began = Instant::now();
     let BatchResult { results, failures } = deps.post_batch.execute(&postings, lock_wait).await;
     let duration = match lock_wait {
-        LockWait::SkipLocked => &deps.metrics.commit_common,
-        LockWait::WaitForOne(_) => &deps.metrics.commit_set_aside,
-        LockWait::WaitForAll => &deps.metrics.commit_last_resort,
+        LockWait::SkipLocked => &metrics.commit_common,
+        LockWait::WaitForOne(_) => &metrics.commit_set_aside,
+        LockWait::WaitForAll => &metrics.commit_last_resort,
     };
     duration.record(began.elapsed());
-    deps.metrics.batch.record(gauge_value(postings.len()));
+    metrics.batch.record(gauge_value(postings.len()));
     for failure in &failures {
         log(&deps.logger, &deps.outages, failure, postings.len());
     }
@@ -256,7 +318,7 @@ async fn run_batch(
             }
         }
     }
-    deps.metrics.set_aside.increment(undecided.len().try_into().unwrap_or(u64::MAX));
+    metrics.set_aside.increment(undecided.len().try_into().unwrap_or(u64::MAX));
     undecided
 }
 

@@ -123,14 +123,16 @@ pub(crate) struct LedgerMetrics {
 }
 
 impl LedgerMetrics {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        let commit = |batch| metrics.histogram(COMMIT, &[("batch", batch)]);
+    /// Of one lane.
+    pub(crate) fn new(metrics: &Metrics, lane: usize) -> Self {
+        let lane = lane.to_string();
+        let commit = |batch| metrics.histogram(COMMIT, &[("batch", batch), ("lane", &lane)]);
         Self {
-            batch: metrics.histogram(BATCH, &[]),
+            batch: metrics.histogram(BATCH, &[("lane", &lane)]),
             commit_common: commit("common"),
             commit_set_aside: commit("set_aside"),
             commit_last_resort: commit("last_resort"),
-            set_aside: metrics.counter(SET_ASIDE, &[]),
+            set_aside: metrics.counter(SET_ASIDE, &[("lane", &lane)]),
         }
     }
 }

@@ -9,7 +9,7 @@ mod retry_router;
 mod topology_keeper;
 
 pub(crate) use hold_sweeper::{HoldSweeperActor, HoldSweeperDeps};
-pub(crate) use ledger_writer::{LEDGER_CONNECTIONS, LedgerHandle, LedgerWriterActor, LedgerWriterDeps};
+pub(crate) use ledger_writer::{LedgerHandle, LedgerWriterActor, LedgerWriterDeps, ledger_connections};
 pub(crate) use metrics::{HoldMetrics, LedgerMetrics, ProvisionMetrics, RouterMetrics, TopologyMetrics};
 pub(crate) use provision_consumer::{ProvisionConsumerActor, ProvisionConsumerDeps};
 pub(crate) use retry_router::{RetryRouterActor, RetryRouterDeps, RouterHandle};

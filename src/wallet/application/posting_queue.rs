@@ -5,14 +5,20 @@
 //! A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is set aside none of its
 //! postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is only named by a
 //! posting of somebody else.
+//!
+//! Several queues of a process, its lanes, may have a common batch in flight each. A posting whose wallet is in that of another
+//! lane stays where it is, with all later ones of its initiator, until that batch has ended: the process need not ask the
+//! database what it knows. After a few batches without it, it is taken nevertheless, and set aside if need be.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::kernel::UserId;
 
 /// Set-aside batches that leave a posting undecided, each because of another wallet, before it waits for all of its wallets.
 const VAIN_TRIES_MAX: u8 = 3;
+/// Common batches that leave a posting behind because of another lane, before one takes it nevertheless.
+const LEFT_BEHIND_MAX: u8 = 3;
 
 /// What the queue has to know of a posting.
 pub trait Queued {
@@ -48,6 +54,13 @@ pub struct Turn {
     taken: Vec<(UserId, usize)>,
 }
 
+#[derive(Debug)]
+struct Waiting<T> {
+    posting: T,
+    /// Common batches that left it behind.
+    left_behind: u8,
+}
+
 /// The postings of a set-aside initiator, in the order of their arrival.
 #[derive(Debug)]
 struct Line<T> {
@@ -60,7 +73,7 @@ struct Line<T> {
 #[derive(Debug)]
 pub struct PostingQueue<T> {
     /// In the order of their arrival.
-    common: VecDeque<T>,
+    common: VecDeque<Waiting<T>>,
     /// One per set-aside initiator. It is empty while all postings of the initiator are in a batch.
     lines: HashMap<UserId, Line<T>>,
     /// The wallets that have to be waited for, with the initiators whose first posting needs them. Each set-aside initiator is
@@ -80,16 +93,40 @@ impl<T: Queued> PostingQueue<T> {
     pub fn push(&mut self, posting: T) {
         match self.lines.get_mut(&posting.initiator()) {
             Some(line) => line.postings.push_back(posting),
-            None => self.common.push_back(posting),
+            None => self.common.push_back(Waiting { posting, left_behind: 0 }),
         }
     }
 
     /// Takes postings for a common batch until they have `rows_max` entries; the last one may pass that bound. The next common
-    /// batch may be taken only after [`common_ended`](Self::common_ended).
-    pub fn take_common(&mut self, rows_max: usize) -> Vec<T> {
+    /// batch may be taken only after [`common_ended`](Self::common_ended). `is_busy` is whether a wallet of a posting is in the
+    /// common batch of another lane.
+    pub fn take_common(&mut self, rows_max: usize, is_busy: impl Fn(&T) -> bool) -> Vec<T> {
         let mut batch = BatchInMaking::new(rows_max);
-        batch.take_from(&mut self.common);
+        let mut left = VecDeque::new();
+        let mut initiators_left = HashSet::new();
+        while !batch.is_full() {
+            let Some(mut waiting) = self.common.pop_front() else { break };
+            let initiator = waiting.posting.initiator();
+            let is_left = initiators_left.contains(&initiator)
+                || (waiting.left_behind < LEFT_BEHIND_MAX && is_busy(&waiting.posting));
+            if is_left {
+                initiators_left.insert(initiator);
+                waiting.left_behind = waiting.left_behind.saturating_add(1);
+                left.push_back(waiting);
+            } else {
+                batch.take(waiting.posting);
+            }
+        }
+        if !left.is_empty() {
+            left.append(&mut self.common);
+            self.common = left;
+        }
         batch.postings
+    }
+
+    /// Whether anything waits for a common batch.
+    pub fn has_common(&self) -> bool {
+        !self.common.is_empty()
     }
 
     /// A common batch has ended. `undecided` are those of its postings, in their order, and all later ones of the same
@@ -106,8 +143,11 @@ impl<T: Queued> PostingQueue<T> {
             }
             self.push(posting);
         }
-        for posting in std::mem::take(&mut self.common) {
-            self.push(posting);
+        for waiting in std::mem::take(&mut self.common) {
+            match self.lines.get_mut(&waiting.posting.initiator()) {
+                Some(line) => line.postings.push_back(waiting.posting),
+                None => self.common.push_back(waiting),
+            }
         }
     }
 
@@ -206,11 +246,15 @@ impl<T: Queued> BatchInMaking<T> {
         let mut taken = 0_usize;
         while !self.is_full() {
             let Some(posting) = waiting.pop_front() else { break };
-            self.rows_left = self.rows_left.saturating_sub(posting.rows());
-            self.postings.push(posting);
+            self.take(posting);
             taken = taken.saturating_add(1);
         }
         taken
+    }
+
+    fn take(&mut self, posting: T) {
+        self.rows_left = self.rows_left.saturating_sub(posting.rows());
+        self.postings.push(posting);
     }
 }
 
@@ -218,7 +262,7 @@ impl<T: Queued> BatchInMaking<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::{BTreeSet, HashSet};
+    use std::collections::BTreeSet;
     use uuid::Uuid;
 
     fn user(n: u128) -> UserId {
@@ -270,7 +314,7 @@ mod tests {
     fn all_set_aside(contested: u128, posts: impl IntoIterator<Item = Post>) -> PostingQueue<Post> {
         let mut queue = PostingQueue::default();
         posts.into_iter().for_each(|post| queue.push(post));
-        let batch = queue.take_common(usize::MAX);
+        let batch = queue.take_common(usize::MAX, |_| false);
         queue.common_ended(undecided(contested, batch));
         queue
     }
@@ -285,8 +329,8 @@ mod tests {
     fn a_common_batch_takes_postings_in_the_order_of_their_arrival() {
         let mut queue = PostingQueue::default();
         (0..5).for_each(|n| queue.push(own(n, n as u128 % 2)));
-        assert_eq!(numbers(&queue.take_common(3)), [0, 1, 2]);
-        assert_eq!(numbers(&queue.take_common(3)), [3, 4]);
+        assert_eq!(numbers(&queue.take_common(3, |_| false)), [0, 1, 2]);
+        assert_eq!(numbers(&queue.take_common(3, |_| false)), [3, 4]);
         assert!(queue.is_empty());
     }
 
@@ -295,8 +339,8 @@ mod tests {
         let posts = || (0..3).map(|n| Post { rows: 3, ..own(n, 7) });
         let mut queue = PostingQueue::default();
         posts().for_each(|post| queue.push(post));
-        assert_eq!(numbers(&queue.take_common(4)), [0, 1], "six rows");
-        assert_eq!(numbers(&queue.take_common(3)), [2], "three rows");
+        assert_eq!(numbers(&queue.take_common(4, |_| false)), [0, 1], "six rows");
+        assert_eq!(numbers(&queue.take_common(3, |_| false)), [2], "three rows");
         assert_eq!(take(&mut all_set_aside(7, posts()), 4).1, [0, 1]);
         assert_eq!(take(&mut all_set_aside(7, posts()), 3).1, [0]);
     }
@@ -306,23 +350,23 @@ mod tests {
         let mut queue = PostingQueue::default();
         queue.push(own(10, 1));
         queue.push(own(20, 2));
-        let mut in_flight = queue.take_common(2);
+        let mut in_flight = queue.take_common(2, |_| false);
         queue.push(own(11, 1));
         queue.push(own(21, 2));
         queue.common_ended(undecided(1, in_flight.drain(..1)));
         queue.push(own(12, 1));
-        assert_eq!(numbers(&queue.take_common(9)), [21], "the other initiator continues");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [21], "the other initiator continues");
         let (turn, posts) = take(&mut queue, 2);
         assert_eq!(posts, [10, 11]);
         queue.push(own(13, 1));
-        assert_eq!(queue.take_common(9), [], "none of its postings enters a common batch meanwhile");
+        assert_eq!(queue.take_common(9, |_| false), [], "none of its postings enters a common batch meanwhile");
         assert_eq!(queue.take_set_aside(9), None, "and it has no second batch at the same time");
         queue.set_aside_ended(&turn, Vec::new());
         let (turn, posts) = take(&mut queue, 9);
         assert_eq!((posts, turn.wallet), (vec![12, 13], user(1)));
         queue.set_aside_ended(&turn, Vec::new());
         queue.push(own(14, 1));
-        assert_eq!(numbers(&queue.take_common(9)), [14], "then it is no longer set aside");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [14], "then it is no longer set aside");
         assert!(queue.is_empty());
     }
 
@@ -331,7 +375,7 @@ mod tests {
         let mut queue = all_set_aside(2, [transfer(10, 1, 2)]);
         queue.push(own(20, 2));
         queue.push(own(11, 1));
-        assert_eq!(numbers(&queue.take_common(9)), [20]);
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [20]);
         assert_eq!(take(&mut queue, 9).1, [10, 11]);
     }
 
@@ -344,14 +388,14 @@ mod tests {
         assert_eq!(queue.take_set_aside(100), None);
         queue.set_aside_ended(&turn, Vec::new());
         queue.push(own(41, 40));
-        assert_eq!(numbers(&queue.take_common(9)), [41], "no sender is set aside any more");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [41], "no sender is set aside any more");
     }
 
     #[test]
     fn contested_wallets_take_turns_and_so_do_the_initiators_who_wait_for_one() {
         let mut queue = all_set_aside(1, [own(10, 1), own(11, 1), transfer(30, 3, 1), transfer(40, 4, 1)]);
         queue.push(own(20, 2));
-        let batch = queue.take_common(1);
+        let batch = queue.take_common(1, |_| false);
         queue.common_ended(undecided(2, batch));
         let (first, posts) = take(&mut queue, 1);
         assert_eq!((first.wallet, posts), (user(1), vec![10]));
@@ -378,7 +422,7 @@ mod tests {
             for n in [10 * served, 10 * served + 1] {
                 queue.push(transfer(n, n as u128, 0));
             }
-            let batch = queue.take_common(9);
+            let batch = queue.take_common(9, |_| false);
             queue.common_ended(undecided(0, batch));
             queue.set_aside_ended(&turn, undecided(0, postings));
         }
@@ -421,7 +465,7 @@ mod tests {
     fn a_posting_of_last_resort_shares_its_batch_with_no_other() {
         let others_set_aside = |queue: &mut PostingQueue<Post>| {
             queue.push(transfer(30, 3, 1));
-            let batch = queue.take_common(9);
+            let batch = queue.take_common(9, |_| false);
             queue.common_ended(undecided(1, batch));
         };
         let mut queue = all_set_aside(2, [transfer(10, 1, 2)]);
@@ -445,12 +489,49 @@ mod tests {
     }
 
     #[test]
+    fn a_posting_whose_wallet_is_in_the_batch_of_another_lane_stays_with_the_later_ones_of_its_initiator() {
+        let is_busy = |post: &Post| post.wallets().any(|wallet| wallet == user(9));
+        let mut queue = PostingQueue::default();
+        [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)]
+            .into_iter()
+            .for_each(|post| queue.push(post));
+        assert_eq!(numbers(&queue.take_common(9, is_busy)), [10, 20]);
+        queue.push(own(13, 1));
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [11, 12, 21, 13], "once that batch has ended");
+    }
+
+    #[test]
+    fn a_posting_that_is_left_behind_again_and_again_is_taken_nevertheless() {
+        let mut queue = PostingQueue::default();
+        queue.push(own(10, 1));
+        queue.push(own(11, 1));
+        for _ in 0..LEFT_BEHIND_MAX {
+            assert_eq!(queue.take_common(9, |_| true), []);
+            assert!(queue.has_common());
+        }
+        queue.push(own(12, 1));
+        queue.push(own(20, 2));
+        assert_eq!(numbers(&queue.take_common(9, |_| true)), [10, 11], "the later ones have their own turn");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [12, 20]);
+    }
+
+    #[test]
+    fn a_posting_that_was_left_behind_is_set_aside_with_its_initiator() {
+        let mut queue = PostingQueue::default();
+        [own(10, 1), transfer(11, 1, 9)].into_iter().for_each(|post| queue.push(post));
+        let batch = queue.take_common(9, |post| post.other.is_some());
+        queue.common_ended(undecided(1, batch));
+        assert_eq!(queue.take_common(9, |_| false), []);
+        assert_eq!(take(&mut queue, 9).1, [10, 11]);
+    }
+
+    #[test]
     fn it_is_empty_when_neither_common_nor_set_aside_postings_wait() {
         let mut queue = PostingQueue::default();
         assert!(queue.is_empty());
         queue.push(own(10, 1));
         assert!(!queue.is_empty(), "a posting for a common batch waits");
-        let batch = queue.take_common(1);
+        let batch = queue.take_common(1, |_| false);
         assert!(queue.is_empty());
         queue.common_ended(undecided(1, batch));
         assert!(!queue.is_empty(), "a posting of a set-aside initiator waits");
@@ -466,6 +547,7 @@ mod tests {
     struct Batch {
         process: usize,
         posts: Vec<Post>,
+        wallets: BTreeSet<UserId>,
         /// `None` for a common batch.
         turn: Option<Turn>,
         /// The wallets that it has still to wait for, in this order.
@@ -475,9 +557,10 @@ mod tests {
         undecided: Option<Vec<Undecided<Post>>>,
     }
 
-    /// Two processes over the same wallets, with an interleaving that is given step by step, and somebody else who locks
-    /// wallets for a while, one at a time.
+    /// Two processes, or two lanes of one, over the same wallets, with an interleaving that is given step by step, and somebody
+    /// else who locks wallets for a while, one at a time.
     struct Model {
+        are_lanes: bool,
         rows_max: usize,
         queues: [PostingQueue<Post>; PROCESSES],
         batches: Vec<Batch>,
@@ -489,8 +572,9 @@ mod tests {
     }
 
     impl Model {
-        fn new(rows_max: usize) -> Self {
+        fn new(are_lanes: bool, rows_max: usize) -> Self {
             Self {
+                are_lanes,
                 rows_max,
                 queues: Default::default(),
                 batches: Vec::new(),
@@ -529,7 +613,11 @@ mod tests {
                 let Some(batch) = self.queues[process].take_set_aside(self.rows_max) else { return };
                 (batch.postings, Some(batch.turn))
             } else {
-                (self.queues[process].take_common(self.rows_max), None)
+                let others = self.batches.iter().filter(|batch| batch.process != process && batch.turn.is_none());
+                let busy: HashSet<_> =
+                    others.filter(|_| self.are_lanes).flat_map(|batch| batch.wallets.clone()).collect();
+                let is_busy = |post: &Post| post.wallets().any(|wallet| busy.contains(&wallet));
+                (self.queues[process].take_common(self.rows_max, is_busy), None)
             };
             let Some((last, others)) = posts.split_last() else {
                 assert!(!set_aside, "a set-aside batch is never empty");
@@ -545,7 +633,8 @@ mod tests {
                 }
                 Some(turn) => VecDeque::from([turn.wallet]),
             };
-            self.batches.push(Batch { process, posts, turn, to_wait_for, locked: BTreeSet::new(), undecided: None });
+            let (wallets, locked) = (posts.iter().flat_map(Post::wallets).collect(), BTreeSet::new());
+            self.batches.push(Batch { process, posts, wallets, turn, to_wait_for, locked, undecided: None });
         }
 
         /// Takes the batch one step further, unless it has to wait.
@@ -561,8 +650,7 @@ mod tests {
                 }
                 return;
             }
-            let wallets: BTreeSet<_> = batch.posts.iter().flat_map(Post::wallets).collect();
-            let free: Vec<_> = wallets.into_iter().filter(|wallet| !self.is_locked(*wallet)).collect();
+            let free: Vec<_> = batch.wallets.iter().copied().filter(|wallet| !self.is_locked(*wallet)).collect();
             let batch = &mut self.batches[index];
             batch.locked.extend(free);
             let mut blocked = HashMap::new();
@@ -632,9 +720,10 @@ mod tests {
         #[test]
         fn every_posting_is_decided_once_in_the_order_of_its_initiator_and_none_waits_for_ever(
             choices in proptest::collection::vec(0_usize..100_000, 0..600),
+            are_lanes: bool,
             rows_max in 1_usize..12,
         ) {
-            let mut model = Model::new(rows_max);
+            let mut model = Model::new(are_lanes, rows_max);
             for choice in choices {
                 model.step(choice);
             }

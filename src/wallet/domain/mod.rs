@@ -54,4 +54,4 @@ pub use receipt::{ChainLink, ChainPlace, Receipt, ReceiptFault, RecordedEntry, s
 pub use reference::{Reference, ReferenceRefused};
 pub use request::{KeyedRequest, RequestDigest};
 pub use texts::{Salt, SaltedTexts, Texts, TextsDigest};
-pub(crate) use wallet_state::{NamedEntry, UsedKey, WalletState, WalletStates};
+pub(crate) use wallet_state::{KeyOwner, NamedEntry, UsedKey, WalletState, WalletStates};

@@ -30,6 +30,11 @@ impl Posting {
         self.drafts.first().id
     }
 
+    /// The owners of the wallets that it changes.
+    pub fn wallets(&self) -> impl Iterator<Item = UserId> {
+        std::iter::once(self.user_id).chain(self.other_wallet())
+    }
+
     /// The owner of the other wallet that it changes, if it changes one.
     pub fn other_wallet(&self) -> Option<UserId> {
         self.drafts.iter().find_map(|draft| draft.act.other_wallet())

@@ -1,4 +1,5 @@
-//! Writes batches of posts: each in one database transaction, in two round trips whatever its size.
+//! Writes batches of posts: each in one database transaction, in two round trips whatever its size. A third one reads what used
+//! idempotency keys have posted.
 //!
 //! The order of the statements is critical. One statement locks the wallets; only the next one, whose snapshot is taken
 //! after the locks (READ COMMITTED), reads the last entries and the used keys. A lock in the same statement, or a
@@ -6,7 +7,7 @@
 //! one after the other.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::Poll;
@@ -14,7 +15,6 @@ use std::task::Poll;
 use async_trait::async_trait;
 use futures_util::future::maybe_done;
 use tokio::join;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
@@ -24,8 +24,8 @@ use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timesta
 use crate::wallet::application::ports::{Journal, JournalError, LockWait};
 use crate::wallet::domain::{
     Act, AmountMinor, Balance, DecidedBatch, Decision, Draft, DueHold, Entry, EntryHash, EntryKind, Hold, HoldStatus,
-    LedgerHead, NamedEntry, NewEntry, OneOrMore, Origin, Posting, RequestDigest, SaltedTexts, UsedKey, WalletState,
-    WalletStates, captured_after, decide_batch,
+    KeyOwner, LedgerHead, NamedEntry, NewEntry, OneOrMore, Origin, Posting, RequestDigest, SaltedTexts, UsedKey,
+    WalletState, WalletStates, captured_after, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 use crate::wallet::postgres::rows;
@@ -128,9 +128,8 @@ async fn write(
     lock_wait: LockWait,
     sent: &SentDecisions,
 ) -> Result<(), DbError> {
-    let statements = Statements::of(client, lock_wait).await?;
     fault::point("ledger.begun");
-    let (mut wallets, now) = read_locked(client, &statements, postings, lock_wait).await?;
+    let (mut wallets, now) = read_locked(client, postings, lock_wait).await?;
     fault::point("ledger.locked");
     let DecidedBatch { entries, decisions } =
         decide_batch(&mut wallets, postings, now.unwrap_or(Timestamp::UNIX_EPOCH));
@@ -178,17 +177,6 @@ const CLOSE_OPEN_HOLD: &str = "-- wallet.ledger.close_open_hold ($1 user, $2 seq
     WHERE user_id = $1
       AND ctid = (SELECT ctid FROM open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)";
 
-/// The statements of a batch, prepared once per connection.
-struct Statements {
-    /// Locks the wallet that is waited for, before any other.
-    lock_one: Statement,
-    lock: Statement,
-    heads: Statement,
-    used_keys: Statement,
-    named: Statement,
-    sent: Statement,
-}
-
 const LOCK_ONE: &str = "-- wallet.ledger.lock_one ($1 user)
     SELECT user_id FROM wallets WHERE user_id = $1 FOR UPDATE";
 
@@ -198,23 +186,17 @@ const LOCK_FREE: &str = "-- wallet.ledger.lock_free ($1 users)
 const LOCK_ALL: &str = "-- wallet.ledger.lock ($1 users)
     SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE";
 
-impl Statements {
-    async fn of(client: &Client, lock_wait: LockWait) -> Result<Self, DbError> {
-        let is_disabled = fault::disabled("ledger.row_lock");
-        let lock = match lock_wait {
-            _ if is_disabled => "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-            LockWait::SkipLocked | LockWait::WaitForOne(_) => LOCK_FREE,
-            LockWait::WaitForAll => LOCK_ALL,
-        };
-        let lock_one = if is_disabled { "SELECT user_id FROM wallets WHERE user_id = $1" } else { LOCK_ONE };
-        Ok(Self {
-            lock_one: client.prepare_cached(lock_one).await?,
-            lock: client.prepare_cached(lock).await?,
-            heads: client.prepare_cached(HEADS).await?,
-            used_keys: client.prepare_cached(&USED_KEYS).await?,
-            named: client.prepare_cached(&NAMED).await?,
-            sent: client.prepare_cached(&SENT).await?,
-        })
+/// The statements that lock the wallet that is waited for, before any other, and the others.
+fn locks(lock_wait: LockWait) -> (&'static str, &'static str) {
+    if fault::disabled("ledger.row_lock") {
+        return (
+            "SELECT user_id FROM wallets WHERE user_id = $1",
+            "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
+        );
+    }
+    match lock_wait {
+        LockWait::SkipLocked | LockWait::WaitForOne(_) => (LOCK_ONE, LOCK_FREE),
+        LockWait::WaitForAll => (LOCK_ONE, LOCK_ALL),
     }
 }
 
@@ -238,29 +220,41 @@ const HEADS: &str = "-- wallet.ledger.heads ($1 users)
         ORDER BY open_holds.expires_at LIMIT 100
     ) AS due ON true";
 
-/// The entries of used keys. The order of each look-up is one that only the right index has: while the table is empty, every
-/// index that begins with `user_id` costs the same, and the plan made then is kept. Of an act on a hold, what it left of the
-/// hold comes along, as it was then.
-static USED_KEYS: LazyLock<String> = LazyLock::new(|| {
+/// Where the entries of a used key are. The order of each look-up is one that only the right index has: while the table is empty,
+/// every index that begins with `user_id` costs the same, and the plan made then is kept.
+const USED_KEYS: &str = "-- wallet.ledger.used_keys ($1 users, $2 keys)
+    SELECT requested.user_id, NULL::text AS service, requested.key, first.seq, first.size, first.request_digest
+    FROM unnest($1::uuid[], $2::text[]) AS requested (user_id, key)
+    CROSS JOIN LATERAL (
+        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+        WHERE transactions.user_id = requested.user_id
+          AND transactions.idempotency_key BETWEEN requested.key AND requested.key AND posted_by IS NULL
+        ORDER BY idempotency_key LIMIT 1
+    ) AS first";
+
+/// The same for keys of services.
+const SERVICE_KEYS: &str = "-- wallet.ledger.service_keys ($1 users, $2 services, $3 keys)
+    SELECT requested.user_id, requested.service, requested.key, first.seq, first.size, first.request_digest
+    FROM unnest($1::uuid[], $2::text[], $3::text[]) AS requested (user_id, service, key)
+    CROSS JOIN LATERAL (
+        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+        WHERE transactions.user_id = requested.user_id
+          AND transactions.posted_by BETWEEN requested.service AND requested.service
+          AND transactions.idempotency_key BETWEEN requested.key AND requested.key
+        ORDER BY posted_by, idempotency_key LIMIT 1
+    ) AS first";
+
+/// The entries of used keys. Of an act on a hold, what it left of the hold comes along, as it was then. A statement of its own,
+/// because keys are seldom used, and starting it costs more than looking for a key.
+static REPLAYED: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "-- wallet.ledger.used_keys ($1 users, $2 services or empty, $3 keys)
-         SELECT requested.user_id, requested.service, requested.key, first.request_digest, {columns}, held.*
-         FROM unnest($1::uuid[], $2::text[], $3::text[]) AS requested (user_id, service, key)
-         CROSS JOIN LATERAL (
-             (SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
-              WHERE requested.service = '' AND transactions.user_id = requested.user_id
-                AND transactions.idempotency_key BETWEEN requested.key AND requested.key AND posted_by IS NULL
-              ORDER BY idempotency_key LIMIT 1)
-             UNION ALL
-             (SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
-              WHERE requested.service <> '' AND transactions.user_id = requested.user_id
-                AND transactions.posted_by BETWEEN requested.service AND requested.service
-                AND transactions.idempotency_key BETWEEN requested.key AND requested.key
-              ORDER BY posted_by, idempotency_key LIMIT 1)
-         ) AS first
+        "-- wallet.ledger.replayed ($1 users, $2 first sequence numbers, $3 sizes)
+         SELECT requested.user_id, requested.seq AS first_seq, {columns}, held.*
+         FROM unnest($1::uuid[], $2::bigint[], $3::integer[]) AS requested (user_id, seq, size)
          CROSS JOIN LATERAL (
              SELECT {of_transactions} FROM transactions
-             WHERE transactions.user_id = requested.user_id AND transactions.seq BETWEEN first.seq AND first.seq + first.size - 1
+             WHERE transactions.user_id = requested.user_id
+               AND transactions.seq BETWEEN requested.seq AND requested.seq + requested.size - 1
              ORDER BY seq LIMIT 100
          ) AS entry
          {joins}
@@ -335,59 +329,62 @@ fn named_entries(name: &str, which: &str) -> String {
 /// is waited for in the order of the keys.
 async fn read_locked(
     client: &Client,
-    statements: &Statements,
     postings: &[Posting],
     lock_wait: LockWait,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
-    let wallets = postings.iter().flat_map(|posting| [Some(posting.user_id), posting.other_wallet()]);
-    let mut users: Vec<Uuid> = wallets.flatten().map(UserId::as_uuid).collect();
+    let mut users: Vec<Uuid> = postings.iter().flat_map(Posting::wallets).map(UserId::as_uuid).collect();
     users.sort_unstable();
     users.dedup();
-    let keys = requested(postings, |posting| {
-        let service = posting.posted_by.as_ref().map_or("", ServiceName::as_str);
-        Some((posting.user_id.as_uuid(), service, posting.request.as_ref()?.key.as_str()))
+    let waited_for = match lock_wait {
+        LockWait::WaitForOne(wallet) => users.binary_search(&wallet.as_uuid()).is_ok().then_some(wallet.as_uuid()),
+        LockWait::SkipLocked | LockWait::WaitForAll => None,
+    };
+    let others: Vec<Uuid> = users.iter().copied().filter(|user| Some(*user) != waited_for).collect();
+    let keys = requested(postings, |posting| match posting.posted_by {
+        None => Some((posting.user_id.as_uuid(), posting.request.as_ref()?.key.as_str())),
+        Some(_) => None,
+    });
+    let service_keys = requested(postings, |posting| {
+        let service = posting.posted_by.as_ref()?;
+        Some((posting.user_id.as_uuid(), (service.as_str(), posting.request.as_ref()?.key.as_str())))
     });
     let named = requested(drafts(postings), |(user, draft)| Some((user, draft.act.named_entry()?.as_uuid())));
     let sent = requested(drafts(postings), |(_, draft)| match draft.act {
         Act::Reverse { back: Some(back), .. } => Some((back.sender.as_uuid(), back.transfer.as_uuid())),
         _ => None,
     });
-    let waited_for = match lock_wait {
-        LockWait::WaitForOne(wallet) => users.binary_search(&wallet.as_uuid()).is_ok().then_some(wallet.as_uuid()),
-        LockWait::SkipLocked | LockWait::WaitForAll => None,
-    };
-    let others: Vec<Uuid> = users.iter().copied().filter(|user| Some(*user) != waited_for).collect();
-    let parameters: [&(dyn ToSql + Sync); 1] = [&users];
-    let lock_one = async {
-        let Some(wallet) = waited_for else { return Ok(Vec::new()) };
-        client.query(&statements.lock_one, &[&wallet]).await
-    };
-    let lock =
-        async { if others.is_empty() { Ok(Vec::new()) } else { client.query(&statements.lock, &[&others]).await } };
-    let used = async {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (users, (services, keys)): (Vec<Uuid>, (Vec<&str>, Vec<&str>)) =
-            keys.into_iter().map(|(user, service, key)| (user, (service, key))).unzip();
-        client.query(&statements.used_keys, &[&users, &services, &keys]).await
-    };
+    let (key_users, keys): (Vec<Uuid>, Vec<&str>) = keys.into_iter().unzip();
+    let (service_users, of_services): (Vec<Uuid>, Vec<_>) = service_keys.into_iter().unzip();
+    let (services, service_keys): (Vec<&str>, Vec<&str>) = of_services.into_iter().unzip();
+    let (named_users, named): (Vec<Uuid>, Vec<Uuid>) = named.into_iter().unzip();
+    let (senders, sent): (Vec<Uuid>, Vec<Uuid>) = sent.into_iter().unzip();
+    let (lock_one, lock) = locks(lock_wait);
+    // All are prepared before the first is sent: preparing is a round trip of its own.
+    let lock_one = Read::prepare(client, lock_one, waited_for.is_some()).await?;
+    let lock = Read::prepare(client, lock, !others.is_empty()).await?;
+    let heads = Read::prepare(client, HEADS, true).await?;
+    let used = Read::prepare(client, USED_KEYS, !keys.is_empty()).await?;
+    let used_by_services = Read::prepare(client, SERVICE_KEYS, !service_keys.is_empty()).await?;
+    let named_entries = Read::prepare(client, &NAMED, !named.is_empty()).await?;
+    let sent_legs = Read::prepare(client, &SENT, !sent.is_empty()).await?;
     // The driver sends each statement when it is first polled, so they reach the server in this order.
-    let (begun, locked_one, locked, heads, used, named, sent) = join!(
+    let (begun, locked_one, locked, heads, used, used_by_services, named, sent) = join!(
         biased;
         client.batch_execute(BEGIN),
-        lock_one,
-        lock,
-        client.query(&statements.heads, &parameters),
-        used,
-        query_pairs(client, &statements.named, named),
-        query_pairs(client, &statements.sent, sent),
+        lock_one.rows(client, [&waited_for]),
+        lock.rows(client, [&others]),
+        heads.rows(client, [&users]),
+        used.rows(client, [&key_users, &keys]),
+        used_by_services.rows(client, [&service_users, &services, &service_keys]),
+        named_entries.rows(client, [&named_users, &named]),
+        sent_legs.rows(client, [&senders, &sent]),
     );
     begun?;
     let locked = locked_one?.into_iter().chain(locked?);
     let locked: HashSet<Uuid> = locked.map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
     let (mut wallets, now) = states(&locked, &heads?)?;
-    add_used_keys(&mut wallets, &used?)?;
+    let used = used?.into_iter().chain(used_by_services?).map(|row| FoundKey::of(&row));
+    add_used_keys(client, &mut wallets, used.collect::<Result<_, _>>()?).await?;
     for row in named? {
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.named.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
@@ -401,6 +398,26 @@ async fn read_locked(
     Ok((wallets, now))
 }
 
+/// A statement that most batches do without.
+struct Read(Option<Statement>);
+
+impl Read {
+    async fn prepare(client: &Client, text: &str, is_needed: bool) -> Result<Self, DbError> {
+        Ok(Self(if is_needed { Some(client.prepare_cached(text).await?) } else { None }))
+    }
+
+    async fn rows<const N: usize>(
+        &self,
+        client: &Client,
+        parameters: [Parameter<'_>; N],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        match &self.0 {
+            Some(statement) => client.query(statement, &parameters).await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
 fn drafts(postings: &[Posting]) -> impl Iterator<Item = (Uuid, &Draft)> {
     postings.iter().flat_map(|posting| posting.drafts.iter().map(|draft| (posting.user_id.as_uuid(), draft)))
 }
@@ -411,19 +428,6 @@ fn requested<T, R: Ord>(from: impl IntoIterator<Item = T>, what: impl FnMut(T) -
     requested.sort_unstable();
     requested.dedup();
     requested
-}
-
-/// Without pairs, the statement is not sent.
-async fn query_pairs(
-    client: &Client,
-    statement: &Statement,
-    pairs: Vec<(Uuid, Uuid)>,
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    if pairs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (users, ids): (Vec<Uuid>, Vec<Uuid>) = pairs.into_iter().unzip();
-    client.query(statement, &[&users, &ids]).await
 }
 
 /// The states of the wallets in `locked`. Rows of others were read without a lock and are ignored.
@@ -454,28 +458,55 @@ fn due_hold(row: &Row) -> Result<Option<DueHold>, DbError> {
     Ok(Some(DueHold { seq, id, left, acts: row.try_get("due_acts")?, expiry: EntryId::from_uuid(System.next_id()) }))
 }
 
-fn add_used_keys(wallets: &mut WalletStates, used_keys: &[Row]) -> Result<(), DbError> {
-    // The entries of a key are consecutive.
-    let same_key = |a: &Row, b: &Row| {
-        let of = |row: &Row| -> Option<(Uuid, String, String)> {
-            Some((row.try_get("user_id").ok()?, row.try_get("service").ok()?, row.try_get("key").ok()?))
-        };
-        of(a) == of(b)
-    };
-    for rows in used_keys.chunk_by(same_key) {
-        let Some(first) = rows.first() else { continue };
-        let Some(wallet) = wallets.get_mut(&UserId::from_uuid(first.try_get("user_id")?)) else { continue };
-        let digest = match first.try_get::<_, Option<&[u8]>>("request_digest")? {
+/// A used key, and where its entries are.
+struct FoundKey {
+    user: Uuid,
+    owner: KeyOwner,
+    seq: i64,
+    size: i32,
+    digest: Option<RequestDigest>,
+}
+
+impl FoundKey {
+    fn of(row: &Row) -> Result<Self, DbError> {
+        let digest = match row.try_get::<_, Option<&[u8]>>("request_digest")? {
             None => None,
             Some(bytes) => {
                 Some(RequestDigest::from_stored(bytes).ok_or(DbError::Corrupt("transactions.request_digest"))?)
             }
         };
-        let entries = rows.iter().map(posted_entry).collect::<Result<Vec<_>, _>>()?;
-        let entries = OneOrMore::collect(entries).ok_or(DbError::Corrupt("transactions.group_size"))?;
-        let service = Some(first.try_get::<_, String>("service")?).filter(|service| !service.is_empty());
-        let key = (service.map(ServiceName::from_stored), IdempotencyKey::from_stored(first.try_get("key")?));
-        wallet.used_keys.insert(key, UsedKey { digest, entries });
+        let service = row.try_get::<_, Option<String>>("service")?.map(ServiceName::from_stored);
+        Ok(Self {
+            user: row.try_get("user_id")?,
+            owner: (service, IdempotencyKey::from_stored(row.try_get("key")?)),
+            seq: row.try_get("seq")?,
+            size: row.try_get("size")?,
+            digest,
+        })
+    }
+}
+
+/// Reads the entries of the keys that were found. Keys of wallets that are not locked are ignored.
+async fn add_used_keys(client: &Client, wallets: &mut WalletStates, mut found: Vec<FoundKey>) -> Result<(), DbError> {
+    found.retain(|key| wallets.contains_key(&UserId::from_uuid(key.user)));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let users: Vec<Uuid> = found.iter().map(|key| key.user).collect();
+    let seqs: Vec<i64> = found.iter().map(|key| key.seq).collect();
+    let sizes: Vec<i32> = found.iter().map(|key| key.size).collect();
+    let replayed = client.prepare_cached(&REPLAYED).await?;
+    let mut entries = HashMap::<(Uuid, i64), Vec<Entry>>::new();
+    for row in client.query(&replayed, &[&users, &seqs, &sizes]).await? {
+        let key = (row.try_get("user_id")?, row.try_get("first_seq")?);
+        entries.entry(key).or_default().push(posted_entry(&row)?);
+    }
+    for FoundKey { user, owner, seq, digest, .. } in found {
+        let entries = entries.remove(&(user, seq)).and_then(OneOrMore::collect);
+        let entries = entries.ok_or(DbError::Corrupt("transactions.group_size"))?;
+        if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(user)) {
+            wallet.used_keys.insert(owner, UsedKey { digest, entries });
+        }
     }
     Ok(())
 }

@@ -30,6 +30,17 @@ impl Scrape {
         self.value(series).map(|value| value.parse().unwrap_or_else(|e| panic!("{series} {value}: {e}")))
     }
 
+    /// The sum of all series of `name` with this label, or of all of them if it is empty.
+    pub fn sum(&self, name: &str, label: &str) -> Option<f64> {
+        let of = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let labels = series.strip_prefix(name)?;
+            let is_wanted = (labels.is_empty() || labels.starts_with('{')) && labels.contains(label);
+            is_wanted.then(|| value.parse::<f64>().unwrap_or_else(|e| panic!("{line}: {e}")))
+        };
+        self.0.lines().filter_map(of).reduce(|sum, one| sum + one)
+    }
+
     pub fn families(&self) -> Vec<Family> {
         let split = |line: &str| line.split_once(' ').map(|(name, rest)| (name.to_owned(), rest.to_owned()));
         let helps = self.0.lines().filter_map(|line| split(line.strip_prefix("# HELP ")?));
