@@ -10,8 +10,8 @@ use std::fmt;
 use actix_web::web;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::{Number, Value};
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 
 use crate::infra::http::{ApiError, Detail};
@@ -42,6 +42,9 @@ pub(super) struct ItemSchema {
     /// Items in the list; at least one.
     pub(super) max: usize,
 }
+/// The smallest float that is not an i64.
+const TWO_TO_THE_63: f64 = 9_223_372_036_854_775_808.0;
+
 
 /// Problems that a response lists at most; others are not reported.
 const PROBLEMS_MAX: usize = 1_000;
@@ -172,6 +175,16 @@ fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<Str
 
 /// A name that came with the request, short and harmless enough to be sent back.
 fn printable(name: &str) -> String {
+/// The end of the range of i64 beyond which `number` is. The parser turns an integer literal above u64::MAX into a float, and
+/// nothing is lost by treating `1e30` the same: no field has such a value.
+fn beyond_i64(number: &Number) -> Option<i64> {
+    if number.is_u64() {
+        return Some(i64::MAX);
+    }
+    let float = number.as_f64().filter(|float| float.abs() >= TWO_TO_THE_63)?;
+    Some(if float > 0.0 { i64::MAX } else { i64::MIN })
+}
+
     name.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
@@ -444,8 +457,7 @@ impl Fields {
         parse: impl FnOnce(i64) -> Result<T, E>,
     ) -> Option<T> {
         let integer = match value {
-            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
-            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            Value::Number(number) => number.as_i64().or_else(|| beyond_i64(number)),
             _ => None,
         };
         match integer.map(parse) {
@@ -500,7 +512,7 @@ mod tests {
             r#"{"n":true}"#,
             r#"{"n":[5]}"#,
             r#"{"n":-0}"#,
-            r#"{"n": 99999999999999999999}"#,
+            r#"{"n":9223372036854774784.5}"#,
         ];
         for body in not_integers {
             assert_eq!(problems(integer(body)), of(&[("n", "must be an integer")]), "{body}");
@@ -517,6 +529,19 @@ mod tests {
             assert_eq!(read(body).ok(), Some(expected), "{body}");
         }
         for body in [r#"{"n":"5"}"#, r#"{"n":5.0}"#, r#"{"n":[]}"#] {
+        for (literal, end) in [
+            ("9223372036854775808", i64::MAX),
+            ("18446744073709551616", i64::MAX),
+            ("99999999999999999999", i64::MAX),
+            ("-9223372036854775809", i64::MIN),
+            ("-99999999999999999999", i64::MIN),
+        ] {
+            assert_eq!(
+                integer(&format!("{{\"n\": {literal}}}")).ok(),
+                Some(end),
+                "{literal} is outside of every range"
+            );
+        }
             assert_eq!(problems(read(body)), of(&[("n", "must be an integer")]), "{body}");
         }
     }
