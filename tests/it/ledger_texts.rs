@@ -275,8 +275,10 @@ async fn an_invalid_filter_by_texts_returns_400_naming_it() {
     let reference = format!("reference={}", "x".repeat(65));
     for (query, fields) in [
         ("metadata.=x", vec!["metadata."]),
-        ("metadata.a=", vec!["metadata.a"]),
-        ("metadata.a", vec!["metadata.a"]),
+        ("metadata.a=%ff", vec!["metadata.a"]),
+        ("metadata.%ff=a", vec!["metadata.\u{fffd}"]),
+        ("reference=%ff", vec!["reference"]),
+        ("reference=order-%C3%BC%C3", vec!["reference"]),
         ("metadata.a%20b=x", vec!["metadata.a b"]),
         ("metadata.a=x%00", vec!["metadata.a"]),
         (&long, vec!["metadata.a"]),

@@ -40,7 +40,7 @@ async fn handle(
     queries: web::Data<dyn WalletQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Fields::query(request.query_string())?.read(history)?;
+    let query = Fields::query(request.query_string()).read(history)?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.entries.is_empty() {
         gate.confirm(&wallet).await?;
@@ -84,7 +84,7 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
 
 /// The parameters `metadata.<key>`, which a document cannot list.
 fn metadata(query: &mut Fields) -> Option<Vec<MetadataPair>> {
-    let wanted = query.with_prefix(METADATA);
+    let wanted = query.with_prefix(METADATA)?;
     let (count, mut pairs) = (wanted.len(), Vec::new());
     for (key, value) in wanted {
         let pair = match MetadataPair::new(&key, &value) {

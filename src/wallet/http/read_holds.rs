@@ -35,7 +35,7 @@ async fn list(
     holds: web::Data<dyn HoldQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Fields::query(request.query_string())?.read(hold_query)?;
+    let query = Fields::query(request.query_string()).read(hold_query)?;
     let page = holds.page(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.holds.is_empty() {
         gate.confirm(&wallet).await?;
