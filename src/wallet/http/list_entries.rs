@@ -87,12 +87,7 @@ fn metadata(query: &mut Fields) -> Option<Vec<MetadataPair>> {
     let wanted = query.with_prefix(METADATA)?;
     let (count, mut pairs) = (wanted.len(), Vec::new());
     for (key, value) in wanted {
-        let pair = match MetadataPair::new(&key, &value) {
-            Ok(_) if value.is_empty() => Err("must not be empty".to_owned()),
-            Ok(pair) => Ok(pair),
-            Err(refused) => Err(refused.to_string()),
-        };
-        match pair {
+        match MetadataPair::new(&key, &value) {
             Ok(pair) => pairs.push(pair),
             Err(refused) => query.refuse_named(&format!("{METADATA}{key}"), refused),
         }
