@@ -22,6 +22,7 @@ mod command_line;
 mod concurrency;
 mod configuration;
 mod contributing;
+mod cursors;
 mod database_rights;
 mod database_sessions;
 mod database_urls;
