@@ -82,6 +82,7 @@ mod packages;
 mod passwords;
 mod plain_english;
 mod process_metrics;
+mod posting_codes;
 mod provisioning;
 mod query_plans;
 mod query_plans_of_holds;
