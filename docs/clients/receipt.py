@@ -200,13 +200,15 @@ class Evidence:
         self.keys, self.wallets, self.faults, self.signatures = keys, {}, [], 0
 
     def add_document(self, name, document):
-        if isinstance(document, dict) and "items" in document:
+        is_known = isinstance(document, dict) and not {"items", "entry", "hash"}.isdisjoint(document)
+        require(is_known, "is no receipt, page of the hash chain or head: save the whole response of the API")
+        if "items" in document:
             members(document, {"version", "items", "nextAfter"})
             require(document["version"] == 1, "the version is unknown")
             require(isinstance(document["items"], list), "items is not a list")
             for item in document["items"]:
                 self.attempt(name, self.add_entry, name, members(item, {"entry", "texts", "previousHash", "hash"}))
-        elif isinstance(document, dict) and "entry" in document:
+        elif "entry" in document:
             members(document, {"entry", "texts", "previousHash", "hash"}, {"version", "signature"})
             require(document.get("version", 1) == 1, "the version is unknown")
             self.add_entry(name, document)
@@ -339,8 +341,10 @@ def read(name):
     try:
         with open(name, encoding="utf-8") as file:
             return json.load(file, object_pairs_hook=distinct)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise Wrong(f"cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Wrong(f"is not valid JSON: {error}") from None
 
 
 def verifiers(name):
