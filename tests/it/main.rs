@@ -52,6 +52,7 @@ mod http_shutdown;
 mod key_rotation;
 mod layers;
 mod ledger_chain;
+mod ledger_chain_random;
 mod ledger_posters;
 mod ledger_statements;
 mod ledger_texts;
