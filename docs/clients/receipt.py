@@ -201,7 +201,7 @@ class Evidence:
 
     def add_document(self, name, document):
         is_known = isinstance(document, dict) and not {"items", "entry", "hash"}.isdisjoint(document)
-        require(is_known, "is no receipt, page of the hash chain or head: save the whole response of the API")
+        require(is_known, f"is no {DOCUMENT}: save the whole response of the API")
         if "items" in document:
             members(document, {"version", "items", "nextAfter"})
             require(document["version"] == 1, "the version is unknown")
@@ -337,14 +337,17 @@ def distinct(pairs):
     return dict(pairs)
 
 
-def read(name):
+DOCUMENT = "receipt, page of the hash chain or head"
+
+
+def read(name, what):
     try:
         with open(name, encoding="utf-8") as file:
             return json.load(file, object_pairs_hook=distinct)
     except OSError as error:
         raise Wrong(f"cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise Wrong(f"is not valid JSON: {error}") from None
+        raise Wrong(f"is no {what}: it is not JSON: {error}") from None
 
 
 def verifiers(name):
@@ -364,7 +367,7 @@ def verifiers(name):
 
         return verify
 
-    keys = members(read(name), {"keys"})["keys"]
+    keys = members(read(name, "set of keys"), {"keys"})["keys"]
     keys = [key for key in keys if key.get("kty") == "OKP" and key.get("crv") == "Ed25519"]
     return {key["kid"]: verifier(key["x"]) for key in keys}
 
@@ -383,7 +386,7 @@ def main(arguments):
         print(f"{options.keys}: {wrong}", file=sys.stderr)
         return 2
     for name in options.files:
-        evidence.attempt(name, lambda: evidence.add_document(name, read(name)))
+        evidence.attempt(name, lambda: evidence.add_document(name, read(name, DOCUMENT)))
     evidence.compare()
     verified, scope, not_verified = evidence.summary()
     for fault in evidence.faults:

@@ -90,6 +90,7 @@ mod query_plans;
 mod query_plans_of_holds;
 mod rate_limits;
 mod rate_limits_shared;
+mod receipt_files;
 mod receipts;
 mod recipes;
 mod registration_keys;
