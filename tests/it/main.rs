@@ -111,5 +111,6 @@ mod tokens_http;
 mod tokens_rfc8725;
 mod traces;
 mod transfers;
+mod transfers_equal_work;
 mod use_cases;
 mod versions;
