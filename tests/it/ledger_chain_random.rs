@@ -68,7 +68,6 @@ async fn the_hashes_of_10_000_random_entries_follow_from_the_rows_that_the_datab
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let users: Vec<User> = join_all((0..WALLETS).map(|_| client.ready_user())).await;
     let post = async |number: usize, user: &User| {
         let mut random = fastrand::Rng::with_seed(seed.wrapping_add(u64::try_from(number).expect("small")));

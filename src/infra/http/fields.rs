@@ -346,7 +346,9 @@ impl Fields {
             }
             (None, _) => true,
         });
-        others.iter().for_each(|name| self.refuse_named(name, self.place.not_a_text));
+        for name in &others {
+            self.refuse_named(name, self.place.not_a_text);
+        }
         others.is_empty().then_some(found)
     }
 
