@@ -1,6 +1,7 @@
 //! Holds and captures over HTTP, and what open holds cost the credits of their wallets.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use purse::kernel::Role;
@@ -10,7 +11,7 @@ use serde_json::json;
 use crate::figures::{Figures, rounds, seconds};
 use crate::fixture::{Fixture, WALLETS, owner, tokens};
 use crate::report::{Report, Target};
-use crate::support::{Client, Outages, User, token_of};
+use crate::support::{Client, Outages, PATIENCE, User, eventually, token_of};
 use crate::tools::{Load, blocking, wrk};
 
 const CONNECTIONS: usize = 256;
@@ -64,6 +65,57 @@ async fn fill(client: &Client, id: String, open: usize) {
     }
 }
 
+/// Holds that are due at once, 50 per wallet.
+const DUE: usize = 50_000;
+/// How long before. The last one is placed at least a minute before, the shortest time that a hold may last.
+const DUE_AFTER: Duration = Duration::from_mins(3);
+
+/// Places holds that all are due in the same second, and returns that moment.
+async fn place_due_holds(fixture: &Fixture) -> Instant {
+    let client = Client::new("", &fixture.wallet.url());
+    let due = Instant::now() + DUE_AFTER;
+    for _ in 0..DUE / WALLETS {
+        for some in (1..=WALLETS).map(owner).collect::<Vec<_>>().chunks(250) {
+            let places = some.iter().map(|owner| {
+                let lifetime = due.saturating_duration_since(Instant::now()).as_secs();
+                let hold = client.request(Method::POST, &format!("{}/v1/holds", client.wallet));
+                let hold = hold.bearer_auth(token_of(&owner.to_string()));
+                client.send(hold.json(&json!({"amountMinor": 1, "expiresInS": lifetime})))
+            });
+            // Also refused if it took so long that a hold would last for less than a minute.
+            assert!(join_all(places).await.iter().all(|placed| placed.status == 201), "all holds are placed in time");
+        }
+    }
+    due
+}
+
+async fn open_holds(fixture: &Fixture) -> usize {
+    fixture.world.sql(Role::Wallet, "SELECT count(*) FROM open_holds").await.parse().expect("a number")
+}
+
+/// Credits while 50,000 holds of the same wallets end, compared with the same credits before. One run, because the holds of a
+/// second one would take as long to place again.
+async fn measure_sweep(fixture: &Fixture, report: &mut Report) {
+    let due = place_due_holds(fixture).await;
+    assert_eq!(open_holds(fixture).await, DUE, "none is due yet");
+    fixture.world.sql(Role::Wallet, "CHECKPOINT").await;
+    let before = run(fixture, fixture.all.clone(), "posts.lua", "before-sweep".to_owned()).await;
+    assert_eq!(open_holds(fixture).await, DUE, "none is due yet");
+    fixture.world.sql(Role::Wallet, "CHECKPOINT").await;
+    tokio::time::sleep_until(due.into()).await;
+    let during = run(fixture, fixture.all.clone(), "posts.lua", "sweep".to_owned()).await;
+    eventually(PATIENCE, "every due hold has ended", || async { (open_holds(fixture).await == 0).then_some(()) }).await;
+    fixture.verify().await;
+    report.target(Target::at_most("credits, p99 while 50,000 holds expire ÷ before", during.p99 / before.p99, 2.0));
+    for (name, load) in
+        [("credits, none of 50,000 open holds due", before), ("credits while all of them expire", during)]
+    {
+        let mut series = Series::default();
+        push(&mut series, &load);
+        row(report, name.to_owned(), &series);
+    }
+}
+
 pub async fn measure(servers: &Outages, report: &mut Report) {
     let fixture = Fixture::start(servers).await;
     let holders = tokens_of_holders(&fixture).await;
@@ -90,13 +142,14 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     report.heading("Holds, 256 connections, 1,000 wallets", &["request", "per second (min–max)", "p50 ms", "p99 ms"]);
     let rows = credits.iter().map(|(open, _, series)| (format!("credits, {open} open holds per wallet"), series));
     for (name, series) in rows.chain([("holds and captures, half each".to_owned(), &captures)]) {
-        report.row(&[
-            name,
-            series.rate.shown(),
-            format!("{:.2}", series.p50.median()),
-            format!("{:.2}", series.p99.median()),
-        ]);
+        row(report, name, series);
     }
+    measure_sweep(&fixture, report).await;
+}
+
+fn row(report: &mut Report, name: String, series: &Series) {
+    let Series { rate, p50, p99 } = series;
+    report.row(&[name, rate.shown(), format!("{:.2}", p50.median()), format!("{:.2}", p99.median())]);
 }
 
 fn push(series: &mut Series, load: &Load) {

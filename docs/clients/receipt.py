@@ -200,13 +200,15 @@ class Evidence:
         self.keys, self.wallets, self.faults, self.signatures = keys, {}, [], 0
 
     def add_document(self, name, document):
-        if isinstance(document, dict) and "items" in document:
+        is_known = isinstance(document, dict) and not {"items", "entry", "hash"}.isdisjoint(document)
+        require(is_known, f"is no {DOCUMENT}: save the whole response of the API")
+        if "items" in document:
             members(document, {"version", "items", "nextAfter"})
             require(document["version"] == 1, "the version is unknown")
             require(isinstance(document["items"], list), "items is not a list")
             for item in document["items"]:
                 self.attempt(name, self.add_entry, name, members(item, {"entry", "texts", "previousHash", "hash"}))
-        elif isinstance(document, dict) and "entry" in document:
+        elif "entry" in document:
             members(document, {"entry", "texts", "previousHash", "hash"}, {"version", "signature"})
             require(document.get("version", 1) == 1, "the version is unknown")
             self.add_entry(name, document)
@@ -335,12 +337,17 @@ def distinct(pairs):
     return dict(pairs)
 
 
-def read(name):
+DOCUMENT = "receipt, page of the hash chain or head"
+
+
+def read(name, what):
     try:
         with open(name, encoding="utf-8") as file:
             return json.load(file, object_pairs_hook=distinct)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise Wrong(f"cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Wrong(f"is no {what}: it is not JSON: {error}") from None
 
 
 def verifiers(name):
@@ -360,7 +367,7 @@ def verifiers(name):
 
         return verify
 
-    keys = members(read(name), {"keys"})["keys"]
+    keys = members(read(name, "set of keys"), {"keys"})["keys"]
     keys = [key for key in keys if key.get("kty") == "OKP" and key.get("crv") == "Ed25519"]
     return {key["kid"]: verifier(key["x"]) for key in keys}
 
@@ -379,7 +386,7 @@ def main(arguments):
         print(f"{options.keys}: {wrong}", file=sys.stderr)
         return 2
     for name in options.files:
-        evidence.attempt(name, lambda: evidence.add_document(name, read(name)))
+        evidence.attempt(name, lambda: evidence.add_document(name, read(name, DOCUMENT)))
     evidence.compare()
     verified, scope, not_verified = evidence.summary()
     for fault in evidence.faults:

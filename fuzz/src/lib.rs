@@ -7,8 +7,8 @@ use purse::contracts::UserRegistered;
 use purse::infra::config::{TokenConfig, parse};
 use purse::infra::http::Fields;
 use purse::infra::security::access_token::TokenVerifier;
-use purse::kernel::{RequestId, Secret, TraceParent};
-use purse::wallet::application::HistoryCursor;
+use purse::kernel::{RequestId, Secret, TraceParent, UserId};
+use purse::wallet::application::{ListKind, PagedList};
 use purse::wallet::domain::AmountMinor;
 
 /// A name, and what it does with some bytes.
@@ -40,9 +40,13 @@ pub fn event(bytes: &[u8]) {
 /// `?cursor=` of a history.
 pub fn cursor(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(cursor) = HistoryCursor::decode(text) {
-        assert_eq!(cursor.encode(), text, "one text a place");
-        assert!(cursor.before_seq >= 1);
+    let user: UserId = "0190a5d4-3c1e-7d2b-8f4a-6e5d4c3b2a19".parse().expect("a user ID");
+    for kind in [ListKind::Transactions, ListKind::Holds] {
+        let list = PagedList { kind, user };
+        if let Ok(cursor) = list.decode(text) {
+            assert!(cursor.before_seq >= 1);
+            assert_eq!(list.decode(&list.encode(cursor)), Ok(cursor));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::infra::security::signing_key::PublicKey;
 use crate::kernel::UserId;
@@ -111,7 +111,13 @@ impl Document {
     /// # Errors
     /// What is wrong with the text.
     fn parse(text: &str) -> Result<Self, String> {
-        let document: Map<String, Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        const NO_RECEIPT: &str = "is no receipt, page of the hash chain or head";
+        let document: Value = serde_json::from_str(text).map_err(|e| format!("{NO_RECEIPT}: it is not JSON: {e}"))?;
+        let fields = ["items", "entry", "hash"];
+        let Some(document) = document.as_object().filter(|object| fields.iter().any(|name| object.contains_key(*name)))
+        else {
+            return Err(format!("{NO_RECEIPT}: save the whole response of the API"));
+        };
         let parsed = if document.contains_key("items") {
             serde_json::from_str(text).map(Self::Page)
         } else if document.contains_key("entry") && document.contains_key("version") {
@@ -121,7 +127,7 @@ impl Document {
         } else {
             serde_json::from_str(text).map(Self::Head)
         };
-        parsed.map_err(|e| format!("is no receipt, page of the hash chain or head: {e}"))
+        parsed.map_err(|e| format!("{NO_RECEIPT}: {e}"))
     }
 }
 

@@ -1,8 +1,10 @@
 //! `purse token`: issues a token with which a back end acts on behalf of users.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::error::{Error, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::infra::config::setting::ACCESS_TOKEN_TTL;
@@ -33,9 +35,8 @@ pub(super) fn command() -> Command {
                 .value_name("SCOPE")
                 .required(true)
                 .action(ArgAction::Append)
-                .value_delimiter(',')
-                .value_parser(PossibleValuesParser::new(Scope::ALL.map(Scope::as_str)))
-                .help("What the service may do; can be repeated"),
+                .value_parser(ScopesParser)
+                .help("What the service may do: one scope or several, separated by spaces or commas; can be repeated"),
             Arg::new("ttl")
                 .long("ttl")
                 .value_name("DURATION")
@@ -49,9 +50,36 @@ pub(super) fn command() -> Command {
             &[
                 "purse token --service payments --scope wallet:post --ttl 15m",
                 "purse token --service reports --scope wallet:read",
-                "purse token --service shop --scope wallet:read,wallet:post --ttl 24h > token",
+                "purse token --service shop --scope \"wallet:read wallet:post\" --ttl 24h > token",
             ],
         ))
+}
+
+/// Reads scopes that are separated by spaces, as in the claim `scope`, or by commas.
+#[derive(Clone)]
+struct ScopesParser;
+
+impl TypedValueParser for ScopesParser {
+    type Value = BTreeSet<Scope>;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<Self::Value, Error> {
+        let text = StringValueParser::new().parse_ref(command, argument, value)?;
+        let scopes = text.split([' ', ',']).filter(|scope| !scope.is_empty()).map(str::parse::<Scope>);
+        let refused = |message: &str| {
+            let names = Scope::ALL.map(Scope::as_str).join(" or ");
+            let message =
+                format!("{message} for '--scope': a scope is {names}; separate several by spaces or commas\n");
+            Error::raw(ErrorKind::InvalidValue, message).with_cmd(command)
+        };
+        let scopes: BTreeSet<Scope> =
+            scopes.collect::<Result<_, _>>().map_err(|_| refused(&format!("invalid value '{text}'")))?;
+        if scopes.is_empty() { Err(refused("no scope")) } else { Ok(scopes) }
+    }
+
+    /// For the help and for completions.
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Scope::ALL.into_iter().map(|scope| PossibleValue::new(scope.as_str()))))
+    }
 }
 
 /// Prints the token.
@@ -63,8 +91,7 @@ pub(super) fn run(arguments: &ArgMatches, layers: Layers) -> Result<ExitStatus, 
     let (Some(name), Some(ttl)) = (arguments.get_one("service").cloned(), arguments.get_one("ttl").copied()) else {
         return Err(ExitError::internal("an argument has no value"));
     };
-    let scopes = arguments.get_many::<String>("scope").into_iter().flatten();
-    let scopes: BTreeSet<Scope> = scopes.filter_map(|scope| scope.parse().ok()).collect();
+    let scopes = arguments.get_many::<BTreeSet<Scope>>("scope").into_iter().flatten().flatten().copied().collect();
     let token =
         sign(&config.internal_key, &Service { name, scopes }, ttl, System.now()).map_err(ExitError::internal)?;
     print(&format!("{}\n", token.expose()))

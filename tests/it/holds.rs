@@ -2,7 +2,7 @@
 //! database does.
 
 use futures_util::future::join_all;
-use purse::kernel::Role;
+use purse::kernel::{Role, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -493,6 +493,29 @@ async fn after_the_clock_of_the_database_is_set_back_a_hold_expires_later_and_no
     let older = "SELECT count(*) FROM (SELECT created_at, lag(created_at) OVER (ORDER BY seq) AS before FROM transactions) AS row
                  WHERE created_at < before";
     assert_eq!(world.sql(Role::Wallet, older).await, "0");
+    assert_valid_ledger(&world).await;
+}
+
+#[tokio::test]
+async fn a_hold_that_is_placed_after_the_clock_of_the_database_was_set_back_lasts_as_long_as_requested() {
+    let world = World::new().await;
+    let clock = DatabaseClock::set_up(&world).await;
+    let (_wallet, client, user) = one_owner(&world, 100).await;
+    clock.set(3600).await;
+    let in_the_future = client.post(&user, "credit", 1, None).await;
+    clock.set(0).await;
+    let placed = post(&client, &user, "/v1/holds", &json!({"amountMinor": 40, "expiresInS": 60}), None).await;
+    assert_eq!(placed.status, 201, "{placed:?}");
+    let time = |value: &Value| value.as_str().and_then(|time| time.parse::<Timestamp>().ok()).expect("a time");
+    let (created_at, expires_at) = (time(&placed.body["createdAt"]), time(&placed.body["expiresAt"]));
+    assert_eq!(created_at, time(&in_the_future.body["createdAt"]), "no entry is older than the one before it");
+    assert_eq!(expires_at.duration_since(created_at).as_secs(), 60);
+    let id = placed.body["id"].as_str().expect("an ID");
+    for (ahead, expected) in [(0, is("open", 0, 40)), (3630, is("open", 0, 40)), (3661, is("expired", 0, 0))] {
+        clock.set(ahead).await;
+        assert_eq!(state(&client, &user, id).await, expected, "{ahead} seconds ahead");
+    }
+    assert_eq!(funds(&client, &user).await, [101, 0, 101]);
     assert_valid_ledger(&world).await;
 }
 

@@ -249,6 +249,7 @@ async fn every_filter_by_metadata_has_to_match_exactly() {
     let more =
         credit(&client, &user, json!({"metadata": {"orderId": "17", "shop": "a", "z": "\"orderId\":\"18\""}})).await;
     credit(&client, &user, json!({"metadata": {"orderId": "170"}})).await;
+    let without_value = credit(&client, &user, json!({"metadata": {"gift": "", "orderId": "19"}})).await;
     credit(&client, &user, json!({"metadata": {"xorderId": "17", "orderid": "17"}})).await;
     credit(&client, &user, json!({"metadata": {"note": "orderId\":\"17"}})).await;
     credit(&client, &user, json!({"description": "\"orderId\":\"17\"", "reference": "17"})).await;
@@ -262,6 +263,10 @@ async fn every_filter_by_metadata_has_to_match_exactly() {
         ("metadata.orderId=17&limit=1", vec![&more, &plain]),
         ("metadata.%6FrderId=%31%37&reference=17", vec![]),
         ("metadata.none=1", vec![]),
+        ("metadata.gift=", vec![&without_value]),
+        ("metadata.gift", vec![&without_value]),
+        ("metadata.gift=&metadata.orderId=19", vec![&without_value]),
+        ("metadata.orderId=", vec![]),
     ] {
         let (found, _) = all(&client, &user, filter).await;
         assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter}");
@@ -275,8 +280,10 @@ async fn an_invalid_filter_by_texts_returns_400_naming_it() {
     let reference = format!("reference={}", "x".repeat(65));
     for (query, fields) in [
         ("metadata.=x", vec!["metadata."]),
-        ("metadata.a=", vec!["metadata.a"]),
-        ("metadata.a", vec!["metadata.a"]),
+        ("metadata.a=%ff", vec!["metadata.a"]),
+        ("metadata.%ff=a", vec!["metadata.\u{fffd}"]),
+        ("reference=%ff", vec!["reference"]),
+        ("reference=order-%C3%BC%C3", vec!["reference"]),
         ("metadata.a%20b=x", vec!["metadata.a b"]),
         ("metadata.a=x%00", vec!["metadata.a"]),
         (&long, vec!["metadata.a"]),

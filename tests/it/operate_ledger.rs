@@ -48,12 +48,14 @@ async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
     let users = users_with_entries(&client, 3).await;
     client.ready_user().await; // a wallet without an entry
     let consistent = verify(&world, &[]).await;
-    let message = "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained): all consistent.\n";
+    let message =
+        "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained; 15 posted by users): all consistent.\n";
     assert_eq!((consistent.code, consistent.out.as_str(), consistent.err.as_str()), (Some(0), message, ""));
     let totals = |wallets: u64, entries: u64, expected: Value, differing: u64| {
         json!({
             "wallets": wallets, "entries": entries, "chained": entries, "sealed": 0, "unchained": 0,
             "beforeChain": expected, "differingWallets": differing,
+            "postedBy": {"users": entries, "services": {}, "otherServices": {"count": 0, "entries": 0}},
         })
     };
     let report_of = |differing: Value, mut totals: Value| {
@@ -81,7 +83,10 @@ async fn only_a_corrupted_wallet_is_reported_and_with_its_first_wrong_entry() {
         lines[1],
         format!("{broken}  balance  3      entry 3 has balance 999, but the entries up to it add up to 300")
     );
-    assert_eq!(lines[4], "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained): 1 inconsistent.");
+    assert_eq!(
+        lines[4],
+        "4 wallets with 15 entries (15 chained, 0 sealed, 0 unchained; 15 posted by users): 1 inconsistent."
+    );
 
     // One user's wallet alone.
     assert_eq!(verify(&world, &["--user", broken]).await.code, Some(1));

@@ -245,7 +245,7 @@ async fn a_role_that_starts_on_a_standby_waits_for_its_promotion_and_commands_re
         (
             Role::Wallet,
             ["ledger", "verify"],
-            "1 wallet with 1 entry (1 chained, 0 sealed, 0 unchained): all consistent.",
+            "1 wallet with 1 entry (1 chained, 0 sealed, 0 unchained; 1 posted by users): all consistent.",
         ),
         (Role::Users, ["outbox", "status"], "Nothing pending: all events are published."),
     ] {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use purse::kernel::Role;
 use reqwest::{Method, RequestBuilder};
@@ -428,6 +430,22 @@ async fn a_token_of_the_command_is_accepted_and_the_previous_key_during_a_rotati
 }
 
 #[tokio::test]
+async fn scopes_are_separated_by_spaces_as_in_the_claim_or_by_commas_or_given_one_by_one() {
+    for scopes in [
+        &["--scope", "wallet:read wallet:post"][..],
+        &["--scope", " wallet:post  wallet:read "],
+        &["--scope", "wallet:read,wallet:post"],
+        &["--scope", "wallet:read", "--scope", "wallet:post wallet:read"],
+    ] {
+        let output = issued(&[&["--service", "shop"], scopes].concat(), &[]).await;
+        let claims = output.out.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let claims: Value =
+            serde_json::from_slice(&claims.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        assert_eq!(claims["scope"], "wallet:read wallet:post", "{scopes:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_token_that_could_not_be_used_is_not_issued() {
     let long = "s".repeat(33);
     let base = ["--service", "payments", "--scope", "wallet:read"];
@@ -437,7 +455,11 @@ async fn a_service_token_that_could_not_be_used_is_not_issued() {
         (&["--service", "Payments", "--scope", "wallet:read"], "1 to 32 characters"),
         (&["--service", "", "--scope", "wallet:read"], "--service"),
         (&["--service", &long, "--scope", "wallet:read"], "1 to 32 characters"),
-        (&["--service", "payments", "--scope", "wallet:write"], "wallet:post"),
+        (&["--service", "payments", "--scope", "wallet:write"], "wallet:read or wallet:post"),
+        (&["--service", "payments", "--scope", "wallet:read wallet:write"], "separate several by spaces or commas"),
+        (&["--service", "payments", "--scope", "wallet:read;wallet:post"], "wallet:read or wallet:post"),
+        (&["--service", "payments", "--scope", "  "], "no scope"),
+        (&["--service", "payments", "--scope", ""], "no scope"),
         (&[&base[..], &["--ttl", "25h"]].concat(), "up to 24h"),
         (&[&base[..], &["--ttl", "0s"]].concat(), "up to 24h"),
         (&[&base[..], &["--ttl", "500ms"]].concat(), "whole seconds"),

@@ -82,7 +82,7 @@ pub async fn assert_verified(world: &World) {
 }
 
 /// Writes the entry that closes a wallet whose balance is 0.
-async fn close(world: &World, user: &User) {
+pub async fn close(world: &World, user: &User) {
     let close = format!(
         "INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, hash)
          SELECT '{0}', coalesce(max(seq), 0) + 1, gen_random_uuid(), 'close', 0, 0, 0, clock_timestamp(), sha256('')

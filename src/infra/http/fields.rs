@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use actix_web::web;
+use percent_encoding::percent_decode_str;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::{Number, Value};
 use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 
 use crate::infra::http::{ApiError, Detail};
@@ -20,8 +20,7 @@ use crate::infra::http::{ApiError, Detail};
 pub struct Fields {
     values: BTreeMap<String, Value>,
     problems: Vec<Detail>,
-    /// What is said about a field that no form has asked for.
-    unknown: &'static str,
+    place: &'static Place,
     /// Where the schemas go when there is no request.
     schemas: Option<Vec<FieldSchema>>,
 }
@@ -43,11 +42,26 @@ pub(super) struct ItemSchema {
     pub(super) max: usize,
 }
 
+/// The smallest float that is not an i64.
+const TWO_TO_THE_63: f64 = 9_223_372_036_854_775_808.0;
+
 /// Problems that a response lists at most; others are not reported.
 const PROBLEMS_MAX: usize = 1_000;
 
 /// What is wrong with a query parameter that the endpoint does not have.
 pub(super) const UNKNOWN_PARAMETER: &str = "unknown parameter";
+
+/// Where fields are, and what is said about them there.
+struct Place {
+    /// About a field that no form has asked for.
+    unknown: &'static str,
+    /// About a value that is not a text.
+    not_a_text: &'static str,
+}
+
+const BODY: Place = Place { unknown: "unknown field", not_a_text: "must be a string" };
+/// A value that was decoded is always a text.
+const QUERY: Place = Place { unknown: UNKNOWN_PARAMETER, not_a_text: "must be UTF-8" };
 
 /// What is wrong with a field that occurs twice.
 const REPEATED: &str = "must not be repeated";
@@ -161,6 +175,16 @@ fn int64(integer: ObjectBuilder) -> ObjectBuilder {
     integer.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
 }
 
+/// The end of the range of i64 beyond which `number` is. The parser turns an integer literal above u64::MAX into a float, and
+/// nothing is lost by treating `1e30` the same: no field has such a value.
+fn beyond_i64(number: &Number) -> Option<i64> {
+    if number.is_u64() {
+        return Some(i64::MAX);
+    }
+    let float = number.as_f64().filter(|float| float.abs() >= TWO_TO_THE_63)?;
+    Some(if float > 0.0 { i64::MAX } else { i64::MIN })
+}
+
 /// Adds the paths of what is repeated within `name`. Bounded, so that the paths cannot become much larger than the body.
 fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<String>) {
     let name = if within.is_empty() { String::new() } else { printable(name) };
@@ -168,6 +192,11 @@ fn add_within(repeated: &mut BTreeSet<String>, name: &str, within: &BTreeSet<Str
         let dot = if inner.starts_with('[') { "" } else { "." };
         repeated.insert(printable(&format!("{name}{dot}{inner}")));
     }
+}
+
+/// A name or value of a query.
+fn decoded(text: &str) -> Vec<u8> {
+    percent_decode_str(&text.replace('+', " ")).collect()
 }
 
 /// A name that came with the request, short and harmless enough to be sent back.
@@ -198,26 +227,27 @@ impl Fields {
     pub fn json(body: &[u8]) -> Result<Self, ApiError> {
         let Members { values, repeated } =
             serde_json::from_slice(body).map_err(|e| ApiError::invalid("body", not_an_object(body, &e)))?;
-        let mut fields = Self { values, problems: Vec::new(), unknown: "unknown field", schemas: None };
+        let mut fields = Self { values, problems: Vec::new(), place: &BODY, schemas: None };
         for name in repeated {
             fields.refuse(&printable(&name), REPEATED);
         }
         Ok(fields)
     }
 
-    /// # Errors
-    /// 400 when the query cannot be decoded.
-    pub fn query(query: &str) -> Result<Self, ApiError> {
-        let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
-            .map_err(|_| ApiError::invalid("query", "cannot be decoded"))?;
-        let mut fields =
-            Self { values: BTreeMap::new(), problems: Vec::new(), unknown: UNKNOWN_PARAMETER, schemas: None };
-        for (name, value) in pairs.into_inner() {
-            if fields.values.insert(name.clone(), Value::String(value)).is_some() {
+    /// A query is decoded as forms are. Parameters that are repeated or not UTF-8 are problems that [`Self::read`] reports.
+    pub fn query(query: &str) -> Self {
+        let mut fields = Self { values: BTreeMap::new(), problems: Vec::new(), place: &QUERY, schemas: None };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // No endpoint has a parameter whose name has a replacement character.
+            let name = String::from_utf8_lossy(&decoded(name)).into_owned();
+            // Whatever is not a text will do.
+            let value = String::from_utf8(decoded(value)).map_or(Value::Bool(false), Value::String);
+            if fields.values.insert(name.clone(), value).is_some() {
                 fields.refuse(&printable(&name), REPEATED);
             }
         }
-        Ok(fields)
+        fields
     }
 
     /// Reads the form. A field that it does not ask for is a problem too: a misspelled filter must not show unfiltered
@@ -236,12 +266,13 @@ impl Fields {
 
     fn refuse_unknown(&mut self) {
         for name in std::mem::take(&mut self.values).into_keys() {
-            self.refuse(&printable(&name), self.unknown);
+            self.refuse(&printable(&name), self.place.unknown);
         }
     }
 
     pub(super) fn describe<T>(form: impl FnOnce(&mut Self) -> Option<T>) -> Vec<FieldSchema> {
-        let mut fields = Self { values: BTreeMap::new(), problems: Vec::new(), unknown: "", schemas: Some(Vec::new()) };
+        let mut fields =
+            Self { values: BTreeMap::new(), problems: Vec::new(), place: &BODY, schemas: Some(Vec::new()) };
         form(&mut fields);
         fields.schemas.unwrap_or_default()
     }
@@ -300,17 +331,25 @@ impl Fields {
         parse(&texts).map(Some).map_err(|e| self.refuse(name, e)).ok()
     }
 
-    /// The fields whose names begin with `prefix`, by the rest of their names. Query parameters are always texts.
-    pub fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, String> {
+    /// The texts whose names begin with `prefix`, by the rest of their names. `None` if one of them is not a text.
+    pub fn with_prefix(&mut self, prefix: &str) -> Option<BTreeMap<String, String>> {
         let mut found = BTreeMap::new();
+        let mut others = Vec::new();
         self.values.retain(|name, value| match (name.strip_prefix(prefix), value) {
             (Some(rest), Value::String(text)) => {
                 found.insert(rest.to_owned(), std::mem::take(text));
                 false
             }
-            _ => true,
+            (Some(_), _) => {
+                others.push(name.clone());
+                false
+            }
+            (None, _) => true,
         });
-        found
+        for name in &others {
+            self.refuse_named(name, self.place.not_a_text);
+        }
+        others.is_empty().then_some(found)
     }
 
     /// A required integer literal: `5.0`, `1e2` and `"5"` are refused.
@@ -387,7 +426,7 @@ impl Fields {
                 continue;
             };
             let values = object.into_iter().collect();
-            let mut fields = Self { values, problems: Vec::new(), unknown: self.unknown, schemas: None };
+            let mut fields = Self { values, problems: Vec::new(), place: self.place, schemas: None };
             read.extend(form(&mut fields));
             fields.refuse_unknown();
             for Detail { field, message } in fields.problems {
@@ -444,8 +483,7 @@ impl Fields {
         parse: impl FnOnce(i64) -> Result<T, E>,
     ) -> Option<T> {
         let integer = match value {
-            // A literal above i64::MAX becomes a u64, and beyond that a float. As an amount it is too large either way.
-            Value::Number(number) => number.as_i64().or(number.is_u64().then_some(i64::MAX)),
+            Value::Number(number) => number.as_i64().or_else(|| beyond_i64(number)),
             _ => None,
         };
         match integer.map(parse) {
@@ -463,7 +501,7 @@ impl Fields {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let Value::String(text) = value else {
-            self.refuse(name, "must be a string");
+            self.refuse(name, self.place.not_a_text);
             return None;
         };
         parse(&text).map_err(|e| self.refuse(name, e)).ok()
@@ -493,6 +531,19 @@ mod tests {
     fn only_an_integer_literal_is_an_integer() {
         assert_eq!(integer(r#"{"n": 5}"#).ok(), Some(5));
         assert_eq!(integer(r#"{"n": 18446744073709551615}"#).ok(), Some(i64::MAX), "too large for any parser");
+        for (literal, end) in [
+            ("9223372036854775808", i64::MAX),
+            ("18446744073709551616", i64::MAX),
+            ("99999999999999999999", i64::MAX),
+            ("-9223372036854775809", i64::MIN),
+            ("-99999999999999999999", i64::MIN),
+        ] {
+            assert_eq!(
+                integer(&format!("{{\"n\": {literal}}}")).ok(),
+                Some(end),
+                "{literal} is outside of every range"
+            );
+        }
         let not_integers = [
             r#"{"n":5.0}"#,
             r#"{"n":1e2}"#,
@@ -500,7 +551,7 @@ mod tests {
             r#"{"n":true}"#,
             r#"{"n":[5]}"#,
             r#"{"n":-0}"#,
-            r#"{"n": 99999999999999999999}"#,
+            r#"{"n":9223372036854774784.5}"#,
         ];
         for body in not_integers {
             assert_eq!(problems(integer(body)), of(&[("n", "must be an integer")]), "{body}");
@@ -590,10 +641,49 @@ mod tests {
         let body = Fields::json(br#"{"b":"x","c":1,"d":true}"#).expect("an object");
         let expected = [("a", "is required"), ("b", "must be y"), ("c", "must be a string"), ("d", "unknown field")];
         assert_eq!(problems(body.read(letters)), of(&expected));
-        let query = Fields::query("b=x&d=1&d=2").expect("a query");
+        let query = Fields::query("b=x&d=1&d=2");
         let expected =
             [("d", "must not be repeated"), ("a", "is required"), ("b", "must be y"), ("d", "unknown parameter")];
         assert_eq!(problems(query.read(letters)), of(&expected));
+    }
+
+    #[test]
+    fn a_query_is_decoded_once_and_what_is_not_utf_8_is_refused() {
+        let read = |query: &str| {
+            Fields::query(query).read(|fields| {
+                let text = fields.text("a", str::parse::<String>, |a| a);
+                let prefixed = fields.with_prefix("m.");
+                Some((text?, prefixed?.into_iter().collect::<Vec<_>>()))
+            })
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        for (query, a, prefixed) in [
+            ("a=", "", vec![]),
+            ("a", "", vec![]),
+            ("&a=1&&", "1", vec![]),
+            ("a=b+c%20d%2Be", "b c d+e", vec![]),
+            ("%61=%C3%BC", "ü", vec![]),
+            ("a=%2561", "%61", vec![]),
+            ("a=100%", "100%", vec![]),
+            ("a=%zz%4", "%zz%4", vec![]),
+            ("a=b=c", "b=c", vec![]),
+            ("a=%EF%BF%BD", "\u{fffd}", vec![]),
+            ("a=1&m.x=&m.%C3%BC=%3D", "1", vec![pair("x", ""), pair("ü", "=")]),
+        ] {
+            assert_eq!(read(query).ok(), Some((a.to_owned(), prefixed)), "{query}");
+        }
+        let not_utf_8 = "must be UTF-8";
+        for (query, expected) in [
+            ("a=%ff", vec![("a", not_utf_8)]),
+            ("a=%C3", vec![("a", not_utf_8)]),
+            ("a=%ED%A0%80", vec![("a", not_utf_8)]),
+            ("a=1&m.x=%ff&m.y=1&m.z=%fe", vec![("m.x", not_utf_8), ("m.z", not_utf_8)]),
+            ("a=1&b=%ff", vec![("b", "unknown parameter")]),
+            ("a=1&%ff=1", vec![("\u{fffd}", "unknown parameter")]),
+            ("a=%ff&a=1", vec![("a", "must not be repeated")]),
+        ] {
+            assert_eq!(problems(read(query)), of(&expected), "{query}");
+        }
     }
 
     #[test]
@@ -674,7 +764,7 @@ mod tests {
 
         #[test]
         fn no_query_makes_the_reader_panic(query in any::<String>()) {
-            let _ = Fields::query(&query).and_then(|fields| fields.read(letters));
+            let _ = Fields::query(&query).read(letters);
         }
     }
 }

@@ -15,4 +15,4 @@ pub(crate) mod receipts;
 pub(crate) mod retry_ladder;
 pub(crate) mod statement;
 
-pub use history::HistoryCursor;
+pub use history::{HistoryCursor, ListKind, PagedList};

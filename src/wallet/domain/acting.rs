@@ -194,8 +194,10 @@ impl<'a> Acting<'a> {
         let head = self.open(user, EntryRefused::WalletClosed)?;
         let held = head.held.more(amount).filter(|held| *held <= head.balance);
         let held = held.ok_or(EntryRefused::InsufficientFunds)?;
+        // From the time of the hold itself: if the clock has gone back, it would expire before it was created.
+        let created_at = head.time_of_next(self.now);
         let expires_at = Timestamp::from_microsecond(
-            self.now.as_microsecond().saturating_add(lifetime.seconds().saturating_mul(1_000_000)),
+            created_at.as_microsecond().saturating_add(lifetime.seconds().saturating_mul(1_000_000)),
         );
         // Only a clock that is thousands of years ahead fails here.
         let expires_at = expires_at.map_err(|_| EntryRefused::HoldExpired)?;

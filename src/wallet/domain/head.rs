@@ -82,15 +82,20 @@ impl LedgerHead {
         self.balance.cents().saturating_sub(self.held.cents())
     }
 
-    /// The next entry, which becomes the head. Its time is `now` or, if the clock has gone back, the time of the last entry:
-    /// times never contradict the order.
+    /// The time of an entry that is appended at `now`: if the clock has gone back, that of the last entry. Times never
+    /// contradict the order.
+    pub(super) fn time_of_next(&self, now: Timestamp) -> Timestamp {
+        self.created_at.map_or(now, |last| last.max(now))
+    }
+
+    /// The next entry, which becomes the head.
     ///
     /// # Errors
     /// [`EntryRefused`] if the wallet has used up its sequence numbers.
     pub(super) fn append(&mut self, next: Next<'_>, now: Timestamp) -> Result<NewEntry, EntryRefused> {
         let Lead { request, group_size } = next.lead;
         let seq = self.seq.checked_add(1).ok_or(EntryRefused::BalanceLimit)?;
-        let created_at = self.created_at.map_or(now, |last| last.max(now));
+        let created_at = self.time_of_next(now);
         let texts = next.texts.map(|texts| {
             let digest = texts.digest();
             (texts, digest)

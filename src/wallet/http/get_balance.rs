@@ -56,7 +56,7 @@ async fn handle(
     queries: web::Data<dyn WalletQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let BalanceQuery { at } = Fields::query(request.query_string())?.read(balance_query)?;
+    let BalanceQuery { at } = Fields::query(request.query_string()).read(balance_query)?;
     let funds = match at {
         None => queries.balance(wallet.user_id),
         Some(at) => queries.balance_at(wallet.user_id, at),

@@ -71,7 +71,7 @@ async fn handle(
     slots: web::Data<StatementSlots>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let StatementQuery { period, format } = Fields::query(request.query_string())?.read(statement_query)?;
+    let StatementQuery { period, format } = Fields::query(request.query_string()).read(statement_query)?;
     let slot = slots.into_inner().enter(wallet.user_id).ok_or_else(ApiError::overloaded)?;
     let statement = queries.statement(wallet.user_id, period).await.map_err(|e| ApiError::from_failure(&e))?;
     if statement.closing.seq == 0 {

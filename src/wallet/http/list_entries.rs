@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
-use crate::wallet::application::history::{HistoryCursor, HistoryQuery};
+use crate::wallet::application::history::{HistoryQuery, ListKind, PagedList};
 use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::domain::{MetadataPair, Reference};
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
-use crate::wallet::http::paging::{PageLimit, cursor};
+use crate::wallet::http::paging::{PageLimit, cursor, example_cursor, example_list};
 use crate::wallet::http::texts::NO_CONTROL;
 use crate::wallet::http::time;
 use crate::wallet::http::wire::{EntryBody, direction_of, direction_schema};
@@ -40,20 +40,21 @@ async fn handle(
     queries: web::Data<dyn WalletQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Fields::query(request.query_string())?.read(history)?;
+    let list = PagedList { kind: ListKind::Transactions, user: wallet.user_id };
+    let query = Fields::query(request.query_string()).read(|query| history(query, list))?;
     let page = queries.history(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.entries.is_empty() {
         gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Body {
         items: page.entries.iter().map(EntryBody::from).collect(),
-        next_cursor: page.next.map(HistoryCursor::encode),
+        next_cursor: page.next.map(|cursor| list.encode(cursor)),
     }))
 }
 
-fn history(query: &mut Fields) -> Option<HistoryQuery> {
+fn history(query: &mut Fields, list: PagedList) -> Option<HistoryQuery> {
     let limit = PageLimit::OF_ITEMS.read(query, "transactions");
-    let cursor = cursor(query);
+    let cursor = cursor(query, list);
     let direction = query.optional_text("type", direction_of, |kind| {
         direction_schema(kind).description(Some("Return only transactions of this type."))
     });
@@ -84,15 +85,10 @@ fn history(query: &mut Fields) -> Option<HistoryQuery> {
 
 /// The parameters `metadata.<key>`, which a document cannot list.
 fn metadata(query: &mut Fields) -> Option<Vec<MetadataPair>> {
-    let wanted = query.with_prefix(METADATA);
+    let wanted = query.with_prefix(METADATA)?;
     let (count, mut pairs) = (wanted.len(), Vec::new());
     for (key, value) in wanted {
-        let pair = match MetadataPair::new(&key, &value) {
-            Ok(_) if value.is_empty() => Err("must not be empty".to_owned()),
-            Ok(pair) => Ok(pair),
-            Err(refused) => Err(refused.to_string()),
-        };
-        match pair {
+        match MetadataPair::new(&key, &value) {
             Ok(pair) => pairs.push(pair),
             Err(refused) => query.refuse_named(&format!("{METADATA}{key}"), refused),
         }
@@ -104,7 +100,7 @@ fn metadata(query: &mut Fields) -> Option<Vec<MetadataPair>> {
 }
 
 pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
-    let page = Body { items: vec![EntryBody::example()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
+    let page = Body { items: vec![EntryBody::example()], next_cursor: Some(example_cursor(ListKind::Transactions)) };
     let endpoint = Endpoint::get("/v1/transactions", handle, "listTransactions", "List transactions, newest first")
         .tag("transactions")
         .about(
@@ -114,7 +110,7 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
              until it is null.",
         )
         .bearer()
-        .query(history, "limit=0")
+        .query(|query| history(query, example_list(ListKind::Transactions)), "limit=0")
         .returns(StatusCode::OK, "A page of transactions.", &page);
     gated(endpoint).also_for_services()
 }

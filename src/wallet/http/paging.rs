@@ -1,9 +1,11 @@
 //! The parameters of every endpoint that returns pages.
 
 use utoipa::openapi::Type;
+use uuid::Uuid;
 
 use crate::infra::http::Fields;
-use crate::wallet::application::history::HistoryCursor;
+use crate::kernel::UserId;
+use crate::wallet::application::history::{HistoryCursor, ListKind, PagedList};
 
 /// How long a page may be, and how long it is without the parameter `limit`.
 #[derive(Clone, Copy)]
@@ -38,10 +40,22 @@ impl PageLimit {
     }
 }
 
-/// The parameter `cursor`. The outer `None` means that it is invalid.
+/// The parameter `cursor` of `list`. The outer `None` means that it is invalid.
 #[expect(clippy::option_option, reason = "as every reader of an optional parameter")]
-pub(super) fn cursor(query: &mut Fields) -> Option<Option<HistoryCursor>> {
-    query.optional_text("cursor", HistoryCursor::decode, |cursor| {
-        cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1))
-    })
+pub(super) fn cursor(query: &mut Fields, list: PagedList) -> Option<Option<HistoryCursor>> {
+    query.optional_text(
+        "cursor",
+        |text| list.decode(text),
+        |cursor| cursor.description(Some("The `nextCursor` of the previous page, unchanged.")).min_length(Some(1)),
+    )
+}
+
+/// A list as the document needs it, which has no wallet.
+pub(super) const fn example_list(kind: ListKind) -> PagedList {
+    PagedList { kind, user: UserId::from_uuid(Uuid::from_u128(0x0190_a5d4_3c1e_7d2b_8f4a_6e5d_4c3b_2a19)) }
+}
+
+/// A `nextCursor` of that list.
+pub(super) fn example_cursor(kind: ListKind) -> String {
+    example_list(kind).encode(HistoryCursor { before_seq: 12 })
 }

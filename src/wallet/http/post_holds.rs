@@ -179,9 +179,7 @@ pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 3] {
     let on_hold = |endpoint: Endpoint<WalletApi>| {
         of_one_hold(endpoint).errors([EntryRefused::HoldClosed, EntryRefused::HoldExpired].map(refused))
     };
-    let posting = |endpoint: Endpoint<WalletApi>, effect| {
-        posting(endpoint.tag("holds").errors([refused(EntryRefused::WalletClosed)]), effect)
-    };
+    let posting = |endpoint: Endpoint<WalletApi>, effect| posting(endpoint.tag("holds"), effect);
     [
         posting(place, "holds nothing again"),
         posting(on_hold(capture), "does not capture again"),

@@ -79,7 +79,6 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
         EntryRefused::BalanceLimit,
         EntryRefused::RecipientNotFound,
         EntryRefused::RecipientCannotReceive,
-        EntryRefused::WalletClosed,
     ];
     let endpoint =
         Endpoint::post("/v1/transactions/{id}/reverse", handle, "reverseTransaction", "Reverse a transaction")

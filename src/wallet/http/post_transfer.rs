@@ -94,7 +94,6 @@ pub(super) fn endpoint() -> GatedEndpoint<WalletApi> {
                 EntryRefused::RecipientNotFound,
                 EntryRefused::InsufficientFunds,
                 EntryRefused::RecipientCannotReceive,
-                EntryRefused::WalletClosed,
             ]
             .map(refused),
         );

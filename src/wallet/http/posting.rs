@@ -116,7 +116,8 @@ pub(super) fn api_error(error: &PostError) -> ApiError {
 
 /// What every endpoint has that posts one draft. `effect` says what a retry with the same key does not do.
 pub(super) fn posting(endpoint: Endpoint<WalletApi>, effect: &str) -> GatedEndpoint<WalletApi> {
-    let endpoint = endpoint.bearer().limited(|api: &WalletApi| &api.post_limit).errors([outcome_unknown()]);
+    let endpoint = endpoint.bearer().limited(|api: &WalletApi| &api.post_limit);
+    let endpoint = endpoint.errors([outcome_unknown(), refused(EntryRefused::WalletClosed)]);
     gated(with_key(endpoint, effect)).also_for_services()
 }
 

@@ -7,13 +7,13 @@ use utoipa::ToSchema;
 
 use crate::infra::http::openapi::Endpoint;
 use crate::infra::http::{ApiError, Fields};
-use crate::wallet::application::history::HistoryCursor;
+use crate::wallet::application::history::{ListKind, PagedList};
 use crate::wallet::application::holds::{HoldQueries, HoldQuery};
 use crate::wallet::domain::HoldStatus;
 use crate::wallet::http::api::WalletApi;
 use crate::wallet::http::gate::{Gate, GatedEndpoint, ReadyWallet, gated};
 use crate::wallet::http::hold_body::{HoldBody, hold_id, not_found, of_one_hold};
-use crate::wallet::http::paging::{PageLimit, cursor};
+use crate::wallet::http::paging::{PageLimit, cursor, example_cursor, example_list};
 use crate::wallet::http::wire::EntryPath;
 
 #[derive(Serialize, ToSchema)]
@@ -35,18 +35,19 @@ async fn list(
     holds: web::Data<dyn HoldQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Fields::query(request.query_string())?.read(hold_query)?;
+    let list = PagedList { kind: ListKind::Holds, user: wallet.user_id };
+    let query = Fields::query(request.query_string()).read(|query| hold_query(query, list))?;
     let page = holds.page(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.holds.is_empty() {
         gate.confirm(&wallet).await?;
     }
     Ok(HttpResponse::Ok().json(Page {
         items: page.holds.iter().map(HoldBody::from).collect(),
-        next_cursor: page.next.map(HistoryCursor::encode),
+        next_cursor: page.next.map(|cursor| list.encode(cursor)),
     }))
 }
 
-fn hold_query(query: &mut Fields) -> Option<HoldQuery> {
+fn hold_query(query: &mut Fields, list: PagedList) -> Option<HoldQuery> {
     let open_only = query.optional_text(
         "status",
         |text| match text {
@@ -62,7 +63,7 @@ fn hold_query(query: &mut Fields) -> Option<HoldQuery> {
         },
     );
     let limit = PageLimit::OF_ITEMS.read(query, "holds");
-    let cursor = cursor(query);
+    let cursor = cursor(query, list);
     Some(HoldQuery {
         open_only: open_only?.unwrap_or(true),
         before_seq: cursor?.map(|cursor| cursor.before_seq),
@@ -85,12 +86,12 @@ async fn one(
 
 pub(super) fn endpoints() -> [GatedEndpoint<WalletApi>; 2] {
     let open = HoldBody::example(HoldStatus::Open, 0, 400);
-    let page = Page { items: vec![open.clone()], next_cursor: Some(HistoryCursor { before_seq: 12 }.encode()) };
+    let page = Page { items: vec![open.clone()], next_cursor: Some(example_cursor(ListKind::Holds)) };
     let list = Endpoint::get("/v1/holds", list, "listHolds", "List holds, newest first")
         .tag("holds")
         .about("Open holds, unless all are requested. New holds never shift or repeat items.")
         .bearer()
-        .query(hold_query, "status=closed")
+        .query(|query| hold_query(query, example_list(ListKind::Holds)), "status=closed")
         .returns(StatusCode::OK, "A page of holds.", &page);
     let one = Endpoint::get("/v1/holds/{id}", one, "getHold", "Get a hold")
         .tag("holds")

@@ -87,7 +87,7 @@ async fn chain(
     queries: web::Data<dyn ReceiptQueries>,
     gate: web::Data<Gate>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Fields::query(request.query_string())?.read(chain_query)?;
+    let query = Fields::query(request.query_string()).read(chain_query)?;
     let page = queries.chain(wallet.user_id, query).await.map_err(|e| ApiError::from_failure(&e))?;
     if page.receipts.is_empty() {
         gate.confirm(&wallet).await?;

@@ -44,7 +44,7 @@ async fn handle(
     gate: web::Data<Gate>,
     health: web::Data<HealthBoard>,
 ) -> Result<HttpResponse, ApiError> {
-    let wait = Fields::query(request.query_string()).and_then(|query| query.read(wait));
+    let wait = Fields::query(request.query_string()).read(wait);
     let wait_max = *wait.as_ref().unwrap_or(&Duration::ZERO);
     if !wait_max.is_zero() {
         request.extensions_mut().insert(LongPoll);

@@ -11,6 +11,8 @@ use crate::wallet::domain::{Difference, WalletAudit};
 const APPLICATION_NAME: &str = "purse ledger verify";
 /// Bounds the memory of this process.
 const WALLETS_PER_FETCH: i32 = 1_000;
+/// Services that [`Posters`] names.
+const SERVICES_MAX: usize = 20;
 
 pub struct PgLedgerAudit {
     session: Session,
@@ -59,8 +61,19 @@ impl PgLedgerAudit {
         };
         let recount = tx.prepare(include_str!("recount.sql")).await?;
         let portal = tx.bind(&recount, &[&user]).await?;
-        Ok(AuditCursor { tx, portal, size })
+        Ok(AuditCursor { tx, portal, size, user })
     }
+}
+
+/// Who posted how many entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Posters {
+    /// Entries that users posted themselves. Expiries are nobody's.
+    pub by_users: i64,
+    /// Those with the most entries, at most [`SERVICES_MAX`] of them.
+    pub services: Vec<(String, i64)>,
+    /// The number of other services, and that of their entries.
+    pub others: (i64, i64),
 }
 
 /// A running audit. PostgreSQL computes only what is fetched, so neither side ever holds all of it.
@@ -68,11 +81,48 @@ pub struct AuditCursor<'session> {
     tx: Transaction<'session>,
     portal: Portal,
     size: LedgerSize,
+    user: Option<Uuid>,
 }
 
 impl AuditCursor<'_> {
     pub const fn size(&self) -> LedgerSize {
         self.size
+    }
+
+    /// Who posted the entries that are audited.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn posters(&self) -> Result<Posters, DbError> {
+        let rows = self
+            .tx
+            .query(
+                "-- wallet.audit.posters ($1 user or null, $2 services at most)
+                 WITH poster AS (
+                     SELECT posted_by, count(*) AS entries FROM transactions
+                     WHERE type <> 'expire' AND ($1::uuid IS NULL OR user_id = $1) GROUP BY posted_by
+                 ),
+                 ranked AS (
+                     SELECT posted_by, entries, CASE WHEN posted_by IS NULL THEN 0
+                            ELSE row_number() OVER (PARTITION BY posted_by IS NULL ORDER BY entries DESC, posted_by) END AS place
+                     FROM poster
+                 )
+                 SELECT CASE WHEN place <= $2 THEN posted_by END AS service, place > $2 AS is_other,
+                        count(*) AS posters, sum(entries)::bigint AS entries
+                 FROM ranked GROUP BY 1, 2, least(place, $2 + 1) ORDER BY least(place, $2 + 1)",
+                &[&self.user, &i64::try_from(SERVICES_MAX).unwrap_or(i64::MAX)],
+            )
+            .await?;
+        let mut posters = Posters::default();
+        for row in rows {
+            let entries: i64 = row.try_get("entries")?;
+            match (row.try_get::<_, Option<String>>("service")?, row.try_get("is_other")?) {
+                (Some(service), _) => posters.services.push((service, entries)),
+                (None, true) => posters.others = (row.try_get("posters")?, entries),
+                (None, false) => posters.by_users = entries,
+            }
+        }
+        Ok(posters)
     }
 
     /// The next wallets; empty after the last.

@@ -13,7 +13,7 @@ mod wallet_store;
 
 pub use holds::PgHoldQueries;
 pub use journal::PgJournal;
-pub use ledger_audit::{AuditCursor, PgLedgerAudit};
+pub use ledger_audit::{AuditCursor, PgLedgerAudit, Posters};
 pub use missing_wallets::PgMissingWallets;
 pub use open_holds::{OpenHold, PgOpenHolds};
 pub use queries::PgWalletQueries;

@@ -350,7 +350,7 @@ impl<Api: 'static> Endpoint<Api> {
     #[must_use]
     pub fn query<T>(mut self, form: impl Fn(&mut Fields) -> Option<T>, bad: &str) -> Self {
         self.parameters = Parameters::Form;
-        let refused = Fields::query(bad).and_then(|fields| fields.read(&form));
+        let refused = Fields::query(bad).read(&form);
         let described = Fields::describe(form).into_iter().fold(self, |endpoint, mut field| {
             let about = field.schema.description.take().unwrap_or_default();
             endpoint.with_parameter(ParameterIn::Query, (field.name, field.is_required), &about, field.schema)
@@ -474,7 +474,7 @@ async fn without_query(
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
     let refused = match request.query_string() {
         "" => None,
-        query => Fields::query(query).and_then(|fields| fields.read(|_| Some(()))).err(),
+        query => Fields::query(query).read(|_| Some(())).err(),
     };
     match refused {
         Some(error) => Ok(request.error_response(error).map_into_right_body()),
