@@ -24,4 +24,4 @@ pub use migrate::{MigrateError, Migrated, Migrations, check_runtime_user, migrat
 pub use rights::Rights;
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
-pub use url::{database_url_problem, is_database_url, url_without_password};
+pub use url::{database_url_doubt, database_url_problem, is_database_url, url_without_password};

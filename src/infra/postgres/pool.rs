@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
 
-use crate::infra::postgres::connect::{OpenError, Server, Servers, SessionLimits};
+use crate::infra::postgres::connect::{OpenError, Opened, Server, Servers, SessionLimits};
 use crate::infra::system::random_fraction;
 
 /// A lifetime is shortened at random by at most 1/`JITTER`, so that sessions opened together do not end together.
@@ -44,7 +44,7 @@ impl Manager for SessionManager {
         let generation = self.generation.load(Ordering::Acquire);
         // Boxed, because it is large and seldom needed.
         let opening = self.servers.open(self.application_name, Some(self.limits), Server::Writable);
-        let (client, driver) = Box::pin(opening).await?;
+        let Opened { client, driver } = Box::pin(opening).await?;
         let lifetime = self.lifetime.saturating_sub((self.lifetime / JITTER).mul_f64(random_fraction()));
         Ok(PooledSession {
             client: ClientWrapper::new(client, driver),
