@@ -32,7 +32,7 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// How old the connection of the probe becomes, so that it notices what is true of new sessions only.
 const PROBE_LIFETIME_MAX: Duration = Duration::from_secs(5);
 /// Connections for the shared rate limit counters. A request uses one for a single-row statement.
-const COUNTING_CONNECTIONS: usize = 2;
+pub(super) const COUNTING_CONNECTIONS: usize = 2;
 
 /// What a process provides to the role that it runs.
 pub(super) struct RoleContext {

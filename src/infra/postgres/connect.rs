@@ -11,9 +11,9 @@ use slog::{Logger, info, o, warn};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
-use tokio_postgres::Client;
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{CancelToken, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
@@ -78,6 +78,8 @@ pub struct Connector {
     pub(super) owner: Arc<Servers>,
     /// Incremented when the open sessions of all pools are no longer trusted.
     pub(super) generation: Arc<AtomicU64>,
+    /// Held while a session is replaced by a new one that is open before the old one is closed: at most one at a time.
+    pub(super) replacing: Arc<tokio::sync::Mutex<()>>,
     pub(super) io: Handle,
 }
 
@@ -101,6 +103,7 @@ impl Connector {
             runtime: Arc::new(Servers::of(&config.url, logger)?),
             owner: Arc::new(Servers::of(&config.migration_url, logger)?),
             generation: Arc::default(),
+            replacing: Arc::default(),
             io,
         })
     }
@@ -238,6 +241,12 @@ impl Servers {
             failed.attempts.push(reason);
         }
         Err(failed)
+    }
+
+    /// Asks the server to cancel what the session does. It may have ended meanwhile.
+    pub(super) async fn cancel(&self, session: &CancelToken) {
+        // The caller sees by the session whether it helped.
+        let _ = timeout(self.limit(), session.cancel_query(self.tls.clone())).await;
     }
 
     /// For one server.

@@ -16,7 +16,7 @@ use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::connect::{Connector, SessionLimits};
 use crate::infra::postgres::error::{DbError, SessionFate};
 use crate::infra::postgres::gate::Gate;
-use crate::infra::postgres::pool::{Pool, SessionManager};
+use crate::infra::postgres::pool::{Pool, PooledSession, SessionManager};
 
 /// A connection with `prepare_cached` and `transaction`.
 pub type Client = deadpool_postgres::ClientWrapper;
@@ -87,6 +87,7 @@ impl Database {
             limits,
             lifetime,
             generation: Arc::clone(&connector.generation),
+            replacing: Arc::clone(&connector.replacing),
         };
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
@@ -124,9 +125,10 @@ impl Database {
     {
         let database = self.clone();
         let task = self.io.spawn(async move {
-            let mut connection = PooledConnection(Some(database.connection().await?));
-            let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
-            let work = work(&mut object.client);
+            let mut connection = PooledConnection::new(database.connection().await?, &database.io);
+            let Some(session) = connection.session() else { return Err(DbError::Panicked) };
+            let Some(client) = session.client.as_mut() else { return Err(DbError::Panicked) };
+            let work = work(client);
             let result = timeout_at(Instant::now() + database.deadline, work).await.unwrap_or(Err(DbError::Deadline));
             match result.as_ref().map_or_else(DbError::fate, |_| SessionFate::Keep) {
                 SessionFate::Keep => connection.release(),
@@ -166,19 +168,33 @@ impl Database {
 }
 
 /// A connection that is closed when dropped, unless it is released to the pool: after a panic or a deadline, statements may
-/// still be running on it.
-struct PooledConnection(Option<Object<SessionManager>>);
+/// still be running on it. It occupies its place in the pool until the server has ended it.
+struct PooledConnection {
+    object: Option<Object<SessionManager>>,
+    io: Handle,
+}
 
 impl PooledConnection {
+    fn new(object: Object<SessionManager>, io: &Handle) -> Self {
+        Self { object: Some(object), io: io.clone() }
+    }
+
+    fn session(&mut self) -> Option<&mut PooledSession> {
+        self.object.as_deref_mut()
+    }
+
     fn release(&mut self) {
-        drop(self.0.take());
+        drop(self.object.take());
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(Object::take(object));
+        if let Some(mut object) = self.object.take() {
+            self.io.spawn(async move {
+                object.close().await;
+                drop(Object::take(object));
+            });
         }
     }
 }
