@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub struct Connector {
     pub(super) owner: Arc<Servers>,
     /// Incremented when the open sessions of all pools are no longer trusted.
     pub(super) generation: Arc<AtomicU64>,
+    /// Whether a commit got no response since the last one that was confirmed.
+    pub(super) in_doubt: Arc<AtomicBool>,
     /// Held while a session is replaced by a new one that is open before the old one is closed: at most one at a time.
     pub(super) replacing: Arc<tokio::sync::Mutex<()>>,
     pub(super) io: Handle,
@@ -103,6 +105,7 @@ impl Connector {
             runtime: Arc::new(Servers::of(&config.url, logger)?),
             owner: Arc::new(Servers::of(&config.migration_url, logger)?),
             generation: Arc::default(),
+            in_doubt: Arc::default(),
             replacing: Arc::default(),
             io,
         })

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -54,8 +54,17 @@ pub struct PoolOptions {
     pub application_name: &'static str,
     /// Connections that are opened as needed.
     pub connections_max: usize,
+    /// For a pool that finds out whether the database works.
+    pub probing: Option<Probing>,
+}
+
+/// What is different in a pool that finds out whether the database works.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
     /// Longest time after which a connection is replaced, if that is shorter than for all pools.
-    pub lifetime_max: Option<Duration>,
+    pub lifetime_max: Duration,
+    /// Time limit of a unit of work.
+    pub deadline: Duration,
 }
 
 /// A pool of connections that are driven by the IO runtime.
@@ -69,6 +78,7 @@ pub struct Database {
     io: Handle,
     deadline: Duration,
     generation: Arc<AtomicU64>,
+    in_doubt: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -79,8 +89,9 @@ impl Database {
     pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
         let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
-        let lifetime =
-            options.lifetime_max.map_or(config.connection_lifetime, |max| max.min(config.connection_lifetime));
+        let lifetime = options
+            .probing
+            .map_or(config.connection_lifetime, |probing| probing.lifetime_max.min(config.connection_lifetime));
         let manager = SessionManager {
             servers: Arc::clone(&connector.runtime),
             application_name: options.application_name,
@@ -95,9 +106,15 @@ impl Database {
             .wait_timeout(Some(config.acquire_timeout)) // default: forever
             .build() // opening has a limit of its own
             .map_err(|e| DbError::NoPool(Box::new(e)))?;
-        let deadline = config.statement_timeout + DEADLINE_MARGIN;
-        let generation = Arc::clone(&connector.generation);
-        Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline, generation })
+        let deadline = options.probing.map_or(config.statement_timeout + DEADLINE_MARGIN, |probing| probing.deadline);
+        Ok(Self {
+            pool,
+            gate: Arc::default(),
+            io: connector.io.clone(),
+            deadline,
+            generation: Arc::clone(&connector.generation),
+            in_doubt: Arc::clone(&connector.in_doubt),
+        })
     }
 
     /// Exports the state of the pool, with `name` as its label.
@@ -135,9 +152,28 @@ impl Database {
                 SessionFate::Close => {}
                 SessionFate::CloseAll => database.distrust_open_sessions(),
             }
+            if let Err(e) = &result {
+                database.note(e);
+            }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
+    }
+
+    fn note(&self, error: &DbError) {
+        if error.leaves_a_commit_in_doubt() {
+            self.in_doubt.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a commit of any pool of this process got no response since the last [`Self::commits_are_confirmed`].
+    pub fn is_a_commit_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
+    }
+
+    /// To be called after a commit was confirmed.
+    pub fn commits_are_confirmed(&self) {
+        self.in_doubt.store(false, Ordering::Release);
     }
 
     /// Closes the sessions of all pools of this process that were opened before, instead of using them again: they may

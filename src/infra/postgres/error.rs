@@ -44,7 +44,9 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::InDoubt(_) | Self::Open(_) | Self::Unreachable | Self::Deadline => FailureClass::Unavailable,
+            Self::InDoubt(_) | Self::Open(_) | Self::Unreachable | Self::Deadline => {
+                FailureClass::Unavailable
+            }
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
@@ -73,6 +75,11 @@ impl DbError {
             Self::Open(e) => e.is_read_only(),
             _ => false,
         }
+    }
+
+    /// Whether a commit may have been sent and was not confirmed.
+    pub(super) fn leaves_a_commit_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(_) | Self::Deadline)
     }
 
     /// What becomes of the session that a unit of work ended on with this error.

@@ -16,7 +16,7 @@ mod tls;
 mod url;
 
 pub use connect::Connector;
-pub use database::{BEGIN, Client, Database, PoolOptions, begin};
+pub use database::{BEGIN, Client, Database, PoolOptions, Probing, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
 pub use inspect::{History, Inspector, ServerState};
