@@ -134,7 +134,7 @@ impl Failed {
     /// Whether a session failed that was open.
     const fn is_of_a_session(&self) -> bool {
         let (Self::Statements(e) | Self::Commit(e)) = self;
-        matches!(e, DbError::Postgres(_) | DbError::Deadline)
+        matches!(e, DbError::Postgres(_) | DbError::NotReplicated | DbError::Deadline)
     }
 
     /// What an outage is called on the health board, and in the log, and why it is one.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
@@ -49,6 +50,9 @@ const UNLIMITED: &str =
      FROM pg_settings
      WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
                     'transaction_timeout', 'client_connection_check_interval')";
+
+/// The function of the server that reports that a commit no longer waits for a standby: a name, never translated.
+const NOT_REPLICATED: &str = "SyncRepWaitForLSN";
 
 /// The isolation level that statements outside of a transaction are written for (decision D022), whatever the database's
 /// default is. Transactions name it themselves, because a pooler may drop these options.
@@ -127,6 +131,8 @@ pub(super) struct Opened {
     pub(super) client: Client,
     /// Ends when the client is dropped and the server has responded to everything that was sent.
     pub(super) driver: JoinHandle<()>,
+    /// Set when the server reports that a commit is on no standby, although it should be.
+    pub(super) not_replicated: Arc<AtomicBool>,
 }
 
 /// What drives a session that is not ready yet. It is ended if that fails, or it would wait for the server.
@@ -389,8 +395,22 @@ impl Servers {
             config.hostaddr(socket.ip());
         }
         let (client, connection) = config.connect(self.tls.clone()).await?;
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Opened { client, driver })
+        let not_replicated = Arc::new(AtomicBool::new(false));
+        let driver = tokio::spawn(drive(connection, Arc::clone(&not_replicated)));
+        Ok(Opened { client, driver, not_replicated })
+    }
+}
+
+/// Runs a connection until it ends.
+async fn drive<T>(mut connection: Connection<Socket, T>, not_replicated: Arc<AtomicBool>)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    // The response to a commit comes after its warning, so the client sees the flag.
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(&message, AsyncMessage::Notice(notice) if notice.routine() == Some(NOT_REPLICATED)) {
+            not_replicated.store(true, Ordering::SeqCst);
+        }
     }
 }
 

@@ -147,6 +147,7 @@ impl Database {
             let Some(client) = session.client.as_mut() else { return Err(DbError::Panicked) };
             let work = work(client);
             let result = timeout_at(Instant::now() + database.deadline, work).await.unwrap_or(Err(DbError::Deadline));
+            let result = if session.is_not_replicated() { Err(DbError::NotReplicated) } else { result };
             match result.as_ref().map_or_else(DbError::fate, |_| SessionFate::Keep) {
                 SessionFate::Keep => connection.release(),
                 SessionFate::Close => {}

@@ -15,6 +15,9 @@ pub enum DbError {
     /// that commits on another one reports an ordinary error when the other's response is lost.
     #[error("commit is in doubt")]
     InDoubt(#[source] tokio_postgres::Error),
+    /// The server reported a commit as a success, but stopped waiting for the standby that should have it.
+    #[error("commit is on no standby")]
+    NotReplicated,
     /// No session could be opened.
     #[error("no database session")]
     Open(#[from] OpenError),
@@ -44,7 +47,7 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::InDoubt(_) | Self::Open(_) | Self::Unreachable | Self::Deadline => {
+            Self::InDoubt(_) | Self::NotReplicated | Self::Open(_) | Self::Unreachable | Self::Deadline => {
                 FailureClass::Unavailable
             }
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
@@ -64,7 +67,7 @@ impl DbError {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => true,
-            Self::InDoubt(_) | Self::Deadline | Self::Panicked => false,
+            Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
         }
     }
 
@@ -79,14 +82,14 @@ impl DbError {
 
     /// Whether a commit may have been sent and was not confirmed.
     pub(super) fn leaves_a_commit_in_doubt(&self) -> bool {
-        matches!(self, Self::InDoubt(_) | Self::Deadline)
+        matches!(self, Self::InDoubt(_) | Self::NotReplicated | Self::Deadline)
     }
 
     /// What becomes of the session that a unit of work ended on with this error.
     pub(super) fn fate(&self) -> SessionFate {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
-            Self::Deadline | Self::Panicked => SessionFate::Close,
+            Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => SessionFate::Keep,
         }
     }

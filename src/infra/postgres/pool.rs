@@ -1,7 +1,7 @@
 //! What a pool is made of: sessions with a lifetime.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
@@ -40,6 +40,7 @@ pub(super) struct SessionManager {
 pub(super) struct PooledSession {
     /// `None` once it is being closed.
     pub(super) client: Option<ClientWrapper>,
+    not_replicated: Arc<AtomicBool>,
     driver: JoinHandle<()>,
     servers: Arc<Servers>,
     /// To be replaced from then on, as soon as that is possible.
@@ -48,6 +49,11 @@ pub(super) struct PooledSession {
 }
 
 impl PooledSession {
+    /// Whether a commit was reported as a success although it is on no standby.
+    pub(super) fn is_not_replicated(&self) -> bool {
+        self.not_replicated.load(Ordering::SeqCst)
+    }
+
     /// Ends the session. Returns when the server has finished what it still does for it, which is cancelled, or after a
     /// limit.
     pub(super) async fn close(&mut self) {
@@ -82,11 +88,12 @@ impl Manager for SessionManager {
         let generation = self.generation.load(Ordering::Acquire);
         // Boxed, because it is large and seldom needed.
         let opening = self.servers.open(self.application_name, Some(self.limits), Server::Writable);
-        let Opened { client, driver } = Box::pin(opening).await?;
+        let Opened { client, driver, not_replicated } = Box::pin(opening).await?;
         let lifetime = self.lifetime.saturating_sub((self.lifetime / JITTER).mul_f64(random_fraction()));
         Ok(PooledSession {
             // The wrapper would abort the driver, and the server would go on with what it does for the session.
             client: Some(ClientWrapper::new(client, tokio::spawn(std::future::ready(())))),
+            not_replicated,
             driver,
             servers: Arc::clone(&self.servers),
             replace_at: Instant::now() + lifetime,
