@@ -86,7 +86,7 @@ impl DatabaseProbeActor {
             Ok(()) => {
                 self.failures_in_a_row = 0;
                 if was_down && std::mem::take(&mut self.lost_a_session) {
-                    // Those that are open may belong to a server that has hung and was replaced by another.
+                    // Those that were opened meanwhile may belong to a server that was replaced by another.
                     self.deps.database.distrust_open_sessions();
                 }
                 if self.deps.health.set(self.deps.check, Ok(())) && was_down {
@@ -100,6 +100,10 @@ impl DatabaseProbeActor {
         self.lost_a_session |= e.is_of_a_session();
         if self.failures_in_a_row < DOWN_AFTER {
             return;
+        }
+        if !was_down && self.lost_a_session {
+            // The server may have hung. When it wakes, it may have been replaced by another.
+            self.deps.database.distrust_open_sessions();
         }
         let (details, message, error) = e.outage();
         if self.deps.health.set(self.deps.check, Err(details.to_owned())) {

@@ -58,7 +58,7 @@ pub struct PoolOptions {
     pub probing: Option<Probing>,
 }
 
-/// What is different in a pool that finds out whether the database works.
+/// What is different in a pool that finds out whether the database works. A failure there is for its user to judge.
 #[derive(Clone, Copy, Debug)]
 pub struct Probing {
     /// Longest time after which a connection is replaced, if that is shorter than for all pools.
@@ -77,6 +77,7 @@ pub struct Database {
     gate: Arc<Gate>,
     io: Handle,
     deadline: Duration,
+    is_probing: bool,
     generation: Arc<AtomicU64>,
     in_doubt: Arc<AtomicBool>,
 }
@@ -112,6 +113,7 @@ impl Database {
             gate: Arc::default(),
             io: connector.io.clone(),
             deadline,
+            is_probing: options.probing.is_some(),
             generation: Arc::clone(&connector.generation),
             in_doubt: Arc::clone(&connector.in_doubt),
         })
@@ -144,6 +146,7 @@ impl Database {
         let task = self.io.spawn(async move {
             let mut connection = PooledConnection::new(database.connection().await?, &database.io);
             let Some(session) = connection.session() else { return Err(DbError::Panicked) };
+            let generation = session.generation;
             let Some(client) = session.client.as_mut() else { return Err(DbError::Panicked) };
             let work = work(client);
             let result = timeout_at(Instant::now() + database.deadline, work).await.unwrap_or(Err(DbError::Deadline));
@@ -151,20 +154,32 @@ impl Database {
             match result.as_ref().map_or_else(DbError::fate, |_| SessionFate::Keep) {
                 SessionFate::Keep => connection.release(),
                 SessionFate::Close => {}
-                SessionFate::CloseAll => database.distrust_open_sessions(),
+                SessionFate::CloseAll => database.distrust_sessions_of(generation),
             }
             if let Err(e) = &result {
-                database.note(e);
+                database.note(e, generation);
             }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
     }
 
-    fn note(&self, error: &DbError) {
+    /// `generation` is that of the session.
+    fn note(&self, error: &DbError, generation: u64) {
         if error.leaves_a_commit_in_doubt() {
             self.in_doubt.store(true, Ordering::Release);
         }
+        // The server may have hung and be replaced by another one. When it wakes, its sessions would still work.
+        if error.is_silence() && !self.is_probing {
+            self.distrust_sessions_of(generation);
+        }
+    }
+
+    /// The same as [`Self::distrust_open_sessions`], unless that has been done since a session of this generation was opened:
+    /// an overloaded server would otherwise have to open all sessions again for each of many that fail.
+    fn distrust_sessions_of(&self, generation: u64) {
+        let next = generation.wrapping_add(1);
+        let _ = self.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Whether a commit of any pool of this process got no response since the last [`Self::commits_are_confirmed`].

@@ -85,6 +85,18 @@ impl DbError {
         matches!(self, Self::InDoubt(_) | Self::NotReplicated | Self::Deadline)
     }
 
+    /// Whether the connection was lost, or the server did not even report that a statement passed its time limit there, which
+    /// is shorter.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Postgres(e) | Self::InDoubt(e) => {
+                e.is_closed() || std::error::Error::source(e).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+            }
+            Self::Deadline => true,
+            _ => false,
+        }
+    }
+
     /// What becomes of the session that a unit of work ended on with this error.
     pub(super) fn fate(&self) -> SessionFate {
         match self {

@@ -45,7 +45,7 @@ pub(super) struct PooledSession {
     servers: Arc<Servers>,
     /// To be replaced from then on, as soon as that is possible.
     replace_at: Instant,
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl PooledSession {
