@@ -1,7 +1,6 @@
 # Every command of the project. `just` lists them; `./justw` is the same on a machine without just.
 
-# The build cache is outside the checkout, so that another clone does not compile everything again.
-# An empty variable counts as unset.
+# The build cache is outside the checkout, so that clones share it. An empty variable counts as unset.
 cache := if env("XDG_CACHE_HOME", "") != "" { env("XDG_CACHE_HOME") / "purse" } else { env("HOME", "/tmp") / ".cache/purse" }
 export CARGO_TARGET_DIR := if env("CARGO_TARGET_DIR", "") != "" { env("CARGO_TARGET_DIR") } else { cache / "target" }
 
@@ -11,7 +10,6 @@ export PATH := env("PATH") + ":" + tools / "bin"
 
 # `purse-dev` and the scripts name it in their hints.
 export JUST_COMMAND := env("JUST_COMMAND", "just")
-
 purse-dev := CARGO_TARGET_DIR / "release" / "purse-dev"
 
 [no-exit-message, private]
@@ -29,9 +27,8 @@ up: _up
 _up: _idle _rust servers (_first-build "release" "4")
     cargo build --release --locked --workspace
 
-# A build from before this command existed returns another code.
 [no-exit-message, private]
-_idle:
+_idle: # a build from before this command existed returns another code
     @[ ! -x {{ quote(purse-dev) }} ] || { why=$({{ quote(purse-dev) }} check-idle 2>&1); [ $? != 69 ] || { echo "$why" >&2; exit 69; }; }
 
 # Stop an `up` that runs in another terminal
@@ -128,6 +125,11 @@ lint-openapi flag="": _rust
 test-faults *words: _rust servers (_need "faketime")
     cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output "$@"
 
+# Fail PostgreSQL over under load (3 minutes; Linux)
+[group('check'), no-exit-message, positional-arguments]
+test-failover *words: _rust servers
+    cargo test --locked --features failpoints --test it -- faults::long::failover faults::standby --test-threads 1 --show-output "$@"
+
 # Inject random faults under load; SEED=… repeats a run
 [group('check'), no-exit-message]
 soak seconds="300": (_check "seconds" seconds) _rust servers
@@ -209,7 +211,6 @@ bench-instances: _rust servers
 package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")
     @dev/scripts/package.sh "$1"
 
-# Packages a binary that was built before.
 [no-exit-message, private]
 _package: (_tool "cargo-deb")
     @dev/scripts/package.sh --no-build

@@ -17,11 +17,13 @@ use crate::infra::http::{
     Sweep, TextLimiter, metrics_routes,
 };
 use crate::infra::metrics::Metrics;
-use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, SharedCounts};
+use crate::infra::postgres::{Connector, Database, DbError, PoolOptions, Probing, SharedCounts};
 use crate::infra::security::event_signature::EventSignatures;
 use crate::infra::telemetry::Spans;
 use crate::kernel::Role;
-use crate::runtime::{ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps};
+use crate::runtime::{
+    ChildSpec, DatabaseProbeActor, DatabaseProbeDeps, HousekeeperActor, HttpActor, HttpDeps, PROBE_INTERVAL,
+};
 
 /// Connections to the API at a time. An idle one costs 10 to 20 KiB.
 const CONNECTIONS_MAX: usize = 4096;
@@ -29,10 +31,10 @@ const CONNECTIONS_MAX: usize = 4096;
 const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Time limit for a scrape in progress when a shutdown begins.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
-/// How old the connection of the probe becomes, so that it notices what is true of new sessions only.
-const PROBE_LIFETIME_MAX: Duration = Duration::from_secs(5);
+/// The connection of the probe does not become old, so that the probe notices what is true of new sessions only.
+const PROBING: Probing = Probing { lifetime_max: Duration::from_secs(5), deadline: PROBE_INTERVAL };
 /// Connections for the shared rate limit counters. A request uses one for a single-row statement.
-const COUNTING_CONNECTIONS: usize = 2;
+pub(super) const COUNTING_CONNECTIONS: usize = 2;
 
 /// What a process provides to the role that it runs.
 pub(super) struct RoleContext {
@@ -55,13 +57,12 @@ impl RoleContext {
 
     /// A pool of database connections, in the metrics as `requests` or as what follows `: ` in its name.
     pub(super) fn pool(&self, application_name: &'static str, connections_max: usize) -> Result<Database, DbError> {
-        self.open_pool(PoolOptions { application_name, connections_max, lifetime_max: None })
+        self.open_pool(PoolOptions { application_name, connections_max, probing: None })
     }
 
     /// One connection that is often a fresh one.
     pub(super) fn probe_pool(&self, application_name: &'static str) -> Result<Database, DbError> {
-        let lifetime_max = Some(PROBE_LIFETIME_MAX);
-        self.open_pool(PoolOptions { application_name, connections_max: 1, lifetime_max })
+        self.open_pool(PoolOptions { application_name, connections_max: 1, probing: Some(PROBING) })
     }
 
     fn open_pool(&self, options: PoolOptions) -> Result<Database, DbError> {
@@ -86,7 +87,7 @@ impl Limits {
     ) -> Result<Self, DbError> {
         let enabled = process.rate_limit_enabled;
         let shared = if enabled && process.rate_limit_store != RateLimitStore::Local {
-            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS, lifetime_max: None };
+            let options = PoolOptions { application_name, connections_max: COUNTING_CONNECTIONS, probing: None };
             let database = Database::new(&context.connector, options)?;
             Some(Arc::new(SharedCounts::new(database, context.logger.clone())))
         } else {

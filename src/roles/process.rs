@@ -1,13 +1,14 @@
 //! The life of a serving process: log, listen, answer probes, migrate, supervise, stop.
 
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use slog::{Logger, crit, error, info, warn};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval_at, timeout_at};
 
 use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessConfig};
 use crate::infra::health::HealthBoard;
@@ -28,6 +29,10 @@ const LOG_GRACE: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the database at start-up.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
+/// When a migration at the start is logged as slow, and how often after that.
+const MIGRATION_SLOW: Duration = Duration::from_secs(10);
+const MIGRATION_REMINDER: Duration = Duration::from_mins(1);
+
 /// How long a migration that is not part of a start waits for locks.
 const LOCKED_MAX: Duration = Duration::from_mins(2);
 
@@ -44,7 +49,7 @@ pub fn init_crypto() -> Result<(), ExitError> {
 /// Applies the migrations. Waits for sessions that are in the way, and not for a database that is unavailable.
 pub(super) fn migrate_once(config: &MigrationConfig, migrations: Migrations) -> Result<(), ExitError> {
     with_logger(&config.log, config.role, LOG_GRACE, |logger, io, _, _| {
-        let connector = connector(&config.database, io.handle())?;
+        let connector = connector(&config.database, io.handle(), logger)?;
         io.block_on(migrate_when_unlocked(&connector, migrations, logger))
     })
 }
@@ -250,7 +255,7 @@ fn context(config: &ProcessConfig, logger: &Logger, io: &Handle) -> Result<RoleC
         logger: logger.clone(),
         health: HealthBoard::default(),
         io: io.clone(),
-        connector: connector(&config.database, io)?,
+        connector: connector(&config.database, io, logger)?,
         listener,
         metrics_listener,
         metrics: Metrics::try_new().map_err(|e| ExitError::internal(format!("cannot set up metrics: {e}")))?,
@@ -288,8 +293,8 @@ fn failure(escalation: Result<Escalation, oneshot::error::RecvError>) -> ExitErr
     }
 }
 
-fn connector(config: &DatabaseConfig, io: &Handle) -> Result<Connector, ExitError> {
-    let connector = Connector::new(config, io.clone());
+fn connector(config: &DatabaseConfig, io: &Handle, logger: &Logger) -> Result<Connector, ExitError> {
+    let connector = Connector::logging(config, io.clone(), logger);
     connector.map_err(|e| ExitError::unavailable(format!("cannot set up TLS: {e}")))
 }
 
@@ -302,7 +307,7 @@ async fn migrate_when_reachable(
 ) -> Result<(), ExitError> {
     let mut attempt = 0;
     loop {
-        match migrate_and_check(connector, migrations).await {
+        match with_reminders(migrate_and_check(connector, migrations), logger).await {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 return Ok(());
@@ -317,6 +322,18 @@ async fn migrate_when_reachable(
                 attempt = attempt.saturating_add(1);
             }
             Err(e) => return Err(migration_failed(&e)),
+        }
+    }
+}
+
+/// Scripts have no time limit, and a commit may wait for a standby, so the log says what the role waits for.
+async fn with_reminders<T>(work: impl Future<Output = T>, logger: &Logger) -> T {
+    let mut work = pin!(work);
+    let mut reminders = interval_at(Instant::now() + MIGRATION_SLOW, MIGRATION_REMINDER);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = reminders.tick() => warn!(logger, "still waiting for the migration of the database"),
         }
     }
 }

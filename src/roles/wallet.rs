@@ -203,3 +203,30 @@ fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: Provi
         ProvisionConsumerActor::new(Arc::clone(&deps), lifeline).start()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infra::config::setting::{DB_POOL_MAX, Fallback, LEDGER_LANES};
+    use crate::roles::parts::COUNTING_CONNECTIONS;
+
+    /// The fault tests count the connections of a process, and compare them with this page.
+    #[test]
+    fn the_page_about_scaling_has_the_connections_of_both_roles() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scaling.md")).expect("the page");
+        let default = |default: Fallback| match default {
+            Fallback::Text(text) => text.parse::<usize>().expect("a number"),
+            _ => panic!("no default"),
+        };
+        let ledger = ledger_connections(default(LEDGER_LANES.default));
+        // Beside those for requests: the probe, the counts of shared limits, and a session that replaces another.
+        let common = default(DB_POOL_MAX.default) + 1 + COUNTING_CONNECTIONS + 1;
+        let (users, wallet) = (common + 1, common + ledger + 1);
+        for row in [
+            format!("| dedicated | probe 1, outbox 1 | probe 1, ledger {ledger}, provisioning 1 |"),
+            format!("| sum | {users} | {wallet} |"),
+        ] {
+            assert!(page.lines().any(|line| line == row), "docs/scaling.md lacks: {row}");
+        }
+    }
+}

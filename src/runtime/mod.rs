@@ -14,7 +14,7 @@ mod supervisor;
 
 pub(crate) use broker_link::{BrokerLink, Rejections, blocked_gauge, undeclared_gauge};
 pub use child::{Child, EndReason, Handle, Lifeline, Shutdown};
-pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps};
+pub use database_probe::{DatabaseProbeActor, DatabaseProbeDeps, PROBE_INTERVAL};
 pub(crate) use draining::Draining;
 pub use housekeeper::HousekeeperActor;
 pub use http_actor::{HttpActor, HttpDeps, bind};

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use purse::kernel::Role;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Client, CommandOutput, PATIENCE, PrivatePostgres, RoleProcess, World, eventually, purse};
 
@@ -247,6 +248,10 @@ async fn a_server_that_hangs_costs_its_own_time_limit_and_the_next_one_is_used()
     let mut wallet = RoleProcess::spawn(&["--role", "wallet"], &settings);
     wallet.listening().await;
     wallet.ready().await;
+    // Each server that failed is logged, although another one was found.
+    let silent = format!("127.0.0.1:{hung}: no response within 1000 ms");
+    let failures = wallet.logged("no session on a database server");
+    assert!(failures.iter().any(|line| line["error"] == silent.as_str()), "{failures:?}");
     let users = world.start(Role::Users).await;
     let client = Client::new(&users.url(), &wallet.url());
     let user = client.ready_user().await;
@@ -266,4 +271,76 @@ async fn a_server_that_hangs_costs_its_own_time_limit_and_the_next_one_is_used()
         assert!(refused.err.contains(&reason), "{reason}: {refused:?}");
     }
     held.abort();
+}
+
+#[tokio::test]
+async fn several_servers_without_target_session_attrs_are_a_warning() {
+    let world = World::new().await;
+    let port = world.addresses.postgres_port;
+    for (parameters, warns) in [("", true), ("?target_session_attrs=read-write", false)] {
+        let mut settings = with_parameters(&world, Role::Wallet, parameters);
+        for (name, value) in &mut settings {
+            if name.ends_with("DATABASE_URL") {
+                *value = value.replace("@127.0.0.1:", &format!("@127.0.0.1:{port},127.0.0.1:"));
+            }
+        }
+        let checked = purse(&["check-config", "--role", "wallet"], &settings).await;
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        for name in ["WALLET_DATABASE_URL", "WALLET_MIGRATION_DATABASE_URL"] {
+            let warning = format!("{name} names several servers but not target_session_attrs=read-write");
+            assert_eq!(checked.err.contains(&warning), warns, "{checked:?}");
+        }
+    }
+}
+
+/// A server that authenticates a session and then falls silent, before the limits of the session are lifted.
+#[tokio::test]
+async fn a_server_that_falls_silent_after_the_login_costs_a_command_its_time_limit() {
+    let world = World::new().await;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = proxy.local_addr().expect("address").port();
+    let server = world.addresses.postgres_port;
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((client, _)) = proxy.accept().await {
+            held.push(tokio::spawn(silent_after_login(client, server)));
+        }
+    });
+    let mut settings = world.settings(Role::Wallet);
+    for (name, value) in &mut settings {
+        if name.ends_with("DATABASE_URL") {
+            *value = value.replace(&format!("@127.0.0.1:{server}/"), &format!("@127.0.0.1:{port}/"));
+            value.push_str("?sslmode=disable&connect_timeout=1");
+        }
+    }
+    for command in [["migrate", "--role", "wallet"].as_slice(), &["ledger", "verify"]] {
+        let ended = tokio::time::timeout(PATIENCE, purse(command, &settings)).await.expect("it ends");
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.err.contains(&format!("127.0.0.1:{port}: no response within 1000 ms")), "{ended:?}");
+    }
+}
+
+/// Forwards until the server is ready for the first statement.
+async fn silent_after_login(mut client: TcpStream, server: u16) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+    let (mut sent, mut received) = (vec![0; 16_384], vec![0; 16_384]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut sent) => match read? {
+                0 => return Ok(()),
+                length => server.write_all(&sent[..length]).await?,
+            },
+            read = server.read(&mut received) => {
+                let bytes = &received[..read?];
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                client.write_all(bytes).await?;
+                // ReadyForQuery, idle.
+                if bytes.ends_with(b"Z\0\0\0\x05I") {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
 }

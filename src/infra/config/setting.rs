@@ -13,6 +13,7 @@ use slog::Level;
 use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
+use crate::infra::postgres;
 use crate::infra::security::signing_key::{SigningKey, SigningKeys};
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Role, Secret, SelfPost};
@@ -194,11 +195,28 @@ impl DatabaseConfig {
         if layers.look_up(&url).is_none() { Ok(None) } else { Self::build(layers).map(Some) }
     }
 
-    pub(super) fn read(l: &mut Layers) -> Option<Self> {
-        let (url, migration_url) = match l.role() {
+    /// Why a URL probably means something else than it says, with the name of its setting.
+    fn doubts(&self, role: Role) -> Vec<String> {
+        let (url, migration_url) = Self::urls(role);
+        let mut doubts = Vec::new();
+        for (setting, value) in [(url, &self.url), (migration_url, &self.migration_url)] {
+            // The owner's URL may be the one before.
+            let is_new = doubts.is_empty() || self.migration_url.expose() != self.url.expose();
+            let doubt = postgres::database_url_doubt(value.expose()).filter(|_| is_new);
+            doubts.extend(doubt.map(|doubt| format!("{} {doubt}", setting.env)));
+        }
+        doubts
+    }
+
+    const fn urls(role: Role) -> (Typed<DatabaseUrl>, Typed<DatabaseUrl>) {
+        match role {
             Role::Users => (USERS_DATABASE_URL, USERS_MIGRATION_DATABASE_URL),
             Role::Wallet => (WALLET_DATABASE_URL, WALLET_MIGRATION_DATABASE_URL),
-        };
+        }
+    }
+
+    pub(super) fn read(l: &mut Layers) -> Option<Self> {
+        let (url, migration_url) = Self::urls(l.role());
         let (url, migration_url) = (l.optional(&url), l.optional(&migration_url));
         Some(Self {
             pool_max: l.value(&DB_POOL_MAX),
@@ -431,6 +449,7 @@ impl ProcessConfig {
         if let Some(doubt) = amqp.as_ref().and_then(|amqp| amqp::doubt(amqp.url.expose())) {
             warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
         }
+        warnings.extend(database.as_ref().into_iter().flat_map(|database| database.doubts(l.role())));
         let tokens = TokenConfig::read(l, env, &mut warnings);
         for (name, meant) in l.misspelled_variables() {
             warnings.push(format!("{name} is set and is not a setting; did you mean {}?", meant.env));

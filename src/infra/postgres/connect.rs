@@ -1,24 +1,27 @@
 //! Opens sessions: limits, planner settings, TLS, every server of a URL in turn, detection of dead peers.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use slog::{Logger, info, o, warn};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
-use tokio_postgres::Client;
 use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
 use crate::infra::postgres::tls::{self, TlsError, advice, tls_error};
 use crate::infra::postgres::url::{SslMode, Target};
 use crate::infra::system::random_index;
-use crate::kernel::chain;
+use crate::kernel::{Reminder, chain};
 
 /// Limit for one server, from the TCP connection to a session that is ready, unless the URL has another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +42,17 @@ const PLANNER: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=o
 /// itself: a server that does it may do so while a request takes one.)
 const NO_LIMITS: &str =
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0";
+
+/// The same as a statement, because a pooler may drop the options. Limits that this server does not have are left out. The
+/// check interval cancels a statement on the server when this process is killed.
+const UNLIMITED: &str =
+    "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '1s' ELSE '0' END, false)
+     FROM pg_settings
+     WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+                    'transaction_timeout', 'client_connection_check_interval')";
+
+/// The function of the server that reports that a commit no longer waits for a standby: a name, never translated.
+const NOT_REPLICATED: &str = "SyncRepWaitForLSN";
 
 /// The isolation level that statements outside of a transaction are written for (decision D022), whatever the database's
 /// default is. Transactions name it themselves, because a pooler may drop these options.
@@ -68,19 +82,37 @@ pub struct Connector {
     pub(super) owner: Arc<Servers>,
     /// Incremented when the open sessions of all pools are no longer trusted.
     pub(super) generation: Arc<AtomicU64>,
+    /// Whether a commit got no response since the last one that was confirmed.
+    pub(super) in_doubt: Arc<AtomicBool>,
+    /// Held while a session is replaced by a new one that is open before the old one is closed: at most one at a time.
+    pub(super) replacing: Arc<tokio::sync::Mutex<()>>,
     pub(super) io: Handle,
 }
 
 impl Connector {
-    /// Reads the certificates that the URLs name. Connects to nothing yet.
+    /// Reads the certificates that the URLs name. Connects to nothing yet, and will log nothing.
     ///
     /// # Errors
     /// When a file of certificates has changed since the configuration was read, or a certificate is to be verified and no
     /// CA is trusted.
     pub fn new(config: &DatabaseConfig, io: Handle) -> Result<Self, TlsError> {
-        let runtime = Arc::new(Servers::of(&config.url)?);
-        let owner = Arc::new(Servers::of(&config.migration_url)?);
-        Ok(Self { config: config.clone(), runtime, owner, generation: Arc::default(), io })
+        Self::logging(config, io, &Logger::root(slog::Discard, o!()))
+    }
+
+    /// The same, but servers that accept no session will be logged.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn logging(config: &DatabaseConfig, io: Handle, logger: &Logger) -> Result<Self, TlsError> {
+        Ok(Self {
+            config: config.clone(),
+            runtime: Arc::new(Servers::of(&config.url, logger)?),
+            owner: Arc::new(Servers::of(&config.migration_url, logger)?),
+            generation: Arc::default(),
+            in_doubt: Arc::default(),
+            replacing: Arc::default(),
+            io,
+        })
     }
 }
 
@@ -91,6 +123,57 @@ pub(super) struct Servers {
     /// The place of the address that accepted the last session. It is tried first, so that a server that hangs costs its
     /// time limit once and not for every session.
     accepted: AtomicUsize,
+    failures: Failures,
+}
+
+/// A session, and what drives it.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    /// Ends when the client is dropped and the server has responded to everything that was sent.
+    pub(super) driver: JoinHandle<()>,
+    /// Set when the server reports that a commit is on no standby, although it should be.
+    pub(super) not_replicated: Arc<AtomicBool>,
+}
+
+/// What drives a session that is not ready yet. It is ended if that fails, or it would wait for the server.
+struct Unfinished(Option<AbortHandle>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.0 {
+            driver.abort();
+        }
+    }
+}
+
+/// Logs the servers that accept no session, each once per minute.
+struct Failures {
+    logger: Logger,
+    /// By address.
+    logged: Mutex<HashMap<String, Reminder>>,
+}
+
+impl Failures {
+    fn log(&self, address: &Address, reason: &str, is_standby: bool) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        // A name may lead to ever new addresses.
+        if logged.len() > ADDRESSES_MAX {
+            logged.clear();
+        }
+        if !logged.entry(address.to_string()).or_default().is_due() {
+            return;
+        }
+        // One of several servers usually is a standby.
+        if is_standby {
+            info!(self.logger, "a database server accepts no writes"; "error" => reason);
+        } else {
+            warn!(self.logger, "no session on a database server"; "error" => reason);
+        }
+    }
+
+    fn ended(&self, address: &Address) {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).remove(&address.to_string());
+    }
 }
 
 /// One address of a server.
@@ -113,9 +196,10 @@ impl fmt::Display for Address {
 }
 
 impl Servers {
-    fn of(url: &DatabaseUrl) -> Result<Self, TlsError> {
+    fn of(url: &DatabaseUrl, logger: &Logger) -> Result<Self, TlsError> {
         let target = Target::parse(url.expose()).map_err(|problem| TlsError::new(&problem))?;
-        Ok(Self { tls: tls::connector(&target)?, target, accepted: AtomicUsize::new(0) })
+        let failures = Failures { logger: logger.clone(), logged: Mutex::default() };
+        Ok(Self { tls: tls::connector(&target)?, target, accepted: AtomicUsize::new(0), failures })
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -129,23 +213,54 @@ impl Servers {
         application_name: &str,
         limits: Option<SessionLimits>,
         server: Server,
-    ) -> Result<(Client, JoinHandle<()>), OpenError> {
+    ) -> Result<Opened, OpenError> {
         let session = self.session(application_name, limits, server);
-        let limit = self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let limit = self.limit();
         let mut failed = OpenError::default();
         let addresses = self.addresses(limit, &mut failed).await;
         let first = self.accepted.load(Ordering::Relaxed).checked_rem(addresses.len()).unwrap_or(0);
         for (place, address) in addresses.iter().enumerate().cycle().skip(first).take(addresses.len()) {
-            match timeout(limit, self.open_at(address, &session, limit)).await {
+            let opening = async {
+                let opened = self.open_at(address, &session, limit).await?;
+                let mut unfinished = Unfinished(Some(opened.driver.abort_handle()));
+                if limits.is_none() {
+                    opened.client.batch_execute(UNLIMITED).await?;
+                }
+                unfinished.0 = None;
+                Ok(opened)
+            };
+            let reason = match timeout(limit, opening).await {
                 Ok(Ok(opened)) => {
                     self.accepted.store(place, Ordering::Relaxed);
+                    self.failures.ended(address);
                     return Ok(opened);
                 }
-                Ok(Err(e)) => failed.add(address, &e),
-                Err(_) => failed.attempts.push(format!("{address}: no response within {} ms", limit.as_millis())),
-            }
+                Ok(Err(e)) => {
+                    failed.read_only |= is_read_only(&e);
+                    let reason = reason(address, &e);
+                    self.failures.log(address, &reason, is_read_only(&e));
+                    reason
+                }
+                Err(_) => {
+                    let reason = format!("{address}: no response within {} ms", limit.as_millis());
+                    self.failures.log(address, &reason, false);
+                    reason
+                }
+            };
+            failed.attempts.push(reason);
         }
         Err(failed)
+    }
+
+    /// Asks the server to cancel what the session does. It may have ended meanwhile.
+    pub(super) async fn cancel(&self, session: &CancelToken) {
+        // The caller sees by the session whether it helped.
+        let _ = timeout(self.limit(), session.cancel_query(self.tls.clone())).await;
+    }
+
+    /// For one server.
+    fn limit(&self) -> Duration {
+        self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
     }
 
     /// What the session is to be, without the server.
@@ -222,8 +337,8 @@ impl Servers {
                             socket: Some(socket),
                             port,
                         })),
-                        Ok(Err(e)) => failed.attempts.push(format!("{host}:{port}: {e}")),
-                        Err(_) => failed.attempts.push(format!("{host}:{port}: the name was not resolved in time")),
+                        Ok(Err(e)) => self.unresolved(host, port, &e.to_string(), failed),
+                        Err(_) => self.unresolved(host, port, "the name was not resolved in time", failed),
                     }
                 }
                 (None, None) => {}
@@ -238,13 +353,20 @@ impl Servers {
         addresses
     }
 
+    fn unresolved(&self, host: &str, port: u16, reason: &str, failed: &mut OpenError) {
+        let address = Address { host: format!("{host}:{port}"), socket: None, port };
+        let reason = format!("{address}: {reason}");
+        self.failures.log(&address, &reason, false);
+        failed.attempts.push(reason);
+    }
+
     /// With and without TLS, in the order of `sslmode`.
     async fn open_at(
         &self,
         address: &Address,
         session: &tokio_postgres::Config,
         limit: Duration,
-    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    ) -> Result<Opened, tokio_postgres::Error> {
         use tokio_postgres::config::SslMode::{Disable, Prefer, Require};
         let (first, second) = match self.target.ssl_mode {
             // There is no TLS over a Unix socket.
@@ -266,14 +388,29 @@ impl Servers {
         session: &tokio_postgres::Config,
         limit: Duration,
         mode: tokio_postgres::config::SslMode,
-    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    ) -> Result<Opened, tokio_postgres::Error> {
         let mut config = session.clone();
         config.host(&address.host).port(address.port).connect_timeout(limit).ssl_mode(mode);
         if let Some(socket) = address.socket {
             config.hostaddr(socket.ip());
         }
         let (client, connection) = config.connect(self.tls.clone()).await?;
-        Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        let not_replicated = Arc::new(AtomicBool::new(false));
+        let driver = tokio::spawn(drive(connection, Arc::clone(&not_replicated)));
+        Ok(Opened { client, driver, not_replicated })
+    }
+}
+
+/// Runs a connection until it ends.
+async fn drive<T>(mut connection: Connection<Socket, T>, not_replicated: Arc<AtomicBool>)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    // The response to a commit comes after its warning, so the client sees the flag.
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(&message, AsyncMessage::Notice(notice) if notice.routine() == Some(NOT_REPLICATED)) {
+            not_replicated.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -291,20 +428,6 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    fn add(&mut self, address: &Address, error: &tokio_postgres::Error) {
-        self.read_only |= is_read_only(error);
-        let mut reason = format!("{address}: {}", chain(error));
-        if let Some(tls) = tls_error(error) {
-            if !reason.contains(&tls.to_string()) {
-                reason = format!("{reason}: {tls}");
-            }
-            if let Some(advice) = advice(tls) {
-                reason = format!("{reason}; {advice}");
-            }
-        }
-        self.attempts.push(reason);
-    }
-
     /// Whether a server was reached that accepts no writes.
     pub(super) const fn is_read_only(&self) -> bool {
         self.read_only
@@ -321,6 +444,20 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+/// Why this server accepted no session.
+fn reason(address: &Address, error: &tokio_postgres::Error) -> String {
+    let mut reason = format!("{address}: {}", chain(error));
+    if let Some(tls) = tls_error(error) {
+        if !reason.contains(&tls.to_string()) {
+            reason = format!("{reason}: {tls}");
+        }
+        if let Some(advice) = advice(tls) {
+            reason = format!("{reason}; {advice}");
+        }
+    }
+    reason
+}
 
 /// How the driver reports a server that it does not want. The system's own errors have a number.
 fn is_read_only(error: &tokio_postgres::Error) -> bool {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -16,7 +16,7 @@ use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::connect::{Connector, SessionLimits};
 use crate::infra::postgres::error::{DbError, SessionFate};
 use crate::infra::postgres::gate::Gate;
-use crate::infra::postgres::pool::{Pool, SessionManager};
+use crate::infra::postgres::pool::{Pool, PooledSession, SessionManager};
 
 /// A connection with `prepare_cached` and `transaction`.
 pub type Client = deadpool_postgres::ClientWrapper;
@@ -54,8 +54,17 @@ pub struct PoolOptions {
     pub application_name: &'static str,
     /// Connections that are opened as needed.
     pub connections_max: usize,
+    /// For a pool that finds out whether the database works.
+    pub probing: Option<Probing>,
+}
+
+/// What is different in a pool that finds out whether the database works. A failure there is for its user to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
     /// Longest time after which a connection is replaced, if that is shorter than for all pools.
-    pub lifetime_max: Option<Duration>,
+    pub lifetime_max: Duration,
+    /// Time limit of a unit of work.
+    pub deadline: Duration,
 }
 
 /// A pool of connections that are driven by the IO runtime.
@@ -68,7 +77,9 @@ pub struct Database {
     gate: Arc<Gate>,
     io: Handle,
     deadline: Duration,
+    is_probing: bool,
     generation: Arc<AtomicU64>,
+    in_doubt: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -79,14 +90,16 @@ impl Database {
     pub fn new(connector: &Connector, options: PoolOptions) -> Result<Self, DbError> {
         let config = &connector.config;
         let limits = SessionLimits { statement_timeout: config.statement_timeout, lock_timeout: config.lock_timeout };
-        let lifetime =
-            options.lifetime_max.map_or(config.connection_lifetime, |max| max.min(config.connection_lifetime));
+        let lifetime = options
+            .probing
+            .map_or(config.connection_lifetime, |probing| probing.lifetime_max.min(config.connection_lifetime));
         let manager = SessionManager {
             servers: Arc::clone(&connector.runtime),
             application_name: options.application_name,
             limits,
             lifetime,
             generation: Arc::clone(&connector.generation),
+            replacing: Arc::clone(&connector.replacing),
         };
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
@@ -94,9 +107,16 @@ impl Database {
             .wait_timeout(Some(config.acquire_timeout)) // default: forever
             .build() // opening has a limit of its own
             .map_err(|e| DbError::NoPool(Box::new(e)))?;
-        let deadline = config.statement_timeout + DEADLINE_MARGIN;
-        let generation = Arc::clone(&connector.generation);
-        Ok(Self { pool, gate: Arc::default(), io: connector.io.clone(), deadline, generation })
+        let deadline = options.probing.map_or(config.statement_timeout + DEADLINE_MARGIN, |probing| probing.deadline);
+        Ok(Self {
+            pool,
+            gate: Arc::default(),
+            io: connector.io.clone(),
+            deadline,
+            is_probing: options.probing.is_some(),
+            generation: Arc::clone(&connector.generation),
+            in_doubt: Arc::clone(&connector.in_doubt),
+        })
     }
 
     /// Exports the state of the pool, with `name` as its label.
@@ -124,18 +144,52 @@ impl Database {
     {
         let database = self.clone();
         let task = self.io.spawn(async move {
-            let mut connection = PooledConnection(Some(database.connection().await?));
-            let Some(object) = connection.0.as_mut() else { return Err(DbError::Panicked) };
-            let work = work(&mut object.client);
+            let mut connection = PooledConnection::new(database.connection().await?, &database.io);
+            let Some(session) = connection.session() else { return Err(DbError::Panicked) };
+            let generation = session.generation;
+            let Some(client) = session.client.as_mut() else { return Err(DbError::Panicked) };
+            let work = work(client);
             let result = timeout_at(Instant::now() + database.deadline, work).await.unwrap_or(Err(DbError::Deadline));
+            let result = if session.is_not_replicated() { Err(DbError::NotReplicated) } else { result };
             match result.as_ref().map_or_else(DbError::fate, |_| SessionFate::Keep) {
                 SessionFate::Keep => connection.release(),
                 SessionFate::Close => {}
-                SessionFate::CloseAll => database.distrust_open_sessions(),
+                SessionFate::CloseAll => database.distrust_sessions_of(generation),
+            }
+            if let Err(e) = &result {
+                database.note(e, generation);
             }
             result
         });
         task.await.unwrap_or(Err(DbError::Panicked))
+    }
+
+    /// `generation` is that of the session.
+    fn note(&self, error: &DbError, generation: u64) {
+        if error.leaves_a_commit_in_doubt() {
+            self.in_doubt.store(true, Ordering::Release);
+        }
+        // The server may have hung and be replaced by another one. When it wakes, its sessions would still work.
+        if error.is_silence() && !self.is_probing {
+            self.distrust_sessions_of(generation);
+        }
+    }
+
+    /// The same as [`Self::distrust_open_sessions`], unless that has been done since a session of this generation was opened:
+    /// an overloaded server would otherwise have to open all sessions again for each of many that fail.
+    fn distrust_sessions_of(&self, generation: u64) {
+        let next = generation.wrapping_add(1);
+        let _ = self.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Whether a commit of any pool of this process got no response since the last [`Self::commits_are_confirmed`].
+    pub fn is_a_commit_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
+    }
+
+    /// To be called after a commit was confirmed.
+    pub fn commits_are_confirmed(&self) {
+        self.in_doubt.store(false, Ordering::Release);
     }
 
     /// Closes the sessions of all pools of this process that were opened before, instead of using them again: they may
@@ -166,19 +220,33 @@ impl Database {
 }
 
 /// A connection that is closed when dropped, unless it is released to the pool: after a panic or a deadline, statements may
-/// still be running on it.
-struct PooledConnection(Option<Object<SessionManager>>);
+/// still be running on it. It occupies its place in the pool until the server has ended it.
+struct PooledConnection {
+    object: Option<Object<SessionManager>>,
+    io: Handle,
+}
 
 impl PooledConnection {
+    fn new(object: Object<SessionManager>, io: &Handle) -> Self {
+        Self { object: Some(object), io: io.clone() }
+    }
+
+    fn session(&mut self) -> Option<&mut PooledSession> {
+        self.object.as_deref_mut()
+    }
+
     fn release(&mut self) {
-        drop(self.0.take());
+        drop(self.object.take());
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            drop(Object::take(object));
+        if let Some(mut object) = self.object.take() {
+            self.io.spawn(async move {
+                object.close().await;
+                drop(Object::take(object));
+            });
         }
     }
 }

@@ -15,6 +15,9 @@ pub enum DbError {
     /// that commits on another one reports an ordinary error when the other's response is lost.
     #[error("commit is in doubt")]
     InDoubt(#[source] tokio_postgres::Error),
+    /// The server reported a commit as a success, but stopped waiting for the standby that should have it.
+    #[error("commit is on no standby")]
+    NotReplicated,
     /// No session could be opened.
     #[error("no database session")]
     Open(#[from] OpenError),
@@ -44,7 +47,9 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::InDoubt(_) | Self::Open(_) | Self::Unreachable | Self::Deadline => FailureClass::Unavailable,
+            Self::InDoubt(_) | Self::NotReplicated | Self::Open(_) | Self::Unreachable | Self::Deadline => {
+                FailureClass::Unavailable
+            }
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
@@ -62,7 +67,7 @@ impl DbError {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => true,
-            Self::InDoubt(_) | Self::Deadline | Self::Panicked => false,
+            Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
         }
     }
 
@@ -75,11 +80,28 @@ impl DbError {
         }
     }
 
+    /// Whether a commit may have been sent and was not confirmed.
+    pub(super) fn leaves_a_commit_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(_) | Self::NotReplicated | Self::Deadline)
+    }
+
+    /// Whether the connection was lost, or the server did not even report that a statement passed its time limit there, which
+    /// is shorter.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Postgres(e) | Self::InDoubt(e) => {
+                e.is_closed() || std::error::Error::source(e).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+            }
+            Self::Deadline => true,
+            _ => false,
+        }
+    }
+
     /// What becomes of the session that a unit of work ended on with this error.
     pub(super) fn fate(&self) -> SessionFate {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
-            Self::Deadline | Self::Panicked => SessionFate::Close,
+            Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
             Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => SessionFate::Keep,
         }
     }

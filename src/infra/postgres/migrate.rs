@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use crate::infra::postgres::connect::{Connector, Server};
+use crate::infra::postgres::connect::{Connector, Opened, Server};
 use crate::infra::postgres::error::{DbError, class_of};
-use crate::infra::postgres::session::UNLIMITED;
 use crate::kernel::{Classified, FailureClass};
 
 /// Key of the advisory lock around migrations; arbitrary, but it must never change ("purse" in ASCII).
@@ -156,8 +155,7 @@ pub async fn migrate(connector: &Connector, migrations: Migrations) -> Result<Mi
 async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
     let (owner, runtime) = (connector.owner.user(), connector.runtime.user().unwrap_or_default());
     let opened = connector.owner.open("purse migrations", None, Server::Writable).await;
-    let (mut client, connection) = opened.map_err(|e| MigrateError::Database(e.into()))?;
-    client.batch_execute(UNLIMITED).await?;
+    let Opened { mut client, driver, .. } = opened.map_err(|e| MigrateError::Database(e.into()))?;
     let encoding: String = client.query_one("SELECT current_setting('server_encoding')", &[]).await?.try_get(0)?;
     if encoding != "UTF8" {
         return Err(MigrateError::NotUtf8(encoding));
@@ -192,7 +190,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
-    let _ = connection.await;
+    let _ = driver.await;
     Ok(Migrated { applied, schema, newer, not_durable })
 }
 
@@ -209,8 +207,7 @@ pub async fn check_runtime_user(
     let task = connector.io.spawn(async move {
         let user = here.runtime.user().unwrap_or_default().to_owned();
         let opened = here.runtime.open("purse migrations", None, Server::Writable).await;
-        let (client, _driver) = opened.map_err(|e| MigrateError::Database(e.into()))?;
-        client.batch_execute(UNLIMITED).await?;
+        let client = opened.map_err(|e| MigrateError::Database(e.into()))?.client;
         set_lock_timeout(&client, here.config.lock_timeout).await?;
         if schema_of_the_tables(&client).await?.as_ref() != Some(&schema) {
             return Err(MigrateError::OtherSchema(user, schema));

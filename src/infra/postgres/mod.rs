@@ -16,7 +16,7 @@ mod tls;
 mod url;
 
 pub use connect::Connector;
-pub use database::{BEGIN, Client, Database, PoolOptions, begin};
+pub use database::{BEGIN, Client, Database, PoolOptions, Probing, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
 pub use inspect::{History, Inspector, ServerState};
@@ -24,4 +24,4 @@ pub use migrate::{MigrateError, Migrated, Migrations, check_runtime_user, migrat
 pub use rights::Rights;
 pub use session::Session;
 pub use shared_counts::{CountKey, Decision, SharedCounts};
-pub use url::{database_url_problem, is_database_url, url_without_password};
+pub use url::{database_url_doubt, database_url_problem, is_database_url, url_without_password};

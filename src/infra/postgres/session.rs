@@ -2,25 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
 
-/// Limits of the database or the account are meant for requests, and would cancel a long statement or a wait. Those that
-/// this server does not have are left out. The check interval cancels a statement on the server when this process is killed.
-pub(super) const UNLIMITED: &str =
-    "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '1s' ELSE '0' END, false)
-     FROM pg_settings
-     WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-                    'transaction_timeout', 'client_connection_check_interval')";
-
 /// A connection without the limits of a unit of work: for commands of an operator, never for requests.
 pub struct Session {
     client: Client,
-    /// Runs on the IO runtime; ends with the client.
-    _driver: JoinHandle<()>,
 }
 
 impl Session {
@@ -39,9 +28,8 @@ impl Session {
     ) -> Result<Self, DbError> {
         let servers = Arc::clone(&connector.runtime);
         let opened = connector.io.spawn(async move { servers.open(application_name, None, server).await });
-        let (client, driver) = opened.await.map_err(|_| DbError::Panicked)??;
-        client.batch_execute(UNLIMITED).await?;
-        Ok(Self { client, _driver: driver })
+        // What drives it runs on the IO runtime, and ends with the client.
+        Ok(Self { client: opened.await.map_err(|_| DbError::Panicked)??.client })
     }
 
     /// For statements that are each their own transaction.

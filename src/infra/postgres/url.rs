@@ -45,6 +45,8 @@ pub(super) struct Target {
     pub(super) roots: RootCertificates,
     /// For one server; `None` for the default.
     pub(super) connect_timeout: Option<Duration>,
+    /// Whether `target_session_attrs` is set.
+    names_session: bool,
 }
 
 /// Why a URL is rejected. Contains neither its values nor the error of the driver, which may show the password.
@@ -77,6 +79,17 @@ pub fn database_url_problem(url: &str) -> Option<String> {
         UrlProblem::Form => None,
         UrlProblem::Parameter(problem) => Some(problem),
     }
+}
+
+/// Why a valid URL probably means something else than it says, as the end of a sentence that begins with the name of the
+/// setting.
+pub fn database_url_doubt(url: &str) -> Option<&'static str> {
+    let target = Target::parse(url).ok()?;
+    let servers = target.driver.get_hosts().len().max(target.driver.get_hostaddrs().len());
+    (servers > 1 && !target.names_session).then_some(
+        "names several servers but not target_session_attrs=read-write: the roles use the one that accepts writes, and \
+         commands the first one that responds, which may be a standby",
+    )
 }
 
 /// A valid URL with `mask` in the place of its password.
@@ -147,13 +160,16 @@ const OWN: &[(&str, Apply)] = &[
         Ok(())
     }),
     // The roles open only sessions that accept writes, whatever this says; `any` lets a command read from a standby.
-    ("target_session_attrs", |target, value| match value {
-        "any" => Ok(()),
-        "read-write" | "primary" => {
-            target.driver.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
-            Ok(())
+    ("target_session_attrs", |target, value| {
+        match value {
+            "any" => {}
+            "read-write" | "primary" => {
+                target.driver.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+            }
+            _ => return Err("read-write, primary or any, because purse writes".to_owned()),
         }
-        _ => Err("read-write, primary or any, because purse writes".to_owned()),
+        target.names_session = true;
+        Ok(())
     }),
     ("keepalives", |target, value| {
         let on: u64 = value.parse().map_err(|_| "0 or 1".to_owned())?;
@@ -245,8 +261,13 @@ impl Target {
         if !unknown.is_empty() {
             return Err(UrlProblem::Parameter(unknown_parameters(&unknown)));
         }
-        let mut target =
-            Self { driver, ssl_mode: SslMode::Prefer, roots: RootCertificates::System, connect_timeout: None };
+        let mut target = Self {
+            driver,
+            ssl_mode: SslMode::Prefer,
+            roots: RootCertificates::System,
+            connect_timeout: None,
+            names_session: false,
+        };
         for (name, apply, value) in own {
             apply(&mut target, &value)
                 .map_err(|expected| UrlProblem::Parameter(format!("has an invalid `{name}`: must be {expected}")))?;
@@ -315,6 +336,20 @@ mod tests {
         for refused in ["", "mysql://u@h/db", "postgres://", "postgres://u:p@h:port/db", "host=localhost user=u"] {
             assert!(!is_database_url(refused), "{refused}");
             assert_eq!(database_url_problem(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn several_servers_are_doubtful_unless_the_url_says_which_session_is_wanted() {
+        for (url, is_doubtful) in [
+            ("postgres://u@h/db", false),
+            ("postgres://u@h1,h2/db", true),
+            ("postgres://u@h1:1,h2:2/db?connect_timeout=2", true),
+            ("postgres:///db?user=u&host=h&hostaddr=192.0.2.1,192.0.2.2", true),
+            ("postgres://u@h1,h2/db?target_session_attrs=read-write", false),
+            ("postgres://u@h1,h2/db?target_session_attrs=any", false),
+        ] {
+            assert_eq!(database_url_doubt(url).is_some(), is_doubtful, "{url}");
         }
     }
 

@@ -119,15 +119,26 @@ struct Recorded {
     posts: HashMap<String, Post>,
     registrations: Vec<Registration>,
     /// In chronological order.
-    successes: Vec<Instant>,
+    successes: Vec<(Success, Instant)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Success {
+    Post,
+    Registration,
 }
 
 impl Recorded {
-    fn note_success(&mut self, outcome: &Outcome) {
+    fn note(&mut self, success: Success, outcome: &Outcome) {
         if matches!(outcome, Outcome::Done(_)) {
-            self.successes.push(Instant::now());
+            self.successes.push((success, Instant::now()));
         }
     }
+}
+
+fn longest_pause(times: impl Iterator<Item = Instant>) -> Duration {
+    let times: Vec<Instant> = times.collect();
+    times.windows(2).map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or_default()
 }
 
 impl History {
@@ -146,8 +157,13 @@ impl History {
 
     /// The longest time between two successes: the outage as clients saw it.
     pub fn longest_silence(&self) -> Duration {
+        longest_pause(self.0.lock().expect("history").successes.iter().map(|(_, at)| *at))
+    }
+
+    /// The same of posts alone.
+    pub fn longest_silence_of_posts(&self) -> Duration {
         let recorded = self.0.lock().expect("history");
-        recorded.successes.windows(2).map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or_default()
+        longest_pause(recorded.successes.iter().filter(|(of, _)| *of == Success::Post).map(|(_, at)| *at))
     }
 
     /// How many posts and registrations were done, and how many are in doubt.
@@ -180,7 +196,7 @@ impl History {
         };
         let registration = Registration { email, outcome, user };
         let mut recorded = self.0.lock().expect("history");
-        recorded.note_success(&registration.outcome);
+        recorded.note(Success::Registration, &registration.outcome);
         if registration.user.is_some() {
             let is_superseded = |earlier: &Registration| earlier.email == registration.email && earlier.user.is_none();
             recorded.registrations.retain(|earlier| !is_superseded(earlier));
@@ -201,7 +217,7 @@ impl History {
         let request = request.header("idempotency-key", key).timeout(CLIENT_TIMEOUT);
         let outcome = conclude(client.try_send(request).await.as_ref(), ask.id);
         let mut recorded = self.0.lock().expect("history");
-        recorded.note_success(&outcome);
+        recorded.note(Success::Post, &outcome);
         let name = format!("{} {key}", user.id);
         let fresh = Post { user: user.id.clone(), ask: ask.clone(), key: key.to_owned(), outcomes: Vec::new() };
         recorded.posts.entry(name).or_insert(fresh).outcomes.push(outcome.clone());

@@ -19,6 +19,7 @@ mod proxy;
 mod registration;
 mod resources;
 mod shutdown;
+mod standby;
 mod supervision;
 mod topology;
 mod transfers;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -71,6 +71,7 @@ struct Network {
     conditions: Arc<watch::Sender<Conditions>>,
     commits_intercepted: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    server: Arc<AtomicU16>,
 }
 
 pub struct Proxy {
@@ -92,11 +93,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("address").port();
         let conditions = Arc::new(watch::Sender::new(Conditions::default()));
-        let network = Network { conditions, commits_intercepted: Arc::default(), connections: Arc::default() };
+        let server = Arc::new(AtomicU16::new(server));
+        let network = Network { conditions, commits_intercepted: Arc::default(), connections: Arc::default(), server };
         let forwarder = network.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 forwarder.connections.fetch_add(1, Ordering::SeqCst);
+                let server = forwarder.server.load(Ordering::SeqCst);
                 tokio::spawn(forward(client, server, forwarder.clone()));
             }
         });
@@ -108,6 +111,11 @@ impl Proxy {
         let (before, after) = direct.split_once("@127.0.0.1:").expect("a URL of this machine");
         let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
         format!("{before}@127.0.0.1:{}{after}", self.port)
+    }
+
+    /// New connections lead to another port from now on, as after the move of a virtual IP. Those that are open stay.
+    pub fn points_to(&self, server: u16) {
+        self.network.server.store(server, Ordering::SeqCst);
     }
 
     pub fn both(&self, flow: Flow) {

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{PATIENCE, World, eventually, free_port};
 
 /// Ends a server whose test was killed.
@@ -208,13 +210,55 @@ impl PrivatePostgres {
 
     /// Ends all sessions, stops, and starts again without further settings.
     pub async fn restart(&mut self) {
+        self.shut_down();
+        self.launch(&[]).await;
+    }
+
+    /// Starts again without further settings.
+    pub async fn start_again(&mut self) {
+        self.launch(&[]).await;
+    }
+
+    /// Ends all sessions and stops in order: a standby that is connected has everything then.
+    pub fn shut_down(&mut self) {
         if let Some(mut server) = self.server.take() {
             // A fast shutdown; `timeout` passes it on.
-            rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::INT)
-                .expect("signalled");
+            kill_process(Pid::from_child(&server), Signal::INT).expect("signalled");
             server.wait().expect("stopped");
         }
-        self.launch(&[]).await;
+    }
+
+    /// From now on, commits wait for a standby.
+    pub async fn wait_for_a_standby(&self) {
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.sql("SELECT pg_reload_conf()");
+        let is_synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        eventually(PATIENCE, "the standby is synchronous", || async {
+            (self.sql(is_synchronous) == "1").then_some(())
+        })
+        .await;
+    }
+
+    /// Stops every process of the server where it is, until [`Self::wake`]. Its kernel still accepts connections and data.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    pub fn wake(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// The server first, so that it starts no further process.
+    fn signal_all(&self, signal: Signal) {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+        let Some(server) = file.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?)) else { return };
+        // Each may have ended meanwhile.
+        let _ = kill_process(server, signal);
+        let server = server.as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = kill_process(child, signal);
+        }
     }
 
     /// Ends the server immediately, without a checkpoint.
@@ -223,10 +267,12 @@ impl PrivatePostgres {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    fn stop(&mut self) {
+    /// The same, and it may start again.
+    pub fn stop(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         // Immediate shutdown, which leaves no shared memory behind; `timeout` passes it on.
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::QUIT);
+        let _ = kill_process(Pid::from_child(&server), Signal::QUIT);
+        self.wake();
         let _ = server.wait();
     }
 }

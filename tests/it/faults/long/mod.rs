@@ -2,6 +2,7 @@
 
 mod clock;
 mod disk;
+mod failover;
 mod kills;
 mod postgres;
 mod rabbitmq;
