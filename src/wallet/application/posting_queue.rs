@@ -492,9 +492,9 @@ mod tests {
     fn a_posting_whose_wallet_is_in_the_batch_of_another_lane_stays_with_the_later_ones_of_its_initiator() {
         let is_busy = |post: &Post| post.wallets().any(|wallet| wallet == user(9));
         let mut queue = PostingQueue::default();
-        [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)]
-            .into_iter()
-            .for_each(|post| queue.push(post));
+        for post in [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)] {
+            queue.push(post);
+        }
         assert_eq!(numbers(&queue.take_common(9, is_busy)), [10, 20]);
         queue.push(own(13, 1));
         assert_eq!(numbers(&queue.take_common(9, |_| false)), [11, 12, 21, 13], "once that batch has ended");
@@ -518,7 +518,9 @@ mod tests {
     #[test]
     fn a_posting_that_was_left_behind_is_set_aside_with_its_initiator() {
         let mut queue = PostingQueue::default();
-        [own(10, 1), transfer(11, 1, 9)].into_iter().for_each(|post| queue.push(post));
+        for post in [own(10, 1), transfer(11, 1, 9)] {
+            queue.push(post);
+        }
         let batch = queue.take_common(9, |post| post.other.is_some());
         queue.common_ended(undecided(1, batch));
         assert_eq!(queue.take_common(9, |_| false), []);

@@ -38,7 +38,8 @@ impl Scrape {
             let is_wanted = (labels.is_empty() || labels.starts_with('{')) && labels.contains(label);
             is_wanted.then(|| value.parse::<f64>().unwrap_or_else(|e| panic!("{line}: {e}")))
         };
-        self.0.lines().filter_map(of).reduce(|sum, one| sum + one)
+        let values: Vec<f64> = self.0.lines().filter_map(of).collect();
+        (!values.is_empty()).then(|| values.into_iter().sum())
     }
 
     pub fn families(&self) -> Vec<Family> {
