@@ -25,6 +25,7 @@ mod contributing;
 mod database_rights;
 mod database_sessions;
 mod database_urls;
+mod dead_letter_queue;
 mod deployment;
 mod docs;
 mod docs_markdown;

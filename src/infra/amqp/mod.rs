@@ -20,7 +20,7 @@ pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broke
 pub(crate) use consumer::Consumer;
 pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;
-pub(crate) use forward::Forwarding;
+pub(crate) use forward::{DEATHS, Forwarding};
 pub(crate) use incoming::{Death, Incoming};
 pub(crate) use inspect::QueueState;
 pub(crate) use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};

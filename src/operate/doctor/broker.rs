@@ -10,7 +10,7 @@ use crate::operate::doctor::finding::{Check, Finding};
 use crate::operate::doctor::target::{NAME, Target};
 use crate::operate::failure::causes;
 use crate::operate::humanize::{cell, count};
-use crate::wallet::amqp::{provision_queue, topology};
+use crate::wallet::amqp::{accepted_instead, provision_queue, topology};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
 /// The oldest version that is supported, and the newest major version.
@@ -123,8 +123,16 @@ impl Inspection<'_> {
         if let (Declaration::Queue(name, _), Some(state)) = (declaration, state) {
             self.queues.push((name.clone(), state));
         }
+        if !has_arguments {
+            return Ok(());
+        }
         // It exists, so that declaring it changes nothing and compares its arguments.
-        if has_arguments { connection.declare_one(declaration).await } else { Ok(()) }
+        let declared = connection.declare_one(declaration).await;
+        let (Err(AmqpError::Differs { .. }), Some(other)) = (&declared, accepted_instead(declaration)) else {
+            return declared;
+        };
+        self.connection = None;
+        self.connected().await?.declare_one(&other).await.or(declared)
     }
 }
 

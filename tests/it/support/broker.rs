@@ -301,13 +301,17 @@ impl Broker {
         unbound.await.expect("unbound");
     }
 
-    /// Declares a queue that receives a copy of what `exchange` routes by `routing_key`.
-    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
-        self.declare_plain(queue).await;
+    pub async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) {
         let (_connection, channel) = self.channel().await;
         let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
         let bound = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, nothing);
         bound.await.expect("bound");
+    }
+
+    /// Declares a queue that receives a copy of what `exchange` routes by `routing_key`.
+    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
+        self.declare_plain(queue).await;
+        self.bind(queue, exchange, routing_key).await;
     }
 
     /// Deletes the queue and declares it again as a classic queue with arguments that no role declares.
@@ -335,6 +339,18 @@ impl Broker {
             json!({"user": user, "vhost": self.virtual_host, "configure": configure, "write": ".*", "read": ".*"});
         let users = json!([{"name": user, "password": password, "tags": ""}]);
         self.import_definitions(&json!({"users": users, "permissions": [permissions]})).await;
+    }
+
+    /// Declares a durable quorum queue.
+    pub async fn declare_quorum(&self, queue: &str, delivery_limit: Option<i64>) {
+        let (_connection, channel) = self.channel().await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        if let Some(limit) = delivery_limit {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
+        }
+        let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments);
+        declared.await.expect("declared");
     }
 
     /// Declares a durable classic queue, before a role declares it.
