@@ -151,6 +151,7 @@ impl BrokerLink {
             AmqpError::Differs { .. } | AmqpError::NotDeclared { .. } => self.undeclared(&[&summary]),
             AmqpError::Missing { .. }
             | AmqpError::NotConnected { .. }
+            | AmqpError::NoAddress { .. }
             | AmqpError::Failed { .. }
             | AmqpError::TimedOut { .. }
             | AmqpError::Closed { .. } => {

@@ -15,6 +15,7 @@ mod api_rules;
 mod backups;
 mod broker_faults;
 mod broker_rights;
+mod broker_urls;
 mod bulk;
 mod clients;
 mod clients_routes;

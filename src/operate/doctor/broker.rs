@@ -26,7 +26,7 @@ pub(super) async fn check(target: &Target, io: Handle) -> Vec<Finding> {
             return vec![Finding::unreachable(Check::Broker, causes(&e), advice)];
         }
     };
-    let mut findings = vec![Finding::ok(Check::Broker, "connected"), version(&broker).await];
+    let mut findings = vec![nodes(&broker).await, version(&broker).await];
     // Only the wallet role may declare the queues, and so find out their arguments.
     let (declared, looked_up) = match target {
         Target::Users(_) => (vec![Declaration::TopicExchange(EVENTS_EXCHANGE)], vec![provision_queue()]),
@@ -48,6 +48,20 @@ pub(super) async fn check(target: &Target, io: Handle) -> Vec<Finding> {
         connection.close().await;
     }
     findings
+}
+
+/// A role needs one node; an operator wants to know about each.
+async fn nodes(broker: &Broker) -> Finding {
+    if !broker.has_several_nodes() {
+        return Finding::ok(Check::Broker, "connected");
+    }
+    let unreachable: Vec<String> = broker.unreachable(NAME).await.iter().map(ToString::to_string).collect();
+    if unreachable.is_empty() {
+        return Finding::ok(Check::Broker, "connected to every node");
+    }
+    let message = format!("connected, but not to every node: {}", unreachable.join("; "));
+    let advice = "Start the nodes, or remove their URLs from RABBITMQ_URL. The role uses the others meanwhile.";
+    Finding::warning(Check::Broker, message, advice)
 }
 
 async fn version(broker: &Broker) -> Finding {
