@@ -13,6 +13,7 @@ mod support;
 mod accounts_model;
 mod api_rules;
 mod backups;
+mod broker_confirms;
 mod broker_faults;
 mod broker_rights;
 mod broker_urls;
