@@ -57,10 +57,8 @@ impl BrokerCluster {
         let mut port = || choose(0, &mut used);
         let mapper = port()?;
         let home = folder.path().join("rabbitmq");
-        // A node that cannot see the majority stops serving, as in any cluster that values its data. A frozen one counts as
-        // down after a quarter of the default time, so that tests need not wait a minute.
+        // A node that cannot see the majority stops serving, as in any cluster that values its data.
         let mut more = "cluster_partition_handling = pause_minority\n\
-                        net_ticktime = 15\n\
                         cluster_formation.peer_discovery_backend = classic_config\n"
             .to_owned();
         for (number, (name, _)) in (1..).zip(NODES) {
