@@ -270,15 +270,21 @@ impl Stage {
         assert_invariants_with_poison(&self.world, &self.history, &self.client, &poison).await;
         self.users.ready().await;
         self.wallet.ready().await;
-        eventually(PATIENCE, &format!("{what}: consumers, connections and channels are as before"), || async {
-            let broker = &self.world.broker;
-            (broker.consumers(QUEUE).await == Some(1)
-                && broker.connections().await == CONNECTIONS
-                && broker.channels().await == CONNECTIONS
-                && broker.unacked().await == 0)
-                .then_some(())
-        })
-        .await;
+        // The broker updates most of these every few seconds.
+        let (broker, until) = (&self.world.broker, Instant::now() + PATIENCE);
+        loop {
+            let consumers = broker.consumers(QUEUE).await;
+            let found = (consumers, broker.connections().await, broker.channels().await, broker.unacked().await);
+            if found == (Some(1), CONNECTIONS, CONNECTIONS, 0) {
+                break;
+            }
+            let connections = broker.connection_nodes().await;
+            assert!(
+                Instant::now() < until,
+                "{what}: consumers, connections, channels, unacked: {found:?}\n{connections:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
         for (role, (descriptors, threads)) in [&self.users, &self.wallet].into_iter().zip(self.before) {
             eventually(PATIENCE, &format!("{what}: descriptors and threads are as before"), || async {
                 (role.descriptors() <= descriptors + 6 && role.threads() <= threads + 4).then_some(())
