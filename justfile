@@ -123,12 +123,7 @@ lint-openapi flag="": _rust
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message, positional-arguments]
 test-faults *words: _rust servers (_need "faketime")
-    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --show-output "$@"
-
-# Fail PostgreSQL over under load (3 minutes; Linux)
-[group('check'), no-exit-message, positional-arguments]
-test-failover *words: _rust servers
-    cargo test --locked --features failpoints --test it -- faults::long::failover faults::standby --test-threads 1 --show-output "$@"
+    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --skip faults::long::cluster --show-output "$@"
 
 # Inject random faults under load; SEED=… repeats a run
 [group('check'), no-exit-message]
@@ -247,3 +242,4 @@ _need tool:
     @dev/scripts/need.sh {{ tool }}
 
 import? 'docker/compose.just'
+import? 'tests/clusters.just'

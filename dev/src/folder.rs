@@ -27,7 +27,8 @@ const MARKER_TEXT: &str = "This folder belongs to purse-dev, whose command `rese
 const CREATED: [&str; 8] =
     ["postgres", "rabbitmq", "environment.sh", "keys.json", "ports.json", "processes", WATCHDOG, "lock"];
 /// Each has `<name>.log` and `<name>.log.1`.
-const LOGS: [&str; 6] = ["epmd", "initdb", "postgres", "rabbitmq", "users", "wallet"];
+const LOGS: [&str; 9] =
+    ["epmd", "initdb", "postgres", "rabbitmq", "rabbitmq-1", "rabbitmq-2", "rabbitmq-3", "users", "wallet"];
 const WATCHDOG: &str = "watchdog.sh";
 /// `status` holds the lock for a moment to look at it.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);

@@ -11,6 +11,7 @@ mod account;
 mod banner;
 mod child;
 mod cli;
+mod cluster;
 mod console;
 mod control;
 mod databases;
@@ -31,6 +32,7 @@ mod test_servers;
 mod up;
 
 pub use cli::main;
+pub use cluster::BrokerCluster;
 pub use databases::{RoleDatabase, RoleDatabases};
 pub use error::DevError;
 pub use servers::{Action, Durability, Server, ServerAddresses};

@@ -160,7 +160,7 @@ fn is_free(port: u16) -> bool {
 }
 
 /// The preferred port if it is free and not in `used`, else a random free one, which is added to `used`.
-fn choose(preferred: u16, used: &mut Vec<u16>) -> Result<u16, DevError> {
+pub(crate) fn choose(preferred: u16, used: &mut Vec<u16>) -> Result<u16, DevError> {
     let random = std::iter::repeat_with(|| fastrand::u16(CANDIDATES)).take(ATTEMPTS_MAX);
     let mut candidates = std::iter::once(preferred).chain(random).filter(|port| *port != 0);
     let port = candidates.find(|port| !used.contains(port) && is_free(*port)).ok_or_else(|| {

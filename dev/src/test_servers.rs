@@ -39,11 +39,8 @@ impl TestServers {
     /// As for [`Self::start`].
     pub fn start_in(durability: Durability, base: &Path) -> Result<Self, DevError> {
         let console = Console::silent();
-        remove_abandoned(base, &console);
-        let path = PathBuf::from(format!("{}{:08x}", prefix(base, std::process::id()), fastrand::u32(..)));
-        let mut folder = StateFolder::open(&path, &console)?;
-        folder.start_watchdog(Afterwards::Remove)?;
-        let servers = Servers::locate(&path, Ports::random()?, durability, Afterwards::Remove, &console)?;
+        let folder = test_folder(base, &console)?;
+        let servers = Servers::locate(folder.path(), Ports::random()?, durability, Afterwards::Remove, &console)?;
         let mut test_servers = Self { folder, addresses: servers.addresses(), servers: Mutex::new(servers) };
         test_servers.servers.get_mut().unwrap_or_else(PoisonError::into_inner).start()?;
         Ok(test_servers)
@@ -77,6 +74,15 @@ impl TestServers {
     pub fn kill_with_us(&self, pid: u32, program: &str) -> Result<(), DevError> {
         record(self.folder.path(), pid, Signal::KILL, program)
     }
+}
+
+/// A new folder for servers that stop when this process ends.
+pub(crate) fn test_folder(base: &Path, console: &Console) -> Result<StateFolder, DevError> {
+    remove_abandoned(base, console);
+    let path = PathBuf::from(format!("{}{:08x}", prefix(base, std::process::id()), fastrand::u32(..)));
+    let mut folder = StateFolder::open(&path, console)?;
+    folder.start_watchdog(Afterwards::Remove)?;
+    Ok(folder)
 }
 
 fn prefix(base: &Path, pid: u32) -> String {

@@ -10,7 +10,7 @@ pub const DEAD_LETTER_EXCHANGE: &str = "domain.events.dlx";
 pub const USER_REGISTERED_KEY: &str = "user.registered";
 /// Quorum queue of registrations whose wallet is to be created.
 pub const PROVISION_QUEUE: &str = "wallet.provision";
-/// Durable classic queue without arguments; also the routing key bound to it.
+/// Durable classic queue, or a quorum queue that an operator declared in its place; also the routing key bound to it.
 pub const DEAD_LETTER_QUEUE: &str = "wallet.provision.dlq";
 
 /// Deliveries of one message before the broker dead-letters it.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER};
-use crate::infra::amqp::{AmqpError, Broker, Browser, Death, FrameSize, Incoming};
+use crate::infra::amqp::{AmqpError, Broker, Browser, Death, Incoming};
 use crate::kernel::{Timestamp, rfc3339};
 use crate::operate::humanize::{FIELD_CHARS_MAX, UNKNOWN, cell, duration, field, harmless, seconds_between};
 
@@ -34,9 +34,7 @@ pub(super) struct DeadLetter {
 
 /// Opens the queue of dead letters and returns its depth.
 pub(super) async fn open(broker: &Broker) -> Result<(Browser, u32), AmqpError> {
-    // Any publisher may have sent a dead letter, with headers as large as the server accepts.
-    let connection = broker.connect(CONNECTION_NAME, FrameSize::ServerDefault).await?;
-    Browser::open(connection, DEAD_LETTER_QUEUE).await
+    Browser::open(broker, CONNECTION_NAME, DEAD_LETTER_QUEUE).await
 }
 
 /// The message id, or else a digest of the body.

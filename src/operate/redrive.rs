@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::contracts::{ATTEMPT_HEADER, DEAD_LETTER_QUEUE, ERROR_HEADER, PROVISION_QUEUE};
 use crate::infra::amqp::{
-    AmqpError, Broker, Browser, ConfirmedPublisher, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
+    AmqpError, Broker, Browser, ConfirmedPublisher, DEATHS, Forwarding, FrameSize, HeaderValue, Incoming, PublishResult,
 };
 use crate::operate::dead_letter::{CONNECTION_NAME, READ_MAX, id_of, not_found, open};
 use crate::operate::failure::{Failure, Outcome};
@@ -134,7 +134,7 @@ async fn move_batch(
 ) -> Result<(), Failure> {
     let how = Forwarding {
         queue: PROVISION_QUEUE,
-        without: &[ERROR_HEADER],
+        without: &[&DEATHS[..], &[ERROR_HEADER]].concat(),
         with: vec![(ATTEMPT_HEADER, HeaderValue::Int(0))],
     };
     let mut failure = None;

@@ -28,6 +28,8 @@ pub(crate) struct BrokerLink {
     blocked: Option<Gauge>,
     undeclared: Option<Gauge>,
     rejecting: bool,
+    /// Whether the connection is known to do its work. Until then the health check is not `ok`.
+    proven: bool,
     lifeline: Lifeline,
     logger: Logger,
 }
@@ -72,7 +74,27 @@ impl Rejections {
 impl BrokerLink {
     /// A link that is not connected yet.
     pub(crate) const fn new(lifeline: Lifeline, logger: Logger) -> Self {
-        Self { connection: None, health: None, blocked: None, undeclared: None, rejecting: false, lifeline, logger }
+        Self {
+            connection: None,
+            health: None,
+            blocked: None,
+            undeclared: None,
+            rejecting: false,
+            proven: true,
+            lifeline,
+            logger,
+        }
+    }
+
+    /// Keeps the health check as it was before, until [`prove`](Self::prove). A broker without a majority of its nodes
+    /// accepts connections and confirms nothing, so that being connected says little.
+    pub(crate) fn until_proven(self) -> Self {
+        Self { proven: false, ..self }
+    }
+
+    /// The connection did its work, or there was none.
+    pub(crate) const fn prove(&mut self) {
+        self.proven = true;
     }
 
     /// Reports the state of the connection as this part of the health check of the broker.
@@ -151,6 +173,7 @@ impl BrokerLink {
             AmqpError::Differs { .. } | AmqpError::NotDeclared { .. } => self.undeclared(&[&summary]),
             AmqpError::Missing { .. }
             | AmqpError::NotConnected { .. }
+            | AmqpError::NoAddress { .. }
             | AmqpError::Failed { .. }
             | AmqpError::TimedOut { .. }
             | AmqpError::Closed { .. } => {
@@ -194,6 +217,9 @@ impl BrokerLink {
 
     /// Returns whether this changed the actor's part of the check.
     fn report(&self, state: Result<(), String>) -> bool {
+        if state.is_ok() && !self.proven {
+            return false;
+        }
         self.health.as_ref().is_some_and(|(health, part)| health.set_part(HEALTH_CHECK, part, state))
     }
 }

@@ -615,6 +615,15 @@ async fn users_processes_of_the_older_release_go_on_while_this_version_migrates_
     }
 }
 
+/// Without the type of classic queues: to the broker it is the same whether that was declared.
+fn without_classic_types(mut topology: Value) -> Value {
+    for queue in topology["queues"].as_array_mut().expect("queues") {
+        let arguments = queue["arguments"].as_object_mut().expect("arguments");
+        arguments.retain(|name, value| name != "x-queue-type" || value != "classic");
+    }
+    topology
+}
+
 /// Whichever release declares first: the broker would refuse a difference.
 #[tokio::test]
 async fn this_version_declares_the_topology_of_each_release() {
@@ -622,7 +631,12 @@ async fn this_version_declares_the_topology_of_each_release() {
     let (_users, _wallet, _client) = world.both().await;
     for release in Release::all() {
         let older = release.json("topology.json");
-        assert_eq!(world.broker.topology().await, older, "{}", release.0.display());
+        assert_eq!(
+            without_classic_types(world.broker.topology().await),
+            without_classic_types(older.clone()),
+            "{}",
+            release.0.display()
+        );
         // This version starts on what the release has declared, and is not degraded.
         let other = World::new().await;
         other.broker.import_topology(&older).await;

@@ -1,29 +1,34 @@
 //! Opens and closes connections.
 
 use std::future::Future;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_rs::TokioRuntime;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use futures_util::future::join_all;
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::infra::amqp::error::AmqpError;
+use crate::infra::amqp::error::{AmqpError, Attempt};
 use crate::infra::amqp::socket::Socket;
+use crate::infra::amqp::url::{bracketed, parse};
 use crate::infra::config::AmqpConfig;
+use crate::infra::system::random_index;
 use crate::kernel::Secret;
 
-/// Where the management plugin listens by default.
-const MANAGEMENT_PORTS: [u16; 2] = [15_671, 15_672];
-/// Longest wait for the reply to a request.
+/// Longest wait for the reply to a request, and for a connection to one address until it is usable.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the reply to a close; on a blocked connection it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Heartbeat interval. A peer that is silent for twice as long counts as gone.
 const HEARTBEAT_S: u16 = 10;
+
+/// Most addresses of one host name that are tried for a connection.
+const ADDRESSES_MAX: usize = 8;
 
 /// Frame size of connections that publish only purse's own small messages; RabbitMQ 4.1 refuses less than 8 KiB.
 const SMALL_FRAME_BYTES: u32 = 16 * 1024;
@@ -38,63 +43,35 @@ pub(crate) enum FrameSize {
     Small,
 }
 
-/// Whether `url` is a valid broker URL. The reason is withheld on purpose: the parser's message may quote the password.
-pub(crate) fn is_broker_url(url: &str) -> bool {
-    parse(url).is_some()
-}
-
-/// lapin's parser, which however takes an IPv6 address for `localhost`.
-pub(super) fn parse(url: &str) -> Option<AMQPUri> {
-    let mut uri: AMQPUri = url.parse().ok()?;
-    let (_, after_scheme) = url.split_once("://")?;
-    let authority = after_scheme.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        uri.authority.host = address.parse::<Ipv6Addr>().ok()?.to_string();
-    }
-    Some(uri)
-}
-
-/// A valid URL with `mask` in the place of its password, and without parameters.
-pub(crate) fn url_without_password(url: &str, mask: &str) -> Option<String> {
-    let AMQPUri { scheme, authority, vhost, .. } = parse(url)?;
-    let scheme = match scheme {
-        AMQPScheme::AMQP => "amqp",
-        AMQPScheme::AMQPS => "amqps",
-    };
-    let host = if authority.host.contains(':') { format!("[{}]", authority.host) } else { authority.host };
-    let (user, vhost) = (authority.userinfo.username, vhost.replace('/', "%2f"));
-    Some(format!("{scheme}://{user}:{mask}@{host}:{}/{vhost}", authority.port))
-}
-
-/// The end of a sentence that begins with a valid broker URL: what it probably does not mean. Only the broker knows
-/// whether it does. It does not quote the login.
-pub(crate) fn doubt(url: &str) -> Option<String> {
-    let uri = parse(url)?;
-    let (host, port, virtual_host) = (&uri.authority.host, uri.authority.port, &uri.vhost);
-    if virtual_host.is_empty() {
-        Some(r#"names the virtual host "". End it with /%2f for the default one, which is called /"#.to_owned())
-    } else if virtual_host.contains('/') && virtual_host != "/" && !url.to_ascii_lowercase().contains("%2f") {
-        let encoded = virtual_host.replace('/', "%2f");
-        Some(format!(
-            "names the virtual host {virtual_host:?}. If that is intended, write it as /{encoded}; the default one is /%2f"
-        ))
-    } else if host.contains(',') {
-        Some(format!("names one host, {host:?}, which contains a comma. Several hosts are not supported"))
-    } else if MANAGEMENT_PORTS.contains(&port) {
-        Some(format!(
-            "names port {port}, where RabbitMQ serves its management pages. AMQP is on 5672, with TLS on 5671"
-        ))
-    } else {
-        None
-    }
-}
-
-/// The broker's address, and the runtime that drives its connections.
+/// The broker's addresses, and the runtime that drives its connections.
 #[derive(Clone)]
 pub(crate) struct Broker {
-    url: Secret,
+    /// Valid URLs of the nodes, which contain passwords.
+    urls: Arc<[Secret]>,
     io: Handle,
+}
+
+/// One address of one node.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) uri: AMQPUri,
+    pub(super) address: SocketAddr,
+}
+
+impl Node {
+    /// Host and port, for logs. Of a host name the address too.
+    fn name(&self) -> String {
+        let Self { uri, address } = self;
+        if uri.authority.host.parse::<IpAddr>().is_ok() {
+            address.to_string()
+        } else {
+            format!("{} ({address})", host_and_port(uri))
+        }
+    }
+}
+
+fn host_and_port(uri: &AMQPUri) -> String {
+    format!("{}:{}", bracketed(&uri.authority.host), uri.authority.port)
 }
 
 /// An open connection with one channel. It is closed in the background when the last clone is dropped, so a step that
@@ -143,12 +120,7 @@ impl Drop for Opening {
 
 impl Broker {
     pub(crate) fn new(config: &AmqpConfig, io: Handle) -> Self {
-        Self { url: config.url.clone(), io }
-    }
-
-    /// It contains a password.
-    pub(super) fn url(&self) -> &str {
-        self.url.expose()
+        Self { urls: config.urls.clone().into(), io }
     }
 
     /// The runtime for work on its connections.
@@ -159,9 +131,66 @@ impl Broker {
     /// Opens a connection, listed by the broker as `name`, and a channel on it. Wrong credentials look like a broker
     /// that is unavailable.
     pub(crate) async fn connect(&self, name: &str, frames: FrameSize) -> Result<BrokerConnection, AmqpError> {
-        const STEP: &str = "opening the connection";
-        let mut uri = parse(self.url.expose()).ok_or(AmqpError::Closed { step: STEP })?;
-        let virtual_host = uri.vhost.clone();
+        self.first(|node| self.connect_to(node, name, frames)).await
+    }
+
+    /// The addresses that cannot be connected to, with the reason of each. It tries them all, at once.
+    pub(crate) async fn unreachable(&self, name: &str) -> Vec<Attempt> {
+        let (nodes, mut failed) = self.nodes().await;
+        let attempts = nodes.into_iter().map(|node| async {
+            let at = node.name();
+            match self.connect_to(node, name, FrameSize::Small).await {
+                Ok(connection) => {
+                    connection.close().await;
+                    None
+                }
+                Err(e) => Some(Attempt { at, error: e }),
+            }
+        });
+        failed.extend(join_all(attempts).await.into_iter().flatten());
+        failed
+    }
+
+    /// Whether there is more than one URL.
+    pub(crate) fn has_several_nodes(&self) -> bool {
+        self.urls.len() > 1
+    }
+
+    /// The first success of `attempt`, which is made at one address after the other, in random order: a node that is down
+    /// or does not respond costs one attempt, and connections spread over the others.
+    pub(super) async fn first<T, F: Future<Output = Result<T, AmqpError>>>(
+        &self,
+        attempt: impl Fn(Node) -> F,
+    ) -> Result<T, AmqpError> {
+        let (mut nodes, mut failed) = self.nodes().await;
+        while !nodes.is_empty() {
+            let node = nodes.swap_remove(random_index(nodes.len()));
+            let at = node.name();
+            match attempt(node).await {
+                Ok(done) => return Ok(done),
+                Err(error) => failed.push(Attempt { at, error }),
+            }
+        }
+        // The URLs have one virtual host.
+        let virtual_host =
+            self.urls.iter().find_map(|url| parse(url.expose())).map(|uri| uri.vhost).unwrap_or_default();
+        Err(AmqpError::NotConnected { virtual_host, attempts: failed })
+    }
+
+    /// The addresses of all nodes, and the failures to look them up.
+    async fn nodes(&self) -> (Vec<Node>, Vec<Attempt>) {
+        let (mut nodes, mut failed) = (Vec::new(), Vec::new());
+        for looked_up in join_all(self.urls.iter().filter_map(|url| parse(url.expose())).map(look_up)).await {
+            match looked_up {
+                Ok(found) => nodes.extend(found),
+                Err(attempt) => failed.push(attempt),
+            }
+        }
+        (nodes, failed)
+    }
+
+    async fn connect_to(&self, node: Node, name: &str, frames: FrameSize) -> Result<BrokerConnection, AmqpError> {
+        let Node { mut uri, address } = node;
         uri.query.heartbeat = Some(HEARTBEAT_S); // default: the server's 60 s
         uri.query.frame_max = match frames {
             FrameSize::ServerDefault => None,
@@ -171,17 +200,34 @@ impl Broker {
         let socket = Arc::new(Socket::default());
         let mut opening = Opening(Some(Arc::clone(&socket)));
         let opened = Arc::clone(&socket);
-        let open = async move |uri: AMQPUri, io: TokioRuntime| Ok(opened.open(&uri, &io, REPLY_TIMEOUT).await?);
+        let open =
+            async move |uri: AMQPUri, io: TokioRuntime| Ok(opened.open(&uri, address, &io, REPLY_TIMEOUT).await?);
         // The shared IO runtime, not the caller's thread: other work there must not delay heartbeats.
         let runtime = TokioRuntime::tokio_with_handle(self.io.clone());
-        let connection = reply(STEP, Connection::connector(uri, runtime, open, properties))
-            .await
-            .map_err(|e| AmqpError::NotConnected { virtual_host, source: Box::new(e) })?;
+        let connection = reply("opening the connection", Connection::connector(uri, runtime, open, properties)).await?;
         opening.0 = None;
         let open = Arc::new(OpenConnection { connection: Arc::new(connection), socket, io: self.io.clone() });
         let channel = reply("opening a channel", open.connection.create_channel()).await?;
         Ok(BrokerConnection { open, channel })
     }
+}
+
+/// At most [`ADDRESSES_MAX`] addresses of the host, at random.
+async fn look_up(uri: AMQPUri) -> Result<Vec<Node>, Attempt> {
+    let (host, port) = (uri.authority.host.clone(), uri.authority.port);
+    let failed = |reason: String| Attempt { at: host_and_port(&uri), error: AmqpError::NoAddress { reason } };
+    let mut addresses: Vec<SocketAddr> = match timeout(REPLY_TIMEOUT, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(e)) => return Err(failed(e.to_string())),
+        Err(_) => return Err(failed(format!("no reply within {REPLY_TIMEOUT:?}"))),
+    };
+    while addresses.len() > ADDRESSES_MAX {
+        addresses.swap_remove(random_index(addresses.len()));
+    }
+    if addresses.is_empty() {
+        return Err(failed("the name has no address".to_owned()));
+    }
+    Ok(addresses.into_iter().map(|address| Node { uri: uri.clone(), address }).collect())
 }
 
 impl BrokerConnection {
@@ -215,58 +261,5 @@ pub(super) async fn reply<T>(
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(e)) => Err(AmqpError::failed(step, e)),
         Err(_) => Err(AmqpError::TimedOut { step, limit: REPLY_TIMEOUT }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{doubt, is_broker_url, parse, url_without_password};
-
-    #[test]
-    fn a_url_is_shown_without_its_password_and_its_parameters() {
-        for (url, shown) in [
-            ("amqp://u:hunter22@h", "amqp://u:*@h:5672/%2f"),
-            ("amqps://u:hunter22@[::1]:1/team%2fa?heartbeat=5&password=hunter22", "amqps://u:*@[::1]:1/team%2fa"),
-        ] {
-            assert_eq!(url_without_password(url, "*").as_deref(), Some(shown), "{url}");
-        }
-        assert_eq!(url_without_password("http://u:hunter22@h", "*"), None);
-    }
-
-    #[test]
-    fn only_amqp_urls_are_valid() {
-        assert!(is_broker_url("amqp://guest:guest@localhost:5672/%2f"));
-        assert!(is_broker_url("amqps://u:p@broker/vhost"));
-        for refused in ["", "http://localhost", "localhost:5672", "amqp://u:p@host:port"] {
-            assert!(!is_broker_url(refused), "{refused}");
-        }
-    }
-
-    #[test]
-    fn an_ipv6_host_is_the_one_in_brackets() {
-        let host = |url: &str| parse(url).map(|uri| (uri.authority.host, uri.authority.port));
-        assert_eq!(host("amqp://u:p@[2001:db8::1]/%2f"), Some(("2001:db8::1".to_owned(), 5672)));
-        assert_eq!(host("amqp://[::1]:1234"), Some(("::1".to_owned(), 1234)));
-        assert_eq!(host("amqp://u:p@[::1/%2f"), None);
-        assert_eq!(host("amqp://u:p@192.0.2.1/a[b]"), Some(("192.0.2.1".to_owned(), 5672)));
-    }
-
-    #[test]
-    fn a_url_that_probably_means_another_virtual_host_or_port_is_in_doubt() {
-        for (url, word) in [
-            ("amqp://u:p@host/", r#""""#),
-            ("amqp://u:p@host/?heartbeat=5", r#""""#),
-            ("amqps://u:p@host/team/a", r#""team/a". If that is intended, write it as /team%2fa;"#),
-            ("amqp://u:p@one,two:5672/%2f", "comma"),
-            ("amqp://u:p@host:15672/%2f", "15672"),
-        ] {
-            let text = doubt(url).unwrap_or_else(|| panic!("{url}"));
-            assert!(text.contains(word) && !text.contains("u:p"), "{url}: {text}");
-        }
-        for url in
-            ["amqp://host", "amqp://u:p@host/%2f", "amqp://u:p@host/%2F", "amqp://u:p@host/team%2fa", "amqp://host/a"]
-        {
-            assert_eq!(doubt(url), None, "{url}");
-        }
     }
 }

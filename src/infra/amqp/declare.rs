@@ -27,8 +27,10 @@ pub(crate) enum QueueKind {
         /// Age at which a message is dead-lettered: the delay of a retry tier.
         message_ttl: Option<Duration>,
     },
-    /// Durable, without any argument.
-    PlainClassic,
+    /// Durable, on one node. Its type is declared, because the default type of the virtual host may be another.
+    Classic,
+    /// Durable, replicated, and without further arguments: any limit is that of the broker or of a policy.
+    PlainQuorum,
 }
 
 /// An exchange, a queue or a binding that must exist.
@@ -40,6 +42,16 @@ pub(crate) enum Declaration {
     Queue(String, QueueKind),
     /// Routes what `exchange` receives under `routing_key` to `queue`.
     Binding { queue: &'static str, exchange: &'static str, routing_key: &'static str },
+}
+
+impl Declaration {
+    /// If it declares a queue.
+    pub(crate) fn queue_name(&self) -> Option<&str> {
+        match self {
+            Self::Queue(name, _) => Some(name),
+            Self::TopicExchange(_) | Self::Binding { .. } => None,
+        }
+    }
 }
 
 impl BrokerConnection {
@@ -97,11 +109,12 @@ impl BrokerConnection {
 
 fn arguments(kind: &QueueKind) -> FieldTable {
     let mut arguments = FieldTable::default();
-    let QueueKind::Quorum { dead_lettering, delivery_limit, message_ttl } = kind else { return arguments };
     let mut text = |name: &'static str, value: &'static str| {
         arguments.insert(name.into(), AMQPValue::LongString(value.into()));
     };
-    text("x-queue-type", "quorum");
+    // RabbitMQ takes a classic queue that was declared without its type for the same.
+    text("x-queue-type", if *kind == QueueKind::Classic { "classic" } else { "quorum" });
+    let QueueKind::Quorum { dead_lettering, delivery_limit, message_ttl } = kind else { return arguments };
     text("x-dead-letter-exchange", dead_lettering.exchange);
     text("x-dead-letter-routing-key", dead_lettering.routing_key);
     text("x-dead-letter-strategy", "at-least-once"); // the default loses messages that the target cannot take

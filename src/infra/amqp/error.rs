@@ -1,11 +1,12 @@
 //! What can go wrong at the broker.
 
+use std::fmt;
 use std::time::Duration;
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
-use crate::kernel::{Classified, FailureClass};
+use crate::kernel::{Classified, FailureClass, chain};
 
 /// Why a step at the broker failed. After any of them the connection must not be used again.
 #[derive(Debug, thiserror::Error)]
@@ -16,13 +17,12 @@ pub(crate) enum AmqpError {
         #[source]
         source: Box<lapin::Error>,
     },
-    /// The virtual host is named, because a slip in the last part of the URL is a common reason.
-    #[error("connecting to RabbitMQ, virtual host {virtual_host:?}")]
-    NotConnected {
-        virtual_host: String,
-        #[source]
-        source: Box<AmqpError>,
-    },
+    /// The virtual host is named, because a slip in the last part of the URL is a common reason; and each address with
+    /// its own error, because any of them may be the one that is wrong.
+    #[error("connecting to RabbitMQ, virtual host {virtual_host:?}: {}", listed(attempts))]
+    NotConnected { virtual_host: String, attempts: Vec<Attempt> },
+    #[error("looking up the host: {reason}")]
+    NoAddress { reason: String },
     #[error("{step}: no reply within {limit:?}")]
     TimedOut { step: &'static str, limit: Duration },
     /// An exchange or queue differs from what is declared; no retry can change that. `reply` is the broker's reply
@@ -41,6 +41,24 @@ pub(crate) enum AmqpError {
     Closed { step: &'static str },
 }
 
+/// A failed attempt to connect.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Host and port.
+    pub(crate) at: String,
+    pub(crate) error: AmqpError,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, chain(&self.error))
+    }
+}
+
+fn listed(attempts: &[Attempt]) -> String {
+    attempts.iter().map(Attempt::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl Classified for AmqpError {
     fn class(&self) -> FailureClass {
         match self {
@@ -49,6 +67,7 @@ impl Classified for AmqpError {
             Self::Missing { .. }
             | Self::NotDeclared { .. }
             | Self::NotConnected { .. }
+            | Self::NoAddress { .. }
             | Self::Failed { .. }
             | Self::TimedOut { .. }
             | Self::Closed { .. } => FailureClass::Unavailable,
@@ -79,6 +98,7 @@ impl AmqpError {
             Self::NotDeclared { name, .. } => format!("{name} cannot be declared"),
             Self::Missing { .. }
             | Self::NotConnected { .. }
+            | Self::NoAddress { .. }
             | Self::Failed { .. }
             | Self::TimedOut { .. }
             | Self::Closed { .. } => "not connected".to_owned(),

@@ -8,9 +8,11 @@ use crate::infra::amqp::publisher::{
     ConfirmedPublisher, Confirms, HeaderValue, PERSISTENT, PublishResult, RawMessage, reason, set_headers,
 };
 
-/// Headers that no copy may have: the broker's own record, which would make it take the copy for a message in a
-/// dead-letter cycle and drop it, and the two that would route the copy elsewhere as well.
-const NOT_COPIED: [&str; 10] = [
+/// Headers that no copy may have: those that count deliveries, and the two that would route the copy elsewhere as well.
+const NOT_COPIED: [&str; 4] = ["x-delivery-count", "x-acquired-count", "CC", "BCC"];
+/// The broker's own record. With it, the broker may take a copy that it dead-letters again for a message in a dead-letter
+/// cycle, and drop it.
+pub(crate) const DEATHS: [&str; 7] = [
     "x-death",
     "x-first-death-exchange",
     "x-first-death-queue",
@@ -18,18 +20,15 @@ const NOT_COPIED: [&str; 10] = [
     "x-last-death-exchange",
     "x-last-death-queue",
     "x-last-death-reason",
-    "x-delivery-count",
-    "CC",
-    "BCC",
 ];
 
 /// Where copies go, and how they differ from their originals.
 #[derive(Clone, Debug)]
-pub(crate) struct Forwarding {
+pub(crate) struct Forwarding<'a> {
     /// Addressed through the default exchange.
     pub(crate) queue: &'static str,
     /// Headers to leave out.
-    pub(crate) without: &'static [&'static str],
+    pub(crate) without: &'a [&'static str],
     /// Headers to set.
     pub(crate) with: Vec<(&'static str, HeaderValue)>,
 }
@@ -40,7 +39,7 @@ impl ConfirmedPublisher {
     ///
     /// All copies go to one queue. If one of them is returned, the queue is missing and none counts as confirmed: an
     /// original without a `message_id` could not be distinguished from the others.
-    pub(crate) async fn forward(&self, originals: &[Incoming], how: &Forwarding) -> Vec<PublishResult> {
+    pub(crate) async fn forward(&self, originals: &[Incoming], how: &Forwarding<'_>) -> Vec<PublishResult> {
         let copies = originals.iter().map(|original| RawMessage {
             exchange: "",
             routing_key: how.queue,
@@ -63,7 +62,7 @@ type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// The properties of a copy. `expiration` is dropped, or the copy could expire again; so is `user_id`, which the broker
 /// compares with the login of this connection.
-fn copied(original: &BasicProperties, how: &Forwarding) -> BasicProperties {
+fn copied(original: &BasicProperties, how: &Forwarding<'_>) -> BasicProperties {
     let mut headers = FieldTable::default();
     let dropped = |name: &str| {
         NOT_COPIED.contains(&name) || how.without.contains(&name) || how.with.iter().any(|(set, _)| *set == name)
@@ -116,7 +115,7 @@ mod tests {
             .with_reply_to("elsewhere".into());
         let how = Forwarding {
             queue: "q",
-            without: &["x-error"],
+            without: &[&DEATHS[..], &["x-error"]].concat(),
             with: vec![("x-attempt", HeaderValue::Int(0)), ("x-by", HeaderValue::Text("hand".to_owned()))],
         };
         let copy = copied(&original, &how);

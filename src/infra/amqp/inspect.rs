@@ -1,14 +1,14 @@
 //! The state of a broker, for an operator. Changes nothing.
 
 use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
+use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::protocol::{self, AMQPClass, connection};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{ExchangeKind, uri::AMQPUri};
 
 use async_rs::TokioRuntime;
 
-use crate::infra::amqp::connection::{Broker, BrokerConnection, REPLY_TIMEOUT, parse, reply};
+use crate::infra::amqp::connection::{Broker, BrokerConnection, Node, REPLY_TIMEOUT, reply};
 use crate::infra::amqp::declare::Declaration;
 use crate::infra::amqp::error::AmqpError;
 use crate::infra::amqp::socket::Socket;
@@ -33,18 +33,20 @@ impl Broker {
     /// them, so this reads the first frame on a connection of its own.
     pub(crate) async fn version(&self) -> Result<(String, String), AmqpError> {
         const STEP: &str = "reading the version of the broker";
-        let uri = parse(self.url()).ok_or(AmqpError::Closed { step: STEP })?;
-        let socket = Socket::default();
-        let runtime = TokioRuntime::tokio_with_handle(self.io().clone());
-        // lapin's connecting future is large.
-        let frame = reply(STEP, Box::pin(first_frame(&socket, &uri, &runtime))).await;
-        socket.shut_down();
-        version_in(&frame?).ok_or(AmqpError::Closed { step: STEP })
+        self.first(|node| async {
+            let socket = Socket::default();
+            let runtime = TokioRuntime::tokio_with_handle(self.io().clone());
+            // lapin's connecting future is large.
+            let frame = reply(STEP, Box::pin(first_frame(&socket, node, &runtime))).await;
+            socket.shut_down();
+            version_in(&frame?).ok_or(AmqpError::Closed { step: STEP })
+        })
+        .await
     }
 }
 
-async fn first_frame(socket: &Socket, uri: &AMQPUri, runtime: &TokioRuntime) -> lapin::Result<Vec<u8>> {
-    let mut stream = socket.open(uri, runtime, REPLY_TIMEOUT).await?;
+async fn first_frame(socket: &Socket, node: Node, runtime: &TokioRuntime) -> lapin::Result<Vec<u8>> {
+    let mut stream = socket.open(&node.uri, node.address, runtime, REPLY_TIMEOUT).await?;
     stream.write_all(PROTOCOL_HEADER).await?;
     stream.flush().await?;
     let mut head = [0; FRAME_HEAD_BYTES];

@@ -14,13 +14,15 @@ mod incoming;
 mod inspect;
 mod publisher;
 mod socket;
+mod url;
 
 pub(crate) use browser::Browser;
-pub(crate) use connection::{Broker, BrokerConnection, FrameSize, doubt, is_broker_url, url_without_password};
+pub(crate) use connection::{Broker, BrokerConnection, FrameSize};
 pub(crate) use consumer::Consumer;
 pub(crate) use declare::{DeadLettering, Declaration, QueueKind};
 pub(crate) use error::AmqpError;
-pub(crate) use forward::Forwarding;
+pub(crate) use forward::{DEATHS, Forwarding};
 pub(crate) use incoming::{Death, Incoming};
 pub(crate) use inspect::QueueState;
 pub(crate) use publisher::{ConfirmedPublisher, HeaderValue, Outgoing, PublishResult};
+pub(crate) use url::{broker_urls, broker_urls_problem, doubt, urls_without_passwords};

@@ -5,7 +5,7 @@
 //! nothing acks. Shutting the socket down ends the connection whatever lapin waits for.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,10 +31,15 @@ enum State {
 type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 impl Socket {
-    /// Connects, with TLS if the URL requests it, in at most `limit`. Fails if the socket was shut down meanwhile.
-    pub(super) async fn open(&self, uri: &AMQPUri, io: &TokioRuntime, limit: Duration) -> io::Result<Stream> {
+    /// Connects to an address of the URL's host, with TLS if the URL requests it, in at most `limit`. Fails if the socket was shut down meanwhile.
+    pub(super) async fn open(
+        &self,
+        uri: &AMQPUri,
+        address: SocketAddr,
+        io: &TokioRuntime,
+        limit: Duration,
+    ) -> io::Result<Stream> {
         let connecting = async {
-            let address = io.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
             let stream = AsyncTcpStream::connect(io, address).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
                 self.opened(TcpStream::from(plain.get_ref().as_fd().try_clone_to_owned()?))?;

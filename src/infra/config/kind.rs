@@ -179,10 +179,12 @@ pub(super) const POSTGRES_URL: Kind<DatabaseUrl> =
         postgres::is_database_url(t).then(|| DatabaseUrl(Secret::new(t)))
     })
     .explained(postgres::database_url_problem);
-pub(super) const AMQP_URL: Kind<Secret> =
-    Kind::text("URL", "a RabbitMQ URL like amqp://user:password@host:5672/%2f", |t| {
-        amqp::is_broker_url(t).then(|| Secret::new(t))
-    });
+pub(super) const AMQP_URLS: Kind<Vec<Secret>> = Kind::text(
+    "URL",
+    "a RabbitMQ URL like amqp://user:password@host:5672/%2f, or several, separated by commas",
+    amqp::broker_urls,
+)
+.explained(amqp::broker_urls_problem);
 pub(super) const KEY: Kind<Secret> = Kind::text("KEY", "any text", |t| Some(Secret::new(t)));
 pub(super) const SIGNING_KEY: Kind<SigningKey> = Kind::text("KEY", SEED, SigningKey::parse);
 pub(super) const SIGNING_KEYS: Kind<Vec<SigningKey>> =

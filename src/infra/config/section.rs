@@ -91,7 +91,7 @@ fn value_of(layers: &Layers, setting: &'static Setting) -> Effective {
 /// A URL without its password, or nothing of the text.
 fn masked(setting: &Setting, value: &OsStr) -> String {
     let url = raw::clean(value).ok().filter(|_| setting.placeholder == "URL");
-    let shown =
-        url.and_then(|url| postgres::url_without_password(url, MASK).or_else(|| amqp::url_without_password(url, MASK)));
+    let shown = url
+        .and_then(|url| postgres::url_without_password(url, MASK).or_else(|| amqp::urls_without_passwords(url, MASK)));
     shown.map_or_else(|| MASK.to_owned(), |url| raw::shown(OsStr::new(&url)))
 }

@@ -37,7 +37,7 @@ settings! {
     WALLET_DATABASE_URL: DatabaseUrl = WALLET, RequiredSecret, kind::POSTGRES_URL, "PostgreSQL database of the wallet role, as its least-privileged user";
     USERS_MIGRATION_DATABASE_URL: DatabaseUrl = USERS, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; USERS_DATABASE_URL if unset";
     WALLET_MIGRATION_DATABASE_URL: DatabaseUrl = WALLET, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; WALLET_DATABASE_URL if unset";
-    RABBITMQ_URL: Secret = BOTH, RequiredSecret, kind::AMQP_URL, "RabbitMQ, amqp:// or amqps://";
+    RABBITMQ_URL: Vec<Secret> = BOTH, RequiredSecret, kind::AMQP_URLS, "RabbitMQ, amqp:// or amqps://; for a cluster a URL per node, tried in random order";
     JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
     INTERNAL_JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for events between the roles and for service tokens; at least 32 bytes (enforced in production) and different from JWT_PRIVATE_KEY";
@@ -282,8 +282,8 @@ impl MigrationConfig {
 /// The broker.
 #[derive(Clone, Debug)]
 pub struct AmqpConfig {
-    /// A valid URL, which contains a password.
-    pub url: Secret,
+    /// Valid URLs, which contain passwords.
+    pub urls: Vec<Secret>,
 }
 
 impl AmqpConfig {
@@ -296,7 +296,7 @@ impl AmqpConfig {
     }
 
     pub(super) fn read(l: &mut Layers) -> Option<Self> {
-        Some(Self { url: l.optional(&RABBITMQ_URL)? })
+        Some(Self { urls: l.optional(&RABBITMQ_URL)? })
     }
 }
 
@@ -446,7 +446,7 @@ impl ProcessConfig {
         let http = HttpConfig::read(l);
         let database = DatabaseConfig::read(l);
         let amqp = AmqpConfig::read(l);
-        if let Some(doubt) = amqp.as_ref().and_then(|amqp| amqp::doubt(amqp.url.expose())) {
+        if let Some(doubt) = amqp.iter().flat_map(|amqp| &amqp.urls).find_map(|url| amqp::doubt(url.expose())) {
             warnings.push(format!("{} {doubt}", RABBITMQ_URL.env));
         }
         warnings.extend(database.as_ref().into_iter().flat_map(|database| database.doubts(l.role())));

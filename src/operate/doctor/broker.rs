@@ -10,7 +10,7 @@ use crate::operate::doctor::finding::{Check, Finding};
 use crate::operate::doctor::target::{NAME, Target};
 use crate::operate::failure::causes;
 use crate::operate::humanize::{cell, count};
-use crate::wallet::amqp::{provision_queue, topology};
+use crate::wallet::amqp::{accepted_instead, provision_queue, topology};
 use crate::wallet::application::retry_ladder::RetryLadder;
 
 /// The oldest version that is supported, and the newest major version.
@@ -26,7 +26,7 @@ pub(super) async fn check(target: &Target, io: Handle) -> Vec<Finding> {
             return vec![Finding::unreachable(Check::Broker, causes(&e), advice)];
         }
     };
-    let mut findings = vec![Finding::ok(Check::Broker, "connected"), version(&broker).await];
+    let mut findings = vec![nodes(&broker).await, version(&broker).await];
     // Only the wallet role may declare the queues, and so find out their arguments.
     let (declared, looked_up) = match target {
         Target::Users(_) => (vec![Declaration::TopicExchange(EVENTS_EXCHANGE)], vec![provision_queue()]),
@@ -48,6 +48,20 @@ pub(super) async fn check(target: &Target, io: Handle) -> Vec<Finding> {
         connection.close().await;
     }
     findings
+}
+
+/// A role needs one node; an operator wants to know about each.
+async fn nodes(broker: &Broker) -> Finding {
+    if !broker.has_several_nodes() {
+        return Finding::ok(Check::Broker, "connected");
+    }
+    let unreachable: Vec<String> = broker.unreachable(NAME).await.iter().map(ToString::to_string).collect();
+    if unreachable.is_empty() {
+        return Finding::ok(Check::Broker, "connected to every node");
+    }
+    let message = format!("connected, but not to every node: {}", unreachable.join("; "));
+    let advice = "Start the nodes, or remove their URLs from RABBITMQ_URL. The role uses the others meanwhile.";
+    Finding::warning(Check::Broker, message, advice)
 }
 
 async fn version(broker: &Broker) -> Finding {
@@ -123,8 +137,16 @@ impl Inspection<'_> {
         if let (Declaration::Queue(name, _), Some(state)) = (declaration, state) {
             self.queues.push((name.clone(), state));
         }
+        if !has_arguments {
+            return Ok(());
+        }
         // It exists, so that declaring it changes nothing and compares its arguments.
-        if has_arguments { connection.declare_one(declaration).await } else { Ok(()) }
+        let declared = connection.declare_one(declaration).await;
+        let (Err(AmqpError::Differs { .. }), Some(other)) = (&declared, accepted_instead(declaration)) else {
+            return declared;
+        };
+        self.connection = None;
+        self.connected().await?.declare_one(&other).await.or(declared)
     }
 }
 

@@ -61,7 +61,10 @@ impl Check {
             Self::Rights => ("rights", "the runtime user has the privileges that it needs, and no others"),
             Self::Clock => ("clock", "this machine and the database agree on the time to within 2 seconds"),
             Self::Outbox => ("outbox", "users role: no event is refused or pending for more than a minute"),
-            Self::Broker => ("broker", "the account can connect to RabbitMQ and its virtual host"),
+            Self::Broker => (
+                "broker",
+                "the account can connect to RabbitMQ and its virtual host, and with several URLs to each node",
+            ),
             Self::RabbitmqVersion => ("rabbitmq-version", "RabbitMQ 3.10 to 4"),
             Self::Topology => {
                 ("topology", "exchanges and queues exist with the right arguments (bindings: see outbox)")

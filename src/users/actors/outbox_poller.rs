@@ -72,6 +72,7 @@ impl OutboxPollerActor {
     pub(crate) fn new(deps: Arc<OutboxPollerDeps>, lifeline: Lifeline) -> Self {
         let link = BrokerLink::new(lifeline, deps.logger.clone())
             .with_health(deps.health.clone(), "outbox")
+            .until_proven()
             .with_gauge(deps.metrics.blocked.clone())
             .with_undeclared_gauge(deps.metrics.undeclared.clone());
         let draining = Draining::default();
@@ -143,6 +144,10 @@ impl OutboxPollerActor {
     fn batch_ended(&mut self, ended: &Result<Relayed, DependencyError>, ctx: &mut Context<Self>) {
         self.relaying = false;
         self.draining.finish();
+        // Without the database nothing is known about the broker, so that it is not blamed.
+        if ended.as_ref().map_or(true, |relayed| relayed.unanswered == 0) {
+            self.link.prove();
+        }
         match ended {
             Ok(relayed) => {
                 self.failures.reset();
@@ -166,10 +171,14 @@ impl OutboxPollerActor {
                 }
             }
             // The timer tries again. Events that were claimed become free when their lease ends.
-            Err(e) if self.failures.is_due() => {
-                warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e));
+            Err(e) => {
+                self.link.is_blocked();
+                if self.failures.is_due() {
+                    warn!(self.deps.logger, "could not relay the outbox"; "error" => chain(e));
+                } else {
+                    debug!(self.deps.logger, "still cannot relay the outbox"; "error" => chain(e));
+                }
             }
-            Err(e) => debug!(self.deps.logger, "still cannot relay the outbox"; "error" => chain(e)),
         }
     }
 }

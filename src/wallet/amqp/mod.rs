@@ -6,4 +6,4 @@ mod topology;
 
 pub(crate) use provision_delivery::{DeliveryReader, ProvisionDelivery};
 pub(crate) use retry_publisher::{DeliveryCopy, RetryPublisher, Route, RouteError};
-pub(crate) use topology::{Pass, TopologyDeclarer, provision_queue, topology};
+pub(crate) use topology::{Pass, TopologyDeclarer, accepted_instead, provision_queue, topology};

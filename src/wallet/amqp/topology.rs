@@ -30,7 +30,7 @@ pub(crate) fn topology(ladder: &RetryLadder) -> Vec<Declaration> {
         provision_queue(),
         Declaration::Binding { queue: PROVISION_QUEUE, exchange: EVENTS_EXCHANGE, routing_key: USER_REGISTERED_KEY },
         Declaration::TopicExchange(DEAD_LETTER_EXCHANGE),
-        Declaration::Queue(DEAD_LETTER_QUEUE.to_owned(), QueueKind::PlainClassic),
+        Declaration::Queue(DEAD_LETTER_QUEUE.to_owned(), QueueKind::Classic),
         Declaration::Binding {
             queue: DEAD_LETTER_QUEUE,
             exchange: DEAD_LETTER_EXCHANGE,
@@ -51,11 +51,23 @@ pub(crate) fn topology(ladder: &RetryLadder) -> Vec<Declaration> {
     declarations
 }
 
+/// A form of an existing queue that is accepted in place of the declared one. A quorum queue keeps dead letters when a
+/// node is lost, and earlier releases declared one in a virtual host whose default type is quorum.
+pub(crate) fn accepted_instead(declaration: &Declaration) -> Option<Declaration> {
+    match declaration {
+        Declaration::Queue(name, QueueKind::Classic) => Some(Declaration::Queue(name.clone(), QueueKind::PlainQuorum)),
+        Declaration::Queue(..) | Declaration::TopicExchange(_) | Declaration::Binding { .. } => None,
+    }
+}
+
 /// Makes declarations on a connection of its own.
 pub(crate) struct TopologyDeclarer {
     broker: Broker,
     declarations: Vec<Declaration>,
     connection: Option<BrokerConnection>,
+    /// Queues that exist in their other accepted form. The broker logs each refusal as an error, so they are not declared
+    /// in the preferred form again while they exist.
+    substituted: BTreeSet<String>,
     /// Queues that may not exist, so that binding them is not worth a try.
     missing: BTreeSet<String>,
 }
@@ -70,7 +82,7 @@ pub(crate) struct Pass {
 
 impl TopologyDeclarer {
     pub(crate) const fn new(broker: Broker, declarations: Vec<Declaration>) -> Self {
-        Self { broker, declarations, connection: None, missing: BTreeSet::new() }
+        Self { broker, declarations, connection: None, substituted: BTreeSet::new(), missing: BTreeSet::new() }
     }
 
     /// Makes each declaration that is `due`. One that fails costs the connection, since the broker closes the channel or
@@ -80,12 +92,12 @@ impl TopologyDeclarer {
     /// The broker is unavailable.
     pub(crate) async fn declare(&mut self, due: &[bool]) -> Result<Pass, AmqpError> {
         let mut results = Vec::with_capacity(self.declarations.len());
-        for (declaration, due) in self.declarations.iter().zip(due) {
+        for (declaration, due) in self.declarations.clone().iter().zip(due) {
             if !due || matches!(declaration, Declaration::Binding { queue, .. } if self.missing.contains(*queue)) {
                 results.push(None);
                 continue;
             }
-            let declared = connected(&mut self.connection, &self.broker).await?.declare_one(declaration).await;
+            let declared = self.declare_in_either_form(declaration).await;
             if let Declaration::Queue(name, _) = declaration {
                 match &declared {
                     Err(AmqpError::NotDeclared { .. }) => drop(self.missing.insert(name.clone())),
@@ -104,11 +116,33 @@ impl TopologyDeclarer {
         Ok(Pass { results, dead_letters: self.dead_letters().await? })
     }
 
+    /// Declares it, or its other accepted form if it exists in that one. On an error the connection is not usable.
+    async fn declare_in_either_form(&mut self, declaration: &Declaration) -> Result<(), AmqpError> {
+        let name = declaration.queue_name().unwrap_or_default().to_owned();
+        if self.substituted.contains(&name) && self.connected().await?.depth(&name).await.is_err() {
+            // Deleted meanwhile.
+            self.connection = None;
+            self.substituted.remove(&name);
+        }
+        let other = accepted_instead(declaration);
+        if let (true, Some(other)) = (self.substituted.contains(&name), &other) {
+            return self.connected().await?.declare_one(other).await;
+        }
+        let declared = self.connected().await?.declare_one(declaration).await;
+        let (Err(AmqpError::Differs { .. }), Some(other)) = (&declared, other) else { return declared };
+        self.connection = None;
+        if self.connected().await?.declare_one(&other).await.is_err() {
+            return declared;
+        }
+        self.substituted.insert(name);
+        Ok(())
+    }
+
     async fn dead_letters(&mut self) -> Result<Option<u32>, AmqpError> {
         if self.missing.contains(DEAD_LETTER_QUEUE) {
             return Ok(None);
         }
-        let depth = connected(&mut self.connection, &self.broker).await?.depth(DEAD_LETTER_QUEUE).await.ok();
+        let depth = self.connected().await?.depth(DEAD_LETTER_QUEUE).await.ok();
         if depth.is_none() {
             // Deleted since it was declared, for example; the next pass declares it.
             self.connection = None;
@@ -121,16 +155,13 @@ impl TopologyDeclarer {
             connection.close().await;
         }
     }
-}
 
-/// The connection, opened again if it was lost.
-async fn connected<'a>(
-    connection: &'a mut Option<BrokerConnection>,
-    broker: &Broker,
-) -> Result<&'a BrokerConnection, AmqpError> {
-    let open = match connection.take().filter(BrokerConnection::is_open) {
-        Some(open) => open,
-        None => broker.connect(CONNECTION_NAME, FrameSize::Small).await?,
-    };
-    Ok(connection.insert(open))
+    /// The connection, opened again if it was lost.
+    async fn connected(&mut self) -> Result<&BrokerConnection, AmqpError> {
+        let open = match self.connection.take().filter(BrokerConnection::is_open) {
+            Some(open) => open,
+            None => self.broker.connect(CONNECTION_NAME, FrameSize::Small).await?,
+        };
+        Ok(self.connection.insert(open))
+    }
 }

@@ -26,7 +26,8 @@ pub const QOS_OK: Method = (60, 11);
 pub const CONSUME_OK: Method = (60, 21);
 pub const CONFIRM_SELECT_OK: Method = (85, 11);
 
-const ACK: Method = (60, 80);
+/// The broker confirms a message.
+pub const CONFIRM: Method = (60, 80);
 const NACK: u16 = 120;
 const METHOD_FRAME: u8 = 1;
 const FRAME_END: u8 = 0xce;
@@ -213,7 +214,7 @@ async fn replies(
                 if !hold.is_zero() {
                     tokio::time::sleep(hold).await;
                 }
-                if method == ACK && number <= state.rejecting.load(Ordering::SeqCst) {
+                if method == CONFIRM && number <= state.rejecting.load(Ordering::SeqCst) {
                     frame[HEAD + 2..HEAD + 4].copy_from_slice(&NACK.to_be_bytes());
                 }
             }

@@ -7,7 +7,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use purse_dev::ServerAddresses;
 use serde_json::json;
 
@@ -24,8 +24,13 @@ pub struct Message {
 }
 
 impl Broker {
+    /// A virtual host that exists.
+    pub fn existing(addresses: ServerAddresses, name: &str) -> Self {
+        Self { addresses, virtual_host: name.to_owned() }
+    }
+
     pub async fn with_virtual_host(addresses: &ServerAddresses, name: &str) -> Self {
-        let broker = Self { addresses: addresses.clone(), virtual_host: name.to_owned() };
+        let broker = Self::existing(addresses.clone(), name);
         broker.create_virtual_host().await;
         broker
     }
@@ -244,6 +249,18 @@ impl Broker {
         message_id: Option<&str>,
         headers: &[(&str, &str)],
     ) {
+        self.try_publish(exchange, routing_key, body, message_id, headers).await;
+    }
+
+    /// The same. Returns whether the broker accepted the message: it does not while a quorum queue has no leader.
+    pub async fn try_publish(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        body: &[u8],
+        message_id: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> bool {
         let (_connection, channel) = self.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         let mut table = FieldTable::default();
@@ -258,7 +275,7 @@ impl Broker {
             .basic_publish(exchange.into(), routing_key.into(), BasicPublishOptions::default(), body, properties)
             .await
             .expect("published");
-        confirm.await.expect("confirmed");
+        matches!(confirm.await.expect("confirmed"), Confirmation::Ack(_))
     }
 
     pub async fn delete_queue(&self, queue: &str) {
@@ -301,13 +318,17 @@ impl Broker {
         unbound.await.expect("unbound");
     }
 
-    /// Declares a queue that receives a copy of what `exchange` routes by `routing_key`.
-    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
-        self.declare_plain(queue).await;
+    pub async fn bind(&self, queue: &str, exchange: &str, routing_key: &str) {
         let (_connection, channel) = self.channel().await;
         let (options, nothing) = (QueueBindOptions::default(), FieldTable::default());
         let bound = channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, nothing);
         bound.await.expect("bound");
+    }
+
+    /// Declares a queue that receives a copy of what `exchange` routes by `routing_key`.
+    pub async fn tap(&self, queue: &str, exchange: &str, routing_key: &str) {
+        self.declare_plain(queue).await;
+        self.bind(queue, exchange, routing_key).await;
     }
 
     /// Deletes the queue and declares it again as a classic queue with arguments that no role declares.
@@ -335,6 +356,46 @@ impl Broker {
             json!({"user": user, "vhost": self.virtual_host, "configure": configure, "write": ".*", "read": ".*"});
         let users = json!([{"name": user, "password": password, "tags": ""}]);
         self.import_definitions(&json!({"users": users, "permissions": [permissions]})).await;
+    }
+
+    /// The node of a queue: of a quorum queue, its leader.
+    pub async fn node_of(&self, queue: &str) -> Option<String> {
+        let found = self.get(&format!("queues/{}/{queue}", self.virtual_host)).await;
+        found.get("leader").or_else(|| found.get("node"))?.as_str().map(str::to_owned)
+    }
+
+    /// The nodes that a quorum queue has a copy on.
+    pub async fn members_of(&self, queue: &str) -> Vec<String> {
+        let found = self.get(&format!("queues/{}/{queue}", self.virtual_host)).await;
+        let members = found["members"].as_array().into_iter().flatten();
+        members.filter_map(|node| node.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Of each connection to this virtual host the name that its client chose, and its node. The broker updates the list
+    /// every few seconds.
+    pub async fn connection_nodes(&self) -> Vec<(String, String)> {
+        let listed = self.get(&format!("vhosts/{}/connections", self.virtual_host)).await;
+        let text =
+            |connection: &serde_json::Value, field: &str| connection[field].as_str().unwrap_or_default().to_owned();
+        let listed = listed.as_array().cloned().unwrap_or_default();
+        listed.iter().map(|one| (text(one, "user_provided_name"), text(one, "node"))).collect()
+    }
+
+    /// Channels in this virtual host. The broker updates this count every few seconds.
+    pub async fn channels(&self) -> usize {
+        self.get(&format!("vhosts/{}/channels", self.virtual_host)).await.as_array().map_or(0, Vec::len)
+    }
+
+    /// Declares a durable quorum queue.
+    pub async fn declare_quorum(&self, queue: &str, delivery_limit: Option<i64>) {
+        let (_connection, channel) = self.channel().await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        if let Some(limit) = delivery_limit {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
+        }
+        let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments);
+        declared.await.expect("declared");
     }
 
     /// Declares a durable classic queue, before a role declares it.

@@ -37,7 +37,7 @@ pub fn leaks(printed: &str, settings: &BTreeMap<String, String>) -> Vec<String> 
         NEVER.iter().filter(|(_, text)| printed.contains(text)).map(|(what, _)| (*what).to_owned()).collect();
     let is_secret = |name: &str| setting::ALL.iter().any(|setting| setting.env == name && setting.is_secret());
     for (name, value) in settings.iter().filter(|(name, _)| is_secret(name)) {
-        let parts = credentials(value).into_iter().chain([value.as_str()]);
+        let parts = value.split(',').filter_map(credentials).chain([value.as_str()]);
         if parts.into_iter().any(|part| !part.is_empty() && printed.contains(part)) {
             found.push(format!("the value of {name}"));
         }

@@ -1,6 +1,7 @@
 //! Faults that take minutes or stop a whole server: `just test-faults` and `just soak`.
 
 mod clock;
+mod cluster;
 mod disk;
 mod failover;
 mod kills;
