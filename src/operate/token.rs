@@ -50,7 +50,7 @@ pub(super) fn command() -> Command {
             &[
                 "purse token --service payments --scope wallet:post --ttl 15m",
                 "purse token --service reports --scope wallet:read",
-                "purse token --service shop --scope \"wallet:read wallet:post\" --ttl 24h > token",
+                "purse token --service shop --scope wallet:read,wallet:post --ttl 24h > token",
             ],
         ))
 }
