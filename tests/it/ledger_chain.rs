@@ -397,8 +397,8 @@ async fn a_wallet_whose_hashes_were_all_removed_is_noticed_by_their_number() {
     assert_eq!((report.code, counts), (Some(1), [0, 0, 2, 0, 0].map(|count| json!(count)).each_ref()), "{report:?}");
     let database = world.databases.wallet.runtime_url.clone();
     let table = purse(&["ledger", "verify"], &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await;
-    let sentence = "1 wallet with 2 entries (0 chained, 0 sealed, 2 unchained): 0 inconsistent; 2 entries have no hash, but 0 are \
-                    older than the hash chain.\n";
+    let sentence = "1 wallet with 2 entries (0 chained, 0 sealed, 2 unchained; 2 posted by users): 0 inconsistent; 2 \
+                    entries have no hash, but 0 are older than the hash chain.\n";
     assert_eq!((table.code, table.out.as_str()), (Some(1), sentence));
 }
 
