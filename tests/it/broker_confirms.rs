@@ -3,15 +3,13 @@
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
-use serde_json::Value;
 
 use crate::support::amqp_proxy as amqp;
 use crate::support::{AmqpProxy, Client, PATIENCE, RoleProcess, World, eventually};
 
 async fn reported(role: &RoleProcess) -> String {
-    let response = reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response");
-    assert_eq!(response.status(), 200);
-    let body: Value = response.json().await.expect("JSON");
+    let (status, body) = role.readiness().await;
+    assert_eq!(status, 200);
     body["status"].as_str().expect("a status").to_owned()
 }
 

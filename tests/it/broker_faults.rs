@@ -32,9 +32,8 @@ async fn start_proxied(world: &World, changed: &[(&str, &str)]) -> (AmqpProxy, R
 
 /// The body of `/health/ready`, and the broker's check in it.
 async fn broker_health(role: &RoleProcess) -> (String, Value) {
-    let response = reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response");
-    assert_eq!(response.status(), 200);
-    let body: Value = response.json().await.expect("JSON");
+    let (status, body) = role.readiness().await;
+    assert_eq!(status, 200);
     let checks = body["checks"].as_array().expect("checks");
     let check = checks.iter().find(|check| check["name"] == "rabbitmq").expect("the broker's check");
     (body["status"].as_str().expect("a status").to_owned(), check.clone())

@@ -14,13 +14,9 @@ use crate::support::{Client, PATIENCE, PrivatePostgres, RoleProcess, User, World
 /// More than a pool has sessions.
 const MANY: usize = 12;
 
-async fn ready_status(role: &RoleProcess) -> u16 {
-    reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response").status().as_u16()
-}
-
 async fn becomes_ready(role: &RoleProcess, expected: u16) {
     let what = format!("/health/ready returns {expected}\n{}", role.output());
-    eventually(PATIENCE, &what, || async { (ready_status(role).await == expected).then_some(()) }).await;
+    eventually(PATIENCE, &what, || async { (role.readiness().await.0 == expected).then_some(()) }).await;
 }
 
 /// Responses to requests of every kind, by what they use: both databases, reads and writes.

@@ -8,14 +8,6 @@ use serde_json::json;
 
 use crate::support::{Client, Outages, PATIENCE, World, eventually};
 
-async fn ready_body(url: &str) -> serde_json::Value {
-    let response = reqwest::get(format!("{url}/health/ready")).await.expect("response");
-    let status = response.status().as_u16();
-    let mut body: serde_json::Value = response.json().await.expect("json");
-    body["http"] = json!(status);
-    body
-}
-
 async fn pending(world: &World) -> String {
     world.sql(Role::Users, "SELECT count(*) FROM outbox WHERE status = 'pending'").await
 }
@@ -35,11 +27,11 @@ async fn users_register_during_a_broker_outage_and_get_their_wallets_afterwards(
     assert_eq!(pending(&world).await, "10");
     // Degraded but ready: thanks to the outbox, registrations still work.
     let degraded = eventually(PATIENCE, "degraded", || async {
-        let body = ready_body(&users.url()).await;
-        (body["status"] == "degraded").then_some(body)
+        let (status, body) = users.readiness().await;
+        (body["status"] == "degraded").then_some((status, body))
     });
-    let degraded = degraded.await;
-    assert_eq!(degraded["http"], 200);
+    let (status, degraded) = degraded.await;
+    assert_eq!(status, 200);
     assert_eq!(degraded["checks"][0], json!({"name": "rabbitmq", "ok": false, "details": "not connected"}));
     assert_eq!(client.get(&registered[0], "/v1/balance").await.code(), "WALLET_PROVISIONING");
     let attempts = world.sql(Role::Users, "SELECT max(attempts) FROM outbox").await;
@@ -55,8 +47,8 @@ async fn users_register_during_a_broker_outage_and_get_their_wallets_afterwards(
     }
     eventually(PATIENCE, "the outbox is empty", || async { (pending(&world).await == "0").then_some(()) }).await;
     eventually(PATIENCE, "both roles are fully ready", || async {
-        (ready_body(&users.url()).await["status"] == "ok" && ready_body(&wallet.url()).await["status"] == "ok")
-            .then_some(())
+        let [users, wallet] = [users.readiness().await.1, wallet.readiness().await.1];
+        (users["status"] == "ok" && wallet["status"] == "ok").then_some(())
     })
     .await;
 }
@@ -92,8 +84,7 @@ async fn during_a_database_outage_requests_return_503_and_events_use_no_attempt(
     for _ in 0..10 {
         assert_eq!(client.post(&old, "credit", 1, None).await.status, 503);
     }
-    eventually(PATIENCE, "not ready", || async { (ready_body(&wallet.url()).await["http"] == 503).then_some(()) })
-        .await;
+    eventually(PATIENCE, "not ready", || async { (wallet.readiness().await.0 == 503).then_some(()) }).await;
     assert_eq!(reqwest::get(format!("{}/health/live", wallet.url())).await.expect("response").status(), 200);
     eventually(PATIENCE, "provisioning pauses", || async {
         wallet.log().iter().any(|l| l["msg"].as_str().is_some_and(|m| m.contains("provisioning pauses"))).then_some(())

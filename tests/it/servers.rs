@@ -37,15 +37,10 @@ async fn for_both(world: &World, statement: &str) {
     }
 }
 
-async fn ready(role: &RoleProcess) -> (u16, Value) {
-    let response = reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response");
-    (response.status().as_u16(), response.json().await.expect("JSON"))
-}
-
 async fn becomes(role: &RoleProcess, status: u16, state: &str) {
     let what = format!("/health/ready returns {status} {state}\n{}", role.output());
     eventually(PATIENCE, &what, || async {
-        let (code, body) = ready(role).await;
+        let (code, body) = role.readiness().await;
         (code == status && body["status"] == state).then_some(())
     })
     .await;
@@ -195,7 +190,7 @@ async fn a_search_path_that_changes_under_a_running_role_fails_its_readiness_unt
     let user = client.ready_user().await;
     for_both(&world, r#"ALTER ROLE "{}_app" SET search_path = elsewhere"#).await;
     for role in [&users, &wallet] {
-        eventually(PATIENCE, "readiness fails", || async { (ready(role).await.0 == 503).then_some(()) }).await;
+        eventually(PATIENCE, "readiness fails", || async { (role.readiness().await.0 == 503).then_some(()) }).await;
     }
     // Events wait, and attempts to process them are not counted.
     let newcomer = uuid::Uuid::now_v7();

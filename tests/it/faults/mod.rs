@@ -23,6 +23,7 @@ mod standby;
 mod supervision;
 mod topology;
 mod transfers;
+mod watcher;
 
 use purse::kernel::Role;
 

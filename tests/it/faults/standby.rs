@@ -1,17 +1,15 @@
 //! Commits that wait for a synchronous standby that is down (FM-22 to FM-24): what is reported, and how many sessions they
 //! cost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
-use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
 use super::history::{History, Outcome};
 use super::invariants::assert_invariants;
 use super::load::{Load, seed};
+use super::watcher::Watcher;
 use crate::support::{Client, PATIENCE, RoleProcess, World, eventually, repository};
 
 /// Short limits, so that many commits are abandoned while the test runs.
@@ -25,48 +23,30 @@ fn documented_connections() -> [i64; 2] {
     [(); 2].map(|()| numbers.next().expect("a number"))
 }
 
-/// Counts the sessions that the account of a role has.
-struct Sessions {
-    stop: Arc<AtomicBool>,
-    most: JoinHandle<i64>,
-}
-
-impl Sessions {
-    async fn count(world: &World, role: Role) -> Self {
-        let database = match role {
-            Role::Users => world.databases.users.database.clone(),
-            Role::Wallet => world.databases.wallet.database.clone(),
-        };
-        // From elsewhere, because the test ends all sessions of the role's database.
-        let url = world.addresses.superuser_url("postgres");
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
-        tokio::spawn(connection);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+/// Finds the largest number of sessions that the account of a role has.
+async fn count_sessions(world: &World, role: Role) -> Watcher<i64> {
+    let database = match role {
+        Role::Users => world.databases.users.database.clone(),
+        Role::Wallet => world.databases.wallet.database.clone(),
+    };
+    // From elsewhere, because the test ends all sessions of the role's database.
+    let url = world.addresses.superuser_url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    Watcher::start(|end| async move {
         let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND usename LIKE '%_app'";
-        let most = tokio::spawn(async move {
-            let mut most = 0;
-            while !stopped.load(Ordering::SeqCst) {
-                most = client.query_one(count, &[&database]).await.expect("counted").get::<_, i64>(0).max(most);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            most
-        });
-        Self { stop, most }
-    }
-
-    /// The largest number until now.
-    async fn most(self) -> i64 {
-        self.stop.store(true, Ordering::SeqCst);
-        self.most.await.expect("counted to the end")
-    }
+        let mut most = 0;
+        while !end.has_come() {
+            most = client.query_one(count, &[&database]).await.expect("counted").get::<_, i64>(0).max(most);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        most
+    })
 }
 
 /// The status of `/health/ready`, and what it says about the database.
 async fn readiness(role: &RoleProcess, check: &str) -> (u16, String) {
-    let response = reqwest::get(format!("{}/health/ready", role.url())).await.expect("a response");
-    let status = response.status().as_u16();
-    let body: serde_json::Value = response.json().await.expect("JSON");
+    let (status, body) = role.readiness().await;
     let checks = body["checks"].as_array().expect("checks");
     let found = checks.iter().find(|found| found["name"] == check).expect("the check");
     (status, found["details"].as_str().unwrap_or_default().to_owned())
@@ -89,7 +69,7 @@ async fn fm_22_commits_that_wait_for_a_standby_leave_no_sessions_behind_and_make
     for _ in 0..12 {
         owners.push(client.ready_user().await);
     }
-    let sessions = [Sessions::count(&world, Role::Users).await, Sessions::count(&world, Role::Wallet).await];
+    let sessions = [count_sessions(&world, Role::Users).await, count_sessions(&world, Role::Wallet).await];
     for role in [Role::Users, Role::Wallet] {
         world.wait_for_standby(role).await;
     }
@@ -119,7 +99,7 @@ async fn fm_22_commits_that_wait_for_a_standby_leave_no_sessions_behind_and_make
     }
     assert_invariants(&world, &history, &client).await;
     for (sessions, documented) in sessions.into_iter().zip(documented_connections()) {
-        let most = sessions.most().await;
+        let most = sessions.stop().await;
         println!("measured: FM-22: {most} sessions, {documented} documented");
         assert!(most <= documented, "{most} sessions instead of at most {documented}");
     }

@@ -118,9 +118,7 @@ async fn fp_21_rejected_broker_logins_affect_no_registration_and_do_not_flood_th
     let attempts = world.broker.failed_logins_during(Duration::from_secs(5)).await;
     assert_eq!(users.logged(away).len(), 1, "logged once per minute, not at every attempt");
     assert!(attempts <= 10, "{attempts} attempts in five seconds");
-    let ready: serde_json::Value =
-        reqwest::get(format!("{}/health/ready", users.url())).await.expect("a response").json().await.expect("JSON");
-    assert_eq!(ready["status"], "degraded");
+    assert_eq!(users.readiness().await.1["status"], "degraded");
 }
 
 #[tokio::test]

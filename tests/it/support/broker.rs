@@ -240,20 +240,9 @@ impl Broker {
         ids
     }
 
-    /// Publishes, and waits for the confirm.
+    /// Publishes, and waits for the confirm. Returns whether the broker accepted the message: it does not while a quorum queue
+    /// has no leader.
     pub async fn publish(
-        &self,
-        exchange: &str,
-        routing_key: &str,
-        body: &[u8],
-        message_id: Option<&str>,
-        headers: &[(&str, &str)],
-    ) {
-        self.try_publish(exchange, routing_key, body, message_id, headers).await;
-    }
-
-    /// The same. Returns whether the broker accepted the message: it does not while a quorum queue has no leader.
-    pub async fn try_publish(
         &self,
         exchange: &str,
         routing_key: &str,

@@ -93,6 +93,12 @@ impl RoleProcess {
         .await;
     }
 
+    /// The status and the body of `/health/ready`.
+    pub async fn readiness(&self) -> (u16, Value) {
+        let response = reqwest::get(format!("{}/health/ready", self.url())).await.expect("a response");
+        (response.status().as_u16(), response.json().await.expect("JSON"))
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address.as_deref().expect("listening"))
     }

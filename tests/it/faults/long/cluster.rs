@@ -4,20 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
 use purse_dev::{Action, BrokerCluster};
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::super::history::{History, Outcome};
 use super::super::invariants::assert_invariants_with_poison;
 use super::super::load::{Load, seed};
+use super::super::watcher::Watcher;
 use crate::support::{Broker, Client, PATIENCE, RoleProcess, UncommittedWallet, World, eventually, purse};
 
 const QUEUE: &str = "wallet.provision";
@@ -146,7 +145,7 @@ impl Stage {
 
     async fn poison(&mut self, id: &str) {
         eventually(PATIENCE, "the poison is accepted", || async {
-            let published = self.world.broker.try_publish("domain.events", "user.registered", b"poison", Some(id), &[]);
+            let published = self.world.broker.publish("domain.events", "user.registered", b"poison", Some(id), &[]);
             // A broker that lost the leader a moment ago may not reply either.
             matches!(tokio::time::timeout(Duration::from_secs(5), published).await, Ok(true)).then_some(())
         })
@@ -183,7 +182,7 @@ impl Stage {
     /// Has some nodes fail for a while under load, and then checks everything. What is published during the fault, a
     /// delivery that waits in a retry tier, and a message that can never succeed are part of it.
     async fn survive(&mut self, what: &str, nodes: &BTreeSet<usize>, fault: Fault) {
-        let watch = Watch::start(self);
+        let watch = watch_health(self);
         let known = self.history.counts().0;
         let first = self.world.sql(Role::Wallet, "SELECT clock_timestamp()").await;
         let load =
@@ -304,12 +303,6 @@ impl Stage {
     }
 }
 
-/// Polls the health of both roles during a fault.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
-
 /// A response of a probe: its status, and what it reports.
 async fn probe(client: &reqwest::Client, url: &str, path: &str) -> (u16, String) {
     let response = client.get(format!("{url}{path}")).send().await.unwrap_or_else(|e| panic!("{url}{path}: {e}"));
@@ -318,49 +311,41 @@ async fn probe(client: &reqwest::Client, url: &str, path: &str) -> (u16, String)
     (status, body["status"].as_str().unwrap_or_default().to_owned())
 }
 
-impl Watch {
-    /// Fails if a role is not alive or not ready, or if users wait for wallets while both roles report `ok`.
-    fn start(stage: &Stage) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, urls) = (Arc::clone(&stop), [stage.users.url(), stage.wallet.url()]);
-        let databases = [&stage.world.databases.users, &stage.world.databases.wallet]
-            .map(|database| stage.world.addresses.superuser_url(&database.database));
-        let task = tokio::spawn(async move {
-            let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
-            let [users, wallets] = [connect(&databases[0]).await, connect(&databases[1]).await];
-            let (mut wallets_before, mut unnoticed_since) = (0, Instant::now());
-            while !stopped.load(Ordering::SeqCst) {
-                let mut all_ok = true;
-                for url in &urls {
-                    assert_eq!(probe(&client, url, "/health/live").await.0, 200, "{url}");
-                    let (status, reported) = probe(&client, url, "/health/ready").await;
-                    assert_eq!(status, 200, "{url}: requests do not need the broker: {reported}");
-                    all_ok &= reported == "ok";
-                }
-                let registered = count(&users, "SELECT count(*) FROM users").await;
-                let provisioned = count(&wallets, "SELECT count(*) FROM wallets").await;
-                // One is the user whose event is retried, another one may be under way.
-                let waiting = registered > provisioned + 1;
-                if !all_ok || !waiting || provisioned > wallets_before {
-                    unnoticed_since = Instant::now();
-                }
-                wallets_before = provisioned;
-                let unnoticed = unnoticed_since.elapsed();
-                assert!(
-                    unnoticed < UNNOTICED_MAX,
-                    "for {unnoticed:?} {} users had no wallet, and both roles reported ok",
-                    registered - provisioned
-                );
-                tokio::time::sleep(Duration::from_millis(250)).await;
+/// Polls the health of both roles during a fault. Fails if a role is not alive or not ready, or if users wait for wallets while
+/// both roles report `ok`.
+fn watch_health(stage: &Stage) -> Watcher<()> {
+    let urls = [stage.users.url(), stage.wallet.url()];
+    let databases = [&stage.world.databases.users, &stage.world.databases.wallet]
+        .map(|database| stage.world.addresses.superuser_url(&database.database));
+    Watcher::start(|end| async move {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+        let [users, wallets] = [connect(&databases[0]).await, connect(&databases[1]).await];
+        let (mut wallets_before, mut unnoticed_since) = (0, Instant::now());
+        while !end.has_come() {
+            let mut all_ok = true;
+            for url in &urls {
+                assert_eq!(probe(&client, url, "/health/live").await.0, 200, "{url}");
+                let (status, reported) = probe(&client, url, "/health/ready").await;
+                assert_eq!(status, 200, "{url}: requests do not need the broker: {reported}");
+                all_ok &= reported == "ok";
             }
-        });
-        Self { stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.task.await.expect("health was true at every moment");
-    }
+            let registered = count(&users, "SELECT count(*) FROM users").await;
+            let provisioned = count(&wallets, "SELECT count(*) FROM wallets").await;
+            // One is the user whose event is retried, another one may be under way.
+            let waiting = registered > provisioned + 1;
+            if !all_ok || !waiting || provisioned > wallets_before {
+                unnoticed_since = Instant::now();
+            }
+            wallets_before = provisioned;
+            let unnoticed = unnoticed_since.elapsed();
+            assert!(
+                unnoticed < UNNOTICED_MAX,
+                "for {unnoticed:?} {} users had no wallet, and both roles reported ok",
+                registered - provisioned
+            );
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    })
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {

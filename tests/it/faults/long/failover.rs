@@ -1,17 +1,15 @@
 //! A primary and its standby (FM-17 to FM-22): killed, frozen, stopped in order, woken, each under load and with the
 //! standby promoted. `just test-failover` runs these alone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use purse::kernel::Role;
-use tokio::task::JoinHandle;
 
 use super::super::history::History;
 use super::super::invariants::assert_invariants;
 use super::super::load::{Load, seed};
 use super::super::proxy::Proxy;
+use super::super::watcher::Watcher;
 use crate::support::{Client, PATIENCE, PrivatePostgres, RoleProcess, User, World, eventually};
 
 /// How long there is load before the fault, and after everything serves again.
@@ -36,7 +34,7 @@ struct Cluster {
     client: Client,
     owners: Vec<User>,
     load: Option<Load>,
-    readiness: [Readiness; 2],
+    readiness: [Watcher<Duration>; 2],
     users: RoleProcess,
     wallet: RoleProcess,
 }
@@ -76,7 +74,7 @@ impl Cluster {
         for _ in 0..10 {
             owners.push(client.ready_user().await);
         }
-        let readiness = [Readiness::watch(users.url()), Readiness::watch(wallet.url())];
+        let readiness = [watch_readiness(users.url()), watch_readiness(wallet.url())];
         let load = None;
         let mut cluster =
             Self { world, primary, standby, address, history, client, owners, load, readiness, users, wallet };
@@ -152,36 +150,20 @@ impl Cluster {
     }
 }
 
-/// How long `/health/ready` did not return 200.
-struct Readiness {
-    stop: Arc<AtomicBool>,
-    watcher: JoinHandle<Duration>,
-}
-
-impl Readiness {
-    fn watch(url: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let watcher = tokio::spawn(async move {
-            let (mut unready, mut asked) = (Duration::ZERO, Instant::now());
-            while !stopped.load(Ordering::SeqCst) {
-                let status = reqwest::get(format!("{url}/health/ready")).await.map(|response| response.status());
-                if !status.is_ok_and(|status| status.is_success()) {
-                    unready += asked.elapsed();
-                }
-                asked = Instant::now();
-                tokio::time::sleep(Duration::from_millis(50)).await;
+/// Finds how long `/health/ready` does not return 200.
+fn watch_readiness(url: String) -> Watcher<Duration> {
+    Watcher::start(|end| async move {
+        let (mut unready, mut asked) = (Duration::ZERO, Instant::now());
+        while !end.has_come() {
+            let status = reqwest::get(format!("{url}/health/ready")).await.map(|response| response.status());
+            if !status.is_ok_and(|status| status.is_success()) {
+                unready += asked.elapsed();
             }
-            unready
-        });
-        Self { stop, watcher }
-    }
-
-    /// The time until now.
-    async fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::SeqCst);
-        self.watcher.await.expect("watcher")
-    }
+            asked = Instant::now();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        unready
+    })
 }
 
 #[tokio::test]
@@ -266,9 +248,6 @@ async fn fm_22_while_the_standby_is_down_nothing_is_acknowledged_and_the_roles_r
 }
 
 async fn becomes_unready(role: &RoleProcess) {
-    eventually(PATIENCE, "/health/ready returns 503", || async {
-        let ready = reqwest::get(format!("{}/health/ready", role.url())).await.ok()?;
-        (ready.status() == 503).then_some(())
-    })
-    .await;
+    eventually(PATIENCE, "/health/ready returns 503", || async { (role.readiness().await.0 == 503).then_some(()) })
+        .await;
 }

@@ -13,15 +13,7 @@ use super::super::FAST_LADDER;
 use super::super::history::{History, Outcome};
 use super::super::invariants::{assert_invariants, assert_invariants_within};
 use super::print_measurement;
-use crate::support::{Client, Outages, PATIENCE, RoleProcess, UncommittedWallet, World, eventually};
-
-async fn ready(process: &RoleProcess) -> serde_json::Value {
-    let response = reqwest::get(format!("{}/health/ready", process.url())).await.expect("a response");
-    let status = response.status().as_u16();
-    let mut body: serde_json::Value = response.json().await.expect("JSON");
-    body["http"] = json!(status);
-    body
-}
+use crate::support::{Client, Outages, PATIENCE, UncommittedWallet, World, eventually};
 
 #[tokio::test]
 async fn fr_20_to_22_messages_in_the_queue_and_in_a_tier_survive_a_broker_kill() {
@@ -90,10 +82,8 @@ async fn fr_23_users_register_during_a_broker_outage_and_get_their_wallets_after
     let during = registrations(&history, &client, outage).await;
     let waiting = world.sql(Role::Users, "SELECT count(*), max(attempts) FROM outbox WHERE status = 'pending'").await;
     assert_eq!(waiting, format!("{}|0", during.len()));
-    assert_eq!(
-        (ready(&users).await["http"].clone(), ready(&users).await["status"].clone()),
-        (json!(200), json!("degraded"))
-    );
+    let (status, body) = users.readiness().await;
+    assert_eq!((status, &body["status"]), (200, &json!("degraded")));
     let grown = users.memory_kib().saturating_sub(memory) / 1024;
     outages.act(Server::RabbitMq, Action::Start).await;
     let quiet = assert_invariants(&world, &history, &client).await;
@@ -125,7 +115,7 @@ async fn fp_02_and_03_a_hanging_broker_is_dropped_and_reconnected_without_a_leak
             assert!(matches!(history.register(&client).await.outcome, Outcome::Done(_)));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(ready(&users).await["status"], "degraded");
+        assert_eq!(users.readiness().await.1["status"], "degraded");
         outages.act(Server::RabbitMq, Action::Resume).await;
         let quiet = assert_invariants(&world, &history, &client).await;
         print_measurement(&format!("FP-02, FP-03 broker hangs {pause} s"), &history, quiet);
@@ -173,8 +163,8 @@ async fn fp_12_a_memory_alarm_blocks_publishing_but_neither_registration_nor_shu
         .then_some(())
     })
     .await;
-    let body = ready(&users).await;
-    assert_eq!((body["http"].clone(), body["status"].clone()), (json!(200), json!("degraded")), "{body}");
+    let (status, body) = users.readiness().await;
+    assert_eq!((status, &body["status"]), (200, &json!("degraded")), "{body}");
     // No reconnect and no attempt, however long the alarm lasts.
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(users.logged("connected to the broker").len(), 1, "{}", users.output());
