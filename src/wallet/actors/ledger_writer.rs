@@ -63,13 +63,13 @@ pub(crate) struct LedgerWriterActor {
     lifeline: Lifeline,
 }
 
+#[derive(Default)]
 struct Lane {
     queue: PostingQueue<PendingPost>,
     /// The wallets of the common batch in flight.
     in_common: Option<HashSet<UserId>>,
     /// Whether all that waits needs wallets in the common batches of other lanes. Nothing is tried again before one has ended.
     is_blocked: bool,
-    metrics: LedgerMetrics,
 }
 
 #[derive(Message)]
@@ -132,13 +132,7 @@ fn rows(posting: &Posting) -> usize {
 
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
-        let lane = |metrics: &LedgerMetrics| Lane {
-            queue: PostingQueue::default(),
-            in_common: None,
-            is_blocked: false,
-            metrics: metrics.clone(),
-        };
-        let lanes = deps.metrics.iter().map(lane).collect();
+        let lanes = deps.metrics.iter().map(|_| Lane::default()).collect();
         Self { deps, lanes, set_aside_in_flight: 0, draining: Draining::default(), lifeline }
     }
 
@@ -182,9 +176,7 @@ impl LedgerWriterActor {
             lane.is_blocked = lane.queue.has_common();
             return;
         }
-        let is_alone = before.is_empty() && after.is_empty();
-        let wallets = posts.iter().filter(|_| !is_alone).flat_map(|post| post.posting.wallets());
-        lane.in_common = Some(wallets.collect());
+        lane.in_common = Some(posts.iter().flat_map(|post| post.posting.wallets()).collect());
         self.begin(number, posts, LockWait::SkipLocked, ctx, |_, lane, undecided| {
             lane.in_common = None;
             lane.queue.common_ended(undecided);
@@ -216,7 +208,7 @@ impl LedgerWriterActor {
         ctx: &mut Context<Self>,
         ended: impl FnOnce(&mut usize, &mut Lane, Vec<Undecided<PendingPost>>) + 'static,
     ) {
-        let Some(metrics) = self.lanes.get(number).map(|lane| lane.metrics.clone()) else { return };
+        let Some(metrics) = self.deps.metrics.get(number).cloned() else { return };
         let deps = Arc::clone(&self.deps);
         let batch = self.deps.io.spawn(async move { run_batch(&deps, &metrics, posts, lock_wait).await });
         ctx.spawn(batch.into_actor(self).map(move |undecided, writer, ctx| {

@@ -91,10 +91,7 @@ impl<T> Default for PostingQueue<T> {
 
 impl<T: Queued> PostingQueue<T> {
     pub fn push(&mut self, posting: T) {
-        match self.lines.get_mut(&posting.initiator()) {
-            Some(line) => line.postings.push_back(posting),
-            None => self.common.push_back(Waiting { posting, left_behind: 0 }),
-        }
+        self.push_waiting(Waiting { posting, left_behind: 0 });
     }
 
     /// Takes postings for a common batch until they have `rows_max` entries; the last one may pass that bound. The next common
@@ -144,10 +141,7 @@ impl<T: Queued> PostingQueue<T> {
             self.push(posting);
         }
         for waiting in std::mem::take(&mut self.common) {
-            match self.lines.get_mut(&waiting.posting.initiator()) {
-                Some(line) => line.postings.push_back(waiting.posting),
-                None => self.common.push_back(waiting),
-            }
+            self.push_waiting(waiting);
         }
     }
 
@@ -215,6 +209,13 @@ impl<T: Queued> PostingQueue<T> {
     /// Postings that were taken do not count.
     pub fn is_empty(&self) -> bool {
         self.common.is_empty() && self.lines.values().all(|line| line.postings.is_empty())
+    }
+
+    fn push_waiting(&mut self, waiting: Waiting<T>) {
+        match self.lines.get_mut(&waiting.posting.initiator()) {
+            Some(line) => line.postings.push_back(waiting.posting),
+            None => self.common.push_back(waiting),
+        }
     }
 
     /// At the end, also after a try in vain: nobody who waits for the wallet is overtaken.
