@@ -41,6 +41,11 @@ pub(super) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// The same of ledger entries.
+pub(super) fn count_entries(number: u64) -> String {
+    if number == 1 { "1 entry".to_owned() } else { format!("{number} entries") }
+}
+
 /// Escapes everything in untrusted text that could control a terminal.
 pub(super) fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

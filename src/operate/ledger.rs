@@ -12,7 +12,7 @@ use crate::infra::postgres::{Connector, DbError};
 use crate::kernel::{Role, UserId};
 use crate::operate::failure::{Failure, Outcome};
 use crate::operate::help::help_end;
-use crate::operate::humanize::count;
+use crate::operate::humanize::{count, count_entries};
 use crate::operate::output::{Format, List, print_error};
 use crate::operate::progress::Progress;
 use crate::operate::{holds, receipts};
@@ -157,7 +157,7 @@ fn print_result(list: List, tally: &Tally, posters: &Posters) -> Outcome {
     let scope = format!(
         "{} with {}",
         count(u64::try_from(tally.wallets).unwrap_or(0), "wallet"),
-        if tally.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", tally.entries) }
+        count_entries(u64::try_from(tally.entries).unwrap_or(0))
     );
     let Tally { chained, sealed, unchained, .. } = tally;
     let scope = format!("{scope} ({chained} chained, {sealed} sealed, {unchained} unchained; {})", posted_by(posters));

@@ -13,7 +13,7 @@ use crate::infra::security::signing_key::PublicKey;
 use crate::kernel::UserId;
 use crate::operate::failure::{Failure, Outcome};
 use crate::operate::help::help_end;
-use crate::operate::humanize::{count, harmless};
+use crate::operate::humanize::{count, count_entries, harmless};
 use crate::operate::output::{Format, List};
 use crate::wallet::domain::{ChainPlace, EntryHash, Receipt, ReceiptFault, signed_bytes};
 use crate::wallet::http::receipt_body::{
@@ -323,9 +323,7 @@ impl Evidence {
         let tally = self.tally();
         let Tally { chained, sealed, unchained, heads, lack_texts } = tally;
         let entries = chained.saturating_add(sealed).saturating_add(unchained);
-        let entries_text =
-            |entries: u64| if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
-        let scope = format!("{} ({chained} chained, {sealed} sealed, {unchained} unchained)", entries_text(entries));
+        let scope = format!("{} ({chained} chained, {sealed} sealed, {unchained} unchained)", count_entries(entries));
         let signatures = match (self.signatures, &self.keys) {
             (0, None) => String::new(),
             (signatures, None) => {
@@ -334,7 +332,7 @@ impl Evidence {
             (_, Some(_)) => " Every hash is covered by a valid signature.".to_owned(),
         };
         let texts = (lack_texts > 0)
-            .then(|| format!(" Not verified, because erased or left out: the texts of {}.", entries_text(lack_texts)));
+            .then(|| format!(" Not verified, because erased or left out: the texts of {}.", count_entries(lack_texts)));
         let funds = (heads > 0).then(|| {
             let of = count(heads, "head");
             format!(" Not verified without its entry: the balance, held amount and time of {of}.")
@@ -356,8 +354,8 @@ impl Evidence {
             list.item(&json, [row.map(|cell| harmless(&cell)).into()]);
         }
         let totals = json!({
-            "entries": entries, "chained": chained, "sealed": sealed, "unchained": unchained, "heads": heads, "withoutTexts": lack_texts,
-            "signatures": self.signatures, "signaturesVerified": self.keys.is_some(),
+            "entries": entries, "chained": chained, "sealed": sealed, "unchained": unchained, "heads": heads,
+            "withoutTexts": lack_texts, "signatures": self.signatures, "signaturesVerified": self.keys.is_some(),
         });
         list.end(totals, &result)?;
         Ok(self.faults.is_empty() && !is_empty)

@@ -31,7 +31,8 @@ enum State {
 type Stream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 impl Socket {
-    /// Connects to an address of the URL's host, with TLS if the URL requests it, in at most `limit`. Fails if the socket was shut down meanwhile.
+    /// Connects to an address of the URL's host, with TLS if the URL requests it, in at most `limit`. Fails if the socket was
+    /// shut down meanwhile.
     pub(super) async fn open(
         &self,
         uri: &AMQPUri,

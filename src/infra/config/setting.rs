@@ -198,14 +198,13 @@ impl DatabaseConfig {
     /// Why a URL probably means something else than it says, with the name of its setting.
     fn doubts(&self, role: Role) -> Vec<String> {
         let (url, migration_url) = Self::urls(role);
-        let mut doubts = Vec::new();
-        for (setting, value) in [(url, &self.url), (migration_url, &self.migration_url)] {
-            // The owner's URL may be the one before.
-            let is_new = doubts.is_empty() || self.migration_url.expose() != self.url.expose();
-            let doubt = postgres::database_url_doubt(value.expose()).filter(|_| is_new);
-            doubts.extend(doubt.map(|doubt| format!("{} {doubt}", setting.env)));
-        }
-        doubts
+        // Without a URL of the owner's own, it is the other one.
+        let owners = (self.migration_url.expose() != self.url.expose()).then_some((migration_url, &self.migration_url));
+        let urls = std::iter::once((url, &self.url)).chain(owners);
+        urls.filter_map(|(setting, url)| {
+            Some(format!("{} {}", setting.env, postgres::database_url_doubt(url.expose())?))
+        })
+        .collect()
     }
 
     const fn urls(role: Role) -> (Typed<DatabaseUrl>, Typed<DatabaseUrl>) {
