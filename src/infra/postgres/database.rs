@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{Object, PoolError, TimeoutType};
+use deadpool::managed::{Object, PoolError, QueueMode, TimeoutType};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::IsolationLevel;
@@ -103,6 +103,7 @@ impl Database {
         };
         let pool = Pool::builder(manager)
             .max_size(options.connections_max)
+            .queue_mode(QueueMode::Lifo) // the backend that has just worked has warm caches
             .runtime(Runtime::Tokio1) // the timeout below needs it
             .wait_timeout(Some(config.acquire_timeout)) // default: forever
             .build() // opening has a limit of its own
