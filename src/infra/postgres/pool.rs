@@ -106,8 +106,8 @@ impl Manager for SessionManager {
     async fn recycle(&self, session: &mut PooledSession, _: &Metrics) -> RecycleResult<OpenError> {
         let is_closed = session.client.as_ref().is_none_or(|client| client.is_closed());
         if is_closed || session.generation != self.generation.load(Ordering::Acquire) {
-            // The pool opens another one only then.
-            session.close().await;
+            // The pool opens another one only then. Boxed, like the replacement below: every use of a session carries this future.
+            Box::pin(session.close()).await;
             return Err(RecycleError::message("the session is over"));
         }
         if Instant::now() < session.replace_at {
@@ -115,8 +115,8 @@ impl Manager for SessionManager {
         }
         // While it is replaced there are two, and the process may not have more than that. It serves until it is its turn.
         let Ok(_turn) = self.replacing.try_lock() else { return Ok(()) };
-        match self.create().await {
-            Ok(fresh) => std::mem::replace(session, fresh).close().await,
+        match Box::pin(self.create()).await {
+            Ok(fresh) => Box::pin(std::mem::replace(session, fresh).close()).await,
             Err(e) if e.is_read_only() => return Err(e.into()),
             // It is old and works, where a new one would not.
             Err(_) => session.replace_at = Instant::now() + REPLACE_PAUSE,
