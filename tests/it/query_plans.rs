@@ -45,7 +45,7 @@ const EXPECTED_INDEXES: &[(&str, &[&str])] = &[
     ),
     ("wallet.ledger.insert", &[]),
     ("wallet.ledger.insert_texts", &[]),
-    ("wallet.ledger.balance", &["transactions_pkey", "open_holds_mine_idx"]),
+    ("wallet.ledger.balance", &["transactions_pkey"]),
     ("wallet.ledger.balance_at", &["transactions_created_at_idx"]),
     ("wallet.ledger.history", &["transactions_pkey", "transactions_created_at_idx", "entry_texts_pkey"]),
     (

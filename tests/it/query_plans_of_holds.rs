@@ -11,7 +11,7 @@ use crate::support::{Client, PATIENCE, User, World, eventually, token_of};
 /// Each statement and the indexes that it must use.
 const EXPECTED_INDEXES: [(&str, &[&str]); 10] = [
     ("wallet.ledger.heads", &["transactions_pkey", "open_holds_mine_idx"]),
-    ("wallet.ledger.balance", &["transactions_pkey", "open_holds_mine_idx"]),
+    ("wallet.ledger.balance_beside_holds", &["transactions_pkey", "open_holds_mine_idx"]),
     (
         "wallet.ledger.named",
         &["transactions_id_key", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"],
