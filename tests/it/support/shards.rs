@@ -62,6 +62,11 @@ pub fn unite() -> String {
     )
 }
 
+/// What `purse ledger verify` printed, without the sentence that it adds about several shards.
+pub fn without_moments(printed: &str) -> String {
+    printed.replace(&format!(" Each of the {} shards was read at a moment of its own.", shards()), "")
+}
+
 /// Changes of a table are those of each shard: constraints and names are not inherited.
 pub fn in_each_shard(script: &str) -> String {
     let statements = script.split_inclusive(';').flat_map(|statement| {
