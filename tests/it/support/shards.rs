@@ -31,8 +31,8 @@ pub fn search_path(world: &World) -> String {
 pub fn unite() -> String {
     let last = schemas().last().expect("a shard");
     let tables = TABLES.map(|table| {
-        let inherit: String =
-            schemas().map(|schema| format!("ALTER TABLE {schema}.{table} INHERIT {ALL}.{table};\n")).collect();
+        let inherit = schemas().map(|schema| format!("ALTER TABLE {schema}.{table} INHERIT {ALL}.{table};\n"));
+        let inherit = inherit.collect::<Vec<_>>().concat();
         let route = if table == "hash_chain" {
             String::new()
         } else {
