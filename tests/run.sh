@@ -6,14 +6,16 @@ trap 'rm -f "$results"' EXIT
 # First the build that is released, then the one with failpoints.
 {
   cargo test --workspace --locked --no-fail-fast; product=$?
+  tests/shards.sh ledger; shards=$?
   cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- faults:: otlp:: --skip faults::long --skip broker_faults::; faults=$?
+  tests/shards.sh faults; shards=$((shards ? shards : $?))
   packages=0
   if [ "$(uname -s)$(id -u)" = Linux0 ] && unshare --mount --uts --ipc --cgroup --pid --fork true 2>/dev/null; then
     cargo test --locked --no-fail-fast --test it -- packages:: --ignored; packages=$?
   else
     echo "The tests that boot a machine were not run: they need Linux, and a root that may create namespaces."
   fi
-  exit $((product ? product : faults ? faults : packages))
+  exit $((product ? product : shards ? shards : faults ? faults : packages))
 } | tee "$results"
 outcome=$?
 awk -v outcome="$outcome" '

@@ -110,7 +110,8 @@ COMMENT ON COLUMN entry_texts.description IS 'Description as sent by the client.
 COMMENT ON COLUMN entry_texts.reference   IS 'The client''s own reference; not unique.';
 COMMENT ON COLUMN entry_texts.metadata    IS 'The client''s key-value pairs as canonical JSON, which is what the digest covers.';
 
-CREATE FUNCTION refuse_text_change() RETURNS trigger LANGUAGE plpgsql AS $$
+-- It finds the table beside it also where that is in a schema which the session does not search.
+CREATE FUNCTION refuse_text_change() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND (SELECT type FROM transactions WHERE user_id = OLD.user_id ORDER BY seq DESC LIMIT 1) = 'close' THEN
         RETURN OLD;
@@ -167,7 +168,7 @@ CREATE TRIGGER hash_chain_refuse_truncate
 -- that lock, and no wallet with entries can be removed:
 ALTER TABLE transactions DROP CONSTRAINT transactions_wallet_fkey;
 
-CREATE FUNCTION refuse_wallet_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_wallet_removal() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         IF NOT EXISTS (SELECT FROM transactions) THEN

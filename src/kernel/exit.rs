@@ -37,7 +37,7 @@ impl ExitStatus {
             Self::CheckFailed => {
                 (1, "a check failed: not ready, an inconsistent wallet, an unknown ID, deleted events, a finding")
             }
-            Self::Usage => (64, "invalid command line or configuration; no connection was made"),
+            Self::Usage => (64, "invalid command line or configuration"),
             Self::Unavailable => (69, "a dependency or a port is unavailable; operator action required"),
             Self::InternalError => (70, "internal error (a bug), or the output could not be written"),
         }

@@ -54,6 +54,14 @@ typed_id! {
     EventId
 }
 
+impl UserId {
+    /// A random one in every ID that the users role creates, so that users are spread evenly by it.
+    pub const fn last_byte(self) -> u8 {
+        let [.., last] = self.0.into_bytes();
+        last
+    }
+}
+
 /// The source of new ids: UUID version 7, which sorts by creation time.
 pub trait IdSource: Send + Sync {
     /// Unique across calls and processes.

@@ -41,7 +41,7 @@ pub(super) enum Failure {
 impl Failure {
     fn exit_status(&self) -> ExitStatus {
         match self {
-            Self::Usage(_) => ExitStatus::Usage,
+            Self::Usage(_) | Self::Database(_, DbError::Shards(_)) => ExitStatus::Usage,
             Self::Deleted { .. } => ExitStatus::CheckFailed,
             Self::Database(_, e) if e.class() == FailureClass::Bug && !e.is_unmigrated() => ExitStatus::InternalError,
             Self::Broker(_) | Self::Database(..) | Self::Refused(_) => ExitStatus::Unavailable,
@@ -78,6 +78,7 @@ impl fmt::Display for Failure {
                 "cannot use RabbitMQ: {}. Check that it is running and that RABBITMQ_URL is correct, then try again.",
                 causes(e)
             ),
+            Self::Database(_, DbError::Shards(differ)) => write!(f, "{differ}"),
             Self::Database(role, e) if e.is_unmigrated() => write!(
                 f,
                 "the {role} database is not up to date: {}. Run `purse migrate --role {role}` first.",

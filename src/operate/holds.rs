@@ -48,20 +48,14 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let user = arguments.get_one::<UserId>("user").copied();
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut holds = PgOpenHolds::connect(&connector).await.map_err(failed)?;
-    let cursor = holds.begin(user, arguments.get_flag("overdue")).await.map_err(failed)?;
+    let mut cursor = holds.begin(user, arguments.get_flag("overdue")).await.map_err(failed)?;
     let mut list = List::begin(format, "holds", &["USER", "HOLD", "REMAINING", "EXPIRES", "OVERDUE", "PLACED BY"])?;
     let (mut number, mut overdue, mut remaining) = (0_u64, 0_u64, 0_i64);
-    loop {
-        let holds = cursor.next().await.map_err(failed)?;
-        if holds.is_empty() {
-            break;
-        }
-        for hold in holds {
-            number = number.saturating_add(1);
-            overdue = overdue.saturating_add(u64::from(hold.overdue_s > 0));
-            remaining = remaining.saturating_add(hold.remaining);
-            list.item(&json(&hold), [row(&hold)]);
-        }
+    while let Some(hold) = cursor.next().await.map_err(failed)? {
+        number = number.saturating_add(1);
+        overdue = overdue.saturating_add(u64::from(hold.overdue_s > 0));
+        remaining = remaining.saturating_add(hold.remaining);
+        list.item(&json(&hold), [row(&hold)]);
     }
     let sentence = format!("{} with {remaining} cents, {overdue} overdue.", count(number, "open hold"));
     list.end(json!({"open": number, "overdue": overdue, "remainingMinor": remaining}), &sentence)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::infra::config::{DatabaseConfig, Section};
-use crate::infra::postgres::{Connector, DbError};
+use crate::infra::postgres::{Connector, DbError, Shards};
 use crate::kernel::{Role, UserId};
 use crate::operate::failure::{Failure, Outcome};
 use crate::operate::help::help_end;
@@ -50,8 +50,8 @@ pub(super) fn command() -> Command {
                      balance, held amount and time, its hash, the digest of its texts, and what it acts on. Counts the \
                      entries by how the hash chain covers them: chained ones have a hash, sealed ones are older and covered \
                      by the first hash after them, unchained ones are older and not covered. Also counts them by who \
-                     posted them: users, and each of the 20 services with the most. Reads one snapshot and does not block \
-                     posts.",
+                     posted them: users, and each of the 20 services with the most. Reads one snapshot of each shard and \
+                     does not block posts.",
                 )
                 .arg(user),
         )
@@ -61,6 +61,7 @@ fn end(examples: &[&str]) -> String {
     help_end(Some((Section::Database, &[Role::Wallet])), examples)
 }
 
+#[derive(Default)]
 struct Tally {
     /// Including those without an entry.
     wallets: i64,
@@ -99,38 +100,50 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let user = arguments.subcommand().and_then(|(_, verify)| verify.get_one::<UserId>("user").copied());
     let connector = Connector::new(&config, io).map_err(|e| Failure::Internal(format!("cannot set up TLS: {e}")))?;
     let mut audit = PgLedgerAudit::connect(&connector).await.map_err(failed)?;
-    let recount = audit.begin(user).await.map_err(failed)?;
+    let shards = audit.shards();
     let mut list = List::begin(format, "differing", &["USER", "RULE", "ENTRY", "PROBLEM"])?;
-    let tally = verify(&recount, user, &mut list).await?;
+    let (mut tally, mut posters) = (Tally::default(), Posters::default());
+    for shard in audit.shards_of(user) {
+        let recount = audit.begin(shard, user).await.map_err(failed)?;
+        verify(&recount, user, &mut tally, &mut list).await?;
+        recount.add_posters(&mut posters).await.map_err(failed)?;
+    }
     if let Some(user) = user.filter(|_| tally.wallets == 0 && tally.entries == 0) {
         print_error(&format!("user {user} has no wallet"));
         return Ok(false);
     }
-    print_result(list, &tally, &recount.posters().await.map_err(failed)?)
+    let moments = match shards {
+        Shards::ONE => String::new(),
+        _ if user.is_some() => String::new(),
+        shards => format!(" Each of the {shards} shards was read at a moment of its own."),
+    };
+    print_result(list, &tally, &posters, &moments)
 }
 
 fn failed(e: DbError) -> Failure {
     Failure::Database(Role::Wallet, e)
 }
 
-async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List) -> Result<Tally, Failure> {
+/// Adds the wallets of one shard.
+async fn verify(
+    recount: &AuditCursor<'_>,
+    user: Option<UserId>,
+    tally: &mut Tally,
+    list: &mut List,
+) -> Result<(), Failure> {
     let size = recount.size();
-    let mut tally = Tally {
-        wallets: size.wallets,
-        entries: 0,
-        chained: 0,
-        sealed: 0,
-        unchained: 0,
-        older_than_the_chain: user.is_none().then_some(size.unhashed_entries),
-        differing: 0,
-    };
+    tally.wallets = tally.wallets.saturating_add(size.wallets);
+    if user.is_none() {
+        let older = tally.older_than_the_chain.get_or_insert(0);
+        *older = older.saturating_add(size.unhashed_entries);
+    }
     // The number of entries of one wallet is not known before they are counted.
     let total = if user.is_none() { size.entries_estimate } else { 0 };
     let progress = Progress::begin("verifying entries", u64::try_from(total).unwrap_or(0));
     loop {
         let wallets = recount.next().await.map_err(failed)?;
         if wallets.is_empty() {
-            return Ok(tally);
+            return Ok(());
         }
         for wallet in wallets {
             tally.add(&wallet);
@@ -146,14 +159,16 @@ async fn verify(recount: &AuditCursor<'_>, user: Option<UserId>, list: &mut List
 
 /// `10 posted by users, 4 by service payments, 9 by 3 other services`.
 fn posted_by(posters: &Posters) -> String {
-    let Posters { by_users, services, others: (others, of_others) } = posters;
+    let by_users = posters.by_users;
+    let (services, (others, of_others)) = posters.ranked();
     let services = services.iter().map(|(service, entries)| format!(", {entries} by service {service}"));
-    let others = (*others > 0)
-        .then(|| format!(", {of_others} by {}", count(u64::try_from(*others).unwrap_or(0), "other service")));
+    let others = (others > 0)
+        .then(|| format!(", {of_others} by {}", count(u64::try_from(others).unwrap_or(0), "other service")));
     format!("{by_users} posted by users{}", services.chain(others).collect::<String>())
 }
 
-fn print_result(list: List, tally: &Tally, posters: &Posters) -> Outcome {
+/// `moments` says when the shards were read, after a space.
+fn print_result(list: List, tally: &Tally, posters: &Posters, moments: &str) -> Outcome {
     let scope = format!(
         "{} with {}",
         count(u64::try_from(tally.wallets).unwrap_or(0), "wallet"),
@@ -169,8 +184,8 @@ fn print_result(list: List, tally: &Tally, posters: &Posters) -> Outcome {
             "{scope}: {differing} inconsistent; {without} entries have no hash, but {expected} are older than the hash chain."
         ),
     };
-    let services: BTreeMap<_, _> = posters.services.iter().cloned().collect();
-    let (others, of_others) = posters.others;
+    let (services, (others, of_others)) = posters.ranked();
+    let services: BTreeMap<_, _> = services.into_iter().collect();
     let totals = json!({
         "postedBy": {
             "users": posters.by_users, "services": services, "otherServices": {"count": others, "entries": of_others},
@@ -178,7 +193,7 @@ fn print_result(list: List, tally: &Tally, posters: &Posters) -> Outcome {
         "wallets": tally.wallets, "entries": tally.entries, "chained": tally.chained, "sealed": tally.sealed,
         "unchained": tally.unchained, "beforeChain": tally.older_than_the_chain, "differingWallets": tally.differing,
     });
-    list.end(totals, &result)?;
+    list.end(totals, &format!("{result}{moments}"))?;
     Ok(tally.differing == 0 && miscounted.is_none())
 }
 

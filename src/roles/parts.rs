@@ -129,7 +129,7 @@ impl Limits {
 pub(super) fn database_probe(
     context: &RoleContext,
     database: Database,
-    statements: &'static str,
+    statements: String,
     check: &'static str,
 ) -> ChildSpec {
     let (health, logger) = (context.health.clone(), context.actor_logger("database_probe"));

@@ -352,6 +352,9 @@ async fn pause(logger: &Logger, e: &MigrateError, attempt: u32) {
 }
 
 fn migration_failed(e: &MigrateError) -> ExitError {
+    if let MigrateError::Shards(differ) = e {
+        return ExitError::usage(differ);
+    }
     match e.class() {
         FailureClass::Bug => ExitError::internal(chain(e)),
         FailureClass::Refused | FailureClass::Unavailable | FailureClass::Transient | FailureClass::Permanent => {

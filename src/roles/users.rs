@@ -38,7 +38,7 @@ pub(super) fn assemble(config: &UsersConfig, context: RoleContext) -> anyhow::Re
     let limits = Limits::new(&context, &config.process, "purse users: limits")?;
     let api = api(config, &context, &pools, &actors, &limits)?;
     Ok(vec![
-        database_probe(&context, pools.probe, MIGRATIONS.probe, "users-db"),
+        database_probe(&context, pools.probe, MIGRATIONS.probe.to_owned(), "users-db"),
         housekeeper(&context, sweeps(&api, limits)),
         // Both use the pool for requests, so that slow statements delay neither the relay nor the probe.
         outbox_watch(&context, Arc::clone(&api.queries)),

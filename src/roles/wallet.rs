@@ -50,7 +50,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
     Ok(vec![
-        database_probe(&context, stores.probe, MIGRATIONS.probe, "wallet-db"),
+        database_probe(&context, stores.probe, MIGRATIONS.probe(config.process.database.shards.first()), "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
         hold_sweeper(&context, expire_holds),
@@ -82,13 +82,14 @@ impl Stores {
         let probe = context.probe_pool("purse wallet: probe")?;
         let writing = context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?;
         let provisioning = context.pool("purse wallet: provisioning", 1)?;
+        let shards = config.process.database.shards;
         Ok(Self {
-            wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
-            queries: Arc::new(PgWalletQueries::new(requests.clone())),
-            holds: Arc::new(PgHoldQueries::new(requests.clone())),
-            due_holds: Arc::new(PgHoldQueries::new(writing.clone())),
-            receipts: Arc::new(PgReceipts::new(requests)),
-            journal: PgJournal::new(writing),
+            wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, shards, Arc::new(System))),
+            queries: Arc::new(PgWalletQueries::new(requests.clone(), shards)),
+            holds: Arc::new(PgHoldQueries::new(requests.clone(), shards)),
+            due_holds: Arc::new(PgHoldQueries::new(writing.clone(), shards)),
+            receipts: Arc::new(PgReceipts::new(requests, shards)),
+            journal: PgJournal::new(writing, shards),
             probe,
             announcements: WalletAnnouncements::default(),
         })
@@ -207,7 +208,8 @@ fn provision_consumer(config: &WalletConfig, context: &RoleContext, parts: Provi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::infra::config::setting::{DB_POOL_MAX, Fallback, LEDGER_LANES};
+    use crate::infra::config::setting::{DB_POOL_MAX, Fallback, default_lanes};
+    use crate::infra::postgres::Shards;
     use crate::roles::parts::COUNTING_CONNECTIONS;
 
     /// The fault tests count the connections of a process, and compare them with this page.
@@ -218,7 +220,7 @@ mod tests {
             Fallback::Text(text) => text.parse::<usize>().expect("a number"),
             _ => panic!("no default"),
         };
-        let ledger = ledger_connections(default(LEDGER_LANES.default));
+        let ledger = ledger_connections(default_lanes(Shards::ONE));
         // Beside those for requests: the probe, the counts of shared limits, and a session that replaces another.
         let common = default(DB_POOL_MAX.default) + 1 + COUNTING_CONNECTIONS + 1;
         let (users, wallet) = (common + 1, common + ledger + 1);

@@ -34,7 +34,7 @@ pub struct DatabaseProbeDeps {
     /// A pool with one connection, which ends a unit of work after [`PROBE_INTERVAL`].
     pub database: Database,
     /// They need what requests need, and change nothing.
-    pub statements: &'static str,
+    pub statements: String,
     /// The health check to update.
     pub check: &'static str,
     pub health: HealthBoard,
@@ -114,13 +114,14 @@ impl DatabaseProbeActor {
 
 impl DatabaseProbeDeps {
     async fn probe(&self, commits: bool) -> Result<(), Failed> {
-        let run = |statements: &'static str| {
+        let run = |statements: &str| {
+            let statements = statements.to_owned();
             let query =
-                self.database.run(move |client| Box::pin(async move { Ok(client.batch_execute(statements).await?) }));
+                self.database.run(move |client| Box::pin(async move { Ok(client.batch_execute(&statements).await?) }));
             // Opening a session has its own limit, which is longer.
             async move { tokio::time::timeout(PROBE_INTERVAL, query).await.unwrap_or(Err(DbError::Deadline)) }
         };
-        run(self.statements).await.map_err(Failed::Statements)?;
+        run(&self.statements).await.map_err(Failed::Statements)?;
         if !commits {
             return Ok(());
         }

@@ -142,7 +142,7 @@ async fn missing_changed_and_newer_migrations_are_told_apart() {
     bare.assert("rights", "skipped", "no tables", "");
     let migrated = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    doctor(&world, Role::Wallet, &[]).await.assert("migrations", "ok", "all 8 applied", "");
+    doctor(&world, Role::Wallet, &[]).await.assert("migrations", "ok", "all 9 applied", "");
 
     world.sql(Role::Wallet, "UPDATE refinery_schema_history SET checksum = '7' WHERE version = 2").await;
     let history = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES (99, 'next', now()::text, '1')";

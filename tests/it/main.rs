@@ -57,6 +57,7 @@ mod layers;
 mod ledger_chain;
 mod ledger_chain_random;
 mod ledger_posters;
+mod ledger_shards;
 mod ledger_statements;
 mod ledger_texts;
 mod ledger_upgrade;

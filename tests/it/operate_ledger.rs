@@ -6,6 +6,7 @@ use purse::kernel::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::shards::without_moments;
 use crate::support::{Client, CommandOutput, User, World, purse};
 
 /// Changes the ledger as the superuser, with triggers and foreign keys disabled.
@@ -16,7 +17,8 @@ async fn corrupt(world: &World, change: &str) {
 async fn verify(world: &World, arguments: &[&str]) -> CommandOutput {
     let database = world.databases.wallet.runtime_url.clone();
     let all: Vec<&str> = ["ledger", "verify"].into_iter().chain(arguments.iter().copied()).collect();
-    purse(&all, &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await
+    let output = purse(&all, &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await;
+    CommandOutput { out: without_moments(&output.out), ..output }
 }
 
 /// The differing wallets, with the broken_laws that each breaks.

@@ -11,6 +11,7 @@ use slog::Level;
 
 use crate::infra::config::parse;
 use crate::infra::config::suggest::nearest;
+use crate::infra::postgres::Shards;
 use crate::infra::security::signing_key::SigningKey;
 use crate::infra::{amqp, postgres};
 use crate::kernel::{Role, Secret, SelfPost};
@@ -158,6 +159,8 @@ pub(super) const fn millis(min: u64, max: u64) -> Kind<Duration> {
 }
 
 pub(super) const ADDRESS: Kind<IpAddr> = Kind::text("ADDRESS", "an IP address like 0.0.0.0 or ::1", |t| t.parse().ok());
+pub(super) const SHARDS: Kind<Shards> =
+    Kind::text("COUNT", "a power of two from 1 to 32", |t| t.parse().ok().and_then(Shards::new));
 pub(super) const BOOL: Kind<bool> = Kind::word("BOOL", &["true", "false"], |t| t.parse().ok());
 pub(super) const NETWORKS: Kind<Vec<IpNet>> =
     Kind::text("CIDRS", "networks like 10.0.0.0/8, separated by commas", parse::networks);

@@ -13,7 +13,7 @@ use slog::Level;
 use crate::infra::amqp;
 use crate::infra::config::kind::{self, count, millis, port, settings};
 use crate::infra::config::layers::{ConfigError, Layers};
-use crate::infra::postgres;
+use crate::infra::postgres::{self, Shards};
 use crate::infra::security::signing_key::{SigningKey, SigningKeys};
 use crate::infra::telemetry::Spans;
 use crate::kernel::{Role, Secret, SelfPost};
@@ -37,6 +37,7 @@ settings! {
     WALLET_DATABASE_URL: DatabaseUrl = WALLET, RequiredSecret, kind::POSTGRES_URL, "PostgreSQL database of the wallet role, as its least-privileged user";
     USERS_MIGRATION_DATABASE_URL: DatabaseUrl = USERS, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; USERS_DATABASE_URL if unset";
     WALLET_MIGRATION_DATABASE_URL: DatabaseUrl = WALLET, OptionalSecret, kind::POSTGRES_URL, "The same database as its owner, used for migrations only; WALLET_DATABASE_URL if unset";
+    WALLET_SHARDS: Shards = WALLET, Text("1"), kind::SHARDS, "Schemas over which the ledger is divided; fixed when the database is set up";
     RABBITMQ_URL: Vec<Secret> = BOTH, RequiredSecret, kind::AMQP_URLS, "RabbitMQ, amqp:// or amqps://; for a cluster a URL per node, tried in random order";
     JWT_PRIVATE_KEY: Secret = BOTH, RequiredSecret, kind::KEY, "HS256 key for access tokens; at least 32 bytes (enforced in production)";
     JWT_PRIVATE_KEY_PREVIOUS: Secret = BOTH, OptionalSecret, kind::KEY, "Previous key, accepted for verification only during key rotation";
@@ -75,7 +76,7 @@ settings! {
     OUTBOX_RETENTION: Duration = USERS, Text("30d"), kind::RETENTION, "How long published events are kept, so that they can be republished";
     HASH_QUEUE_MAX: usize = USERS, Text("64"), count(1, 10_000), "Maximum number of passwords being hashed or queued; further requests are rejected with 503";
     LEDGER_QUEUE_MAX: usize = WALLET, Text("4096"), count(1, 1_000_000), "Maximum number of ledger entries being written or queued; further requests are rejected with 503";
-    LEDGER_LANES: usize = WALLET, Text("2"), count(1, 16), "Ledger batches written at the same time; all posts of a user are in the same lane";
+    LEDGER_LANES: usize = WALLET, Absent, count(1, 32), "Ledger batches written at the same time, a multiple of WALLET_SHARDS; if unset, 2 or WALLET_SHARDS, whichever is more";
     LEDGER_BATCH_MAX: usize = WALLET, Text("512"), count(1, 10_000), "Ledger entries written per database transaction; an atomic group is never split";
     HTTP_WORKERS: usize = BOTH, Absent, count(1, 256), "HTTP worker threads; one per CPU core if unset";
     DB_POOL_MAX: usize = BOTH, Text("10"), count(1, 1_000), "Connections in the database pool for requests";
@@ -172,6 +173,8 @@ pub struct DatabaseConfig {
     pub lock_timeout: Duration,
     /// Age at which a pooled connection is replaced, minus a jitter.
     pub connection_lifetime: Duration,
+    /// Of the ledger; one in the users database.
+    pub shards: Shards,
 }
 
 impl DatabaseConfig {
@@ -223,6 +226,10 @@ impl DatabaseConfig {
             statement_timeout: l.value(&DB_STATEMENT_TIMEOUT_MS),
             lock_timeout: l.value(&DB_LOCK_TIMEOUT_MS),
             connection_lifetime: l.value(&DB_CONNECTION_LIFETIME),
+            shards: match l.role() {
+                Role::Users => Shards::ONE,
+                Role::Wallet => l.value(&WALLET_SHARDS),
+            },
             migration_url: migration_url.or_else(|| url.clone())?,
             url: url?,
         })
@@ -584,12 +591,30 @@ impl WalletConfig {
             prefetch: l.value(&PREFETCH),
             require_signed_events,
             ledger_queue_max: l.value(&LEDGER_QUEUE_MAX),
-            ledger_lanes: l.value(&LEDGER_LANES),
+            ledger_lanes: ledger_lanes(l, process.as_ref()),
             ledger_batch_max: l.value(&LEDGER_BATCH_MAX),
             signing_keys,
             process: process?,
         })
     }
+}
+
+/// Lanes of a process where there are not more shards.
+const LANES_MIN: usize = 2;
+
+/// What `LEDGER_LANES` is if it is unset.
+pub(crate) fn default_lanes(shards: Shards) -> usize {
+    usize::from(shards.count()).max(LANES_MIN)
+}
+
+/// Each shard has lanes of its own, so that a batch is of several shards only where it transfers between them.
+fn ledger_lanes(l: &mut Layers, process: Option<&ProcessConfig>) -> usize {
+    let shards = process.map_or(Shards::ONE, |process| process.database.shards);
+    let lanes = l.or_derived(&LEDGER_LANES, default_lanes(shards));
+    if !lanes.is_multiple_of(usize::from(shards.count())) {
+        l.problem_with(&LEDGER_LANES, format!("is {lanes} and must be a multiple of WALLET_SHARDS, which is {shards}"));
+    }
+    lanes
 }
 
 /// The keys of receipts. A key of tokens or events does not sign them: the users role has it too.

@@ -18,6 +18,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::infra::config::{DatabaseConfig, DatabaseUrl};
+use crate::infra::postgres::shard::Shards;
 use crate::infra::postgres::tls::{self, TlsError, advice, tls_error};
 use crate::infra::postgres::url::{SslMode, Target};
 use crate::infra::system::random_index;
@@ -113,6 +114,13 @@ impl Connector {
             replacing: Arc::default(),
             io,
         })
+    }
+}
+
+impl Connector {
+    /// Of the database, as configured.
+    pub const fn shards(&self) -> Shards {
+        self.config.shards
     }
 }
 

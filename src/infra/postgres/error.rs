@@ -3,6 +3,7 @@
 use tokio_postgres::error::{Severity, SqlState};
 
 use crate::infra::postgres::connect::OpenError;
+use crate::infra::postgres::layout::ShardsDiffer;
 use crate::kernel::{Classified, DependencyError, FailureClass};
 
 /// Why a unit of work failed.
@@ -36,6 +37,9 @@ pub enum DbError {
     /// The parameters of the pool are invalid.
     #[error("database pool")]
     NoPool(#[source] Box<deadpool::managed::BuildError>),
+    /// The tables would be looked for where they are not.
+    #[error(transparent)]
+    Shards(#[from] ShardsDiffer),
     /// The database contains a value that the domain forbids.
     #[error("stored value breaks a rule: {0}")]
     Corrupt(&'static str),
@@ -50,6 +54,7 @@ impl Classified for DbError {
             Self::InDoubt(_) | Self::NotReplicated | Self::Open(_) | Self::Unreachable | Self::Deadline => {
                 FailureClass::Unavailable
             }
+            Self::Shards(_) => FailureClass::Permanent,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
     }
@@ -66,7 +71,9 @@ impl DbError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => true,
+            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
+                true
+            }
             Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
         }
     }
@@ -102,7 +109,9 @@ impl DbError {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
             Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Corrupt(_) => SessionFate::Keep,
+            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
+                SessionFate::Keep
+            }
         }
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::layout::{self, ShardsDiffer};
 use crate::infra::postgres::migrate::{Migrations, not_durable, schema_of_the_tables};
 use crate::infra::postgres::rights::{Right, Rights, execute, functions, tables};
 use crate::infra::postgres::session::Session;
+use crate::infra::postgres::shard::{Shard, Shards};
 use crate::kernel::Timestamp;
 
 /// Longest run of one statement.
@@ -17,6 +19,7 @@ const STATEMENT_MAX: Duration = Duration::from_secs(10);
 pub struct Inspector {
     session: Session,
     server: ServerState,
+    shards: Shards,
 }
 
 /// What the server reports about itself and this session.
@@ -86,7 +89,7 @@ impl Inspector {
                 "SET default_transaction_read_only = on; SET statement_timeout = {limit}; SET lock_timeout = {limit}"
             ))
             .await?;
-        Ok(Self { session, server })
+        Ok(Self { session, server, shards: connector.shards() })
     }
 
     /// As it was when the session was opened.
@@ -102,6 +105,14 @@ impl Inspector {
         Ok(self.session.client().query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
     }
 
+    /// Whether the database has as many shards as are configured.
+    ///
+    /// # Errors
+    /// [`DbError`], also if this user may not read their number.
+    pub async fn shards(&self) -> Result<Result<(), ShardsDiffer>, DbError> {
+        Ok(layout::check(self.session.client(), self.shards).await?.map(|_| ()))
+    }
+
     /// The applied migrations; `None` if this user finds none.
     ///
     /// # Errors
@@ -111,27 +122,34 @@ impl Inspector {
         if schema_of_the_tables(client).await?.is_none() {
             return Ok(None);
         }
-        let rows = client.query("SELECT version::bigint, name, checksum FROM refinery_schema_history ORDER BY 1", &[]);
-        let rows = rows.await?;
-        let runner = (migrations.runner)();
-        let scripts = runner.get_migrations();
-        let newest = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
-        let mut history = History { known: scripts.len(), ..History::default() };
-        let mut applied = Vec::new();
-        for row in &rows {
-            let (version, name): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-            if version > newest {
-                history.newer.push(format!("V{version} {name}"));
+        let (parts, newest) = (migrations.parts(self.shards), migrations.newest());
+        let mut history = History { known: (migrations.runner)().get_migrations().len(), ..History::default() };
+        for part in &parts {
+            let place = part.schema.map_or_else(String::new, |schema| format!(" in {schema}"));
+            let mut applied = Vec::new();
+            if let Some(schema) = part.schema {
+                let exists = client.query_one("SELECT to_regnamespace($1::text) IS NOT NULL", &[&schema]).await?;
+                if !exists.try_get::<_, bool>(0)? {
+                    history.missing.push(format!("schema {schema}"));
+                    continue;
+                }
             }
-            applied.push((version, row.try_get::<_, String>(2)?));
-        }
-        for script in scripts {
-            let version = i64::from(script.version());
-            let named = || format!("V{version} {}", script.name());
-            match applied.iter().find(|(applied, _)| *applied == version) {
-                None => history.missing.push(named()),
-                Some((_, checksum)) if *checksum != script.checksum().to_string() => history.changed.push(named()),
-                Some(_) => {}
+            let rows = format!("SELECT version::bigint, name, checksum FROM {} ORDER BY 1", part.history());
+            for row in client.query(&rows, &[]).await? {
+                let (version, name): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+                if version > newest {
+                    history.newer.push(format!("V{version} {name}{place}"));
+                }
+                applied.push((version, row.try_get::<_, String>(2)?));
+            }
+            for script in &part.scripts {
+                let version = i64::from(script.version());
+                let named = || format!("V{version} {}{place}", script.name());
+                match applied.iter().find(|(applied, _)| *applied == version) {
+                    None => history.missing.push(named()),
+                    Some((_, checksum)) if *checksum != script.checksum().to_string() => history.changed.push(named()),
+                    Some(_) => {}
+                }
             }
         }
         Ok(Some(history))
@@ -143,12 +161,14 @@ impl Inspector {
     /// [`DbError`].
     pub async fn rights(&self, migrations: Migrations) -> Result<Rights, DbError> {
         let client = self.session.client();
-        let tables = tables(migrations.grants);
+        let grants = migrations.grants(self.shards);
+        let tables = tables(&grants);
+        let schemas: Vec<&str> = self.shards.all().filter_map(Shard::schema).collect();
         let held = client
             .query(
                 "WITH own AS (
-                     SELECT pg_class.oid, relname::text FROM unnest($1::text[]) AS name
-                     JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+                     SELECT to_regclass(name)::oid AS oid, name AS relname FROM unnest($1::text[]) AS name
+                     WHERE to_regclass(name) IS NOT NULL
                  ), whole AS (
                      SELECT own.oid, relname, privilege FROM own,
                             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
@@ -175,7 +195,7 @@ impl Inspector {
             .query(
                 "SELECT name FROM unnest($1::text[]) AS name
                  WHERE COALESCE(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)",
-                &[&functions(migrations.grants)],
+                &[&functions(&grants)],
             )
             .await?;
         for row in &callable {
@@ -188,16 +208,19 @@ impl Inspector {
                             CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
                             CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
                             CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'CREATE ON DATABASE' END,
-                            CASE WHEN has_schema_privilege(current_schema(), 'CREATE') THEN 'CREATE ON SCHEMA' END
+                            CASE WHEN has_schema_privilege(current_schema(), 'CREATE')
+                                   OR (SELECT bool_or(has_schema_privilege(to_regnamespace(schema), 'CREATE'))
+                                       FROM unnest($2::text[]) AS schema)
+                                 THEN 'CREATE ON SCHEMA' END
                         ], NULL) AS attributes,
                         EXISTS (SELECT FROM unnest($1::text[]) AS name
-                                JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))
+                                JOIN pg_class ON pg_class.oid = to_regclass(name)
                                 WHERE pg_has_role(relowner, 'USAGE')) AS owns_tables
                  FROM pg_roles WHERE rolname = current_user",
-                &[&tables],
+                &[&tables, &schemas],
             )
             .await?;
         let attributes = row.try_get("attributes")?;
-        Ok(Rights::compare(migrations.grants, rights, attributes, row.try_get("owns_tables")?))
+        Ok(Rights::compare(&grants, rights, attributes, row.try_get("owns_tables")?))
     }
 }

@@ -8,6 +8,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::infra::postgres::connect::{Connector, Opened, Server};
 use crate::infra::postgres::error::{DbError, class_of};
+use crate::infra::postgres::layout::{self, ShardsDiffer};
+use crate::infra::postgres::shard::{Shard, Shards, names_a_shard};
 use crate::kernel::{Classified, FailureClass};
 
 /// Key of the advisory lock around migrations; arbitrary, but it must never change ("purse" in ASCII).
@@ -18,15 +20,65 @@ const LOCK_WAIT_MAX: Duration = Duration::from_mins(1);
 /// caller tries again.
 const TABLE_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// The schema and the privileges of a role's database.
+/// The schema and the privileges of a role's database. Tables of a shard are named as `shard.wallets`.
 #[derive(Clone, Copy)]
 pub struct Migrations {
     /// Returns the scripts in order.
     pub runner: fn() -> refinery::Runner,
+    /// The versions of the scripts that are applied once however many shards there are. The others are applied in each.
+    pub shared: &'static [i32],
     /// Privileges of the runtime user, each a `GRANT … TO` without the user. All others are revoked.
     pub grants: &'static [&'static str],
     /// Statements that need each privilege that requests need, and change nothing.
     pub probe: &'static str,
+}
+
+/// A schema, and the scripts that belong there.
+pub(super) struct Part {
+    /// `None`: the schema in use.
+    pub(super) schema: Option<&'static str>,
+    pub(super) scripts: Vec<refinery::Migration>,
+}
+
+impl Part {
+    /// The history of its scripts, as a statement names it.
+    pub(super) fn history(&self) -> String {
+        self.schema.map_or_else(|| HISTORY.to_owned(), |schema| format!("{schema}.{HISTORY}"))
+    }
+}
+
+/// The table in which refinery keeps what it has applied.
+const HISTORY: &str = "refinery_schema_history";
+
+impl Migrations {
+    /// The schemas in the order in which they are brought up to date: scripts of a shard may name tables that all shards share.
+    pub(super) fn parts(self, shards: Shards) -> Vec<Part> {
+        let scripts = (self.runner)().get_migrations().clone();
+        if shards == Shards::ONE {
+            return vec![Part { schema: None, scripts }];
+        }
+        let (shared, own): (Vec<_>, Vec<_>) =
+            scripts.into_iter().partition(|script| self.shared.contains(&script.version()));
+        let of_shards = shards.all().map(|shard| Part { schema: shard.schema(), scripts: own.clone() });
+        std::iter::once(Part { schema: None, scripts: shared }).chain(of_shards).collect()
+    }
+
+    /// The version of the newest script.
+    pub(super) fn newest(self) -> i64 {
+        (self.runner)().get_migrations().iter().map(|script| i64::from(script.version())).max().unwrap_or(0)
+    }
+
+    /// The privileges on the tables that all shards share, and on those of each shard.
+    pub(super) fn grants(self, shards: Shards) -> Vec<String> {
+        let (of_shard, shared): (Vec<&str>, Vec<&str>) = self.grants.iter().partition(|grant| names_a_shard(grant));
+        let of_shards = shards.all().flat_map(|shard| of_shard.iter().map(move |grant| shard.render(grant)));
+        shared.into_iter().map(str::to_owned).chain(of_shards).collect()
+    }
+
+    /// The statements that need each privilege on the tables of this shard.
+    pub fn probe(self, shard: Shard) -> String {
+        shard.render(self.probe)
+    }
 }
 
 #[cfg(test)]
@@ -50,17 +102,20 @@ pub struct Migration {
     pub version: String,
     /// The part of the file name after the version.
     pub name: String,
+    /// The schema of its shard, if there are several.
+    pub schema: Option<&'static str>,
 }
 
 impl Migration {
-    fn of(script: &refinery::Migration) -> Self {
-        Self { version: format!("V{}", script.version()), name: script.name().to_owned() }
+    fn of(script: &refinery::Migration, schema: Option<&'static str>) -> Self {
+        Self { version: format!("V{}", script.version()), name: script.name().to_owned(), schema }
     }
 }
 
 impl fmt::Display for Migration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.version, self.name)
+        write!(f, "{} {}", self.version, self.name)?;
+        self.schema.map_or(Ok(()), |schema| write!(f, " in {schema}"))
     }
 }
 
@@ -78,6 +133,9 @@ pub enum MigrateError {
         "the runtime user may not bring the database up to date; run `purse migrate` as the owner first, or set the URL of the owner"
     )]
     NotOwner(#[source] Box<refinery::Error>),
+    /// The tables would be looked for, or created, where they are not.
+    #[error(transparent)]
+    Shards(#[from] ShardsDiffer),
     /// Tables would have no schema to be created in.
     #[error(
         "the search_path of {0} names no schema that exists; create one that this user owns, or set its search_path"
@@ -107,7 +165,9 @@ impl Classified for MigrateError {
                 .map(class_of)
                 .find(|class| matches!(class, FailureClass::Unavailable | FailureClass::Transient))
                 .unwrap_or(FailureClass::Permanent),
-            Self::NotUtf8(_) | Self::NotOwner(_) | Self::NoSchema(_) | Self::OtherSchema(..) => FailureClass::Permanent,
+            Self::NotUtf8(_) | Self::NotOwner(_) | Self::Shards(_) | Self::NoSchema(_) | Self::OtherSchema(..) => {
+                FailureClass::Permanent
+            }
         }
     }
 }
@@ -168,23 +228,27 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     let Some(schema) = schema_in_use(&client).await? else {
         return Err(MigrateError::NoSchema(owner.unwrap_or_default().to_owned()));
     };
-    let runner = (migrations.runner)().set_abort_missing(false); // during a rollout, an older binary meets the scripts of a newer one
+    let shards = connector.config.shards;
+    // Before anything is created.
+    let is_set_up = layout::check(&client, shards).await??;
     let has_owner = Some(runtime) != owner;
-    let applied = if nothing_is_missing(&client, runner.get_migrations()).await {
-        // A process without the owner's password could not run the scripts; and on a newer schema, refinery would report
-        // the newer ones as errors.
-        Vec::new()
-    } else {
-        let report = runner.run_async(&mut client).await.map_err(|e| {
-            let (lacks_privilege, e) = (lacks_privilege(&e), Box::new(e));
-            if lacks_privilege && !has_owner { MigrateError::NotOwner(e) } else { MigrateError::Script(e) }
+    let mut applied = Vec::new();
+    let parts = migrations.parts(shards);
+    for (place, part) in parts.iter().enumerate() {
+        let of_part = apply(&mut client, part, &schema).await.map_err(|e| match e {
+            MigrateError::Script(e) if lacks_privilege(e.as_ref()) && !has_owner => MigrateError::NotOwner(e),
+            e => e,
         })?;
-        report.applied_migrations().iter().map(Migration::of).collect()
-    };
+        applied.extend(of_part);
+        if place == 0 && !is_set_up && shards != Shards::ONE {
+            let keep = "INSERT INTO ledger_shards (shards) VALUES ($1::bigint::smallint)";
+            client.execute(keep, &[&i64::from(shards.count())]).await?;
+        }
+    }
     // Under the lock, so that a newer version either has applied its scripts or grants after this.
-    let newer = newer_script(&client, runner.get_migrations()).await?;
+    let newer = newer_script(&client, &parts, migrations.newest()).await?;
     if has_owner && newer.is_none() {
-        let granted = grant(&mut client, &schema, runtime, migrations.grants).await;
+        let granted = grant(&mut client, &schema, runtime, migrations, shards).await;
         granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
     }
     let not_durable = not_durable(&client).await?;
@@ -192,6 +256,32 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     drop(client);
     let _ = driver.await;
     Ok(Migrated { applied, schema, newer, not_durable })
+}
+
+/// Applies the missing scripts of a part, in its schema, which is created if necessary.
+async fn apply(client: &mut Client, part: &Part, schema_in_use: &str) -> Result<Vec<Migration>, MigrateError> {
+    if nothing_is_missing(client, part).await {
+        // A process without the owner's password could not run the scripts; and on a newer schema, refinery would report
+        // the newer ones as errors.
+        return Ok(Vec::new());
+    }
+    if let Some(schema) = part.schema {
+        // Not `IF NOT EXISTS`, which needs the privilege to create schemas although there is nothing to create.
+        let exists = client.query_one("SELECT to_regnamespace($1::text) IS NOT NULL", &[&schema]).await?;
+        if !exists.try_get::<_, bool>(0)? {
+            client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
+        }
+        // The scripts do not name schemas. Those of a shard also name tables that all shards share.
+        client.batch_execute(&format!("SET search_path = {schema}, {}", quoted(schema_in_use))).await?;
+    }
+    let runner = refinery::Runner::new(&part.scripts);
+    // During a rollout, an older binary meets the scripts of a newer one.
+    let report = runner.set_abort_missing(false).run_async(client).await;
+    let report = report.map_err(|e| MigrateError::Script(Box::new(e)))?;
+    if part.schema.is_some() {
+        client.batch_execute("RESET search_path").await?;
+    }
+    Ok(report.applied_migrations().iter().map(|script| Migration::of(script, part.schema)).collect())
 }
 
 /// Checks that the runtime user finds the tables and may do with them what requests do. Changes nothing.
@@ -212,8 +302,11 @@ pub async fn check_runtime_user(
         if schema_of_the_tables(&client).await?.as_ref() != Some(&schema) {
             return Err(MigrateError::OtherSchema(user, schema));
         }
-        let probed = client.batch_execute(migrations.probe).await;
-        probed.map_err(|e| MigrateError::Privileges(user, e.into()))
+        for shard in here.config.shards.all() {
+            let probed = client.batch_execute(&migrations.probe(shard)).await;
+            probed.map_err(|e| MigrateError::Privileges(user.clone(), e.into()))?;
+        }
+        Ok(())
     });
     task.await.unwrap_or(Err(MigrateError::Database(DbError::Panicked)))
 }
@@ -241,27 +334,33 @@ pub(super) async fn schema_of_the_tables(client: &Client) -> Result<Option<Strin
     found.await?.map(|row| row.try_get("nspname")).transpose()
 }
 
-/// The newest script of the history, if it is newer than all of `scripts`.
-async fn newer_script(
-    client: &Client,
-    scripts: &[refinery::Migration],
-) -> Result<Option<Migration>, tokio_postgres::Error> {
-    let known = scripts.iter().map(|script| i64::from(script.version())).max().unwrap_or(0);
-    let newest = "SELECT version::bigint, name::text FROM refinery_schema_history
-                  WHERE version > $1::bigint ORDER BY version DESC LIMIT 1";
-    let row = client.query_opt(newest, &[&known]).await?;
-    let script = |row: Row| Ok(Migration { version: format!("V{}", row.try_get::<_, i64>(0)?), name: row.try_get(1)? });
-    row.map(script).transpose()
+/// The newest script of the histories, if it is newer than `known`.
+async fn newer_script(client: &Client, parts: &[Part], known: i64) -> Result<Option<Migration>, tokio_postgres::Error> {
+    let mut newer: Option<(i64, Migration)> = None;
+    for part in parts {
+        let newest = format!(
+            "SELECT version::bigint, name::text FROM {} WHERE version > $1::bigint ORDER BY version DESC LIMIT 1",
+            part.history()
+        );
+        if let Some(row) = client.query_opt(&newest, &[&known]).await? {
+            let (version, name): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+            if newer.as_ref().is_none_or(|(newest, _)| *newest < version) {
+                newer = Some((version, Migration { version: format!("V{version}"), name, schema: part.schema }));
+            }
+        }
+    }
+    Ok(newer.map(|(_, script)| script))
 }
 
 /// Whether each script has been applied unchanged; false if the history does not exist or may not be read.
-async fn nothing_is_missing(client: &Client, scripts: &[refinery::Migration]) -> bool {
-    let Ok(rows) = client.query("SELECT version::bigint, checksum FROM refinery_schema_history", &[]).await else {
+async fn nothing_is_missing(client: &Client, part: &Part) -> bool {
+    let history = format!("SELECT version::bigint, checksum FROM {}", part.history());
+    let Ok(rows) = client.query(&history, &[]).await else {
         return false;
     };
     let applied = |row: &Row| Some((row.try_get::<_, i64>(0).ok()?, row.try_get::<_, String>(1).ok()?));
     let applied: Vec<_> = rows.iter().filter_map(applied).collect();
-    scripts.iter().all(|script| applied.contains(&(i64::from(script.version()), script.checksum().to_string())))
+    part.scripts.iter().all(|script| applied.contains(&(i64::from(script.version()), script.checksum().to_string())))
 }
 
 /// The settings that make commits survive a crash, as far as they are off.
@@ -276,16 +375,25 @@ pub(super) async fn not_durable(client: &Client) -> Result<Vec<&'static str>, to
     Ok(off)
 }
 
-/// Replaces the privileges of `user` in `schema` with `grants`, in one transaction.
-async fn grant(client: &mut Client, schema: &str, user: &str, grants: &[&str]) -> Result<(), tokio_postgres::Error> {
-    let (schema, user) = (quoted(schema), quoted(user));
+/// Replaces the privileges of `user` in `schema` and in those of the shards, in one transaction.
+async fn grant(
+    client: &mut Client,
+    schema: &str,
+    user: &str,
+    migrations: Migrations,
+    shards: Shards,
+) -> Result<(), tokio_postgres::Error> {
+    let user = quoted(user);
     let tx = client.transaction().await?;
-    tx.batch_execute(&format!(
-        "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {user}; REVOKE CREATE ON SCHEMA {schema} FROM {user}, PUBLIC;
-         GRANT USAGE ON SCHEMA {schema} TO {user};"
-    ))
-    .await?;
-    for grant in grants {
+    let of_shards = shards.all().filter_map(Shard::schema).map(quoted);
+    for schema in std::iter::once(quoted(schema)).chain(of_shards) {
+        tx.batch_execute(&format!(
+            "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {user}; REVOKE CREATE ON SCHEMA {schema} FROM {user}, PUBLIC;
+             GRANT USAGE ON SCHEMA {schema} TO {user};"
+        ))
+        .await?;
+    }
+    for grant in migrations.grants(shards) {
         tx.batch_execute(&format!("{grant} TO {user}")).await?;
     }
     tx.commit().await

@@ -40,7 +40,12 @@ pub struct Rights {
 
 impl Rights {
     /// `held` are the privileges that the user has on the tables of `grants`; one on a table includes its columns.
-    pub(super) fn compare(grants: &[&str], held: BTreeSet<Right>, attributes: Vec<String>, owns_tables: bool) -> Self {
+    pub(super) fn compare(
+        grants: &[String],
+        held: BTreeSet<Right>,
+        attributes: Vec<String>,
+        owns_tables: bool,
+    ) -> Self {
         let needed = listed(grants);
         let covers = |right: &Right| held.contains(right) || held.contains(&Right { column: None, ..right.clone() });
         let missing = needed.iter().filter(|right| !covers(right)).cloned().collect();
@@ -50,13 +55,13 @@ impl Rights {
 }
 
 /// The tables of a list of grants.
-pub(super) fn tables(grants: &[&str]) -> Vec<String> {
+pub(super) fn tables(grants: &[String]) -> Vec<String> {
     let tables: BTreeSet<String> = listed(grants).into_iter().map(|right| right.table).collect();
     tables.into_iter().filter(|table| !table.starts_with(FUNCTION)).collect()
 }
 
 /// The functions of a list of grants, each `name(types)`.
-pub(super) fn functions(grants: &[&str]) -> Vec<String> {
+pub(super) fn functions(grants: &[String]) -> Vec<String> {
     listed(grants).iter().filter_map(|right| Some(right.table.strip_prefix(FUNCTION)?.to_owned())).collect()
 }
 
@@ -66,7 +71,7 @@ pub(super) fn execute(function: &str) -> Right {
 }
 
 /// The privileges in a list of grants, each `GRANT SELECT, UPDATE (a, b) ON table`.
-fn listed(grants: &[&str]) -> BTreeSet<Right> {
+fn listed(grants: &[String]) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
     for grant in grants {
         let Some((privileges, table)) = grant.trim_start_matches("GRANT ").split_once(" ON ") else { continue };
@@ -106,11 +111,17 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    const GRANTS: &[&str] = &[
-        "GRANT SELECT, INSERT, UPDATE (a, b) ON one",
-        "GRANT EXECUTE ON FUNCTION f(text, bigint)",
-        "GRANT SELECT ON two",
-    ];
+    fn grants() -> Vec<String> {
+        texts(&[
+            "GRANT SELECT, INSERT, UPDATE (a, b) ON one",
+            "GRANT EXECUTE ON FUNCTION f(text, bigint)",
+            "GRANT SELECT ON two",
+        ])
+    }
+
+    fn texts(grants: &[&str]) -> Vec<String> {
+        grants.iter().map(|grant| (*grant).to_owned()).collect()
+    }
 
     fn shown(rights: impl IntoIterator<Item = Right>) -> Vec<String> {
         rights.into_iter().map(|right| right.to_string()).collect()
@@ -126,17 +137,17 @@ mod tests {
             "UPDATE (b) ON one",
             "SELECT ON two",
         ];
-        assert_eq!(shown(listed(GRANTS)), expected);
-        assert_eq!(functions(GRANTS), ["f(text, bigint)"]);
-        assert_eq!(tables(GRANTS), ["one", "two"]);
+        assert_eq!(shown(listed(&grants())), expected);
+        assert_eq!(functions(&grants()), ["f(text, bigint)"]);
+        assert_eq!(tables(&grants()), ["one", "two"]);
     }
 
     #[test]
     fn what_is_missing_and_what_is_too_much_are_found() {
-        let exact = Rights::compare(GRANTS, listed(GRANTS), Vec::new(), false);
+        let exact = Rights::compare(&grants(), listed(&grants()), Vec::new(), false);
         assert_eq!(exact, Rights::default());
-        let held = listed(&["GRANT SELECT, UPDATE ON one", "GRANT DELETE ON two"]);
-        let other = Rights::compare(GRANTS, held, Vec::new(), false);
+        let held = listed(&texts(&["GRANT SELECT, UPDATE ON one", "GRANT DELETE ON two"]));
+        let other = Rights::compare(&grants(), held, Vec::new(), false);
         assert_eq!(shown(other.missing), ["EXECUTE ON FUNCTION f(text, bigint)", "INSERT ON one", "SELECT ON two"]);
         assert_eq!(shown(other.excess), ["UPDATE ON one", "DELETE ON two"]);
     }

@@ -6,6 +6,7 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
+use crate::infra::postgres::layout;
 
 /// A connection without the limits of a unit of work: for commands of an operator, never for requests.
 pub struct Session {
@@ -19,6 +20,16 @@ impl Session {
     /// [`DbError`].
     pub async fn open(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
         Self::open_on(Server::AsTheUrlSays, connector, application_name).await
+    }
+
+    /// The same, and checks that the database has as many shards as are configured.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn open_sharded(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
+        let session = Self::open(connector, application_name).await?;
+        layout::check(&session.client, connector.shards()).await??;
+        Ok(session)
     }
 
     pub(super) async fn open_on(

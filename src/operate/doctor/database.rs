@@ -116,6 +116,11 @@ pub(super) fn supported(check: Check, version: String, too_old: bool, too_new: b
 
 async fn schema(role: Role, inspector: &Inspector, migrations: Migrations) -> Vec<Finding> {
     let user = &inspector.server().user;
+    if let Ok(Err(differ)) = inspector.shards().await {
+        let advice = "Otherwise, connect to the database that was set up with this number.";
+        let skipped = Finding::skipped(Check::Rights, "the tables are elsewhere");
+        return vec![Finding::error(Check::Migrations, differ.to_string(), advice), skipped];
+    }
     let history = match inspector.history(migrations).await {
         Ok(Some(history)) => history,
         Ok(None) => {

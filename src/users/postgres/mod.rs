@@ -23,6 +23,7 @@ mod scripts {
 /// The schema, and the rights of the runtime user.
 pub const MIGRATIONS: Migrations = Migrations {
     runner: scripts::migrations::runner,
+    shared: &[],
     grants: &[
         "GRANT SELECT, INSERT ON users",
         "GRANT UPDATE (password_hash) ON users",

@@ -136,10 +136,10 @@ impl LedgerWriterActor {
         Self { deps, lanes, set_aside_in_flight: 0, draining: Draining::default(), lifeline }
     }
 
-    /// Puts a post into its lane, whose number is returned: that of the last byte of the user's id, which is a random one.
+    /// Puts a post into its lane, whose number is returned: that of the last byte of the user's id, which is a random one. The
+    /// number of lanes is a multiple of that of shards, so the initiators of a lane are all of one shard.
     fn push(&mut self, post: PendingPost) -> usize {
-        let [.., byte] = post.posting.user_id.as_uuid().into_bytes();
-        let number = usize::from(byte).checked_rem(self.lanes.len()).unwrap_or(0);
+        let number = usize::from(post.posting.user_id.last_byte()).checked_rem(self.lanes.len()).unwrap_or(0);
         if let Some(lane) = self.lanes.get_mut(number) {
             lane.queue.push(post);
         }

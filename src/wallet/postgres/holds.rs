@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
 use crate::kernel::{DependencyError, EntryId, UserId};
 use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery};
 use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
@@ -25,8 +25,8 @@ const HOLD_COLUMNS: &str = "user_id, seq, id, type, amount_minor, expires_at, po
 
 /// A statement over `holds`, which selects [`HOLD_COLUMNS`]. Each order is one that
 /// only the right index has: while a table is empty, all plans cost the same.
-fn hold_statement(name: &str, holds: &str) -> String {
-    format!(
+fn hold_statement(name: &str, holds: &str) -> ShardStatement {
+    ShardStatement::composed(format!(
         "-- {name}
          SELECT hold.seq, hold.id, hold.amount_minor, hold.expires_at, hold.posted_by, hold.created_at,
                 hold.expires_at <= statement_timestamp() AS is_due,
@@ -35,36 +35,36 @@ fn hold_statement(name: &str, holds: &str) -> String {
                 coalesce(before.origin_left_minor, hold.amount_minor) AS left_before
          FROM ({holds}) AS hold
          LEFT JOIN LATERAL (
-             SELECT type, amount_minor, origin_nth, origin_left_minor FROM transactions
+             SELECT type, amount_minor, origin_nth, origin_left_minor FROM shard.transactions
              WHERE transactions.user_id = hold.user_id AND transactions.origin_seq = hold.seq
              ORDER BY origin_nth DESC LIMIT 1
          ) AS last ON true
          LEFT JOIN LATERAL (
-             SELECT origin_left_minor FROM transactions
+             SELECT origin_left_minor FROM shard.transactions
              WHERE transactions.user_id = hold.user_id AND transactions.origin_seq = hold.seq
                AND transactions.origin_nth < last.origin_nth
              ORDER BY origin_nth DESC LIMIT 1
          ) AS before ON true
          LEFT JOIN LATERAL (
-             SELECT description, reference, metadata FROM entry_texts
+             SELECT description, reference, metadata FROM shard.entry_texts
              WHERE hold.texts_digest IS NOT NULL AND entry_texts.user_id = hold.user_id
                AND entry_texts.seq BETWEEN hold.seq AND hold.seq
              ORDER BY entry_texts.seq LIMIT 1
          ) AS texts ON true
          WHERE hold.type = 'hold'
          ORDER BY hold.seq DESC"
-    )
+    ))
 }
 
-static OPEN_PAGE: LazyLock<String> = LazyLock::new(|| {
+static OPEN_PAGE: LazyLock<ShardStatement> = LazyLock::new(|| {
     let holds = format!(
         "SELECT entry.* FROM (
-             SELECT user_id, seq FROM open_holds
+             SELECT user_id, seq FROM shard.open_holds
              WHERE user_id = $1 AND seq < coalesce($2::bigint, 9223372036854775807) AND expires_at > statement_timestamp()
              ORDER BY seq DESC LIMIT $3
          ) AS open
          CROSS JOIN LATERAL (
-             SELECT {HOLD_COLUMNS} FROM transactions
+             SELECT {HOLD_COLUMNS} FROM shard.transactions
              WHERE transactions.user_id = open.user_id AND transactions.seq BETWEEN open.seq AND open.seq
              ORDER BY transactions.seq LIMIT 1
          ) AS entry"
@@ -72,38 +72,43 @@ static OPEN_PAGE: LazyLock<String> = LazyLock::new(|| {
     hold_statement("wallet.holds.open ($1 user, $2 before seq, $3 rows)", &holds)
 });
 
-static PAGE: LazyLock<String> = LazyLock::new(|| {
+static PAGE: LazyLock<ShardStatement> = LazyLock::new(|| {
     let holds = format!(
-        "SELECT {HOLD_COLUMNS} FROM transactions
+        "SELECT {HOLD_COLUMNS} FROM shard.transactions
          WHERE user_id = $1 AND type = 'hold' AND seq < coalesce($2::bigint, 9223372036854775807)
          ORDER BY seq DESC LIMIT $3"
     );
     hold_statement("wallet.holds.all ($1 user, $2 before seq, $3 rows)", &holds)
 });
 
-static ONE: LazyLock<String> = LazyLock::new(|| {
+static ONE: LazyLock<ShardStatement> = LazyLock::new(|| {
     let holds = format!(
-        "SELECT {HOLD_COLUMNS} FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1"
+        "SELECT {HOLD_COLUMNS} FROM shard.transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1"
     );
     hold_statement("wallet.holds.one ($1 user, $2 id)", &holds)
 });
 
-const DUE: &str = "-- wallet.holds.due ($1 rows)
+static DUE: ShardStatement = ShardStatement::new(
+    "-- wallet.holds.due ($1 rows)
     SELECT user_id, extract(epoch FROM statement_timestamp() - expires_at)::double precision AS overdue_s
-    FROM open_holds WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1";
+    FROM shard.open_holds WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1",
+);
 
 /// Bounded, because counting takes time.
-const COUNT: &str = "-- wallet.holds.count
-    SELECT count(*) AS holds FROM (SELECT FROM open_holds ORDER BY expires_at LIMIT 1000000) AS counted";
+static COUNT: ShardStatement = ShardStatement::new(
+    "-- wallet.holds.count
+    SELECT count(*) AS holds FROM (SELECT FROM shard.open_holds ORDER BY expires_at LIMIT 1000000) AS counted",
+);
 
 /// Over a pool that other reads share.
 pub struct PgHoldQueries {
     database: Database,
+    shards: Shards,
 }
 
 impl PgHoldQueries {
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub const fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards }
     }
 }
 
@@ -111,9 +116,10 @@ impl PgHoldQueries {
 impl HoldQueries for PgHoldQueries {
     async fn page(&self, user: UserId, query: HoldQuery) -> Result<HoldPage, DependencyError> {
         let HoldQuery { open_only, before_seq, limit } = query;
+        let page = if open_only { &OPEN_PAGE } else { &PAGE }.of(self.shards.of(user));
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let page = client.prepare_cached(if open_only { &OPEN_PAGE } else { &PAGE }).await?;
+                let page = client.prepare_cached(page).await?;
                 // One more shows whether there is a next page.
                 let rows = i64::from(limit).saturating_add(1);
                 let found = client.query(&page, &[&user.as_uuid(), &before_seq, &rows]).await?;
@@ -124,9 +130,10 @@ impl HoldQueries for PgHoldQueries {
     }
 
     async fn one(&self, user: UserId, id: EntryId) -> Result<Option<Hold>, DependencyError> {
+        let one = ONE.of(self.shards.of(user));
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let one = client.prepare_cached(&ONE).await?;
+                let one = client.prepare_cached(one).await?;
                 let row = client.query_opt(&one, &[&user.as_uuid(), &id.as_uuid()]).await?;
                 row.as_ref().map(hold).transpose()
             })
@@ -138,30 +145,46 @@ impl HoldQueries for PgHoldQueries {
 #[async_trait]
 impl DueHoldQueries for PgHoldQueries {
     async fn due(&self) -> Result<DueHolds, DependencyError> {
+        let shards = self.shards;
+        // The bound is that of a pass, so each shard has its part of it, which is more than a batch of one wallet ends.
+        let rows_max = (DUE_ROWS_MAX / usize::from(shards.count())).max(DUE_MAX.saturating_add(1));
         let due = self.database.run(move |client| {
             Box::pin(async move {
-                let due = client.prepare_cached(DUE).await?;
-                let rows_max = i64::try_from(DUE_ROWS_MAX).unwrap_or(i64::MAX);
-                due_holds(&client.query(&due, &[&rows_max]).await?)
+                let mut all = DueHolds::default();
+                for shard in shards.all() {
+                    let due = client.prepare_cached(DUE.of(shard)).await?;
+                    let rows = i64::try_from(rows_max).unwrap_or(i64::MAX);
+                    let due = due_holds(&client.query(&due, &[&rows]).await?, rows_max)?;
+                    all.users.extend(due.users);
+                    all.oldest = all.oldest.max(due.oldest);
+                    all.more |= due.more;
+                }
+                Ok(all)
             })
         });
         due.await.map_err(|e| e.at("wallet.holds.due"))
     }
 
     async fn count_open(&self) -> Result<usize, DependencyError> {
+        let shards = self.shards;
         let counted = self.database.run(move |client| {
             Box::pin(async move {
-                let count = client.prepare_cached(COUNT).await?;
-                let holds: i64 = client.query_one(&count, &[]).await?.try_get("holds")?;
-                Ok(usize::try_from(holds).unwrap_or(0))
+                let mut all = 0_usize;
+                for shard in shards.all() {
+                    let count = client.prepare_cached(COUNT.of(shard)).await?;
+                    let holds: i64 = client.query_one(&count, &[]).await?.try_get("holds")?;
+                    all = all.saturating_add(usize::try_from(holds).unwrap_or(0));
+                }
+                Ok(all)
             })
         });
         counted.await.map_err(|e| e.at("wallet.holds.count"))
     }
 }
 
-fn due_holds(rows: &[Row]) -> Result<DueHolds, DbError> {
-    let mut due = DueHolds { more: rows.len() >= DUE_ROWS_MAX, ..DueHolds::default() };
+/// `rows_max` is the bound of the statement that found them.
+fn due_holds(rows: &[Row], rows_max: usize) -> Result<DueHolds, DbError> {
+    let mut due = DueHolds { more: rows.len() >= rows_max, ..DueHolds::default() };
     let mut holds_of = HashMap::<Uuid, usize>::new();
     for row in rows {
         let user = row.try_get("user_id")?;

@@ -5,6 +5,9 @@
 //! after the locks (READ COMMITTED), reads the last entries and the used keys. A lock in the same statement, or a
 //! snapshot from before it, loses money. Statements of one round trip are pipelined, and the server still executes them
 //! one after the other.
+//!
+//! The wallets of a batch are those of one shard, and of the shards to which it transfers. It then has each statement once per shard,
+//! in the same two round trips and in one transaction: all locks first, by shard and user, then all reads.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,10 +18,10 @@ use std::task::Poll;
 use async_trait::async_trait;
 use futures_util::future::maybe_done;
 use tokio::join;
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{BEGIN, Client, Database, DbError, begin, find_out};
+use crate::infra::postgres::{BEGIN, Client, Database, DbError, Shard, ShardStatement, Shards, begin, find_out};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{Journal, JournalError, LockWait};
@@ -34,6 +37,7 @@ const STEP: &str = "wallet.ledger.post";
 
 pub struct PgJournal {
     database: Database,
+    shards: Shards,
 }
 
 /// What was decided, if the commit succeeds; set just before the commit is sent.
@@ -41,8 +45,8 @@ type SentDecisions = Arc<OnceLock<Vec<Decision>>>;
 
 impl PgJournal {
     /// `database` is a pool of its own, so that reads never delay the writer.
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub const fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards }
     }
 
     /// Whether a commit succeeded whose response was lost.
@@ -65,22 +69,12 @@ impl PgJournal {
     /// Looks for one entry of the batch on another connection, under the lock of the wallet. A backend that is still
     /// committing holds that lock, so an absent entry proves that the commit failed.
     async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
+        let shard = self.shards.of(user);
         let there = self.database.run(move |client| {
             Box::pin(async move {
                 let tx = begin(client).await?;
-                tx.query(
-                    "-- wallet.ledger.find_out.lock
-                     SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
-                    &[&user.as_uuid()],
-                )
-                .await?;
-                let found = tx
-                    .query_opt(
-                        "-- wallet.ledger.find_out
-                         SELECT seq FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1",
-                        &[&user.as_uuid(), &id.as_uuid()],
-                    )
-                    .await?;
+                tx.query(LOCK_TO_FIND_OUT.of(shard), &[&user.as_uuid()]).await?;
+                let found = tx.query_opt(FIND_OUT.of(shard), &[&user.as_uuid(), &id.as_uuid()]).await?;
                 // Not a rollback: the commit waits for a synchronous standby, as the commit in doubt should have.
                 tx.commit().await?;
                 Ok(found.is_some())
@@ -93,12 +87,12 @@ impl PgJournal {
 #[async_trait]
 impl Journal for PgJournal {
     async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
-        let batch = postings.to_vec();
+        let (batch, shards) = (postings.to_vec(), self.shards);
         let sent = SentDecisions::default();
         let sent_by_run = Arc::clone(&sent);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
-                let written = write(client, &batch, lock_wait, &sent_by_run).await;
+                let written = write(client, shards, &batch, lock_wait, &sent_by_run).await;
                 if written.is_err() {
                     // For the next user of the connection, if it still works.
                     let _ = client.batch_execute("ROLLBACK").await;
@@ -124,18 +118,19 @@ impl Journal for PgJournal {
 /// Begins, locks, reads; decides; inserts, commits. `sent` is set before the commit is sent.
 async fn write(
     client: &Client,
+    shards: Shards,
     postings: &[Posting],
     lock_wait: LockWait,
     sent: &SentDecisions,
 ) -> Result<(), DbError> {
     fault::point("ledger.begun");
-    let (mut wallets, now) = read_locked(client, postings, lock_wait).await?;
+    let (mut wallets, now) = read_locked(client, shards, postings, lock_wait).await?;
     fault::point("ledger.locked");
     let DecidedBatch { entries, decisions } =
         decide_batch(&mut wallets, postings, now.unwrap_or(Timestamp::UNIX_EPOCH));
     sent.get_or_init(|| decisions);
     fault::point("ledger.decided");
-    insert_and_commit(client, &entries).await?;
+    insert_and_commit(client, shards, &entries).await?;
     fault::point("ledger.committed");
     Ok(())
 }
@@ -143,116 +138,143 @@ async fn write(
 /// Entries of a batch that share its time and have what every credit and debit has. Most have: another time only after the
 /// clock has gone back.
 static INSERT_PLAIN_ENTRIES: LazyLock<MultiInsert<10>> = LazyLock::new(|| {
-    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+    let columns = "shard.transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
                    texts_digest, hash, created_at, held_after_minor)";
-    MultiInsert::new("wallet.ledger.insert", columns, 1, ", $1, 0")
+    MultiInsert::new("wallet.ledger.insert", columns, 1, ", $1, 0", "")
 });
 
 static INSERT_ENTRIES: LazyLock<MultiInsert<20>> = LazyLock::new(|| {
-    let columns = "transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
+    let columns = "shard.transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
                    texts_digest, hash, created_at, held_after_minor, group_size, posted_by, origin_seq, origin_nth, \
                    origin_left_minor, transfer_id, counterparty_user_id, expires_at)";
-    MultiInsert::new("wallet.ledger.insert", columns, 0, "")
+    MultiInsert::new("wallet.ledger.insert", columns, 0, "", "")
 });
 
 static INSERT_TEXTS: LazyLock<MultiInsert<6>> = LazyLock::new(|| {
-    let columns = "entry_texts (user_id, seq, salt, description, reference, metadata)";
-    MultiInsert::new("wallet.ledger.insert_texts", columns, 0, "")
+    let columns = "shard.entry_texts (user_id, seq, salt, description, reference, metadata)";
+    MultiInsert::new("wallet.ledger.insert_texts", columns, 0, "", "")
 });
 
 static INSERT_OPEN_HOLDS: LazyLock<MultiInsert<5>> = LazyLock::new(|| {
-    let columns = "open_holds (user_id, seq, id, left_minor, expires_at)";
-    MultiInsert::new("wallet.ledger.insert_open_holds", columns, 0, "")
+    let columns = "shard.open_holds (user_id, seq, id, left_minor, expires_at)";
+    MultiInsert::new("wallet.ledger.insert_open_holds", columns, 0, "", "")
 });
 
 /// The row is found by an order that only the right index has, because a statement that changes rows has none. Nobody else
 /// changes it: the wallet is locked.
-const CAPTURE_OPEN_HOLD: &str = "-- wallet.ledger.capture_open_hold ($1 user, $2 seq, $3 left, $4 acts)
-    UPDATE open_holds SET left_minor = $3, acts = $4
+static CAPTURE_OPEN_HOLD: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.capture_open_hold ($1 user, $2 seq, $3 left, $4 acts)
+    UPDATE shard.open_holds SET left_minor = $3, acts = $4
     WHERE user_id = $1
-      AND ctid = (SELECT ctid FROM open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)";
+      AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
+);
 
-const CLOSE_OPEN_HOLD: &str = "-- wallet.ledger.close_open_hold ($1 user, $2 seq)
-    DELETE FROM open_holds
+static CLOSE_OPEN_HOLD: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.close_open_hold ($1 user, $2 seq)
+    DELETE FROM shard.open_holds
     WHERE user_id = $1
-      AND ctid = (SELECT ctid FROM open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)";
+      AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
+);
 
-const LOCK_ONE: &str = "-- wallet.ledger.lock_one ($1 user)
-    SELECT user_id FROM wallets WHERE user_id = $1 FOR UPDATE";
+static LOCK_TO_FIND_OUT: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.find_out.lock ($1 user)
+    SELECT FROM shard.wallets WHERE user_id = $1 FOR UPDATE",
+);
 
-const LOCK_FREE: &str = "-- wallet.ledger.lock_free ($1 users)
-    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED";
+static FIND_OUT: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.find_out ($1 user, $2 entry)
+    SELECT seq FROM shard.transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1",
+);
 
-const LOCK_ALL: &str = "-- wallet.ledger.lock ($1 users)
-    SELECT user_id FROM wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE";
+static LOCK_ONE: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.lock_one ($1 user)
+    SELECT user_id FROM shard.wallets WHERE user_id = $1 FOR UPDATE",
+);
+
+static LOCK_FREE: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.lock_free ($1 users)
+    SELECT user_id FROM shard.wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE SKIP LOCKED",
+);
+
+static LOCK_ALL: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.lock ($1 users)
+    SELECT user_id FROM shard.wallets WHERE user_id = ANY($1) ORDER BY user_id FOR UPDATE",
+);
 
 /// The statements that lock the wallet that is waited for, before any other, and the others.
-fn locks(lock_wait: LockWait) -> (&'static str, &'static str) {
+fn locks(lock_wait: LockWait) -> (&'static ShardStatement, &'static ShardStatement) {
     if fault::disabled("ledger.row_lock") {
-        return (
-            "SELECT user_id FROM wallets WHERE user_id = $1",
-            "SELECT user_id FROM wallets WHERE user_id = ANY($1)",
-        );
+        return (&UNLOCKED_ONE, &UNLOCKED);
     }
     match lock_wait {
-        LockWait::SkipLocked | LockWait::WaitForOne(_) => (LOCK_ONE, LOCK_FREE),
-        LockWait::WaitForAll => (LOCK_ONE, LOCK_ALL),
+        LockWait::SkipLocked | LockWait::WaitForOne(_) => (&LOCK_ONE, &LOCK_FREE),
+        LockWait::WaitForAll => (&LOCK_ONE, &LOCK_ALL),
     }
 }
+
+static UNLOCKED_ONE: ShardStatement = ShardStatement::new("SELECT user_id FROM shard.wallets WHERE user_id = $1");
+
+static UNLOCKED: ShardStatement = ShardStatement::new("SELECT user_id FROM shard.wallets WHERE user_id = ANY($1)");
 
 /// The last entries, and with each of them the holds that are due, at most 100 per wallet: a wallet that holds nothing costs
 /// nothing more. The time of a hold is compared together with its user, which only the index over the holds of one user can do:
 /// the one over the due holds of all wallets looks better while there are few. The time is that at which the server began this
 /// statement, which is after the locks. All entries of a batch share it.
-const HEADS: &str = "-- wallet.ledger.heads ($1 users)
+static HEADS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.heads ($1 users)
     SELECT wallet.user_id, last.seq, last.id, last.type, last.balance_after_minor, last.held_after_minor, last.created_at,
            last.hash, statement_timestamp() AS now, due.seq AS due_seq, due.id AS due_id, due.left_minor AS due_left,
            due.acts AS due_acts
     FROM unnest($1::uuid[]) AS wallet (user_id)
     LEFT JOIN LATERAL (
-        SELECT seq, id, type, balance_after_minor, held_after_minor, created_at, hash FROM transactions
+        SELECT seq, id, type, balance_after_minor, held_after_minor, created_at, hash FROM shard.transactions
         WHERE transactions.user_id = wallet.user_id ORDER BY seq DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN LATERAL (
-        SELECT seq, id, left_minor, acts FROM open_holds
+        SELECT seq, id, left_minor, acts FROM shard.open_holds
         WHERE last.held_after_minor > 0 AND open_holds.user_id = wallet.user_id
           AND (open_holds.user_id, open_holds.expires_at) <= (wallet.user_id, statement_timestamp())
         ORDER BY open_holds.expires_at LIMIT 100
-    ) AS due ON true";
+    ) AS due ON true",
+);
 
 /// Where the entries of a used key are. The order of each look-up is one that only the right index has: while the table is empty,
 /// every index that begins with `user_id` costs the same, and the plan made then is kept.
-const USED_KEYS: &str = "-- wallet.ledger.used_keys ($1 users, $2 keys)
+static USED_KEYS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.used_keys ($1 users, $2 keys)
     SELECT requested.user_id, NULL::text AS service, requested.key, first.seq, first.size, first.request_digest
     FROM unnest($1::uuid[], $2::text[]) AS requested (user_id, key)
     CROSS JOIN LATERAL (
-        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM shard.transactions
         WHERE transactions.user_id = requested.user_id
           AND transactions.idempotency_key BETWEEN requested.key AND requested.key AND posted_by IS NULL
         ORDER BY idempotency_key LIMIT 1
-    ) AS first";
+    ) AS first",
+);
 
 /// The same for keys of services.
-const SERVICE_KEYS: &str = "-- wallet.ledger.service_keys ($1 users, $2 services, $3 keys)
+static SERVICE_KEYS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.service_keys ($1 users, $2 services, $3 keys)
     SELECT requested.user_id, requested.service, requested.key, first.seq, first.size, first.request_digest
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS requested (user_id, service, key)
     CROSS JOIN LATERAL (
-        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM transactions
+        SELECT seq, coalesce(group_size, 1) AS size, request_digest FROM shard.transactions
         WHERE transactions.user_id = requested.user_id
           AND transactions.posted_by BETWEEN requested.service AND requested.service
           AND transactions.idempotency_key BETWEEN requested.key AND requested.key
         ORDER BY posted_by, idempotency_key LIMIT 1
-    ) AS first";
+    ) AS first",
+);
 
 /// The entries of used keys. Of an act on a hold, what it left of the hold comes along, as it was then. A statement of its own,
 /// because keys are seldom used, and starting it costs more than looking for a key.
-static REPLAYED: LazyLock<String> = LazyLock::new(|| {
-    format!(
+static REPLAYED: LazyLock<ShardStatement> = LazyLock::new(|| {
+    ShardStatement::composed(format!(
         "-- wallet.ledger.replayed ($1 users, $2 first sequence numbers, $3 sizes)
          SELECT requested.user_id, requested.seq AS first_seq, {columns}, held.*
          FROM unnest($1::uuid[], $2::bigint[], $3::integer[]) AS requested (user_id, seq, size)
          CROSS JOIN LATERAL (
-             SELECT {of_transactions} FROM transactions
+             SELECT {of_transactions} FROM shard.transactions
              WHERE transactions.user_id = requested.user_id
                AND transactions.seq BETWEEN requested.seq AND requested.seq + requested.size - 1
              ORDER BY seq LIMIT 100
@@ -263,19 +285,19 @@ static REPLAYED: LazyLock<String> = LazyLock::new(|| {
                     hold.posted_by AS hold_posted_by, coalesce(before.origin_left_minor, hold.amount_minor) AS hold_left_before,
                     texts.description AS hold_description, texts.reference AS hold_reference, texts.metadata AS hold_metadata
              FROM (
-                 SELECT seq, amount_minor, expires_at, created_at, posted_by, texts_digest FROM transactions
+                 SELECT seq, amount_minor, expires_at, created_at, posted_by, texts_digest FROM shard.transactions
                  WHERE entry.origin_seq IS NOT NULL AND origin.type = 'hold' AND transactions.user_id = requested.user_id
                    AND transactions.seq BETWEEN entry.origin_seq AND entry.origin_seq
                  ORDER BY transactions.seq LIMIT 1
              ) AS hold
              LEFT JOIN LATERAL (
-                 SELECT origin_left_minor FROM transactions
+                 SELECT origin_left_minor FROM shard.transactions
                  WHERE transactions.user_id = requested.user_id AND transactions.origin_seq = entry.origin_seq
                    AND transactions.origin_nth < entry.origin_nth
                  ORDER BY origin_nth DESC LIMIT 1
              ) AS before ON true
              LEFT JOIN LATERAL (
-                 SELECT description, reference, metadata FROM entry_texts
+                 SELECT description, reference, metadata FROM shard.entry_texts
                  WHERE hold.texts_digest IS NOT NULL AND entry_texts.user_id = requested.user_id
                    AND entry_texts.seq BETWEEN hold.seq AND hold.seq
                  ORDER BY entry_texts.seq LIMIT 1
@@ -284,11 +306,11 @@ static REPLAYED: LazyLock<String> = LazyLock::new(|| {
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
 });
 
 /// What captures, voids and reversals name, with the last act on it.
-static NAMED: LazyLock<String> = LazyLock::new(|| {
+static NAMED: LazyLock<ShardStatement> = LazyLock::new(|| {
     named_entries(
         "wallet.ledger.named ($1 users, $2 entries)",
         "transactions.id BETWEEN requested.id AND requested.id AND type <> 'close' ORDER BY transactions.id LIMIT 1",
@@ -296,126 +318,203 @@ static NAMED: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The sender's legs of transfers that are sent back.
-static SENT: LazyLock<String> = LazyLock::new(|| {
+static SENT: LazyLock<ShardStatement> = LazyLock::new(|| {
     named_entries(
         "wallet.ledger.sent ($1 senders, $2 transfers)",
         "transactions.transfer_id BETWEEN requested.id AND requested.id ORDER BY transfer_id LIMIT 1",
     )
 });
 
-fn named_entries(name: &str, which: &str) -> String {
-    format!(
+fn named_entries(name: &str, which: &str) -> ShardStatement {
+    ShardStatement::composed(format!(
         "-- {name}
          SELECT requested.user_id, requested.id AS requested_id, {columns}, last.type AS last_type, last.origin_nth AS last_nth,
                 last.origin_left_minor AS last_left
          FROM unnest($1::uuid[], $2::uuid[]) AS requested (user_id, id)
          CROSS JOIN LATERAL (
-             SELECT {of_transactions} FROM transactions WHERE transactions.user_id = requested.user_id AND {which}
+             SELECT {of_transactions} FROM shard.transactions WHERE transactions.user_id = requested.user_id AND {which}
          ) AS entry
          {joins}
          LEFT JOIN LATERAL (
-             SELECT type, origin_nth, origin_left_minor FROM transactions
+             SELECT type, origin_nth, origin_left_minor FROM shard.transactions
              WHERE transactions.user_id = requested.user_id AND transactions.origin_seq = entry.seq
              ORDER BY origin_nth DESC LIMIT 1
          ) AS last ON true",
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
+}
+
+/// What a batch asks of one shard.
+struct Requests<'p> {
+    shard: Shard,
+    /// In the order in which they are locked.
+    users: Vec<Uuid>,
+    /// The wallet that is waited for, and the others.
+    waited_for: Option<Uuid>,
+    others: Vec<Uuid>,
+    /// Users and what is asked of their wallets, in columns.
+    keys: (Vec<Uuid>, Vec<&'p str>),
+    service_keys: (Vec<Uuid>, Vec<&'p str>, Vec<&'p str>),
+    named: (Vec<Uuid>, Vec<Uuid>),
+    sent: (Vec<Uuid>, Vec<Uuid>),
+}
+
+impl<'p> Requests<'p> {
+    /// Of each shard, in the order in which they are locked.
+    fn of(shards: Shards, postings: &'p [Posting], lock_wait: LockWait) -> Vec<Self> {
+        let users = requested(postings.iter().flat_map(Posting::wallets), |user| Some(user.as_uuid()));
+        let keys = requested(postings, |posting| match posting.posted_by {
+            None => Some((posting.user_id.as_uuid(), posting.request.as_ref()?.key.as_str())),
+            Some(_) => None,
+        });
+        let service_keys = requested(postings, |posting| {
+            let service = posting.posted_by.as_ref()?;
+            Some((posting.user_id.as_uuid(), service.as_str(), posting.request.as_ref()?.key.as_str()))
+        });
+        let named = requested(drafts(postings), |(user, draft)| Some((user, draft.act.named_entry()?.as_uuid())));
+        let sent = requested(drafts(postings), |(_, draft)| match draft.act {
+            Act::Reverse { back: Some(back), .. } => Some((back.sender.as_uuid(), back.transfer.as_uuid())),
+            _ => None,
+        });
+        let waited_for = match lock_wait {
+            LockWait::WaitForOne(wallet) => Some(wallet.as_uuid()),
+            LockWait::SkipLocked | LockWait::WaitForAll => None,
+        };
+        let touched = Touched::of(shards, users.iter().copied());
+        let of_shard = |shard: Shard| {
+            let users: Vec<Uuid> = users.iter().copied().filter(|user| touched.is_of(*user, shard)).collect();
+            let waited_for = waited_for.filter(|wallet| users.binary_search(wallet).is_ok());
+            Self {
+                shard,
+                others: users.iter().copied().filter(|user| Some(*user) != waited_for).collect(),
+                waited_for,
+                users,
+                keys: keys.iter().copied().filter(|(user, _)| touched.is_of(*user, shard)).collect(),
+                service_keys: service_keys.iter().copied().filter(|(user, ..)| touched.is_of(*user, shard)).collect(),
+                named: named.iter().copied().filter(|(user, _)| touched.is_of(*user, shard)).collect(),
+                sent: sent.iter().copied().filter(|(user, _)| touched.is_of(*user, shard)).collect(),
+            }
+        };
+        touched.shards.iter().map(|shard| of_shard(*shard)).collect()
+    }
+
+    /// The locks of all shards come before the first read.
+    fn locks(&self, lock_wait: LockWait) -> impl Iterator<Item = Read<'_>> {
+        let (lock_one, lock) = locks(lock_wait);
+        let one = self.waited_for.as_ref().map(|user| self.read(Asked::Lock, lock_one, vec![user]));
+        let others = (!self.others.is_empty()).then(|| self.read(Asked::Lock, lock, vec![&self.others]));
+        one.into_iter().chain(others)
+    }
+
+    fn reads(&self) -> impl Iterator<Item = Read<'_>> {
+        let (keys, service_keys) = (&self.keys, &self.service_keys);
+        [
+            Some(self.read(Asked::Heads, &HEADS, vec![&self.users])),
+            (!keys.0.is_empty()).then(|| self.read(Asked::Keys, &USED_KEYS, vec![&keys.0, &keys.1])),
+            (!service_keys.0.is_empty()).then(|| {
+                self.read(Asked::Keys, &SERVICE_KEYS, vec![&service_keys.0, &service_keys.1, &service_keys.2])
+            }),
+            (!self.named.0.is_empty()).then(|| self.read(Asked::Named, &NAMED, vec![&self.named.0, &self.named.1])),
+            (!self.sent.0.is_empty()).then(|| self.read(Asked::Sent, &SENT, vec![&self.sent.0, &self.sent.1])),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn read<'r>(&self, asked: Asked, statement: &'static ShardStatement, parameters: Vec<Parameter<'r>>) -> Read<'r> {
+        Read { asked, text: statement.of(self.shard), parameters }
+    }
+}
+
+/// The shards of some wallets.
+struct Touched {
+    all: Shards,
+    /// In ascending order, each once.
+    shards: Vec<Shard>,
+}
+
+impl Touched {
+    fn of(all: Shards, users: impl IntoIterator<Item = Uuid>) -> Self {
+        Self { all, shards: requested(users, |user| Some(all.of(UserId::from_uuid(user)))) }
+    }
+
+    /// Whether this wallet, one of those, is in `shard`.
+    fn is_of(&self, user: Uuid, shard: Shard) -> bool {
+        self.shards.len() == 1 || self.all.of(UserId::from_uuid(user)) == shard
+    }
+}
+
+/// What the rows of a [`Read`] are.
+#[derive(Clone, Copy)]
+enum Asked {
+    Lock,
+    Heads,
+    Keys,
+    Named,
+    Sent,
+}
+
+/// A statement of the first round trip.
+struct Read<'r> {
+    asked: Asked,
+    text: &'static str,
+    parameters: Vec<Parameter<'r>>,
 }
 
 /// Locks the wallets of the batch and reads, in the same round trip, their last entries, what the batch names, and the time of
 /// the database. A wallet that the batch waits for is locked first, so that it waits while it holds no other; or each of them
-/// is waited for in the order of the keys.
+/// is waited for in the order of the shards and keys.
 async fn read_locked(
     client: &Client,
+    shards: Shards,
     postings: &[Posting],
     lock_wait: LockWait,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
-    let mut users: Vec<Uuid> = postings.iter().flat_map(Posting::wallets).map(UserId::as_uuid).collect();
-    users.sort_unstable();
-    users.dedup();
-    let waited_for = match lock_wait {
-        LockWait::WaitForOne(wallet) => users.binary_search(&wallet.as_uuid()).is_ok().then_some(wallet.as_uuid()),
-        LockWait::SkipLocked | LockWait::WaitForAll => None,
-    };
-    let others: Vec<Uuid> = users.iter().copied().filter(|user| Some(*user) != waited_for).collect();
-    let keys = requested(postings, |posting| match posting.posted_by {
-        None => Some((posting.user_id.as_uuid(), posting.request.as_ref()?.key.as_str())),
-        Some(_) => None,
-    });
-    let service_keys = requested(postings, |posting| {
-        let service = posting.posted_by.as_ref()?;
-        Some((posting.user_id.as_uuid(), (service.as_str(), posting.request.as_ref()?.key.as_str())))
-    });
-    let named = requested(drafts(postings), |(user, draft)| Some((user, draft.act.named_entry()?.as_uuid())));
-    let sent = requested(drafts(postings), |(_, draft)| match draft.act {
-        Act::Reverse { back: Some(back), .. } => Some((back.sender.as_uuid(), back.transfer.as_uuid())),
-        _ => None,
-    });
-    let (key_users, keys): (Vec<Uuid>, Vec<&str>) = keys.into_iter().unzip();
-    let (service_users, of_services): (Vec<Uuid>, Vec<_>) = service_keys.into_iter().unzip();
-    let (services, service_keys): (Vec<&str>, Vec<&str>) = of_services.into_iter().unzip();
-    let (named_users, named): (Vec<Uuid>, Vec<Uuid>) = named.into_iter().unzip();
-    let (senders, sent): (Vec<Uuid>, Vec<Uuid>) = sent.into_iter().unzip();
-    let (lock_one, lock) = locks(lock_wait);
+    let mut requests = Requests::of(shards, postings, lock_wait);
+    // The shard of the wallet that is waited for comes first.
+    requests.sort_by_key(|requests| requests.waited_for.is_none());
+    let reads = requests.iter().flat_map(|requests| requests.locks(lock_wait));
+    let reads: Vec<_> = reads.chain(requests.iter().flat_map(Requests::reads)).collect();
     // All are prepared before the first is sent: preparing is a round trip of its own.
-    let lock_one = Read::prepare(client, lock_one, waited_for.is_some()).await?;
-    let lock = Read::prepare(client, lock, !others.is_empty()).await?;
-    let heads = Read::prepare(client, HEADS, true).await?;
-    let used = Read::prepare(client, USED_KEYS, !keys.is_empty()).await?;
-    let used_by_services = Read::prepare(client, SERVICE_KEYS, !service_keys.is_empty()).await?;
-    let named_entries = Read::prepare(client, &NAMED, !named.is_empty()).await?;
-    let sent_legs = Read::prepare(client, &SENT, !sent.is_empty()).await?;
+    let mut statements = Vec::with_capacity(reads.len());
+    for read in &reads {
+        statements.push(client.prepare_cached(read.text).await?);
+    }
     // The driver sends each statement when it is first polled, so they reach the server in this order.
-    let (begun, locked_one, locked, heads, used, used_by_services, named, sent) = join!(
-        biased;
-        client.batch_execute(BEGIN),
-        lock_one.rows(client, [&waited_for]),
-        lock.rows(client, [&others]),
-        heads.rows(client, [&users]),
-        used.rows(client, [&key_users, &keys]),
-        used_by_services.rows(client, [&service_users, &services, &service_keys]),
-        named_entries.rows(client, [&named_users, &named]),
-        sent_legs.rows(client, [&senders, &sent]),
-    );
+    let found = statements.iter().zip(&reads).map(|(statement, read)| client.query(statement, &read.parameters));
+    let (begun, found) = join!(biased; client.batch_execute(BEGIN), all_in_order(found));
     begun?;
-    let locked = locked_one?.into_iter().chain(locked?);
-    let locked: HashSet<Uuid> = locked.map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
-    let (mut wallets, now) = states(&locked, &heads?)?;
-    let used = used?.into_iter().chain(used_by_services?).map(|row| FoundKey::of(&row));
-    add_used_keys(client, &mut wallets, used.collect::<Result<_, _>>()?).await?;
-    for row in named? {
+    let mut locked = HashSet::new();
+    let (mut heads, mut used, mut named, mut sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (read, rows) in reads.iter().zip(found) {
+        let rows = rows?;
+        match read.asked {
+            Asked::Lock => {
+                for row in &rows {
+                    locked.insert(row.try_get::<_, Uuid>("user_id")?);
+                }
+            }
+            Asked::Heads => heads.extend(rows),
+            Asked::Keys => used.extend(rows.iter().map(FoundKey::of).collect::<Result<Vec<_>, _>>()?),
+            Asked::Named => named.extend(rows),
+            Asked::Sent => sent.extend(rows),
+        }
+    }
+    let (mut wallets, now) = states(&locked, &heads)?;
+    add_used_keys(client, shards, &mut wallets, used).await?;
+    for row in named {
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.named.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
         }
     }
-    for row in sent? {
+    for row in sent {
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.sent.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
         }
     }
     Ok((wallets, now))
-}
-
-/// A statement that most batches do without.
-struct Read(Option<Statement>);
-
-impl Read {
-    async fn prepare(client: &Client, text: &str, is_needed: bool) -> Result<Self, DbError> {
-        Ok(Self(if is_needed { Some(client.prepare_cached(text).await?) } else { None }))
-    }
-
-    async fn rows<const N: usize>(
-        &self,
-        client: &Client,
-        parameters: [Parameter<'_>; N],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        match &self.0 {
-            Some(statement) => client.query(statement, &parameters).await,
-            None => Ok(Vec::new()),
-        }
-    }
 }
 
 fn drafts(postings: &[Posting]) -> impl Iterator<Item = (Uuid, &Draft)> {
@@ -430,7 +529,9 @@ fn requested<T, R: Ord>(from: impl IntoIterator<Item = T>, what: impl FnMut(T) -
     requested
 }
 
-/// The states of the wallets in `locked`. Rows of others were read without a lock and are ignored.
+/// The states of the wallets in `locked`. Rows of others were read without a lock and are ignored. The time is that of the last
+/// statement, which comes after every lock also where shards have clocks of their own. A hold that falls due between two of the
+/// statements ends with the next batch.
 fn states(locked: &HashSet<Uuid>, heads: &[Row]) -> Result<(WalletStates, Option<Timestamp>), DbError> {
     let mut wallets = WalletStates::with_capacity(locked.len());
     let mut now = None;
@@ -487,19 +588,28 @@ impl FoundKey {
 }
 
 /// Reads the entries of the keys that were found. Keys of wallets that are not locked are ignored.
-async fn add_used_keys(client: &Client, wallets: &mut WalletStates, mut found: Vec<FoundKey>) -> Result<(), DbError> {
+async fn add_used_keys(
+    client: &Client,
+    shards: Shards,
+    wallets: &mut WalletStates,
+    mut found: Vec<FoundKey>,
+) -> Result<(), DbError> {
     found.retain(|key| wallets.contains_key(&UserId::from_uuid(key.user)));
     if found.is_empty() {
         return Ok(());
     }
-    let users: Vec<Uuid> = found.iter().map(|key| key.user).collect();
-    let seqs: Vec<i64> = found.iter().map(|key| key.seq).collect();
-    let sizes: Vec<i32> = found.iter().map(|key| key.size).collect();
-    let replayed = client.prepare_cached(&REPLAYED).await?;
+    let touched = Touched::of(shards, found.iter().map(|key| key.user));
     let mut entries = HashMap::<(Uuid, i64), Vec<Entry>>::new();
-    for row in client.query(&replayed, &[&users, &seqs, &sizes]).await? {
-        let key = (row.try_get("user_id")?, row.try_get("first_seq")?);
-        entries.entry(key).or_default().push(posted_entry(&row)?);
+    for shard in &touched.shards {
+        let here = || found.iter().filter(|key| touched.is_of(key.user, *shard));
+        let users: Vec<Uuid> = here().map(|key| key.user).collect();
+        let seqs: Vec<i64> = here().map(|key| key.seq).collect();
+        let sizes: Vec<i32> = here().map(|key| key.size).collect();
+        let replayed = client.prepare_cached(REPLAYED.of(*shard)).await?;
+        for row in client.query(&replayed, &[&users, &seqs, &sizes]).await? {
+            let key = (row.try_get("user_id")?, row.try_get("first_seq")?);
+            entries.entry(key).or_default().push(posted_entry(&row)?);
+        }
     }
     for FoundKey { user, owner, seq, digest, .. } in found {
         let entries = entries.remove(&(user, seq)).and_then(OneOrMore::collect);
@@ -708,6 +818,11 @@ impl OpenHold {
         last.into_values().collect()
     }
 
+    const fn user_id(&self) -> Uuid {
+        let (Self::Placed { user_id, .. } | Self::Captured { user_id, .. } | Self::Closed { user_id, .. }) = self;
+        *user_id
+    }
+
     /// Only of placed ones.
     fn placed_parameters(&self) -> Option<[Parameter<'_>; 5]> {
         match self {
@@ -718,35 +833,43 @@ impl OpenHold {
 }
 
 /// One round trip. If an insert fails, the commit after it rolls the transaction back.
-async fn insert_and_commit(client: &Client, new: &[NewEntry]) -> Result<(), DbError> {
+async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) -> Result<(), DbError> {
     let entries: Vec<_> = new.iter().map(EntryColumns::of).collect();
-    let time = new.iter().map(|new| new.entry.created_at).max();
-    let mut writes = match &time {
-        None => Vec::new(),
-        Some(time) if entries.iter().all(|entry| entry.is_plain(*time)) => {
-            let rows: Vec<_> = entries.iter().map(EntryColumns::plain_parameters).collect();
-            INSERT_PLAIN_ENTRIES.prepare(client, &[time], &rows).await?
-        }
-        Some(_) => {
-            let rows: Vec<_> = entries.iter().map(EntryColumns::parameters).collect();
-            INSERT_ENTRIES.prepare(client, &[], &rows).await?
-        }
-    };
     let texts: Vec<_> =
         new.iter().filter_map(|new| new.texts.as_ref().map(|(texts, _)| TextColumns::of(new, texts))).collect();
-    let rows: Vec<_> = texts.iter().map(TextColumns::parameters).collect();
-    writes.extend(INSERT_TEXTS.prepare(client, &[], &rows).await?);
     let holds = OpenHold::changes(new);
-    let rows: Vec<_> = holds.iter().filter_map(OpenHold::placed_parameters).collect();
-    writes.extend(INSERT_OPEN_HOLDS.prepare(client, &[], &rows).await?);
-    for hold in &holds {
-        match hold {
-            OpenHold::Placed { .. } => {}
-            OpenHold::Captured { user_id, seq, left, acts } => {
-                writes.push((client.prepare_cached(CAPTURE_OPEN_HOLD).await?, vec![user_id, seq, left, acts]));
-            }
-            OpenHold::Closed { user_id, seq } => {
-                writes.push((client.prepare_cached(CLOSE_OPEN_HOLD).await?, vec![user_id, seq]));
+    let touched = Touched::of(shards, entries.iter().map(|entry| entry.user_id));
+    let time_of = |shard: &Shard| {
+        let here = entries.iter().filter(|entry| touched.is_of(entry.user_id, *shard));
+        here.map(|entry| entry.new.entry.created_at).max()
+    };
+    let times: Vec<_> = touched.shards.iter().filter_map(|shard| Some((*shard, time_of(shard)?))).collect();
+    let mut writes = Vec::new();
+    for (shard, time) in &times {
+        let here = |user: Uuid| touched.is_of(user, *shard);
+        let entries = || entries.iter().filter(|entry| here(entry.user_id));
+        if entries().all(|entry| entry.is_plain(*time)) {
+            let rows: Vec<_> = entries().map(EntryColumns::plain_parameters).collect();
+            writes.extend(INSERT_PLAIN_ENTRIES.prepare(client, *shard, &[time], &rows).await?);
+        } else {
+            let rows: Vec<_> = entries().map(EntryColumns::parameters).collect();
+            writes.extend(INSERT_ENTRIES.prepare(client, *shard, &[], &rows).await?);
+        }
+        let rows: Vec<_> = texts.iter().filter(|texts| here(texts.user_id)).map(TextColumns::parameters).collect();
+        writes.extend(INSERT_TEXTS.prepare(client, *shard, &[], &rows).await?);
+        let holds = || holds.iter().filter(|hold| here(hold.user_id()));
+        let rows: Vec<_> = holds().filter_map(OpenHold::placed_parameters).collect();
+        writes.extend(INSERT_OPEN_HOLDS.prepare(client, *shard, &[], &rows).await?);
+        for hold in holds() {
+            match hold {
+                OpenHold::Placed { .. } => {}
+                OpenHold::Captured { user_id, seq, left, acts } => {
+                    let capture = client.prepare_cached(CAPTURE_OPEN_HOLD.of(*shard)).await?;
+                    writes.push((capture, vec![user_id, seq, left, acts]));
+                }
+                OpenHold::Closed { user_id, seq } => {
+                    writes.push((client.prepare_cached(CLOSE_OPEN_HOLD.of(*shard)).await?, vec![user_id, seq]));
+                }
             }
         }
     }

@@ -1,12 +1,21 @@
 //! Users who have no wallet, for an operator's comparison with the registrations.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
-use crate::infra::postgres::{Connector, DbError, Session};
+use crate::infra::postgres::{Connector, DbError, Session, ShardStatement, Shards};
 use crate::kernel::UserId;
+
+static MISSING: ShardStatement = ShardStatement::new(
+    "-- wallet.missing_wallets ($1 users)
+    SELECT id FROM unnest($1::uuid[]) AS registered (id)
+    WHERE NOT EXISTS (SELECT FROM shard.wallets WHERE user_id = registered.id)",
+);
 
 pub struct PgMissingWallets {
     session: Session,
+    shards: Shards,
 }
 
 impl PgMissingWallets {
@@ -15,7 +24,8 @@ impl PgMissingWallets {
     /// # Errors
     /// [`DbError`].
     pub async fn connect(connector: &Connector, application_name: &'static str) -> Result<Self, DbError> {
-        Ok(Self { session: Session::open(connector, application_name).await? })
+        let session = Session::open_sharded(connector, application_name).await?;
+        Ok(Self { session, shards: connector.shards() })
     }
 
     /// Those of `users` who have no wallet.
@@ -23,17 +33,14 @@ impl PgMissingWallets {
     /// # Errors
     /// [`DbError`].
     pub async fn among(&self, users: &[UserId]) -> Result<Vec<UserId>, DbError> {
-        let users: Vec<Uuid> = users.iter().map(|user| user.as_uuid()).collect();
-        let rows = self
-            .session
-            .client()
-            .query(
-                "-- wallet.missing_wallets ($1 users)
-                 SELECT id FROM unnest($1::uuid[]) AS registered (id)
-                 WHERE NOT EXISTS (SELECT FROM wallets WHERE user_id = registered.id)",
-                &[&users],
-            )
-            .await?;
-        rows.iter().map(|row| Ok(UserId::from_uuid(row.try_get(0)?))).collect()
+        let mut missing = HashSet::new();
+        for shard in self.shards.all() {
+            let here = users.iter().filter(|user| self.shards.of(**user) == shard);
+            let here: Vec<Uuid> = here.map(|user| user.as_uuid()).collect();
+            for row in self.session.client().query(MISSING.of(shard), &[&here]).await? {
+                missing.insert(UserId::from_uuid(row.try_get(0)?));
+            }
+        }
+        Ok(users.iter().copied().filter(|user| missing.contains(user)).collect())
     }
 }

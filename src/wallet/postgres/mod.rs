@@ -29,34 +29,38 @@ mod scripts {
 /// The schema, and the rights of the runtime user.
 pub const MIGRATIONS: Migrations = Migrations {
     runner: scripts::migrations::runner,
+    // Rate limits belong to no wallet, and V9 keeps the number of the shards.
+    shared: &[4, 9],
     grants: &[
-        "GRANT SELECT, INSERT ON wallets",
+        "GRANT SELECT, INSERT ON shard.wallets",
         // Never written: SELECT … FOR UPDATE requires the right to update some column.
-        "GRANT UPDATE (lock_anchor) ON wallets",
-        "GRANT SELECT, INSERT ON transactions",
-        "GRANT SELECT, INSERT ON entry_texts",
-        "GRANT SELECT, INSERT, DELETE, UPDATE (left_minor, acts) ON open_holds",
-        "GRANT SELECT ON hash_chain",
+        "GRANT UPDATE (lock_anchor) ON shard.wallets",
+        "GRANT SELECT, INSERT ON shard.transactions",
+        "GRANT SELECT, INSERT ON shard.entry_texts",
+        "GRANT SELECT, INSERT, DELETE, UPDATE (left_minor, acts) ON shard.open_holds",
+        "GRANT SELECT ON shard.hash_chain",
         "GRANT SELECT, INSERT, DELETE, UPDATE (spent_until) ON rate_limits",
         // A process without the password of the owner checks that every migration is applied.
         "GRANT SELECT ON refinery_schema_history",
+        "GRANT SELECT ON shard.refinery_schema_history",
+        "GRANT SELECT ON ledger_shards",
     ],
     probe: "-- health.probe
-        INSERT INTO wallets (user_id, id) SELECT user_id, id FROM wallets WHERE false;
-        SELECT user_id FROM wallets WHERE false FOR UPDATE;
-        INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key,
+        INSERT INTO shard.wallets (user_id, id) SELECT user_id, id FROM shard.wallets WHERE false;
+        SELECT user_id FROM shard.wallets WHERE false FOR UPDATE;
+        INSERT INTO shard.transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key,
                                   request_digest, texts_digest, group_size, created_at, hash)
         SELECT user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, idempotency_key, request_digest,
                texts_digest, group_size, created_at, hash
-        FROM transactions WHERE false;
-        INSERT INTO entry_texts (user_id, seq, salt, description)
-        SELECT user_id, seq, salt, description FROM entry_texts WHERE false",
+        FROM shard.transactions WHERE false;
+        INSERT INTO shard.entry_texts (user_id, seq, salt, description)
+        SELECT user_id, seq, salt, description FROM shard.entry_texts WHERE false",
 };
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn privileges_change_only_together_with_a_script() {
-        assert_eq!(super::MIGRATIONS.privileges(), (Some(8), 0x126c_b402_cf29_f595));
+        assert_eq!(super::MIGRATIONS.privileges(), (Some(9), 0xf6d8_4990_0a6b_9a2d));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use crate::infra::postgres::{Client, Database, DbError, begin};
+use crate::infra::postgres::{Client, Database, DbError, Shard, ShardStatement, Shards, begin};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery, SCANNED_MAX};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
@@ -20,20 +20,20 @@ use crate::wallet::domain::{Balance, Direction, Entry, Funds, MetadataPair, Refe
 use crate::wallet::postgres::rows;
 
 /// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
-static HISTORY: LazyLock<String> = LazyLock::new(|| {
-    format!(
+static HISTORY: LazyLock<ShardStatement> = LazyLock::new(|| {
+    ShardStatement::composed(format!(
         "-- wallet.ledger.history ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows)
          SELECT {columns}
          FROM (
              SELECT {of_transactions}
-             FROM transactions
+             FROM shard.transactions
              WHERE user_id = $1
                AND seq < coalesce($2::bigint, 9223372036854775807)
                AND seq >= CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
-                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                   (SELECT seq FROM shard.transactions WHERE user_id = $1 AND created_at >= $4
                     ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END
                AND seq <= CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
-                   (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                   (SELECT seq FROM shard.transactions WHERE user_id = $1 AND created_at < $5
                     ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
                AND type IN ('credit', 'debit') AND ($3::text IS NULL OR type = $3)
              ORDER BY seq DESC LIMIT $6
@@ -43,24 +43,24 @@ static HISTORY: LazyLock<String> = LazyLock::new(|| {
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
 });
 
-static ENTRY: LazyLock<String> =
+static ENTRY: LazyLock<ShardStatement> =
     LazyLock::new(|| one_entry("wallet.ledger.entry ($1 user, $2 id)", "id BETWEEN $2 AND $2 ORDER BY id"));
 
-static TRANSFER: LazyLock<String> = LazyLock::new(|| {
+static TRANSFER: LazyLock<ShardStatement> = LazyLock::new(|| {
     one_entry("wallet.ledger.transfer ($1 user, $2 id)", "transfer_id BETWEEN $2 AND $2 ORDER BY transfer_id")
 });
 
-fn one_entry(name: &str, which: &str) -> String {
-    format!(
+fn one_entry(name: &str, which: &str) -> ShardStatement {
+    ShardStatement::composed(format!(
         "-- {name}
          SELECT {columns}, last_act.origin_left_minor AS last_left
-         FROM (SELECT {of_transactions} FROM transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
+         FROM (SELECT {of_transactions} FROM shard.transactions WHERE user_id = $1 AND {which} LIMIT 1) AS entry
          {joins}
          LEFT JOIN LATERAL (
-             SELECT origin_left_minor FROM transactions
+             SELECT origin_left_minor FROM shard.transactions
              WHERE transactions.user_id = entry.user_id AND transactions.origin_seq = entry.seq
              ORDER BY origin_nth DESC LIMIT 1
          ) AS last_act ON true
@@ -68,7 +68,7 @@ fn one_entry(name: &str, which: &str) -> String {
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
 }
 
 /// Only reversals act on credits and debits, and each says what it left.
@@ -80,13 +80,13 @@ fn details(row: &Row) -> Result<EntryDetails, DbError> {
     Ok(EntryDetails { entry, reversed })
 }
 
-static ENTRIES: LazyLock<String> = LazyLock::new(|| {
-    format!(
+static ENTRIES: LazyLock<ShardStatement> = LazyLock::new(|| {
+    ShardStatement::composed(format!(
         "-- wallet.ledger.entries ($1 user, $2 first seq, $3 last seq, $4 rows)
          SELECT {columns}
          FROM (
              SELECT {of_transactions}
-             FROM transactions WHERE user_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
+             FROM shard.transactions WHERE user_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
          ) AS entry
          {joins}
          WHERE entry.type IN ('credit', 'debit')
@@ -94,35 +94,69 @@ static ENTRIES: LazyLock<String> = LazyLock::new(|| {
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
 });
 
-const BALANCE: &str = "-- wallet.ledger.balance
-    SELECT balance_after_minor, held_after_minor FROM transactions WHERE user_id = $1 ORDER BY seq DESC LIMIT 1";
+static BALANCE: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.balance
+    SELECT balance_after_minor, held_after_minor FROM shard.transactions WHERE user_id = $1 ORDER BY seq DESC LIMIT 1",
+);
 
 /// Without what the holds reserve that are due: their end is not written yet.
-const BALANCE_BESIDE_HOLDS: &str = "-- wallet.ledger.balance_beside_holds
+static BALANCE_BESIDE_HOLDS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.balance_beside_holds
     SELECT last.balance_after_minor, last.held_after_minor - coalesce(due.left_minor, 0) AS held_after_minor
     FROM (
-        SELECT user_id, balance_after_minor, held_after_minor FROM transactions
+        SELECT user_id, balance_after_minor, held_after_minor FROM shard.transactions
         WHERE user_id = $1 ORDER BY seq DESC LIMIT 1
     ) AS last
     LEFT JOIN LATERAL (
         SELECT sum(left_minor)::bigint AS left_minor FROM (
-            SELECT left_minor FROM open_holds
+            SELECT left_minor FROM shard.open_holds
             WHERE open_holds.user_id = last.user_id
               AND (open_holds.user_id, open_holds.expires_at) <= (last.user_id, statement_timestamp())
             ORDER BY open_holds.expires_at
         ) AS due
-    ) AS due ON true";
+    ) AS due ON true",
+);
+
+static BALANCE_AT: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.balance_at
+    SELECT balance_after_minor, held_after_minor FROM shard.transactions
+    WHERE user_id = $1 AND created_at <= $2
+    ORDER BY created_at DESC, seq DESC LIMIT 1",
+);
+
+static LOCK_OF_STATEMENT: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.statement.lock
+    SELECT FROM shard.wallets WHERE user_id = $1 FOR UPDATE",
+);
+
+static ENDS_OF_STATEMENT: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.statement ($1 user, $2 from, $3 to)
+    SELECT opening.seq AS opening_seq, opening.balance_after_minor AS opening_balance,
+           closing.seq AS closing_seq, closing.balance_after_minor AS closing_balance,
+           statement_timestamp() AS read_at
+    FROM (VALUES ($1::uuid)) AS wallet (user_id)
+    LEFT JOIN LATERAL (
+        SELECT seq, balance_after_minor FROM shard.transactions
+        WHERE transactions.user_id = wallet.user_id AND created_at < $2
+        ORDER BY created_at DESC, seq DESC LIMIT 1
+    ) AS opening ON true
+    LEFT JOIN LATERAL (
+        SELECT seq, balance_after_minor FROM shard.transactions
+        WHERE transactions.user_id = wallet.user_id AND created_at < $3
+        ORDER BY created_at DESC, seq DESC LIMIT 1
+    ) AS closing ON true",
+);
 
 /// One statement reads the holds, because a statement sees one moment. Most wallets hold nothing, and do not pay for it.
-async fn balance(client: &Client, user: UserId) -> Result<Funds, DbError> {
-    let funds = last_funds(client, BALANCE, user).await?;
-    if funds.held == Balance::ZERO { Ok(funds) } else { last_funds(client, BALANCE_BESIDE_HOLDS, user).await }
+async fn balance(client: &Client, shard: Shard, user: UserId) -> Result<Funds, DbError> {
+    let funds = last_funds(client, BALANCE.of(shard), user).await?;
+    if funds.held == Balance::ZERO { Ok(funds) } else { last_funds(client, BALANCE_BESIDE_HOLDS.of(shard), user).await }
 }
 
-async fn last_funds(client: &Client, statement: &'static str, user: UserId) -> Result<Funds, DbError> {
+async fn last_funds(client: &Client, statement: &str, user: UserId) -> Result<Funds, DbError> {
     let last = client.prepare_cached(statement).await?;
     let row = client.query_opt(&last, &[&user.as_uuid()]).await?;
     row.map_or(Ok(Funds::NONE), |row| rows::funds(&row))
@@ -130,26 +164,26 @@ async fn last_funds(client: &Client, statement: &'static str, user: UserId) -> R
 
 /// The newest [`SCANNED_MAX`] texts that `which` selects in the order of an index, and of those the first entries that match. A
 /// row of its own says where the scan ended, if it did.
-fn by_texts(name: &str, which: &str, order: &[&str]) -> String {
+fn by_texts(name: &str, which: &str, order: &[&str]) -> ShardStatement {
     let order_by =
         |table: &str| order.iter().map(|column| format!("{table}{column} DESC")).collect::<Vec<_>>().join(", ");
     let (order, order_of_text) = (order_by(""), order_by("text."));
-    format!(
+    ShardStatement::composed(format!(
         "-- {name} ($1 user, $2 before seq, $3 type, $4 from, $5 to, $6 rows, $7 scanned rows, $8 metadata, $9 reference)
          SELECT scan.scanned_to, {columns}
          FROM (VALUES ($1::uuid,
              coalesce($2::bigint, 9223372036854775807) - 1,
              CASE WHEN $4::timestamptz IS NULL THEN 0 ELSE coalesce(
-                 (SELECT seq FROM transactions WHERE user_id = $1 AND created_at >= $4
+                 (SELECT seq FROM shard.transactions WHERE user_id = $1 AND created_at >= $4
                   ORDER BY created_at, seq LIMIT 1), 9223372036854775807) END,
              CASE WHEN $5::timestamptz IS NULL THEN 9223372036854775807 ELSE coalesce(
-                 (SELECT seq FROM transactions WHERE user_id = $1 AND created_at < $5
+                 (SELECT seq FROM shard.transactions WHERE user_id = $1 AND created_at < $5
                   ORDER BY created_at DESC, seq DESC LIMIT 1), 0) END
          )) AS wanted (user_id, before, first, last)
          CROSS JOIN LATERAL (
              SELECT CASE count(*) WHEN $7 THEN min(seq) END AS scanned_to
              FROM (
-                 SELECT seq FROM entry_texts
+                 SELECT seq FROM shard.entry_texts
                  WHERE entry_texts.user_id = wanted.user_id AND {which}
                    AND seq >= wanted.first AND seq <= least(wanted.before, wanted.last)
                  ORDER BY {order} LIMIT $7
@@ -157,14 +191,14 @@ fn by_texts(name: &str, which: &str, order: &[&str]) -> String {
          ) AS scan
          LEFT JOIN LATERAL (
              SELECT named.* FROM (
-                 SELECT user_id, seq, metadata, reference FROM entry_texts
+                 SELECT user_id, seq, metadata, reference FROM shard.entry_texts
                  WHERE entry_texts.user_id = wanted.user_id AND {which}
                    AND seq >= greatest(wanted.first, scan.scanned_to) AND seq <= least(wanted.before, wanted.last)
                  ORDER BY {order} LIMIT $7
              ) AS text
              CROSS JOIN LATERAL (
                  SELECT {of_transactions}
-                 FROM transactions
+                 FROM shard.transactions
                  WHERE transactions.user_id = text.user_id AND transactions.seq BETWEEN text.seq AND text.seq
                  ORDER BY transactions.seq LIMIT 1
              ) AS named
@@ -177,18 +211,23 @@ fn by_texts(name: &str, which: &str, order: &[&str]) -> String {
         columns = rows::ENTRY,
         of_transactions = rows::ENTRY_COLUMNS,
         joins = rows::ENTRY_JOINS,
-    )
+    ))
 }
 
-static BY_REFERENCE: LazyLock<String> = LazyLock::new(|| {
+static BY_REFERENCE: LazyLock<ShardStatement> = LazyLock::new(|| {
     by_texts("wallet.ledger.history_by_reference", "reference BETWEEN $9 AND $9", &["reference", "seq"])
 });
 
-static BY_METADATA: LazyLock<String> =
+static BY_METADATA: LazyLock<ShardStatement> =
     LazyLock::new(|| by_texts("wallet.ledger.history_by_metadata", "$9::text IS NULL", &["seq"]));
 
-async fn history_by_seq(client: &Client, user: UserId, query: &HistoryQuery) -> Result<HistoryPage, DbError> {
-    let page = client.prepare_cached(&HISTORY).await?;
+async fn history_by_seq(
+    client: &Client,
+    shard: Shard,
+    user: UserId,
+    query: &HistoryQuery,
+) -> Result<HistoryPage, DbError> {
+    let page = client.prepare_cached(HISTORY.of(shard)).await?;
     let direction = query.direction.map(Direction::as_str);
     let rows = i64::from(query.limit).saturating_add(1); // one more shows whether there is a next page
     let found =
@@ -197,10 +236,15 @@ async fn history_by_seq(client: &Client, user: UserId, query: &HistoryQuery) -> 
     Ok(HistoryPage::cut(entries, query.limit, None))
 }
 
-async fn history_by_texts(client: &Client, user: UserId, query: &HistoryQuery) -> Result<HistoryPage, DbError> {
+async fn history_by_texts(
+    client: &Client,
+    shard: Shard,
+    user: UserId,
+    query: &HistoryQuery,
+) -> Result<HistoryPage, DbError> {
     let reference = query.reference.as_ref().map(Reference::as_str);
     let statement = if reference.is_some() { &*BY_REFERENCE } else { &*BY_METADATA };
-    let page = client.prepare_cached(statement).await?;
+    let page = client.prepare_cached(statement.of(shard)).await?;
     let direction = query.direction.map(Direction::as_str);
     let rows = i64::from(query.limit).saturating_add(1);
     let metadata: Vec<&str> = query.metadata.iter().map(MetadataPair::as_str).collect();
@@ -233,15 +277,22 @@ async fn history_by_texts(client: &Client, user: UserId, query: &HistoryQuery) -
 
 pub struct PgWalletQueries {
     database: Database,
+    shards: Shards,
 }
 
 impl PgWalletQueries {
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub const fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards }
     }
 
     /// `by_id` is one of the statements of [`one_entry`].
-    async fn one_entry(&self, by_id: &'static str, user: UserId, id: EntryId) -> Result<Option<EntryDetails>, DbError> {
+    async fn one_entry(
+        &self,
+        by_id: &'static ShardStatement,
+        user: UserId,
+        id: EntryId,
+    ) -> Result<Option<EntryDetails>, DbError> {
+        let by_id = by_id.of(self.shards.of(user));
         let found = self.database.run(move |client| {
             Box::pin(async move {
                 let by_id = client.prepare_cached(by_id).await?;
@@ -256,21 +307,16 @@ impl PgWalletQueries {
 #[async_trait]
 impl WalletQueries for PgWalletQueries {
     async fn balance(&self, user: UserId) -> Result<Funds, DependencyError> {
-        let balance = self.database.run(move |client| Box::pin(balance(client, user)));
+        let shard = self.shards.of(user);
+        let balance = self.database.run(move |client| Box::pin(balance(client, shard, user)));
         balance.await.map_err(|e| e.at("wallet.ledger.balance"))
     }
 
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Funds, DependencyError> {
+        let shard = self.shards.of(user);
         let balance = self.database.run(move |client| {
             Box::pin(async move {
-                let last_then = client
-                    .prepare_cached(
-                        "-- wallet.ledger.balance_at
-                         SELECT balance_after_minor, held_after_minor FROM transactions
-                         WHERE user_id = $1 AND created_at <= $2
-                         ORDER BY created_at DESC, seq DESC LIMIT 1",
-                    )
-                    .await?;
+                let last_then = client.prepare_cached(BALANCE_AT.of(shard)).await?;
                 let row = client.query_opt(&last_then, &[&user.as_uuid(), &at]).await?;
                 row.map_or(Ok(Funds::NONE), |row| rows::funds(&row))
             })
@@ -280,12 +326,13 @@ impl WalletQueries for PgWalletQueries {
 
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         let has_filter_by_text = query.reference.is_some() || !query.metadata.is_empty();
+        let shard = self.shards.of(user);
         let page = self.database.run(move |client| {
             Box::pin(async move {
                 if has_filter_by_text {
-                    history_by_texts(client, user, &query).await
+                    history_by_texts(client, shard, user, &query).await
                 } else {
-                    history_by_seq(client, user, &query).await
+                    history_by_seq(client, shard, user, &query).await
                 }
             })
         });
@@ -293,34 +340,12 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError> {
+        let shard = self.shards.of(user);
         let statement = self.database.run(move |client| {
             Box::pin(async move {
                 let tx = begin(client).await?;
-                let lock = tx
-                    .prepare_cached(
-                        "-- wallet.ledger.statement.lock
-                         SELECT FROM wallets WHERE user_id = $1 FOR UPDATE",
-                    )
-                    .await?;
-                let ends = tx
-                    .prepare_cached(
-                        "-- wallet.ledger.statement ($1 user, $2 from, $3 to)
-                         SELECT opening.seq AS opening_seq, opening.balance_after_minor AS opening_balance,
-                                closing.seq AS closing_seq, closing.balance_after_minor AS closing_balance,
-                                statement_timestamp() AS read_at
-                         FROM (VALUES ($1::uuid)) AS wallet (user_id)
-                         LEFT JOIN LATERAL (
-                             SELECT seq, balance_after_minor FROM transactions
-                             WHERE transactions.user_id = wallet.user_id AND created_at < $2
-                             ORDER BY created_at DESC, seq DESC LIMIT 1
-                         ) AS opening ON true
-                         LEFT JOIN LATERAL (
-                             SELECT seq, balance_after_minor FROM transactions
-                             WHERE transactions.user_id = wallet.user_id AND created_at < $3
-                             ORDER BY created_at DESC, seq DESC LIMIT 1
-                         ) AS closing ON true",
-                    )
-                    .await?;
+                let lock = tx.prepare_cached(LOCK_OF_STATEMENT.of(shard)).await?;
+                let ends = tx.prepare_cached(ENDS_OF_STATEMENT.of(shard)).await?;
                 // A batch that writes to the wallet has this lock from before the time of its entries until its commit. So every
                 // entry with a time before that of the next statement is visible to that statement.
                 tx.query(&lock, &[&user.as_uuid()]).await?;
@@ -342,9 +367,10 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError> {
+        let shard = self.shards.of(user);
         let entries = self.database.run(move |client| {
             Box::pin(async move {
-                let range = client.prepare_cached(&ENTRIES).await?;
+                let range = client.prepare_cached(ENTRIES.of(shard)).await?;
                 let rows = last.saturating_sub(first).saturating_add(1);
                 let found = client.query(&range, &[&user.as_uuid(), &first, &last, &rows]).await?;
                 found.iter().map(rows::entry).collect::<Result<Vec<_>, _>>()

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
 use crate::kernel::{DependencyError, EntryId, IdempotencyKey, UserId};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::domain::{
@@ -15,11 +15,12 @@ use crate::wallet::postgres::rows;
 
 pub struct PgReceipts {
     database: Database,
+    shards: Shards,
 }
 
 impl PgReceipts {
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub const fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards }
     }
 }
 
@@ -35,12 +36,12 @@ macro_rules! entries {
                  SELECT user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, created_at, origin_seq,
                         origin_nth, origin_left_minor, transfer_id, counterparty_user_id, expires_at, idempotency_key,
                         request_digest, texts_digest, group_size, posted_by, hash
-                 FROM transactions WHERE user_id = $1 ",
+                 FROM shard.transactions WHERE user_id = $1 ",
             $rows,
             "
              ) AS entry
              LEFT JOIN LATERAL (
-                 SELECT salt, description, reference, metadata FROM entry_texts
+                 SELECT salt, description, reference, metadata FROM shard.entry_texts
                  WHERE (entry.hash IS NULL OR entry.texts_digest IS NOT NULL)
                    AND user_id = $1 AND seq BETWEEN entry.seq AND entry.seq ORDER BY seq LIMIT 1
              ) AS texts ON true
@@ -49,18 +50,26 @@ macro_rules! entries {
     };
 }
 
+static RECEIPT: ShardStatement = ShardStatement::new(entries!(
+    "wallet.ledger.receipt",
+    "AND seq <= (SELECT seq FROM shard.transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1)
+    ORDER BY seq DESC LIMIT 2"
+));
+
+static HEAD: ShardStatement = ShardStatement::new(entries!("wallet.ledger.head", "ORDER BY seq DESC LIMIT 2"));
+
+static CHAIN: ShardStatement = ShardStatement::new(entries!(
+    "wallet.ledger.chain ($1 user, $2 seq of the entry before, $3 rows)",
+    "AND seq >= $2 ORDER BY seq LIMIT $3"
+));
+
 #[async_trait]
 impl ReceiptQueries for PgReceipts {
     async fn receipt(&self, user: UserId, id: EntryId) -> Result<Option<Receipt>, DependencyError> {
+        let shard = self.shards.of(user);
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let with_the_one_before = client
-                    .prepare_cached(entries!(
-                        "wallet.ledger.receipt",
-                        "AND seq <= (SELECT seq FROM transactions WHERE user_id = $1 AND id BETWEEN $2 AND $2 ORDER BY id LIMIT 1)
-                         ORDER BY seq DESC LIMIT 2"
-                    ))
-                    .await?;
+                let with_the_one_before = client.prepare_cached(RECEIPT.of(shard)).await?;
                 let found = client.query(&with_the_one_before, &[&user.as_uuid(), &id.as_uuid()]).await?;
                 last_proven(&found)
             })
@@ -69,10 +78,10 @@ impl ReceiptQueries for PgReceipts {
     }
 
     async fn head(&self, user: UserId) -> Result<Option<Receipt>, DependencyError> {
+        let shard = self.shards.of(user);
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let last_two =
-                    client.prepare_cached(entries!("wallet.ledger.head", "ORDER BY seq DESC LIMIT 2")).await?;
+                let last_two = client.prepare_cached(HEAD.of(shard)).await?;
                 last_proven(&client.query(&last_two, &[&user.as_uuid()]).await?)
             })
         });
@@ -81,14 +90,10 @@ impl ReceiptQueries for PgReceipts {
 
     async fn chain(&self, user: UserId, query: ChainQuery) -> Result<ChainPage, DependencyError> {
         let ChainQuery { after, limit } = query;
+        let shard = self.shards.of(user);
         let found = self.database.run(move |client| {
             Box::pin(async move {
-                let page = client
-                    .prepare_cached(entries!(
-                        "wallet.ledger.chain ($1 user, $2 seq of the entry before, $3 rows)",
-                        "AND seq >= $2 ORDER BY seq LIMIT $3"
-                    ))
-                    .await?;
+                let page = client.prepare_cached(CHAIN.of(shard)).await?;
                 // The entry before the page, and one that shows whether there is a next page.
                 let rows_max = i64::from(limit).saturating_add(2);
                 let found = client.query(&page, &[&user.as_uuid(), &after, &rows_max]).await?;

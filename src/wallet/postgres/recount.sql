@@ -1,14 +1,15 @@
--- wallet.audit.recount ($1 user or null)
+-- wallet.audit.recount ($1 user or null, $2 shards)
 -- Recomputes every entry from the entries before it. Reads the ledger once, along its primary key: one window for all wallets,
 -- so that the entries are sorted once. `min` of an array compares the first elements and returns the others along with them.
--- Sums are numeric, which cannot overflow, and are clamped to the range of a bigint.
+-- Sums are numeric, which cannot overflow, and are clamped to the range of a bigint. The other legs of transfers to another shard are
+-- not here: they are looked up there.
 WITH act AS MATERIALIZED (
     -- The entries that act on an earlier one, with what was left of it before.
     SELECT act.user_id, act.seq, act.type, act.amount_minor, act.origin_nth, act.origin_left_minor,
            origin.type AS origin_type, row_number() OVER earlier AS nth,
            coalesce(lag(act.origin_left_minor) OVER earlier, origin.amount_minor) AS left_before
-    FROM transactions AS act
-    LEFT JOIN transactions AS origin ON origin.user_id = act.user_id AND origin.seq = act.origin_seq
+    FROM shard.transactions AS act
+    LEFT JOIN shard.transactions AS origin ON origin.user_id = act.user_id AND origin.seq = act.origin_seq
     WHERE act.origin_seq IS NOT NULL AND ($1::uuid IS NULL OR act.user_id = $1)
     WINDOW earlier AS (PARTITION BY act.user_id, act.origin_seq ORDER BY act.seq)
 ),
@@ -34,8 +35,10 @@ entry AS (
                         AND act.origin_left_minor = act.left_before - act.amount_minor
                END, false)
            END AS origin_is_right,
-           CASE WHEN ledger.transfer_id IS NULL THEN true ELSE (
-               SELECT count(*) FROM transactions AS twin
+           CASE WHEN ledger.transfer_id IS NULL
+                  OR get_byte(uuid_send(ledger.counterparty_user_id), 15) % $2 <> get_byte(uuid_send(ledger.user_id), 15) % $2
+                THEN true ELSE (
+               SELECT count(*) FROM shard.transactions AS twin
                WHERE twin.user_id = ledger.counterparty_user_id AND twin.transfer_id = ledger.transfer_id
                  AND twin.counterparty_user_id = ledger.user_id AND twin.amount_minor = ledger.amount_minor
                  AND (twin.type, ledger.type) IN (('credit', 'debit'), ('debit', 'credit'))
@@ -43,8 +46,8 @@ entry AS (
            CASE WHEN ledger.type = 'hold' THEN ledger.amount_minor
                 WHEN act.origin_type = 'hold' THEN act.origin_left_minor - act.left_before
                 ELSE 0 END AS held_minor
-    FROM transactions AS ledger
-    LEFT JOIN entry_texts AS texts USING (user_id, seq)
+    FROM shard.transactions AS ledger
+    LEFT JOIN shard.entry_texts AS texts USING (user_id, seq)
     LEFT JOIN act USING (user_id, seq)
     WHERE $1::uuid IS NULL OR ledger.user_id = $1
 ),
@@ -102,7 +105,7 @@ recounted AS (
     FROM chained
 )
 SELECT user_id, count(*) AS entries, count(hash) AS chained,
-       EXISTS (SELECT FROM wallets WHERE wallets.user_id = recounted.user_id) AS has_wallet,
+       EXISTS (SELECT FROM shard.wallets WHERE wallets.user_id = recounted.user_id) AS has_wallet,
        max(balance_after_minor) FILTER (WHERE is_last) AS stored,
        max(running) FILTER (WHERE is_last) AS recounted,
        min(ARRAY[seq, seq, place]) FILTER (WHERE seq <> place) AS place,
@@ -116,29 +119,29 @@ SELECT user_id, count(*) AS entries, count(hash) AS chained,
            min(seq) FILTER (WHERE texts_seq IS NOT NULL AND hash IS NOT NULL AND digest_of_texts IS DISTINCT FROM texts_digest),
            CASE WHEN bool_or(is_last AND type = 'close') THEN NULL
                 ELSE min(seq) FILTER (WHERE texts_seq IS NULL AND texts_digest IS NOT NULL) END,
-           CASE WHEN count(texts_seq) <> (SELECT count(*) FROM entry_texts WHERE entry_texts.user_id = recounted.user_id)
-                THEN (SELECT min(seq) FROM entry_texts AS orphan
+           CASE WHEN count(texts_seq) <> (SELECT count(*) FROM shard.entry_texts WHERE entry_texts.user_id = recounted.user_id)
+                THEN (SELECT min(seq) FROM shard.entry_texts AS orphan
                       WHERE orphan.user_id = recounted.user_id AND NOT EXISTS (
-                          SELECT FROM transactions WHERE transactions.user_id = orphan.user_id AND transactions.seq = orphan.seq))
+                          SELECT FROM shard.transactions WHERE transactions.user_id = orphan.user_id AND transactions.seq = orphan.seq))
            END) AS texts,
        min(seq) FILTER (WHERE NOT origin_is_right) AS origin,
        min(seq) FILTER (WHERE NOT has_twin) AS transfer,
        min(seq) FILTER (WHERE previous_type = 'close') AS closed,
-       CASE WHEN max(held_after_minor) > 0 OR EXISTS (SELECT FROM open_holds WHERE open_holds.user_id = recounted.user_id) THEN (
+       CASE WHEN max(held_after_minor) > 0 OR EXISTS (SELECT FROM shard.open_holds WHERE open_holds.user_id = recounted.user_id) THEN (
            SELECT min(coalesce(derived.seq, open.seq))
            FROM (
                SELECT hold.seq, hold.id, hold.expires_at, coalesce(last.origin_left_minor, hold.amount_minor) AS left_minor,
                       coalesce(last.origin_nth, 0) AS acts
-               FROM transactions AS hold
+               FROM shard.transactions AS hold
                LEFT JOIN LATERAL (
-                   SELECT origin_left_minor, origin_nth FROM transactions
+                   SELECT origin_left_minor, origin_nth FROM shard.transactions
                    WHERE transactions.user_id = hold.user_id AND transactions.origin_seq = hold.seq
                    ORDER BY origin_nth DESC LIMIT 1
                ) AS last ON true
                WHERE hold.user_id = recounted.user_id AND hold.type = 'hold'
                  AND coalesce(last.origin_left_minor, hold.amount_minor) > 0
            ) AS derived
-           FULL JOIN (SELECT * FROM open_holds WHERE open_holds.user_id = recounted.user_id) AS open ON open.seq = derived.seq
+           FULL JOIN (SELECT * FROM shard.open_holds WHERE open_holds.user_id = recounted.user_id) AS open ON open.seq = derived.seq
            WHERE (derived.seq, derived.id, derived.left_minor, derived.acts, derived.expires_at)
                  IS DISTINCT FROM (open.seq, open.id, open.left_minor, open.acts, open.expires_at)
        ) END AS open_holds

@@ -19,12 +19,12 @@ pub(super) const ENTRY_COLUMNS: &str = "\
 /// that they are tried. Each order is one that only the right index has: while a table is empty all plans cost the same.
 pub(super) const ENTRY_JOINS: &str = "\
     LEFT JOIN LATERAL (
-        SELECT description, reference, metadata FROM entry_texts
+        SELECT description, reference, metadata FROM shard.entry_texts
         WHERE entry.has_texts AND entry_texts.user_id = entry.user_id AND entry_texts.seq BETWEEN entry.seq AND entry.seq
         ORDER BY entry_texts.seq LIMIT 1
     ) AS texts ON true
     LEFT JOIN LATERAL (
-        SELECT id, type FROM transactions
+        SELECT id, type FROM shard.transactions
         WHERE entry.origin_seq IS NOT NULL AND transactions.user_id = entry.user_id
           AND transactions.seq BETWEEN entry.origin_seq AND entry.origin_seq
         ORDER BY transactions.seq LIMIT 1

@@ -1,15 +1,16 @@
 //! Creates and finds wallets, with a bounded cache of existing ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
-use crate::infra::postgres::Database;
+use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
 use crate::kernel::{DependencyError, IdSource, Timestamp, UserId, fault};
 use crate::wallet::application::ports::WalletStore;
+use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
 
 /// Size of the cache. Wallets are never deleted, and a missing one is always looked up. Only a restore from a backup makes
 /// it stale; callers notice an empty ledger and look up the wallet.
@@ -17,19 +18,36 @@ const CACHED_MAX: u64 = 50_000;
 /// Initial capacity of the cache.
 const CACHED_EXPECTED: usize = 1_000;
 
+static PROVISION: LazyLock<MultiInsert<2>> = LazyLock::new(|| {
+    let end = " ON CONFLICT (user_id) DO NOTHING RETURNING user_id, created_at";
+    MultiInsert::new("wallet.provision", "shard.wallets (user_id, id)", 0, "", end)
+});
+
+/// Not `SELECT 1`: an INSERT of no row also fails on a read-only replica and without the right to insert.
+static PING: ShardStatement = ShardStatement::new(
+    "-- wallet.ping
+    INSERT INTO shard.wallets (user_id, id) SELECT NULL::uuid, NULL::uuid WHERE false",
+);
+
+static CREATED_AT: ShardStatement = ShardStatement::new(
+    "-- wallet.created_at
+    SELECT created_at FROM shard.wallets WHERE user_id = $1",
+);
+
 pub struct PgWalletStore {
     lookups: Database,
     provisioning: Database,
+    shards: Shards,
     ids: Arc<dyn IdSource>,
     cached: Cache<UserId, Timestamp>,
 }
 
 impl PgWalletStore {
     /// Two pools, so that a flood of look-ups never delays provisioning. `ids` gives the wallet ids.
-    pub fn new(lookups: Database, provisioning: Database, ids: Arc<dyn IdSource>) -> Self {
+    pub fn new(lookups: Database, provisioning: Database, shards: Shards, ids: Arc<dyn IdSource>) -> Self {
         // Memory is allocated as it is needed.
         let cached = Cache::with_weighter(CACHED_EXPECTED, CACHED_MAX, UnitWeighter);
-        Self { lookups, provisioning, ids, cached }
+        Self { lookups, provisioning, shards, ids, cached }
     }
 }
 
@@ -39,24 +57,26 @@ impl WalletStore for PgWalletStore {
         // In the same order everywhere, so that two processes with the same users cannot deadlock.
         users.sort_unstable();
         users.dedup();
-        let owners: Vec<Uuid> = users.iter().map(|user| user.as_uuid()).collect();
-        let ids: Vec<Uuid> = users.iter().map(|_| self.ids.next_id()).collect();
+        let wallets: Vec<(UserId, [Uuid; 2])> =
+            users.into_iter().map(|user| (user, [user.as_uuid(), self.ids.next_id()])).collect();
+        let shards = self.shards;
         let created = self.provisioning.run(move |client| {
             Box::pin(async move {
-                let provision = client
-                    .prepare_cached(
-                        "-- wallet.provision ($1 users, $2 wallet ids)
-                         INSERT INTO wallets (user_id, id)
-                         SELECT user_id, id FROM unnest($1::uuid[], $2::uuid[]) AS new (user_id, id)
-                         ON CONFLICT (user_id) DO NOTHING
-                         RETURNING user_id, created_at",
-                    )
-                    .await?;
-                let rows = client.query(&provision, &[&owners, &ids]).await?;
+                let mut inserts = Vec::new();
+                for shard in shards.all() {
+                    let here = wallets.iter().filter(|(user, _)| shards.of(*user) == shard);
+                    let rows: Vec<_> = here.map(|(_, [user, id])| [user as Parameter<'_>, id]).collect();
+                    inserts.extend(PROVISION.prepare(client, shard, &[], &rows).await?);
+                }
+                let mut created = Vec::new();
+                // Each is a transaction of its own. What was created before one that fails is found by the next attempt.
+                for (insert, parameters) in &inserts {
+                    for row in client.query(insert, parameters).await? {
+                        created.push((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?));
+                    }
+                }
                 fault::point("wallet.S12");
-                rows.iter()
-                    .map(|row| Ok((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?)))
-                    .collect::<Result<Vec<(UserId, Timestamp)>, _>>()
+                Ok::<Vec<(UserId, Timestamp)>, DbError>(created)
             })
         });
         let created = created.await.map_err(|e| e.at("wallet.provision"))?;
@@ -66,19 +86,11 @@ impl WalletStore for PgWalletStore {
         Ok(created.into_iter().map(|(user, _)| user).collect())
     }
 
+    /// In one shard: a wallet of another may be created while that one is unavailable.
     async fn ping(&self) -> Result<(), DependencyError> {
-        let pinged = self.provisioning.run(|client| {
-            Box::pin(async move {
-                // Not `SELECT 1`: an INSERT of no row also fails on a read-only replica and without the right to insert.
-                client
-                    .batch_execute(
-                        "-- wallet.ping
-                         INSERT INTO wallets (user_id, id) SELECT NULL::uuid, NULL::uuid WHERE false",
-                    )
-                    .await?;
-                Ok(())
-            })
-        });
+        let ping = PING.of(self.shards.first());
+        let pinged =
+            self.provisioning.run(move |client| Box::pin(async move { Ok(client.batch_execute(ping).await?) }));
         pinged.await.map_err(|e| e.at("wallet.ping"))
     }
 
@@ -90,14 +102,10 @@ impl WalletStore for PgWalletStore {
     }
 
     async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError> {
+        let by_user = CREATED_AT.of(self.shards.of(user));
         let found = self.lookups.run(move |client| {
             Box::pin(async move {
-                let by_user = client
-                    .prepare_cached(
-                        "-- wallet.created_at
-                         SELECT created_at FROM wallets WHERE user_id = $1",
-                    )
-                    .await?;
+                let by_user = client.prepare_cached(by_user).await?;
                 let row = client.query_opt(&by_user, &[&user.as_uuid()]).await?;
                 Ok(row.map(|row| row.try_get("created_at")).transpose()?)
             })

@@ -32,10 +32,13 @@ impl CommandOutput {
 /// The binary with these arguments, and `settings` as its whole environment.
 pub fn command(arguments: &[&str], settings: &BTreeMap<String, String>) -> Command {
     let mut command = Command::new(PURSE);
-    command.args(arguments).env_clear().envs(settings).stdin(Stdio::null());
-    // A coverage run sets this variable to where profiles are written.
-    command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+    command.args(arguments).env_clear().envs(of_this_run()).envs(settings).stdin(Stdio::null());
     command
+}
+
+/// What a run of the tests sets for every process: a coverage run the place of the profiles, and a run with shards their number.
+pub fn of_this_run() -> impl Iterator<Item = (String, String)> {
+    std::env::vars().filter(|(name, _)| ["LLVM_PROFILE_FILE", "WALLET_SHARDS"].contains(&name.as_str()))
 }
 
 /// Runs the binary to its end.

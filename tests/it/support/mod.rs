@@ -21,6 +21,7 @@ mod process;
 mod raw;
 pub mod repository;
 mod scrape;
+pub mod shards;
 pub mod source;
 mod token;
 mod uncommitted_wallet;

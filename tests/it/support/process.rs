@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::command::of_this_run;
 use super::world::{PURSE, TEST, kill_with_us};
 use super::{PATIENCE, eventually, leaks};
 
@@ -55,9 +56,7 @@ impl RoleProcess {
     /// Starts the binary with these arguments, and `settings` as its whole environment.
     pub fn spawn(arguments: &[&str], settings: &BTreeMap<String, String>) -> Self {
         let mut command = Command::new(PURSE);
-        command.args(arguments).env_clear().envs(settings).stdin(Stdio::null());
-        // A coverage run sets this variable to where profiles are written.
-        command.envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+        command.args(arguments).env_clear().envs(of_this_run()).envs(settings).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
         kill_with_us(child.id());
         let reading_is_paused = Arc::new(AtomicBool::new(false));

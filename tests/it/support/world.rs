@@ -10,7 +10,7 @@ use purse_dev::{Action, Durability, RoleDatabases, Server, ServerAddresses, Test
 use uuid::Uuid;
 
 use super::process::RoleProcess;
-use super::{Broker, Client, PrivatePostgres};
+use super::{Broker, Client, PrivatePostgres, shards};
 
 pub const PURSE: &str = env!("CARGO_BIN_EXE_purse");
 
@@ -92,7 +92,24 @@ impl World {
         let databases = tokio::task::spawn_blocking(move || for_databases.create_role_databases(&prefix));
         let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
         let broker = Broker::with_virtual_host(&addresses, &name).await;
-        Self { addresses, databases, broker }
+        let world = Self { addresses, databases, broker };
+        world.search_all_shards().await;
+        world
+    }
+
+    async fn search_all_shards(&self) {
+        if shards::shards() > 1 {
+            self.administer(&shards::search_path(self)).await;
+        }
+    }
+
+    /// Once the wallet database is set up, the tests' own SQL sees all shards.
+    async fn unite_shards(&self) {
+        if shards::shards() > 1 {
+            let (addresses, database) = (self.addresses.clone(), self.databases.wallet.database.clone());
+            let united = tokio::task::spawn_blocking(move || addresses.psql(&database, &shards::unite()));
+            united.await.expect("thread").unwrap_or_else(|e| panic!("psql: {e}"));
+        }
     }
 
     /// Uses new databases on another PostgreSQL server instead.
@@ -101,6 +118,7 @@ impl World {
         let (addresses, prefix) = (self.addresses.clone(), "private".to_owned());
         let databases = tokio::task::spawn_blocking(move || addresses.create_role_databases(&prefix));
         self.databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
+        self.search_all_shards().await;
     }
 
     /// The role's settings. Rate limits are disabled because they have tests of their own; everything is logged because
@@ -144,6 +162,9 @@ impl World {
         settings.extend(changed.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let mut process = RoleProcess::spawn(&["--role", role.as_str()], &settings);
         process.listening().await;
+        if role == Role::Wallet {
+            self.unite_shards().await;
+        }
         process
     }
 
@@ -201,7 +222,12 @@ impl World {
             Role::Users => self.databases.users.database.clone(),
             Role::Wallet => self.databases.wallet.database.clone(),
         };
-        let (addresses, script) = (self.addresses.clone(), script.to_owned());
+        let script = if role == Role::Wallet && shards::shards() > 1 {
+            format!("{}{}", shards::unite(), shards::in_each_shard(script))
+        } else {
+            script.to_owned()
+        };
+        let addresses = self.addresses.clone();
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
         printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
     }

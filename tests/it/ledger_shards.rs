@@ -1,0 +1,199 @@
+//! Several shards: where wallets are, what a transfer between two shards leaves, and what refuses another number of shards.
+//!
+//! `just test-shards` runs the suite itself with four shards.
+
+use futures_util::future::join_all;
+use purse::kernel::Role;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse, token_of};
+use crate::transfers::transfer;
+
+const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
+
+async fn run(world: &World, arguments: &[&str], changed: &[(&str, &str)]) -> CommandOutput {
+    let mut settings = world.settings(Role::Wallet);
+    settings.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    purse(arguments, &settings).await
+}
+
+/// A new user whose ID ends with this byte.
+fn user_ending_with(last: u8) -> User {
+    let mut id = *Uuid::now_v7().as_bytes();
+    id[15] = last;
+    let id = Uuid::from_bytes(id).to_string();
+    User { token: token_of(&id), email: String::new(), id }
+}
+
+/// A wallet role with four shards and a user in each, who has a wallet with `cents`.
+async fn one_user_per_shard(world: &World, cents: i64) -> (RoleProcess, Client, Vec<User>) {
+    let wallet = world.start_with(Role::Wallet, &FOUR).await;
+    let client = Client::new("", &wallet.url());
+    let users: Vec<User> = (4..8).map(user_ending_with).collect();
+    for user in &users {
+        world.publish_event(user.id.parse().expect("an ID"), &user.id).await;
+    }
+    for user in &users {
+        let ready = client.get(user, "/v1/wallet/status?wait=30").await;
+        assert_eq!(ready.body["status"], "ready", "{ready:?}");
+        assert_eq!(client.post(user, "credit", cents, Some("first")).await.status, 201);
+    }
+    (wallet, client, users)
+}
+
+#[tokio::test]
+async fn each_user_is_in_the_shard_of_the_last_byte_of_the_id_and_nothing_is_in_the_shared_schema() {
+    let world = World::new().await;
+    let (wallet, client, users) = one_user_per_shard(&world, 10).await;
+    for (number, user) in users.iter().enumerate() {
+        let here = format!(
+            "SELECT (SELECT string_agg(user_id::text, ',') FROM shard_0{number}.wallets),
+                    (SELECT string_agg(user_id::text, ',') FROM shard_0{number}.transactions)"
+        );
+        assert_eq!(world.sql(Role::Wallet, &here).await, format!("{0}|{0}", user.id));
+        assert_eq!(client.balance(user).await, 10);
+    }
+    let shared = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(world.sql(Role::Wallet, shared).await, "ledger_shards rate_limits refinery_schema_history");
+    drop(wallet);
+    let user = &users[2].id;
+    let of_one = run(&world, &["ledger", "verify", "--user", user, "--json"], &FOUR).await.done();
+    assert_eq!((&of_one["wallets"], &of_one["entries"]), (&json!(1), &json!(1)));
+    let all = run(&world, &["ledger", "verify"], &FOUR).await;
+    let end = ": all consistent. Each of the 4 shards was read at a moment of its own.\n";
+    assert!(all.out.starts_with("4 wallets with 4 entries ") && all.out.ends_with(end), "{all:?}");
+    let report = run(&world, &["doctor", "--role", "wallet", "--json"], &FOUR).await.json();
+    for check in ["migrations", "rights"] {
+        let checks = report["checks"].as_array().expect("a list");
+        let found = checks.iter().find(|found| found["check"] == check).expect("the check");
+        assert_eq!(found["result"], "ok", "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_was_set_up_with_another_number_of_shards_is_refused_and_left_as_it_is() {
+    let schemas = "SELECT string_agg(schemaname || '.' || tablename, ' ' ORDER BY 1) FROM pg_tables
+                   WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'all_shards')";
+    for (stored, other) in [("1", "4"), ("4", "2")] {
+        let world = World::new().await;
+        let migrated = run(&world, &["migrate", "--role", "wallet"], &[("WALLET_SHARDS", stored)]).await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        let before = world.sql(Role::Wallet, schemas).await;
+        let differs = format!(
+            "WALLET_SHARDS is {other}, but the database was set up with {stored}; set WALLET_SHARDS={stored}, because the \
+             number of shards cannot be changed"
+        );
+        for arguments in
+            [&["migrate", "--role", "wallet"][..], &["--role", "wallet"], &["ledger", "verify"], &["ledger", "holds"]]
+        {
+            let refused = run(&world, arguments, &[("WALLET_SHARDS", other)]).await;
+            assert_eq!(refused.code, Some(64), "{arguments:?}: {refused:?}");
+            assert!(refused.err.contains(&differs), "{arguments:?}: {refused:?}");
+        }
+        let report = run(&world, &["doctor", "--role", "wallet"], &[("WALLET_SHARDS", other)]).await;
+        assert!(report.out.contains(&differs), "{report:?}");
+        assert_eq!(world.sql(Role::Wallet, schemas).await, before);
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_shards_and_of_lanes_has_to_fit() {
+    let world = World::new().await;
+    for (changed, problem) in [
+        (&[("WALLET_SHARDS", "3")][..], "WALLET_SHARDS: `3` must be a power of two from 1 to 32"),
+        (
+            &[("WALLET_SHARDS", "4"), ("LEDGER_LANES", "6")],
+            "LEDGER_LANES: is 6 and must be a multiple of WALLET_SHARDS, which is 4",
+        ),
+    ] {
+        let refused = run(&world, &["check-config", "--role", "wallet"], changed).await;
+        assert_eq!(refused.code, Some(64), "{refused:?}");
+        assert!(refused.err.contains(problem), "{refused:?}");
+    }
+    let shown = run(&world, &["config", "show", "--role", "wallet", "--json"], &[("WALLET_SHARDS", "8")]).await;
+    assert!(shown.out.contains("LEDGER_LANES"), "{shown:?}");
+    let lanes = shown.json()["settings"].as_array().and_then(|all| {
+        let of_lanes = all.iter().find(|one| one["setting"] == "LEDGER_LANES" || one["name"] == "LEDGER_LANES");
+        of_lanes.map(|one| one["value"].clone())
+    });
+    assert_eq!(lanes, Some(json!("8")), "{shown:?}");
+}
+
+#[tokio::test]
+async fn setting_up_that_was_interrupted_after_any_schema_is_continued() {
+    let world = World::new().await;
+    for interrupted in [
+        "DELETE FROM public.ledger_shards; DROP SCHEMA shard_00, shard_01, shard_02, shard_03 CASCADE",
+        "DROP SCHEMA shard_02, shard_03 CASCADE",
+        "DROP SCHEMA shard_03 CASCADE; CREATE SCHEMA shard_03",
+    ] {
+        let first = run(&world, &["migrate", "--role", "wallet"], &FOUR).await;
+        assert_eq!(first.code, Some(0), "{first:?}");
+        let owner = &world.databases.wallet.migration_url;
+        let (client, connection) = tokio_postgres::connect(owner, tokio_postgres::NoTls).await.expect("connected");
+        tokio::spawn(connection);
+        client.batch_execute(interrupted).await.expect(interrupted);
+    }
+    let (_wallet, client, users) = one_user_per_shard(&world, 10).await;
+    assert_eq!(client.balance(&users[3]).await, 10);
+}
+
+#[tokio::test]
+async fn transfers_between_shards_in_both_directions_at_once_keep_the_sum_and_both_legs() {
+    let world = World::new().await;
+    let (first, client, users) = one_user_per_shard(&world, 1_000).await;
+    let second = world.start_with(Role::Wallet, &FOUR).await;
+    let clients = [client, Client::new("", &second.url())];
+    // 64 each way between the first two, half of them through each process, and around all four.
+    let pairs = (0..64).flat_map(|n| [(n, 0, 1), (n, 1, 0), (n, n % 4, (n + 1) % 4)]);
+    let transfers = pairs.map(|(n, from, to)| {
+        let (clients, users) = (&clients, &users);
+        async move {
+            let key = format!("{n}-{from}-{to}");
+            loop {
+                let done = transfer(&clients[n % 2], &users[from], &users[to], 1, Some(&key)).await;
+                if done.status.is_success() {
+                    return;
+                }
+                assert_eq!(done.status, 503, "{done:?}");
+            }
+        }
+    });
+    join_all(transfers).await;
+    let mut sum = 0;
+    for user in &users {
+        sum += clients[0].balance(user).await;
+    }
+    assert_eq!(sum, 4_000);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(world.sql(Role::Wallet, deadlocks).await, "0");
+    drop((first, second));
+    let verified = run(&world, &["ledger", "verify"], &FOUR).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[tokio::test]
+async fn a_missing_leg_in_another_shard_and_a_row_in_the_wrong_shard_are_reported() {
+    let world = World::new().await;
+    let (wallet, client, users) = one_user_per_shard(&world, 100).await;
+    assert_eq!(transfer(&client, &users[1], &users[2], 30, None).await.status, 201);
+    drop(wallet);
+    let tamper = format!(
+        "SET session_replication_role = replica; DELETE FROM shard_02.transactions WHERE user_id = '{}' AND seq = 2;
+         INSERT INTO shard_03.wallets SELECT * FROM shard_00.wallets;
+         INSERT INTO shard_03.transactions SELECT * FROM shard_00.transactions",
+        users[2].id
+    );
+    world.sql(Role::Wallet, &tamper).await;
+    let report = run(&world, &["ledger", "verify", "--json"], &FOUR).await;
+    assert_eq!(report.code, Some(1), "{report:?}");
+    let report = report.json();
+    let found: Vec<_> = report["differing"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|wallet| (wallet["userId"].as_str().expect("an ID"), wallet["faults"][0]["law"].as_str().expect("a rule")))
+        .collect();
+    assert_eq!(found, [(users[1].id.as_str(), "transfer"), (users[0].id.as_str(), "wallet")]);
+}

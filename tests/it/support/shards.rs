@@ -1,0 +1,89 @@
+//! The suite with several shards: `WALLET_SHARDS=4 cargo test …` starts each process with that setting.
+//!
+//! The tests' own SQL names the tables of the ledger without a schema. In a schema that only the superuser of the tests searches,
+//! each of these tables is the parent of those of all shards. It reads, locks, changes and deletes their rows; a trigger inserts a
+//! row into the shard of its user.
+
+use super::World;
+
+/// The setting of this run; 1 without one.
+pub fn shards() -> u8 {
+    std::env::var("WALLET_SHARDS").map_or(1, |count| count.parse().expect("WALLET_SHARDS is a number"))
+}
+
+/// With a row per user, except the last one.
+const TABLES: [&str; 5] = ["wallets", "transactions", "entry_texts", "open_holds", "hash_chain"];
+
+/// The schema of the parents.
+const ALL: &str = "all_shards";
+
+fn schemas() -> impl Iterator<Item = String> {
+    (0..shards()).map(|number| format!("shard_{number:02}"))
+}
+
+/// Makes the superuser's sessions in the wallet database search the parents, which need not exist yet.
+pub fn search_path(world: &World) -> String {
+    let (user, database) = (world.addresses.postgres_superuser, &world.databases.wallet.database);
+    format!("ALTER ROLE {user} IN DATABASE {database} SET search_path = {ALL}, public")
+}
+
+/// Creates the parents, once all shards have their tables.
+pub fn unite() -> String {
+    let last = schemas().last().expect("a shard");
+    let tables = TABLES.map(|table| {
+        let inherit = schemas().map(|schema| format!("ALTER TABLE {schema}.{table} INHERIT {ALL}.{table};\n"));
+        let inherit = inherit.collect::<Vec<_>>().concat();
+        let route = if table == "hash_chain" {
+            String::new()
+        } else {
+            format!(
+                "CREATE TRIGGER route BEFORE INSERT ON {ALL}.{table} FOR EACH ROW EXECUTE FUNCTION {ALL}.route();
+                 ALTER TABLE {ALL}.{table} ENABLE ALWAYS TRIGGER route;\n"
+            )
+        };
+        format!("CREATE TABLE {ALL}.{table} (LIKE shard_00.{table} INCLUDING DEFAULTS);\n{inherit}{route}")
+    });
+    format!(
+        "DO $unite$ BEGIN
+         PERFORM pg_advisory_xact_lock(8);
+         IF to_regclass('{last}.hash_chain') IS NOT NULL AND to_regnamespace('{ALL}') IS NULL THEN
+             CREATE SCHEMA {ALL};
+             CREATE FUNCTION {ALL}.route() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 EXECUTE format('INSERT INTO shard_%s.%I SELECT ($1).*',
+                     lpad((get_byte(uuid_send(NEW.user_id), 15) % {count})::text, 2, '0'), TG_TABLE_NAME) USING NEW;
+                 RETURN NULL;
+             END $$;
+             {tables}
+         END IF;
+         END $unite$;",
+        count = shards(),
+        tables = tables.concat(),
+    )
+}
+
+/// What `purse ledger verify` printed, without the sentence that it adds about several shards.
+pub fn without_moments(printed: &str) -> String {
+    printed.replace(&format!(" Each of the {} shards was read at a moment of its own.", shards()), "")
+}
+
+/// Changes of a table are those of each shard: constraints and names are not inherited.
+pub fn in_each_shard(script: &str) -> String {
+    let statements = script.split_inclusive(';').flat_map(|statement| {
+        let of_table = |table: &&str| statement.trim_start().starts_with(&format!("ALTER TABLE {table} "));
+        match TABLES.iter().find(|table| of_table(table)) {
+            Some(table) => schemas()
+                .map(|schema| {
+                    let changed = statement.replacen(
+                        &format!("ALTER TABLE {table} "),
+                        &format!("ALTER TABLE {schema}.{table} "),
+                        1,
+                    );
+                    if changed.ends_with(';') { changed } else { changed + ";" }
+                })
+                .collect(),
+            None => vec![statement.to_owned()],
+        }
+    });
+    statements.collect()
+}
