@@ -29,7 +29,7 @@ case "${1:-}" in
   ledger) exec cargo test --locked --no-fail-fast --test it -- "${ledger[@]}" "${skip[@]}" ;;
   faults)
     exec cargo test --locked --no-fail-fast --features failpoints,otlp --test it -- \
-      faults::acts faults::groups faults::posting faults::transfers --skip faults::long
+      faults::acts faults::groups faults::holds faults::posting faults::transfers --skip faults::long
     ;;
   others)
     for name in "${ledger[@]}"; do skip+=(--skip "$name"); done

@@ -18,7 +18,7 @@ const PATIENT: [(&str, &str); 3] =
 const DAY_S: i64 = 86_400;
 
 /// A user with a wallet of `cents`, without a registration.
-async fn owner(world: &World, client: &Client, cents: i64) -> User {
+pub async fn owner(world: &World, client: &Client, cents: i64) -> User {
     let id = Uuid::now_v7().to_string();
     world.sql(Role::Wallet, &format!("INSERT INTO wallets (user_id, id) VALUES ('{id}', gen_random_uuid())")).await;
     let user = User { token: token_of(&id), email: String::new(), id };
@@ -47,17 +47,17 @@ async fn hold(client: &Client, user: &User, cents: i64, key: Option<&str>) -> Re
 }
 
 /// The ID of a new hold, which lasts for `seconds`.
-async fn held_for(client: &Client, user: &User, cents: i64, seconds: i64) -> String {
+pub async fn held_for(client: &Client, user: &User, cents: i64, seconds: i64) -> String {
     let held = post(client, user, "/v1/holds", &json!({"amountMinor": cents, "expiresInS": seconds}), None).await;
     assert_eq!(held.status, 201, "{held:?}");
     held.body["id"].as_str().expect("an id").to_owned()
 }
 
-async fn held(client: &Client, user: &User, cents: i64) -> String {
+pub async fn held(client: &Client, user: &User, cents: i64) -> String {
     held_for(client, user, cents, DAY_S).await
 }
 
-async fn capture(client: &Client, user: &User, id: &str, body: &Value, key: Option<&str>) -> Response {
+pub async fn capture(client: &Client, user: &User, id: &str, body: &Value, key: Option<&str>) -> Response {
     post(client, user, &format!("/v1/holds/{id}/capture"), body, key).await
 }
 
@@ -66,13 +66,13 @@ async fn void(client: &Client, user: &User, id: &str, key: Option<&str>) -> Resp
 }
 
 /// Balance, held and available.
-async fn funds(client: &Client, user: &User) -> [i64; 3] {
+pub async fn funds(client: &Client, user: &User) -> [i64; 3] {
     let balance = client.get(user, "/v1/balance").await;
     ["balanceMinor", "heldMinor", "availableMinor"].map(|field| balance.body[field].as_i64().expect("an amount"))
 }
 
 /// The status of a hold, with what was captured and what remains.
-async fn state(client: &Client, user: &User, id: &str) -> (String, i64, i64) {
+pub async fn state(client: &Client, user: &User, id: &str) -> (String, i64, i64) {
     let hold = client.get(user, &format!("/v1/holds/{id}")).await;
     assert_eq!(hold.status, 200, "{hold:?}");
     state_in(&hold.body)
@@ -83,12 +83,12 @@ fn state_in(hold: &Value) -> (String, i64, i64) {
     (hold["status"].as_str().expect("a status").to_owned(), amount("capturedMinor"), amount("remainingMinor"))
 }
 
-fn is(status: &str, captured: i64, remaining: i64) -> (String, i64, i64) {
+pub fn is(status: &str, captured: i64, remaining: i64) -> (String, i64, i64) {
     (status.to_owned(), captured, remaining)
 }
 
 /// The ids on a page of holds, and its cursor.
-async fn page(client: &Client, user: &User, query: &str) -> (Vec<String>, Option<String>) {
+pub async fn page(client: &Client, user: &User, query: &str) -> (Vec<String>, Option<String>) {
     let page = client.get(user, &format!("/v1/holds?{query}")).await;
     assert_eq!(page.status, 200, "{page:?}");
     let ids =
@@ -97,22 +97,22 @@ async fn page(client: &Client, user: &User, query: &str) -> (Vec<String>, Option
 }
 
 /// The types of a wallet's rows, in their order.
-async fn kinds(world: &World, user: &User) -> String {
+pub async fn kinds(world: &World, user: &User) -> String {
     let kinds = format!("SELECT string_agg(type, ' ' ORDER BY seq) FROM transactions WHERE user_id = '{}'", user.id);
     world.sql(Role::Wallet, &kinds).await
 }
 
-async fn assert_valid_ledger(world: &World) {
+pub async fn assert_valid_ledger(world: &World) {
     let database = world.databases.wallet.runtime_url.clone();
     let output = purse(&["ledger", "verify"], &[("WALLET_DATABASE_URL".to_owned(), database)].into()).await;
     assert_eq!(output.code, Some(0), "{output:?}");
 }
 
 /// The clock of the wallet database, as far as statements see it. It has to be set up before a role connects.
-struct DatabaseClock<'a>(&'a World);
+pub struct DatabaseClock<'a>(&'a World);
 
 impl<'a> DatabaseClock<'a> {
-    async fn set_up(world: &'a World) -> Self {
+    pub async fn set_up(world: &'a World) -> Self {
         let output = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
         assert_eq!(output.code, Some(0), "{output:?}");
         let url: reqwest::Url = world.databases.wallet.runtime_url.parse().expect("a URL");
@@ -132,7 +132,7 @@ impl<'a> DatabaseClock<'a> {
     }
 
     /// Compared with the real time.
-    async fn set(&self, seconds: i64) {
+    pub async fn set(&self, seconds: i64) {
         self.0.sql(Role::Wallet, &format!("UPDATE pretended.clock SET ahead = make_interval(secs => {seconds})")).await;
     }
 }
@@ -414,7 +414,7 @@ async fn an_invalid_body_or_query_is_refused_with_every_problem_and_holds_nothin
 }
 
 #[tokio::test]
-async fn pages_of_holds_neither_repeat_nor_skip_one_while_holds_come_and_go() {
+pub async fn pages_of_holds_neither_repeat_nor_skip_one_while_holds_come_and_go() {
     let world = World::new().await;
     let (_wallet, client, user) = one_owner(&world, 100).await;
     assert_eq!(page(&client, &user, "").await, (Vec::new(), None));
@@ -656,79 +656,5 @@ async fn metrics_count_the_open_holds_of_all_wallets() {
         })
         .await;
         assert_eq!(Scrape::of(&process.url()).await.number("purse_holds_overdue_seconds"), Some(0.0));
-    }
-}
-
-/// Without the sweeper, which ends holds within a second, whatever meets a due hold has to end it.
-#[cfg(feature = "failpoints")]
-mod without_the_sweeper {
-    use super::*;
-
-    async fn started(world: &World, cents: i64) -> (RoleProcess, Client, User) {
-        let wallet = world.spawn_with_failpoints(Role::Wallet, "holds.sweep=return", &[]).await;
-        wallet.ready().await;
-        let client = Client::new("", &wallet.url());
-        let user = owner(world, &client, cents).await;
-        (wallet, client, user)
-    }
-
-    #[tokio::test]
-    async fn a_capture_after_the_time_of_its_hold_ends_it_and_is_refused() {
-        let world = World::new().await;
-        let clock = DatabaseClock::set_up(&world).await;
-        let (_wallet, client, user) = started(&world, 100).await;
-        let id = held_for(&client, &user, 60, 60).await;
-        clock.set(61).await;
-        assert_error(&capture(&client, &user, &id, &json!({}), None).await, 409, "HOLD_EXPIRED", "the first");
-        assert_error(&capture(&client, &user, &id, &json!({}), None).await, 409, "HOLD_EXPIRED", "and the second");
-        assert_eq!(kinds(&world, &user).await, "credit hold expire");
-        assert_eq!(funds(&client, &user).await, [100, 0, 100]);
-        assert_valid_ledger(&world).await;
-    }
-
-    #[tokio::test]
-    async fn an_expired_hold_binds_nothing_before_its_end_is_written() {
-        let world = World::new().await;
-        let clock = DatabaseClock::set_up(&world).await;
-        let (wallet, client, user) = started(&world, 100).await;
-        let kept = held(&client, &user, 10).await;
-        let id = held_for(&client, &user, 60, 60).await;
-        clock.set(61).await;
-        assert_eq!(funds(&client, &user).await, [100, 10, 90]);
-        assert_eq!(state(&client, &user, &id).await, is("expired", 0, 0));
-        assert_eq!(page(&client, &user, "").await.0, std::slice::from_ref(&kept));
-        assert_eq!(page(&client, &user, "status=all").await.0, [id.clone(), kept]);
-        assert_eq!(kinds(&world, &user).await, "credit hold hold", "reads write nothing");
-        eventually(PATIENCE, "the metric shows the overdue hold", || async {
-            let overdue = Scrape::of(&wallet.url()).await.number("purse_holds_overdue_seconds");
-            overdue.filter(|seconds| *seconds >= 1.0)
-        })
-        .await;
-        assert_eq!(client.post(&user, "debit", 90, None).await.status, 201);
-        assert_eq!(kinds(&world, &user).await, "credit hold hold expire debit");
-        assert_eq!(state(&client, &user, &id).await, is("expired", 0, 0));
-        assert_valid_ledger(&world).await;
-    }
-
-    #[tokio::test]
-    async fn nobody_is_refused_for_money_that_more_expired_holds_bind_than_one_batch_ends() {
-        let world = World::new().await;
-        let clock = DatabaseClock::set_up(&world).await;
-        let (_wallet, client, user) = started(&world, 450).await;
-        join_all((0..450).map(|_| held_for(&client, &user, 1, 60))).await;
-        clock.set(61).await;
-        assert_eq!(funds(&client, &user).await, [450, 0, 450], "before anything was written");
-        // The first one needs what holds of four further batches bind; the second comes after it all the same.
-        let (all, credit) = tokio::join!(client.post(&user, "debit", 450, None), async {
-            eventually(PATIENCE, "the first holds have ended", || async {
-                kinds(&world, &user).await.contains("expire").then_some(())
-            })
-            .await;
-            client.post(&user, "credit", 7, None).await
-        });
-        assert_eq!((all.status.as_u16(), credit.status.as_u16()), (201, 201), "{all:?} {credit:?}");
-        assert_error(&client.post(&user, "debit", 8, None).await, 409, "INSUFFICIENT_FUNDS", "there are only 7");
-        assert_eq!(kinds(&world, &user).await.matches("expire").count(), 450);
-        assert_valid_ledger(&world).await;
     }
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::support::repository;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -143,4 +145,18 @@ fn the_list_of_recipes_describes_each_and_fits_100_columns() {
         let doc = recipe["doc"].as_str().unwrap_or_else(|| panic!("{name} has no description"));
         assert!(list.contains(&format!("# {doc}")), "{name} is not listed with `{doc}`");
     }
+}
+
+/// `just test` runs the tests of a feature by the names of these modules.
+#[test]
+fn tests_that_need_a_feature_are_in_the_modules_that_are_run_with_it() {
+    const MAIN: &str = "tests/it/main.rs";
+    let gate = ["cfg(", "feature"].concat();
+    let sources = repository::sources("tests/it").into_iter();
+    let gated: Vec<String> = sources.filter(|name| name != MAIN && repository::text(name).contains(&gate)).collect();
+    assert_eq!(gated, [""; 0]);
+    let main = repository::text(MAIN);
+    let modules: Vec<&str> =
+        main.split(&format!("#[{gate} = ")).skip(1).filter_map(|rest| rest.lines().nth(1)).collect();
+    assert_eq!(modules, ["mod faults;", "mod otlp;"]);
 }

@@ -9,6 +9,7 @@ mod ablation;
 mod acts;
 mod groups;
 mod history;
+mod holds;
 mod instances;
 mod invariants;
 mod load;
