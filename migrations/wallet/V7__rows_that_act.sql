@@ -153,13 +153,15 @@ COMMENT ON COLUMN open_holds.expires_at IS 'When the hold ends on its own.';
 CREATE TABLE hash_chain (
     unhashed_entries bigint NOT NULL
 );
+CREATE UNIQUE INDEX hash_chain_one_row ON hash_chain ((true));
 INSERT INTO hash_chain (unhashed_entries) SELECT count(*) FROM transactions;
 
 COMMENT ON TABLE  hash_chain                  IS 'One row, written when the hash chain was introduced.';
 COMMENT ON COLUMN hash_chain.unhashed_entries IS 'Number of transactions at that time; exactly these have no hash.';
 
+-- The index refuses a second row. A trigger would also refuse the first one where the table is copied to another server.
 CREATE TRIGGER hash_chain_refuse_change
-    BEFORE INSERT OR UPDATE OR DELETE ON hash_chain FOR EACH ROW EXECUTE FUNCTION refuse_ledger_change();
+    BEFORE UPDATE OR DELETE ON hash_chain FOR EACH ROW EXECUTE FUNCTION refuse_ledger_change();
 
 CREATE TRIGGER hash_chain_refuse_truncate
     BEFORE TRUNCATE ON hash_chain FOR EACH STATEMENT EXECUTE FUNCTION refuse_ledger_change();

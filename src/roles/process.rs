@@ -373,6 +373,9 @@ fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for migration in &migrated.applied {
         info!(logger, "migration applied"; "migration" => migration.to_string());
     }
+    for schema in &migrated.distributed {
+        info!(logger, "shard distributed over the workers of Citus"; "schema" => schema);
+    }
     if migrated.applied.is_empty() {
         info!(logger, "database is up to date");
     }

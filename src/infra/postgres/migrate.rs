@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
+use crate::infra::postgres::citus;
 use crate::infra::postgres::connect::{Connector, Opened, Server};
 use crate::infra::postgres::error::{DbError, class_of};
 use crate::infra::postgres::layout::{self, ShardsDiffer};
@@ -198,6 +199,8 @@ pub struct Migrated {
     pub schema: String,
     /// The newest script, if a newer version has applied it and privileges were left as they are.
     pub newer: Option<Migration>,
+    /// Schemas that Citus has moved to its workers.
+    pub distributed: Vec<String>,
     /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
 }
@@ -251,11 +254,12 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         let granted = grant(&mut client, &schema, runtime, migrations, shards).await;
         granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
     }
+    let distributed = citus::distribute(&client, shards).await?;
     let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = driver.await;
-    Ok(Migrated { applied, schema, newer, not_durable })
+    Ok(Migrated { applied, schema, newer, distributed, not_durable })
 }
 
 /// Applies the missing scripts of a part, in its schema, which is created if necessary.

@@ -1,6 +1,7 @@
 //! PostgreSQL without a schema: connections, units of work with a deadline, long reads, error classes, migrations. The one
 //! exception is a table that both roles have: the counts of shared rate limits.
 
+mod citus;
 mod connect;
 mod database;
 mod error;

@@ -13,7 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// The whole statement, as it is sent. `BEGIN` may name READ COMMITTED.
-const COMMIT: &[u8] = b"COMMIT\0";
+pub const COMMIT: &[u8] = b"COMMIT\0";
+/// What a coordinator sends to each worker in place of `COMMIT` if a transaction wrote on several.
+pub const PREPARE: &[u8] = b"PREPARE TRANSACTION '";
+pub const COMMIT_PREPARED: &[u8] = b"COMMIT PREPARED '";
 
 /// How one direction of every connection behaves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,8 +61,9 @@ pub enum CommitFault {
 struct Conditions {
     up: Flow,
     down: Flow,
-    /// Applies to the next `COMMIT` only.
+    /// Applies to the next such statement only.
     commit: CommitFault,
+    statement: &'static [u8],
     /// Nothing passes after that fault.
     silent_after_commit: bool,
     /// Incremented to reset all open connections.
@@ -106,6 +110,10 @@ impl Proxy {
         Self { port, network, task }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The same URL through this proxy.
     pub fn url(&self, direct: &str) -> String {
         let (before, after) = direct.split_once("@127.0.0.1:").expect("a URL of this machine");
@@ -128,13 +136,20 @@ impl Proxy {
     }
 
     pub fn fail_next_commit(&self, commit: CommitFault) {
-        self.network.conditions.send_modify(|conditions| conditions.commit = commit);
+        self.fail_next(COMMIT, commit);
+    }
+
+    /// The same, of another statement that ends a transaction.
+    pub fn fail_next(&self, statement: &'static [u8], fault: CommitFault) {
+        self.network
+            .conditions
+            .send_modify(|conditions| (conditions.commit, conditions.statement) = (fault, statement));
     }
 
     /// The same, and from that moment on nothing passes, so that the outcome cannot be looked up.
     pub fn fail_next_commit_and_all_after_it(&self, commit: CommitFault) {
         self.network.conditions.send_modify(|conditions| {
-            (conditions.commit, conditions.silent_after_commit) = (commit, true);
+            (conditions.commit, conditions.statement, conditions.silent_after_commit) = (commit, COMMIT, true);
         });
     }
 
@@ -163,10 +178,11 @@ impl Network {
         self.conditions.send_modify(|conditions| (conditions.up, conditions.down) = (Flow::SILENT, Flow::SILENT));
     }
 
-    /// The fault for these bytes, if they contain a `COMMIT` that one is due for.
+    /// The fault for these bytes, if they contain a statement that one is due for.
     fn take_commit_fault(&self, bytes: &[u8]) -> CommitFault {
         let mut taken = CommitFault::None;
-        if self.conditions.borrow().commit != taken && bytes.windows(COMMIT.len()).any(|part| part == COMMIT) {
+        let (due, statement) = (self.conditions.borrow().commit, self.conditions.borrow().statement);
+        if due != taken && bytes.windows(statement.len()).any(|part| part == statement) {
             self.conditions.send_modify(|conditions| taken = std::mem::take(&mut conditions.commit));
             self.commits_intercepted.fetch_add(usize::from(taken != CommitFault::None), Ordering::SeqCst);
         }

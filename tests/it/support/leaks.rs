@@ -54,6 +54,9 @@ fn credentials(url: &str) -> Option<&str> {
     authority.find('@').map(|at| &authority[..=at])
 }
 
+/// How Citus names the worker that it could not reach.
+const WORKER: &str = "_app@127.0.0.1";
+
 /// The first text that looks like an email address, or like the login and host of a URL.
 fn email(printed: &str) -> Option<&str> {
     let local = |c: char| c.is_alphanumeric() || "._%+-".contains(c);
@@ -62,6 +65,7 @@ fn email(printed: &str) -> Option<&str> {
         let begin = printed[..at].char_indices().rev().take_while(|(_, c)| local(*c)).last()?.0;
         let length: usize = printed[at + 1..].chars().take_while(|c| domain(*c)).map(char::len_utf8).sum();
         let host = &printed[at + 1..at + 1 + length];
-        host.trim_matches('.').contains('.').then(|| &printed[begin..at + 1 + length])
+        let found = &printed[begin..at + 1 + length];
+        (host.trim_matches('.').contains('.') && !found.ends_with(WORKER)).then_some(found)
     })
 }

@@ -132,7 +132,7 @@ impl PrivatePostgres {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--signal=QUIT", LIFETIME_S]).arg(self.bin.join(program)).current_dir(&self.folder);
-        command.env("PGPASSWORD", self.password).env("LC_MESSAGES", "C");
+        command.env("PGPASSWORD", self.password).env("LC_MESSAGES", "C").env("HOME", &self.folder);
         if let Some((uid, gid)) = account() {
             command.uid(uid).gid(gid);
         }

@@ -67,6 +67,19 @@ pub fn without_moments(printed: &str) -> String {
     printed.replace(&format!(" Each of the {} shards was read at a moment of its own.", shards()), "")
 }
 
+/// Copies the tables of all shards into temporary ones of the same names, which this session finds before any other.
+pub fn copy() -> String {
+    let last = schemas().last().expect("a shard");
+    let tables = TABLES.map(|table| {
+        let of_each: Vec<String> = schemas().map(|schema| format!("SELECT * FROM {schema}.{table}")).collect();
+        format!("CREATE TEMPORARY TABLE {table} AS {};\n", of_each.join(" UNION ALL "))
+    });
+    format!(
+        "DO $copy$ BEGIN IF to_regclass('{last}.hash_chain') IS NOT NULL THEN {} END IF; END $copy$;\n",
+        tables.concat()
+    )
+}
+
 /// Changes of a table are those of each shard: constraints and names are not inherited.
 pub fn in_each_shard(script: &str) -> String {
     let statements = script.split_inclusive(';').flat_map(|statement| {

@@ -76,6 +76,8 @@ pub struct World {
     pub addresses: ServerAddresses,
     pub databases: RoleDatabases,
     pub broker: Broker,
+    /// Whether the shards are on workers of Citus, where their tables cannot have a parent: the tests' own SQL reads copies.
+    pub copies_shards: bool,
 }
 
 impl World {
@@ -92,20 +94,20 @@ impl World {
         let databases = tokio::task::spawn_blocking(move || for_databases.create_role_databases(&prefix));
         let databases = databases.await.expect("thread").unwrap_or_else(|e| panic!("databases: {e}"));
         let broker = Broker::with_virtual_host(&addresses, &name).await;
-        let world = Self { addresses, databases, broker };
+        let world = Self { addresses, databases, broker, copies_shards: false };
         world.search_all_shards().await;
         world
     }
 
     async fn search_all_shards(&self) {
-        if shards::shards() > 1 {
+        if shards::shards() > 1 && !self.copies_shards {
             self.administer(&shards::search_path(self)).await;
         }
     }
 
     /// Once the wallet database is set up, the tests' own SQL sees all shards.
     async fn unite_shards(&self) {
-        if shards::shards() > 1 {
+        if shards::shards() > 1 && !self.copies_shards {
             let (addresses, database) = (self.addresses.clone(), self.databases.wallet.database.clone());
             let united = tokio::task::spawn_blocking(move || addresses.psql(&database, &shards::unite()));
             united.await.expect("thread").unwrap_or_else(|e| panic!("psql: {e}"));
@@ -222,10 +224,10 @@ impl World {
             Role::Users => self.databases.users.database.clone(),
             Role::Wallet => self.databases.wallet.database.clone(),
         };
-        let script = if role == Role::Wallet && shards::shards() > 1 {
-            format!("{}{}", shards::unite(), shards::in_each_shard(script))
-        } else {
-            script.to_owned()
+        let script = match role {
+            Role::Wallet if self.copies_shards => format!("{}{script}", shards::copy()),
+            Role::Wallet if shards::shards() > 1 => format!("{}{}", shards::unite(), shards::in_each_shard(script)),
+            _ => script.to_owned(),
         };
         let addresses = self.addresses.clone();
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");

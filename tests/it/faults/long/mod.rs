@@ -1,5 +1,6 @@
 //! Faults that take minutes or stop a whole server: `just test-faults` and `just soak`.
 
+mod citus;
 mod clock;
 mod cluster;
 mod disk;
