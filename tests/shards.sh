@@ -15,6 +15,9 @@ skipped=(
   # They name the tables, plans, constraints or privileges of a ledger in one schema.
   query_plans database_rights:: versions:: ledger_upgrade:: deployment:: doctor:: plain_english:: database_sessions:: log_secrets::
   metrics:: traces:: releases:: fp_35
+  openapi_responses::every_response_of_the_wallet_role runbooks::a_hold_whose_end_cannot_be_written
+  # They set limits or a search path for all sessions of the database, those of the tests too.
+  servers::
   # A test's own schema, which sees all shards, would be in the dump.
   backups:: restore:: operate_handbook::
   # A transfer to another shard has more statements, and its recipients are in any.
