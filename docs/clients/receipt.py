@@ -209,7 +209,8 @@ class Evidence:
             for item in document["items"]:
                 self.attempt(name, self.add_entry, name, members(item, {"entry", "texts", "previousHash", "hash"}))
         elif "entry" in document:
-            members(document, {"entry", "texts", "previousHash", "hash"}, {"version", "signature"})
+            receipt = {"version", "signature"} if {"version", "signature"} & set(document) else set()
+            members(document, {"entry", "texts", "previousHash", "hash"} | receipt)
             require(document.get("version", 1) == 1, "the version is unknown")
             self.add_entry(name, document)
         else:
@@ -293,8 +294,9 @@ class Evidence:
                         covered[seq] = covered[seq] or covered[seq + 1]
                     else:
                         self.faults.append(f"{after.name}: entry {seq + 1} does not continue the hash of the entry before it")
-                if self.keys is not None and known.previous is not None and not covered[seq]:
-                    self.faults.append(f"{known.name}: no signature covers entry {seq}")
+                has_hash = known.previous is not None or not known.is_entry
+                if self.keys is not None and has_hash and not covered[seq]:
+                    self.faults.append(f"{known.name}: no signature covers {'entry' if known.is_entry else 'the head at'} {seq}")
 
     def summary(self):
         chained = sealed_entries = unchained = heads = lack_texts = 0

@@ -29,8 +29,8 @@ pub(super) fn command() -> Command {
         .long_about(
             "Verifies receipts, pages of the hash chain and heads, each as the API returned it, without any connection or \
              setting. Computes each hash and each digest of texts again, and compares entries with consecutive sequence \
-             numbers. With --keys, a valid signature has to cover every entry: its own, or that of a later entry or of a head \
-             to which the entries in the files are linked. Entries that are older than the hash chain are counted as sealed \
+             numbers. With --keys, a valid signature has to cover every entry and head: its own, or that of a later entry or \
+             head to which the entries in the files are linked. Entries that are older than the hash chain are counted as sealed \
              if the first hash after them is there, and as unchained otherwise.",
         )
         .arg(
@@ -67,25 +67,25 @@ pub(super) fn run(arguments: &ArgMatches, format: Format) -> Outcome {
     evidence.print(format)
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |e: io::Error| Failure::Usage(format!("cannot read {}: {e}", path.display()));
-    let mut text = String::new();
+    let mut content = Vec::new();
     let read = if path.as_os_str() == "-" {
-        io::stdin().take(FILE_BYTES_MAX.saturating_add(1)).read_to_string(&mut text)
+        io::stdin().take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut content)
     } else {
         let file = File::open(path).map_err(failed)?;
-        file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_string(&mut text)
+        file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_end(&mut content)
     };
     let bytes = read.map_err(failed)?;
     if u64::try_from(bytes).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
         return Err(Failure::Usage(format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display())));
     }
-    Ok(text)
+    Ok(content)
 }
 
 /// Keys of other kinds may be in the set too.
 fn read_keys(path: &Path) -> Result<Vec<PublicKey>, Failure> {
-    let set: Value = serde_json::from_str(&read(path)?).unwrap_or_default();
+    let set: Value = serde_json::from_slice(&read(path)?).unwrap_or_default();
     let member = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
     let is_ours =
         |key: &&Value| member(key, "kty").as_deref() == Some("OKP") && member(key, "crv").as_deref() == Some("Ed25519");
@@ -109,23 +109,24 @@ enum Document {
 
 impl Document {
     /// # Errors
-    /// What is wrong with the text.
-    fn parse(text: &str) -> Result<Self, String> {
+    /// What is wrong with the content.
+    fn parse(content: &[u8]) -> Result<Self, String> {
         const NO_RECEIPT: &str = "is no receipt, page of the hash chain or head";
-        let document: Value = serde_json::from_str(text).map_err(|e| format!("{NO_RECEIPT}: it is not JSON: {e}"))?;
+        let document: Value =
+            serde_json::from_slice(content).map_err(|e| format!("{NO_RECEIPT}: it is not JSON: {e}"))?;
         let fields = ["items", "entry", "hash"];
         let Some(document) = document.as_object().filter(|object| fields.iter().any(|name| object.contains_key(*name)))
         else {
             return Err(format!("{NO_RECEIPT}: save the whole response of the API"));
         };
         let parsed = if document.contains_key("items") {
-            serde_json::from_str(text).map(Self::Page)
+            serde_json::from_slice(content).map(Self::Page)
         } else if document.contains_key("entry") && document.contains_key("version") {
-            serde_json::from_str(text).map(|receipt| Self::Receipt(Box::new(receipt)))
+            serde_json::from_slice(content).map(|receipt| Self::Receipt(Box::new(receipt)))
         } else if document.contains_key("entry") {
-            serde_json::from_str(text).map(|entry| Self::Entry(Box::new(entry)))
+            serde_json::from_slice(content).map(|entry| Self::Entry(Box::new(entry)))
         } else {
-            serde_json::from_str(text).map(Self::Head)
+            serde_json::from_slice(content).map(Self::Head)
         };
         parsed.map_err(|e| format!("{NO_RECEIPT}: {e}"))
     }
@@ -161,8 +162,8 @@ struct Evidence {
 
 impl Evidence {
     fn add_file(&mut self, path: &Path) -> Result<(), Failure> {
-        let (text, file) = (read(path)?, path.display().to_string());
-        match Document::parse(&text) {
+        let (bytes, file) = (read(path)?, path.display().to_string());
+        match Document::parse(&bytes) {
             Ok(Document::Receipt(body)) => {
                 let signature = body.signature.clone();
                 self.add_receipt(&file, Receipt::try_from(*body).map_err(|e| e.to_string()), signature.as_ref());
@@ -271,7 +272,8 @@ impl Evidence {
         known.is_signed |= new.is_signed;
     }
 
-    /// Compares entries with consecutive sequence numbers and, with keys, requires that each is covered by a signature.
+    /// Compares entries with consecutive sequence numbers and, with keys, requires that each hash is covered by a signature, also
+    /// where only a head names it.
     fn compare(&mut self) {
         let mut faults = Vec::new();
         for (user, wallet) in &self.wallets {
@@ -285,8 +287,8 @@ impl Evidence {
                         Err(e) => faults.push((next.file.clone(), (*user, seq.saturating_add(1)), e.to_string())),
                     }
                 }
-                let has_hash = known.entry.is_some_and(|entry| entry.previous.is_some());
-                if self.keys.is_some() && has_hash && !is_covered {
+                let is_older_than_the_chain = known.entry.is_some_and(|entry| entry.previous.is_none());
+                if self.keys.is_some() && !is_older_than_the_chain && !is_covered {
                     faults.push((known.file.clone(), (*user, *seq), "no signature covers it".to_owned()));
                 }
                 after = Some((*seq, known, is_covered));

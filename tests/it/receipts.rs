@@ -341,6 +341,14 @@ async fn a_head_with_another_balance_is_refused_together_with_its_entry_and_alon
         forged[field] = value;
         assert_faulty(&["--keys", &keys, &save("empty.json", &forged)]).await;
     }
+    for (name, document) in [("receipt", receipt(&client, &user, &id).await), ("head", head.clone())] {
+        for field in document.as_object().expect("an object").keys() {
+            let mut incomplete = document.clone();
+            incomplete.as_object_mut().expect("an object").remove(field);
+            let faults = assert_faulty(&["--keys", &keys, &save("incomplete.json", &incomplete)]).await;
+            assert!(!faults.is_empty(), "{name} without {field}");
+        }
+    }
     let mut without_texts = receipt(&client, &user, &id).await;
     without_texts["texts"] = Value::Null;
     let without_texts = save("without-texts.json", &without_texts);
@@ -350,6 +358,38 @@ async fn a_head_with_another_balance_is_refused_together_with_its_entry_and_alon
     let python = verify_with_python(&[&without_texts]).await;
     assert!(python.out.contains("not verified, because erased or left out: the texts of 1 entry"), "{python:?}");
     assert!(!said(&[&entry]).await.contains("left out"));
+}
+
+#[tokio::test]
+async fn with_keys_a_head_without_a_signature_proves_nothing_alone_and_beside_a_chain() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let process = signing(&world).await;
+    let client = Client::new(&users.url(), &process.url());
+    let user = client.ready_user().await;
+    for cents in 1..=3 {
+        post(&client, &user, "credit", &json!({"amountMinor": cents}), None).await;
+    }
+    let folder = Folder::new();
+    let keys = folder.write("keys.json", &keys(&process).await);
+    let chain = folder.write("chain.json", &chain(&client, &user, 10).await[0]);
+    let head = get(&client, &user, "/v1/ledger/head").await;
+    let genuine = folder.write("head.json", &head);
+    let mut forged = head.clone();
+    forged["seq"] = json!(99);
+    forged["hash"] = json!("00".repeat(32));
+    forged["signature"] = Value::Null;
+    let forged = folder.write("forged.json", &forged);
+    assert_eq!(assert_faulty(&["--keys", &keys, &forged]).await, ["99: no signature covers it"]);
+    let beside = ["--keys", keys.as_str(), &forged, &genuine, &chain];
+    assert_eq!(assert_faulty(&beside).await, ["99: no signature covers it"]);
+    let mut unsigned = head;
+    unsigned["signature"] = Value::Null;
+    let unsigned = folder.write("unsigned.json", &unsigned);
+    assert_eq!(assert_faulty(&["--keys", &keys, &unsigned]).await, ["3: no signature covers it"]);
+    // Its hash is that of the signed one.
+    assert_consistent(&["--keys", &keys, &unsigned, &genuine]).await;
+    assert_consistent(&[&unsigned]).await;
 }
 
 #[tokio::test]

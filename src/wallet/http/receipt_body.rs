@@ -32,6 +32,7 @@ pub struct ReceiptBody {
     pub entry: LedgerEntryBody,
     /// Null without texts, and after they were erased.
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     pub texts: Option<TextsBody>,
     /// SHA-256 that the hash continues, in hexadecimal: the hash of the entry before; of the user ID on the first entry; and a
     /// seal of the entry before if that has no hash.
@@ -42,6 +43,7 @@ pub struct ReceiptBody {
     pub hash: String,
     /// Null if this server has no signing key.
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     pub signature: Option<SignatureBody>,
 }
 
@@ -54,12 +56,15 @@ pub struct ChainedEntryBody {
     pub entry: LedgerEntryBody,
     /// Null without texts, and after they were erased.
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     pub texts: Option<TextsBody>,
     /// SHA-256 in hexadecimal; null on entries that are older than the hash chain.
     #[schema(required = true, min_length = 64, max_length = 64)]
+    #[serde(deserialize_with = "nullable")]
     pub previous_hash: Option<String>,
     /// SHA-256 in hexadecimal; null on entries that are older than the hash chain.
     #[schema(required = true, min_length = 64, max_length = 64)]
+    #[serde(deserialize_with = "nullable")]
     pub hash: Option<String>,
 }
 
@@ -75,6 +80,7 @@ pub struct ChainPageBody {
     pub items: Vec<ChainedEntryBody>,
     /// Pass it as `after` to get the next page; null on the last page.
     #[schema(required = true, minimum = 1)]
+    #[serde(deserialize_with = "nullable")]
     pub next_after: Option<i64>,
 }
 
@@ -103,9 +109,11 @@ pub struct HeadBody {
     pub held_minor: i64,
     /// Time of the last entry; null without entries.
     #[schema(required = true, format = "date-time")]
+    #[serde(deserialize_with = "nullable")]
     pub at: Option<String>,
     /// Null if this server has no signing key.
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     pub signature: Option<SignatureBody>,
 }
 
@@ -235,8 +243,10 @@ pub struct TextsBody {
     #[schema(min_length = 32, max_length = 32)]
     salt: String,
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     description: Option<String>,
     #[schema(required = true)]
+    #[serde(deserialize_with = "nullable")]
     reference: Option<String>,
     #[schema(required = true)]
     #[serde(deserialize_with = "distinct")]
@@ -544,7 +554,12 @@ fn time(text: &str, field: &'static str) -> Result<Timestamp, Malformed> {
     text.parse::<Timestamp>().ok().filter(|at| rfc3339(*at) == text).ok_or(Malformed(field))
 }
 
-/// A field that is absent rather than null, so that a receipt has one form only.
+/// A field that is null rather than absent, so that a receipt has one form only.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+/// A field that is absent rather than null, for the same reason.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
