@@ -376,7 +376,8 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
     let (first, second) =
         tokio::join!(world.start_with(Role::Wallet, &PATIENT), world.start_with(Role::Wallet, &PATIENT));
     let clients = [Client::new("", &first.url()), Client::new("", &second.url())];
-    let users = owners(&world, &clients[0], 2, 1000).await;
+    // So much that neither of them runs out of it in a minute, even if one of them transfers more.
+    let users = owners(&world, &clients[0], 2, 1_000_000).await;
     let unavailable = Cell::new(0);
     let loops = (0..64_usize).map(|number| {
         let client = &clients[number / 2 % 2];
@@ -401,7 +402,7 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
     let sent: usize = with_constant_sum(&world, [&users[0], &users[1]], join_all(loops)).await.into_iter().sum();
     assert_eq!(unavailable.get(), 0, "responses with 503");
     let total = clients[0].balance(&users[0]).await + clients[1].balance(&users[1]).await;
-    assert_eq!((total, rows(&world).await), (2000, (2 + 2 * sent).to_string()));
+    assert_eq!((total, rows(&world).await), (2_000_000, (2 + 2 * sent).to_string()));
     assert_no_deadlock(&world, &[&first, &second]).await;
     assert_verified(&world).await;
     sent
