@@ -177,12 +177,16 @@ async fn keys_are_sent_where_they_have_a_meaning_and_only_once() {
     let mut repeated = independent(&[1, 2, 3, 4, 5, 6]);
     repeated["items"][2]["idempotencyKey"] = json!("twice");
     repeated["items"][5]["idempotencyKey"] = json!("twice");
+    let mut equal = independent(&[3, 3]);
+    equal["items"][0]["idempotencyKey"] = json!("twice");
+    equal["items"][1]["idempotencyKey"] = json!("twice");
     let mut inside = atomic(&[1, 2]);
     inside["items"][1]["idempotencyKey"] = json!("k");
     let mut invalid = independent(&[1]);
     invalid["items"][0]["idempotencyKey"] = json!("with a blank");
     for (body, key, field) in [
         (&repeated, None, "items[5].idempotencyKey"),
+        (&equal, None, "items[1].idempotencyKey"),
         (&inside, None, "items[1].idempotencyKey"),
         (&invalid, None, "items[0].idempotencyKey"),
         (&independent(&[1]), Some("k"), "Idempotency-Key"),

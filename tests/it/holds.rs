@@ -563,21 +563,29 @@ async fn the_database_itself_refuses_a_second_capture_of_the_same_rest_and_more_
     let id = held(&client, &user, 60).await;
     let part = capture(&client, &user, &id, &json!({"amountMinor": 10, "final": false}), None).await;
     assert_eq!(part.status, 201, "{part:?}");
-    let insert = |kind: &str, held: i64, origin: &str, expires: &str| {
+    // Prints the violated constraint, if any, and the number of rows.
+    let insert = |seq: i64, kind: &str, held: i64, origin: &str, expires: &str| {
         format!(
-            "DO $$ BEGIN
+            "DO $$ DECLARE violated text; BEGIN
                  INSERT INTO transactions (user_id, seq, id, type, amount_minor, balance_after_minor, held_after_minor, origin_seq,
                                            origin_nth, origin_left_minor, expires_at, created_at, hash)
-                 VALUES ('{}', 4, gen_random_uuid(), '{kind}', 10, 80, {held}, {origin}, {expires}, now(), sha256(''));
-             EXCEPTION WHEN unique_violation OR check_violation THEN RAISE NOTICE 'refused'; RETURN;
+                 VALUES ('{}', {seq}, gen_random_uuid(), '{kind}', 10, 80, {held}, {origin}, {expires}, now(), sha256(''));
+             EXCEPTION WHEN unique_violation OR check_violation THEN
+                 GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+                 PERFORM set_config('test.violated', violated, false);
              END $$;
-             SELECT count(*) FROM transactions",
+             SELECT concat(current_setting('test.violated', true), '|', count(*)) FROM transactions",
             user.id
         )
     };
-    assert_eq!(world.sql(Role::Wallet, &insert("debit", 40, "2, 1, 40", "null")).await, "3", "the first capture again");
-    assert_eq!(world.sql(Role::Wallet, &insert("hold", 81, "null, null, null", "now()")).await, "3", "81 of 80");
-    assert_eq!(world.sql(Role::Wallet, &insert("debit", 40, "2, 2, 40", "null")).await, "4", "the second capture");
+    for (statement, expected, about) in [
+        (insert(4, "debit", 40, "2, 1, 40", "null"), "transactions_origin_key|3", "the first capture again"),
+        (insert(4, "debit", 40, "2, 2, 40", "null"), "|4", "the second capture"),
+        (insert(5, "hold", 81, "null, null, null", "now()"), "transactions_held_in_range|4", "81 of 80"),
+        (insert(5, "hold", 80, "null, null, null", "now()"), "|5", "80 of 80"),
+    ] {
+        assert_eq!(world.sql(Role::Wallet, &statement).await, expected, "{about}");
+    }
 }
 
 #[tokio::test]

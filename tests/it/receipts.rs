@@ -1,5 +1,6 @@
 //! Receipts: what the API hands out proves, without the database, what the ledger recorded, and nothing that was changed passes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::repository::text;
-use crate::support::{Client, CommandOutput, HandLedger, HandRow, RoleProcess, User, World, purse, token_of};
+use crate::support::{
+    Client, CommandOutput, HandLedger, HandRow, RoleProcess, User, World, purse, service_token, token_of,
+};
 
 /// Two signing keys, `old` and `new` of the runbook.
 const OLD_KEY: &str = "b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xkb2w=";
@@ -748,17 +751,49 @@ async fn a_wallet_with_all_that_the_api_can_write_is_verified_by_both_verifiers(
         let response = client.send(request.json(&body)).await;
         assert_eq!(response.status, 201, "{response:?}");
     }
+    post(&client, &user, "debit", &json!({"amountMinor": 10, "description": "fee"}), Some("a-debit")).await;
+    let send = async |path: &str, token: &str, body: Value, status: u16| {
+        let request = client.request(reqwest::Method::POST, &format!("{}{path}", wallet.url())).bearer_auth(token);
+        let response = client.send(request.json(&body)).await;
+        assert_eq!(response.status, status, "{path}: {response:?}");
+        response.body
+    };
+    for end in ["capture", "void"] {
+        let placed = json!({"amountMinor": 30, "reference": "r-ü", "metadata": {"b": "", "a": "\\"}});
+        let hold =
+            format!("/v1/holds/{}", send("/v1/holds", &user.token, placed, 201).await["id"].as_str().expect("an id"));
+        let part = json!({"amountMinor": 5, "final": false, "description": "a part"});
+        send(&format!("{hold}/capture"), &user.token, part, 201).await;
+        let (body, status) = if end == "void" { (json!({}), 200) } else { (json!({"amountMinor": 20}), 201) };
+        send(&format!("{hold}/{end}"), &user.token, body, status).await;
+    }
+    for atomic in [true, false] {
+        let items = json!([
+            {"type": "credit", "amountMinor": 3, "description": "one"},
+            {"type": "debit", "amountMinor": 2, "metadata": {"z": "é"}},
+            {"type": "credit", "amountMinor": 1},
+        ]);
+        let body = json!({"atomic": atomic, "items": items});
+        send("/v1/transactions/bulk", &user.token, body, if atomic { 201 } else { 200 }).await;
+    }
+    let by_service = format!("/v1/wallets/{}/transactions/credit", user.id);
+    send(&by_service, &service_token("payments", "wallet:post"), json!({"amountMinor": 9}), 201).await;
     let folder = Folder::new();
     let keys = folder.write("keys.json", &keys(&wallet).await);
     let mut files = vec!["--keys".to_owned(), keys];
+    let mut kinds = BTreeSet::new();
     for user in [&user, &friend] {
-        for (n, page) in chain(&client, user, 9).await.iter().enumerate() {
+        let pages = chain(&client, user, 9).await;
+        kinds.extend(entries(&pages).iter().map(|item| item["entry"]["type"].as_str().expect("a type").to_owned()));
+        for (n, page) in pages.iter().enumerate() {
             files.push(folder.write(&format!("{}-{n}.json", user.id), page));
         }
         files.push(folder.write(&format!("{}-head.json", user.id), &get(&client, user, "/v1/ledger/head").await));
     }
     let report = assert_consistent(&files.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert_eq!(report["chained"], 43);
+    // 40 credits, two legs, a reversal, a debit, two holds with two acts each, two bulk requests, and the service's credit.
+    assert_eq!(report["chained"], 40 + 2 + 1 + 1 + 6 + 6 + 1);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["credit", "debit", "hold", "void"]);
 }
 
 /// The steps of the runbook: a name, the key and the previous keys.

@@ -1,6 +1,6 @@
 //! `POST /v1/transactions/{id}/reverse`: what can be undone, how often, by whom, and what is left of it.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use purse::kernel::{EntryId, Role, Timestamp};
 use purse::wallet::domain::EntryKind::{Close, Credit, Debit, Expire, Hold, Void};
 use purse::wallet::domain::{MINOR_MAX, TransferLeg};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{Client, HandLedger, HandRow, Response, RoleProcess, User, World, assert_error, purse, token_of};
+use crate::transfers::with_constant_sum;
 
 /// A wallet role without a users role, because the wallets are written by hand.
 async fn wallet_role(world: &World) -> (RoleProcess, Client) {
@@ -521,7 +522,8 @@ async fn transfers_that_go_back_while_the_sender_transfers_more_keep_the_sum() {
             (if n % 2 == 0 { &other_client } else { &client }, json!({"toUserId": recipient.id, "amountMinor": 1}));
         until_done(client, &sender, "/v1/transfers".to_owned(), body, format!("transfer-{n}"))
     });
-    let (reversals, transfers) = tokio::join!(join_all(reversals), join_all(transfers));
+    let both = join(join_all(reversals), join_all(transfers));
+    let (reversals, transfers) = with_constant_sum(&world, [&sender, &recipient], both).await;
     assert!(transfers.iter().all(|response| response.status == 201), "{transfers:?}");
     assert_eq!(reversals.iter().filter(|response| response.status == 201).count(), 40);
     assert_eq!(reversals.iter().filter(|response| response.code() == "ALREADY_REVERSED").count(), 20, "{reversals:?}");

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::support::repository::{sources, text};
 use crate::support::{
-    ACCESS_KEY, Client, CommandOutput, Document, INTERNAL_KEY, PATIENCE, Response, World, assert_error, eventually,
-    mint, path_and_token, purse, seconds_from_now, service_token, token_of, unknown_user_id,
+    ACCESS_KEY, Client, CommandOutput, Document, INTERNAL_KEY, PATIENCE, Response, World, assert_error, assert_invalid,
+    eventually, mint, path_and_token, purse, seconds_from_now, service_token, token_of, unknown_user_id,
 };
 
 const BOTH: &str = "wallet:read wallet:post";
@@ -169,6 +169,62 @@ async fn each_scope_permits_its_own_requests_only() {
 }
 
 #[tokio::test]
+async fn every_operation_of_services_requires_its_scope() {
+    let world = World::new().await;
+    let (_users, wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let document = Document::of(&client, &wallet.url()).await;
+    let now = seconds_from_now(0);
+    let claims = json!({"iss": "payments", "aud": "wallet", "iat": now, "exp": now + 600});
+    let without_claim = mint(&json!({"alg": "HS256", "typ": "service+jwt"}), &claims, INTERNAL_KEY);
+    let (mut reads, mut posts) = (0, 0);
+    for (method, path, _) in document.operations().into_iter().filter(|(_, path, _)| path.contains("{userId}")) {
+        let (needed, other) =
+            if method == "GET" { ("wallet:read", "wallet:post") } else { ("wallet:post", "wallet:read") };
+        *(if method == "GET" { &mut reads } else { &mut posts }) += 1;
+        let (filled, _) = path_and_token(&path, &user, "0190a5d4-3c1e-7a61-9d7b-3f2a1b4c5d6e");
+        let send = async |token: &str| {
+            let method: Method = method.parse().expect("a method");
+            let request = client.request(method, &format!("{}{filled}", wallet.url())).bearer_auth(token);
+            document.send_and_check(&client, request).await
+        };
+        for (scope, token) in [
+            ("the other scope", service_token("payments", other)),
+            ("an empty scope", service_token("payments", "")),
+            ("no claim `scope`", without_claim.clone()),
+        ] {
+            let about = format!("{method} {path} with {scope}");
+            let refused = send(&token).await;
+            assert_error(&refused, 403, "INSUFFICIENT_SCOPE", &about);
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{needed}\"");
+            assert_eq!(refused.header("www-authenticate"), challenge, "{about}");
+        }
+        let permitted = send(&service_token("payments", needed)).await;
+        assert!(![401, 403].contains(&permitted.status.as_u16()), "{method} {path}: {permitted:?}");
+    }
+    assert!(reads >= 5 && posts >= 7, "{reads} reads, {posts} posts");
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "0");
+}
+
+#[tokio::test]
+async fn a_transfer_of_a_service_from_a_user_to_the_same_user_is_400_and_writes_nothing() {
+    let world = World::new().await;
+    let (_users, _wallet, client) = world.both().await;
+    let user = client.ready_user().await;
+    let token = service_token("payments", BOTH);
+    assert_eq!(credit(&client, &user.id, 100, &token).await.status, 201);
+    let spellings = [user.id.clone(), user.id.to_uppercase()];
+    for (from, to) in spellings.iter().flat_map(|from| spellings.iter().map(move |to| (from, to))) {
+        let sent = request(&client, Method::POST, from, "/transfers", &token);
+        let refused = client.send(sent.json(&json!({"toUserId": to, "amountMinor": 5}))).await;
+        assert_invalid(&refused, &["toUserId"], &format!("from {from} to {to}"));
+        assert_eq!(refused.body["details"][0]["message"], "must be another user");
+    }
+    assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM transactions").await, "1");
+    assert_eq!(client.balance(&user).await, 100);
+}
+
+#[tokio::test]
 async fn the_user_of_a_service_is_found_by_any_spelling_of_the_id_and_else_has_no_wallet() {
     let world = World::new().await;
     let (_users, _wallet, client) = world.both().await;
@@ -301,9 +357,16 @@ async fn without_self_post_every_write_of_a_user_is_refused_and_reads_go_on() {
     let users = world.start(Role::Users).await;
     let wallet = world.start_with(Role::Wallet, &[("SELF_POST", "none")]).await;
     let client = Client::new(&users.url(), &wallet.url());
-    let user = client.ready_user().await;
+    let (user, other) = (client.ready_user().await, client.ready_user().await);
     let token = service_token("payments", BOTH);
     let id = credit(&client, &user.id, 5, &token).await.body["id"].as_str().expect("id").to_owned();
+    assert_eq!(credit(&client, &other.id, 2, &token).await.status, 201);
+    let placed = request(&client, Method::POST, &user.id, "/holds", &token);
+    let placed = client.send(placed.json(&json!({"amountMinor": 1}))).await;
+    let transfer = request(&client, Method::POST, &other.id, "/transfers", &token);
+    let transfer = client.send(transfer.json(&json!({"toUserId": user.id, "amountMinor": 2}))).await;
+    let created = |response: &Response, field: &str| response.body[field].as_str().expect("an ID").to_owned();
+    let (hold, transfer) = (created(&placed, "id"), created(&transfer, "id"));
     let document = Document::of(&client, &wallet.url()).await;
     let all = writes(&document);
     assert!(all.len() >= 3, "{all:?}");
@@ -313,10 +376,22 @@ async fn without_self_post_every_write_of_a_user_is_refused_and_reads_go_on() {
         let refused = document.send_and_check(&client, refused.json(&body)).await;
         assert_error(&refused, 403, "NOT_ALLOWED", &path);
     }
-    for path in ["/v1/balance", "/v1/transactions", &format!("/v1/transactions/{id}"), "/v1/wallet/status"] {
-        assert_eq!(client.get(&user, path).await.status, 200, "{path}");
+    let reads = document.operations().into_iter().filter(|(method, path, operation)| {
+        method == "GET" && !path.contains("{userId}") && operation["security"] == json!([{"bearer": []}])
+    });
+    let reads: Vec<String> = reads.map(|(_, path, _)| path).collect();
+    assert!(reads.len() >= 11, "{reads:?}");
+    for path in reads {
+        let shown = match path.as_str() {
+            "/v1/holds/{id}" => &hold,
+            "/v1/transfers/{id}" => &transfer,
+            _ => &id,
+        };
+        let period = if path == "/v1/statements" { "?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z" } else { "" };
+        let read = client.get(&user, &format!("{}{period}", path.replace("{id}", shown))).await;
+        assert_eq!(read.status, 200, "{path}: {read:?}");
     }
-    assert_eq!(client.balance(&user).await, 5);
+    assert_eq!(client.balance(&user).await, 7);
 }
 
 #[test]

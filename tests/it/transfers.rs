@@ -337,6 +337,36 @@ async fn transfers_of_64_senders_to_one_recipient_through_two_processes_are_64_c
     assert_verified(&world).await;
 }
 
+/// Runs `work`. Meanwhile the sum of both balances never changes.
+pub async fn with_constant_sum<T>(world: &World, users: [&User; 2], work: impl Future<Output = T>) -> T {
+    let [first, second] = users.map(|user| {
+        format!("SELECT balance_after_minor FROM transactions WHERE user_id = '{}' ORDER BY seq DESC LIMIT 1;", user.id)
+    });
+    // The second balance is read later, but of the same moment.
+    let script = format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {first} SELECT pg_sleep(0.02); {second} COMMIT");
+    let sum = async || {
+        let seen = world.sql(Role::Wallet, &script).await;
+        let balances: Vec<i64> = seen.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        assert_eq!(balances.len(), 2, "{seen}");
+        balances.into_iter().sum::<i64>()
+    };
+    let before = sum().await;
+    let mut looks = 0;
+    let watch = async {
+        loop {
+            assert_eq!(sum().await, before, "look {looks}");
+            looks += 1;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = watch => unreachable!("it never ends"),
+    };
+    assert!(looks > 0, "nobody looked at the sum");
+    assert_eq!(sum().await, before, "after all");
+    done
+}
+
 /// Transfers back and forth between two users through two processes, from 64 loops at once, each until `goes_on` is false
 /// for its number of transfers. Meanwhile the sum of both balances never changes. Returns the number of transfers.
 pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
@@ -344,7 +374,8 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
     let (first, second) =
         tokio::join!(world.start_with(Role::Wallet, &PATIENT), world.start_with(Role::Wallet, &PATIENT));
     let clients = [Client::new("", &first.url()), Client::new("", &second.url())];
-    let users = owners(&world, &clients[0], 2, 1000).await;
+    // So much that neither of them runs out of it in a minute, even if one of them transfers more.
+    let users = owners(&world, &clients[0], 2, 1_000_000).await;
     let loops = (0..64_usize).map(|number| {
         let client = &clients[number / 2 % 2];
         let (from, to) = (&users[number % 2], &users[1 - number % 2]);
@@ -360,31 +391,9 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
             sent
         }
     });
-    let balance = |user: &User| {
-        format!("SELECT balance_after_minor FROM transactions WHERE user_id = '{}' ORDER BY seq DESC LIMIT 1;", user.id)
-    };
-    // The second balance is read later, but of the same moment.
-    let script = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ; {} SELECT pg_sleep(0.02); {} COMMIT",
-        balance(&users[0]),
-        balance(&users[1])
-    );
-    let mut looks = 0;
-    let watch = async {
-        loop {
-            let seen = world.sql(Role::Wallet, &script).await;
-            let balances: Vec<i64> = seen.lines().filter_map(|line| line.trim().parse().ok()).collect();
-            assert_eq!((balances.len(), balances.iter().sum::<i64>()), (2, 2000), "{seen}");
-            looks += 1;
-        }
-    };
-    let sent: usize = tokio::select! {
-        sent = join_all(loops) => sent.into_iter().sum(),
-        () = watch => unreachable!("it never ends"),
-    };
-    assert!(looks > 0, "nobody looked at the sum");
+    let sent: usize = with_constant_sum(&world, [&users[0], &users[1]], join_all(loops)).await.into_iter().sum();
     let total = clients[0].balance(&users[0]).await + clients[1].balance(&users[1]).await;
-    assert_eq!((total, rows(&world).await), (2000, (2 + 2 * sent).to_string()));
+    assert_eq!((total, rows(&world).await), (2_000_000, (2 + 2 * sent).to_string()));
     assert_no_deadlock(&world, &[&first, &second]).await;
     assert_verified(&world).await;
     sent

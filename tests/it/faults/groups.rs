@@ -1,10 +1,10 @@
-//! A reversal and an atomic bulk request, interrupted between any two steps: all of their entries are written, or none
-//! (FM-13, FM-14).
+//! A reversal and bulk requests, interrupted between any two steps: all entries of a reversal or an atomic bulk request are
+//! written, or none (FM-13, FM-14); of a bulk request that is not atomic, each item is written once, however often it is sent.
 
 use purse::kernel::Role;
 use serde_json::{Value, json};
 
-use crate::support::{Client, User, World};
+use crate::support::{Client, Response, User, World};
 use crate::transfers::{assert_verified, owners, transfer};
 
 /// Each point of the commit at which the wallet role ends, and the status of a retry.
@@ -75,4 +75,48 @@ async fn fm_14_a_crash_during_an_atomic_bulk_request_records_all_of_its_items_or
         assert_eq!(bulk["items"].as_array().map(Vec::len), Some(20), "{point:?}");
         assert_eq!(client.balance(&users[0]).await, 310, "{point:?}");
     }
+}
+
+#[tokio::test]
+async fn a_crash_during_a_bulk_request_that_is_not_atomic_leaves_whole_batches_and_a_retry_records_the_rest_in_order() {
+    let world = World::new().await;
+    let wallet = world.start(Role::Wallet).await;
+    let client = Client::new("", &wallet.url());
+    let items: Vec<_> =
+        (1..=5).map(|n| json!({"type": "credit", "amountMinor": n, "idempotencyKey": format!("k{n}")})).collect();
+    let body = json!({"atomic": false, "items": items});
+    // Five items are three batches. The process ends in one of the first two.
+    let two_at_a_time = [("LEDGER_BATCH_MAX", "2")];
+    for (crashed, reaches) in ["return", "1*off->return"].into_iter().enumerate() {
+        for (point, again) in POINTS {
+            let about = format!("{point}={reaches}");
+            let user = owners(&world, &client, 1, 100).await.remove(0);
+            let recorded = async || {
+                let keys = "SELECT string_agg(idempotency_key || ' ' || balance_after_minor, ', ' ORDER BY seq)
+                            FROM transactions WHERE seq > 1 AND user_id";
+                world.sql(Role::Wallet, &format!("{keys} = '{}'", user.id)).await
+            };
+            let crashing = world.spawn_with_failpoints(Role::Wallet, &about, &two_at_a_time).await;
+            crashing.ready().await;
+            let dying = Client::new("", &crashing.url());
+            assert!(dying.try_send(dying.post_request(&user, "bulk", &body, None)).await.is_none(), "{about}");
+            crashing.aborted().await;
+            let written = 2 * (crashed + usize::from(again == 200));
+            let all = ["k1 101", "k2 103", "k3 106", "k4 110", "k5 115"];
+            assert_eq!(recorded().await, all[..written].join(", "), "{about}");
+
+            let send = async || client.send(client.post_request(&user, "bulk", &body, None)).await;
+            let of_items = |response: &Response, field: &str| -> Vec<Value> {
+                assert_eq!(response.status, 200, "{about}: {response:?}");
+                response.body["items"].as_array().expect("a list").iter().map(|item| item[field].clone()).collect()
+            };
+            let (retried, replayed) = (send().await, send().await);
+            let expected: Vec<_> = (0..5).map(|n| json!(if n < written { 200 } else { 201 })).collect();
+            assert_eq!(of_items(&retried, "status"), expected, "{about}");
+            assert_eq!(of_items(&replayed, "status"), vec![json!(200); 5], "{about}");
+            assert_eq!(of_items(&replayed, "transaction"), of_items(&retried, "transaction"), "{about}");
+            assert_eq!(recorded().await, all.join(", "), "{about}");
+        }
+    }
+    assert_verified(&world).await;
 }

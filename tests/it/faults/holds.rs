@@ -74,3 +74,40 @@ async fn nobody_is_refused_for_money_that_more_expired_holds_bind_than_one_batch
     assert_eq!(kinds(&world, &user).await.matches("expire").count(), 450);
     assert_valid_ledger(&world).await;
 }
+
+#[tokio::test]
+async fn a_crash_while_a_refused_debit_ends_a_due_hold_ends_the_hold_once() {
+    for (point, left) in [
+        ("ledger.locked", "credit hold"),
+        ("ledger.decided", "credit hold"),
+        ("ledger.committed", "credit hold expire"),
+    ] {
+        let world = World::new().await;
+        let clock = DatabaseClock::set_up(&world).await;
+        // The first two batches write the credit and the hold.
+        let points = format!("holds.sweep=return;{point}=2*off->return");
+        let crashing = world.spawn_with_failpoints(Role::Wallet, &points, &[]).await;
+        crashing.ready().await;
+        let dying = Client::new("", &crashing.url());
+        let user = owner(&world, &dying, 100).await;
+        let id = held_for(&dying, &user, 60, 60).await;
+        clock.set(61).await;
+        let debit = |client: &Client| client.post_request(&user, "debit", &json!({"amountMinor": 101}), Some("k"));
+        assert!(dying.try_send(debit(&dying)).await.is_none(), "{point}");
+        crashing.aborted().await;
+        assert_eq!(kinds(&world, &user).await, left, "{point}");
+
+        let wallet = world.spawn_with_failpoints(Role::Wallet, "holds.sweep=return", &[]).await;
+        wallet.ready().await;
+        let client = Client::new("", &wallet.url());
+        for attempt in ["the first retry", "the second retry"] {
+            let about = format!("{point}: {attempt}");
+            assert_error(&client.send(debit(&client)).await, 409, "INSUFFICIENT_FUNDS", &about);
+            assert_eq!(kinds(&world, &user).await, "credit hold expire", "{about}");
+            assert_eq!(world.sql(Role::Wallet, "SELECT count(*) FROM open_holds").await, "0", "{about}");
+        }
+        assert_eq!(state(&client, &user, &id).await, is("expired", 0, 0), "{point}");
+        assert_eq!(funds(&client, &user).await, [100, 0, 100], "{point}");
+        assert_valid_ledger(&world).await;
+    }
+}

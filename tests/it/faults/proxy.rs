@@ -215,6 +215,13 @@ fn with_error(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([&bytes[..at], FAILED, &bytes[at + COMMITTED.len()..]].concat())
 }
 
+/// Whether the server reports here that it has executed the statement. The responses to the statements before it may arrive
+/// earlier; a reset by then could discard the statement itself.
+fn completes(statement: &[u8], bytes: &[u8]) -> bool {
+    let tag = statement.strip_suffix(b"\0").or(statement.strip_suffix(b" '")).unwrap_or(statement);
+    bytes.windows(tag.len()).any(|part| part == tag)
+}
+
 /// Forwards one connection until either side closes it or it is reset.
 async fn forward(client: TcpStream, server: u16, network: Network) {
     let mut conditions = network.conditions.subscribe();
@@ -248,7 +255,10 @@ async fn pump(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return false };
-        if direction == Direction::Down && link.reset_at_response.load(Ordering::SeqCst) {
+        if direction == Direction::Down
+            && link.reset_at_response.load(Ordering::SeqCst)
+            && completes(network.conditions.borrow().statement, &buffer[..count])
+        {
             return true;
         }
         let mut is_last = false;
