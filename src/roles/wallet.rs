@@ -31,7 +31,7 @@ use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::receipts::ReceiptQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
-use crate::wallet::postgres::{MIGRATIONS, PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore};
+use crate::wallet::postgres::{PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore, readiness_probe};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -50,7 +50,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let ladder = Arc::new(RetryLadder::new(config.retry_ttls.map(RetryTier::new)));
     let provision = ProvisionWallets { wallets: stores.wallets, announcements: stores.announcements };
     Ok(vec![
-        database_probe(&context, stores.probe, MIGRATIONS.probe(config.process.database.shards.first()), "wallet-db"),
+        database_probe(&context, stores.probe, readiness_probe(config.process.database.shards), "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
         ledger_writer(config, &context, stores.journal, writer),
         hold_sweeper(&context, expire_holds),

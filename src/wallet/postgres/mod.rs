@@ -20,7 +20,7 @@ pub use queries::PgWalletQueries;
 pub use receipts::PgReceipts;
 pub use wallet_store::PgWalletStore;
 
-use crate::infra::postgres::Migrations;
+use crate::infra::postgres::{Migrations, Shards};
 
 mod scripts {
     refinery::embed_migrations!("migrations/wallet");
@@ -56,6 +56,19 @@ pub const MIGRATIONS: Migrations = Migrations {
         INSERT INTO shard.entry_texts (user_id, seq, salt, description)
         SELECT user_id, seq, salt, description FROM shard.entry_texts WHERE false",
 };
+
+/// What readiness depends on while the database is set up. With several shards these are the tables that all of them share: a
+/// server that is down with some shards must not take a process out of service that serves the others.
+pub fn readiness_probe(shards: Shards) -> String {
+    match shards {
+        Shards::ONE => MIGRATIONS.probe(shards.first()),
+        _ => SHARED_PROBE.to_owned(),
+    }
+}
+
+const SHARED_PROBE: &str = "-- health.probe
+    SELECT shards FROM ledger_shards WHERE false;
+    INSERT INTO rate_limits (key, spent_until) SELECT key, spent_until FROM rate_limits WHERE false";
 
 #[cfg(test)]
 mod tests {

@@ -68,15 +68,21 @@ impl WalletStore for PgWalletStore {
                     let rows: Vec<_> = here.map(|(_, [user, id])| [user as Parameter<'_>, id]).collect();
                     inserts.extend(PROVISION.prepare(client, shard, &[], &rows).await?);
                 }
-                let mut created = Vec::new();
-                // Each is a transaction of its own. What was created before one that fails is found by the next attempt.
+                let (mut created, mut failed) = (Vec::new(), None);
+                // Each is a transaction of its own, so that a shard whose server is down does not affect the others. What was
+                // created beside one that fails is found by the next attempt.
                 for (insert, parameters) in &inserts {
-                    for row in client.query(insert, parameters).await? {
-                        created.push((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?));
+                    match client.query(insert, parameters).await {
+                        Ok(rows) => {
+                            for row in rows {
+                                created.push((UserId::from_uuid(row.try_get("user_id")?), row.try_get("created_at")?));
+                            }
+                        }
+                        Err(e) => failed = failed.or(Some(e)),
                     }
                 }
                 fault::point("wallet.S12");
-                Ok::<Vec<(UserId, Timestamp)>, DbError>(created)
+                failed.map_or(Ok(created), |e| Err(DbError::Postgres(e)))
             })
         });
         let created = created.await.map_err(|e| e.at("wallet.provision"))?;
@@ -86,11 +92,21 @@ impl WalletStore for PgWalletStore {
         Ok(created.into_iter().map(|(user, _)| user).collect())
     }
 
-    /// In one shard: a wallet of another may be created while that one is unavailable.
+    /// In any shard: wallets of others may be created while one is unavailable.
     async fn ping(&self) -> Result<(), DependencyError> {
-        let ping = PING.of(self.shards.first());
-        let pinged =
-            self.provisioning.run(move |client| Box::pin(async move { Ok(client.batch_execute(ping).await?) }));
+        let shards = self.shards;
+        let pinged = self.provisioning.run(move |client| {
+            Box::pin(async move {
+                let mut pinged = client.batch_execute(PING.of(shards.first())).await;
+                for shard in shards.all().skip(1) {
+                    if pinged.is_ok() {
+                        break;
+                    }
+                    pinged = client.batch_execute(PING.of(shard)).await;
+                }
+                Ok(pinged?)
+            })
+        });
         pinged.await.map_err(|e| e.at("wallet.ping"))
     }
 
