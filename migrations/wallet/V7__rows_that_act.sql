@@ -151,7 +151,9 @@ COMMENT ON COLUMN open_holds.expires_at IS 'When the hold ends on its own.';
 
 -- How many rows have no hash, so that a hash that is removed later is noticed.
 CREATE TABLE hash_chain (
-    unhashed_entries bigint NOT NULL
+    unhashed_entries bigint NOT NULL,
+    -- Replication identifies a row by it.
+    CONSTRAINT hash_chain_pkey PRIMARY KEY (unhashed_entries)
 );
 CREATE UNIQUE INDEX hash_chain_one_row ON hash_chain ((true));
 INSERT INTO hash_chain (unhashed_entries) SELECT count(*) FROM transactions;

@@ -4,6 +4,7 @@
 //! second session: what the snapshot has of a transfer is committed, and so is the other leg.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use tokio_postgres::{Client, Portal, Row, Transaction};
 use uuid::Uuid;
@@ -16,6 +17,10 @@ use crate::wallet::domain::{Difference, WalletAudit};
 const APPLICATION_NAME: &str = "purse ledger verify";
 /// Bounds the memory of this process.
 const ROWS_PER_FETCH: i32 = 1_000;
+/// How long a shard is read again for legs that are missing. A worker of Citus that lost the second phase of a commit shows what
+/// it has written only after the coordinator has noticed.
+const TWIN_WAIT_MAX: Duration = Duration::from_secs(6);
+const TWIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Services that [`Posters`] names.
 const SERVICES_MAX: usize = 20;
 
@@ -127,7 +132,7 @@ async fn legs_without_twin(
 ) -> Result<HashMap<Uuid, i64>, DbError> {
     let crossing = tx.prepare(CROSSING.of(shard)).await?;
     let portal = tx.bind(&crossing, &[&user, &i32::from(shards.count())]).await?;
-    let mut without = HashMap::new();
+    let (mut without, mut patience) = (HashMap::new(), TWIN_WAIT_MAX);
     loop {
         let rows = tx.query_portal(&portal, ROWS_PER_FETCH).await?;
         if rows.is_empty() {
@@ -139,7 +144,13 @@ async fn legs_without_twin(
             legs.entry(shards.of(UserId::from_uuid(counterparty))).or_default().add(row, counterparty)?;
         }
         for (shard, legs) in legs {
-            for (user, seq) in legs.without_twin(lookups, shard).await? {
+            let mut missing = legs.without_twin(lookups, shard).await?;
+            while !missing.is_empty() && patience > Duration::ZERO {
+                tokio::time::sleep(TWIN_INTERVAL).await;
+                patience = patience.saturating_sub(TWIN_INTERVAL);
+                missing = legs.without_twin(lookups, shard).await?;
+            }
+            for (user, seq) in missing {
                 let first = without.entry(user).or_insert(seq);
                 *first = seq.min(*first);
             }

@@ -45,11 +45,16 @@ impl Citus {
 
     /// Runs SQL in the wallet database on one of the servers.
     pub async fn sql_on(&self, server: &PrivatePostgres, world: &World, script: &str) -> String {
+        self.try_sql_on(server, world, script).await.unwrap_or_else(|e| panic!("{script}: {e}"))
+    }
+
+    /// The same; the error is that of the server.
+    pub async fn try_sql_on(&self, server: &PrivatePostgres, world: &World, script: &str) -> Result<String, String> {
         let (mut addresses, database) = (world.addresses.clone(), world.databases.wallet.database.clone());
         addresses.postgres_port = server.port();
         let script = script.to_owned();
         let printed = tokio::task::spawn_blocking(move || addresses.psql(&database, &script)).await.expect("thread");
-        printed.unwrap_or_else(|e| panic!("psql: {e}")).trim().to_owned()
+        printed.map(|printed| printed.trim().to_owned()).map_err(|e| e.to_string())
     }
 
     /// Adds the workers, which the coordinator reaches by these ports.
