@@ -174,13 +174,14 @@ impl Node {
         command
     }
 
+    /// Each test has a virtual host, which takes a megabyte. At the limit of the memory, nobody could publish any more.
     fn configuration(&self) -> String {
         format!(
             "listeners.tcp.1 = {HOST}:{amqp}\n\
              management.tcp.ip = {HOST}\n\
              management.tcp.port = {management}\n\
              loopback_users.guest = true\n\
-             vm_memory_high_watermark.absolute = 512MB\n\
+             vm_memory_high_watermark.absolute = 2GB\n\
              disk_free_limit.absolute = 50MB\n\
              log.console = true\n\
              log.console.level = info\n\

@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::shards::lock_order;
 use crate::support::{
     Client, PATIENCE, Response, RoleProcess, Scrape, User, WalletLock, World, assert_error, assert_invalid, eventually,
     purse, token_of, unknown_user_id,
@@ -564,7 +565,9 @@ async fn a_transfer_that_finds_one_of_its_wallets_locked_three_times_waits_for_b
     let world = World::new().await;
     let wallet = world.start_with(Role::Wallet, &PATIENT).await;
     let client = Client::new("", &wallet.url());
-    let [first, second]: [User; 2] = owners(&world, &client, 2, 100).await.try_into().expect("two");
+    let mut users = owners(&world, &client, 2, 100).await;
+    users.sort_by_key(|user| lock_order(&user.id));
+    let [first, second]: [User; 2] = users.try_into().expect("two");
     let of_first = WalletLock::acquire(&world, &first).await;
     let of_second = WalletLock::acquire(&world, &second).await;
     let transferring = tokio::spawn({

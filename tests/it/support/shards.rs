@@ -62,6 +62,12 @@ pub fn unite() -> String {
     )
 }
 
+/// What the wallets of users are sorted by where a transaction waits for several of them.
+pub fn lock_order(user_id: &str) -> (u8, String) {
+    let last_byte = u8::from_str_radix(&user_id[user_id.len() - 2..], 16).expect("a UUID");
+    (last_byte % shards(), user_id.to_owned())
+}
+
 /// What `purse ledger verify` printed, without the sentence that it adds about several shards.
 pub fn without_moments(printed: &str) -> String {
     printed.replace(&format!(" Each of the {} shards was read at a moment of its own.", shards()), "")

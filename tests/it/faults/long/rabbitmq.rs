@@ -176,7 +176,7 @@ async fn fp_12_a_memory_alarm_blocks_publishing_but_neither_registration_nor_shu
         assert_eq!(role.exited().await.code(), Some(0), "{}", role.output());
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
-    outages.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "512MB"]).await;
+    outages.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await;
     let (_users, _wallet, client) = world.both().await;
     let quiet = assert_invariants(&world, &history, &client).await;
     print_measurement("FP-12 memory alarm", &history, quiet);
