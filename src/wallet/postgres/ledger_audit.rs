@@ -279,6 +279,7 @@ fn read(row: &Row) -> Result<WalletAudit, DbError> {
         texts: row.try_get("texts")?,
         origin: row.try_get("origin")?,
         transfer: row.try_get("transfer")?,
+        group: row.try_get("group_place")?,
         closed: row.try_get("closed")?,
         open_holds: row.try_get("open_holds")?,
     })
