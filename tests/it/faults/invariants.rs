@@ -79,7 +79,7 @@ const WALLET: &[(&str, &str)] = &[
              WHERE next.user_id = lead.user_id AND next.seq > lead.seq AND next.seq < lead.seq + lead.group_size
                AND next.type IN ('credit', 'debit') AND next.group_size IS NULL AND next.idempotency_key IS NULL
                AND next.origin_seq IS NULL AND next.transfer_id IS NULL
-               AND next.posted_by IS NOT DISTINCT FROM lead.posted_by)",
+               AND next.posted_by IS NOT DISTINCT FROM lead.posted_by AND next.created_at = lead.created_at)",
     ),
     (
         "W6 one entry per key",
