@@ -15,26 +15,20 @@
     reason = "a benchmark prints and panics on errors; it uses only part of the test support"
 )]
 
+mod rounds;
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
-
-use futures_util::future::join_all;
 use purse::kernel::Role;
-use support::{Citus, Client, PATIENCE, PrivatePostgres, User, World, eventually, token_of};
-use uuid::Uuid;
+use rounds::{ROUND, ROUNDS, Rates, rate};
+use support::shards::{shards, user_ending_with};
+use support::{Citus, Client, PATIENCE, PrivatePostgres, User, World, eventually};
 
-/// Length of one measurement.
-const ROUND: Duration = Duration::from_secs(4);
-/// Measurements of each variant, interleaved so that other load on the machine affects all alike.
-const ROUNDS: usize = 5;
 /// Concurrent clients, each with one request at a time and a wallet of its own.
 const POSTERS: usize = 128;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-    runtime.block_on(measure());
+    rounds::run(measure());
 }
 
 async fn measure() {
@@ -47,7 +41,7 @@ async fn measure() {
     let [first, second] = &citus.workers;
     citus.add_workers(&divided, [first.port(), second.port()]).await;
     let all = divided.start(Role::Wallet).await;
-    let shards: u8 = std::env::var("WALLET_SHARDS").expect("WALLET_SHARDS").parse().expect("a number");
+    let shards = shards();
     println!("{POSTERS} clients, {shards} shards on two workers, {ROUNDS} rounds of {} s", ROUND.as_secs());
 
     let mut variants = vec![("plain PostgreSQL", owners(&plain, &Client::new("", &one.url()), 1).await)];
@@ -66,17 +60,9 @@ async fn measure() {
             }
         }
     }
-    let medians: Vec<f64> = rates
-        .iter_mut()
-        .map(|rates| {
-            rates.sort_unstable_by(f64::total_cmp);
-            rates[ROUNDS / 2]
-        })
-        .collect();
-    for (place, (name, _)) in variants.iter().enumerate() {
-        let (least, most) = (rates[place][0], rates[place][ROUNDS - 1]);
-        let ratio = medians[place] / medians[0];
-        println!("  {name:<18} {:>8.0} per second  ({least:.0} to {most:.0})  ratio {ratio:.2}", medians[place]);
+    let rates: Vec<Rates> = rates.into_iter().map(Rates::of).collect();
+    for ((name, _), of_variant) in variants.iter().zip(&rates) {
+        println!("  {name:<18} {of_variant}  ratio {:.2}", of_variant.median / rates[0].median);
     }
 }
 
@@ -84,11 +70,9 @@ async fn measure() {
 async fn owners(world: &World, client: &Client, used: u8) -> Vec<User> {
     let mut owners = Vec::new();
     for n in 0..POSTERS {
-        let mut id = *Uuid::now_v7().as_bytes();
-        id[15] = u8::try_from(n % usize::from(used)).expect("a shard");
-        let id = Uuid::from_bytes(id);
-        world.publish_event(id, &id.to_string()).await;
-        owners.push(User { id: id.to_string(), token: token_of(&id.to_string()), email: String::new() });
+        let owner = user_ending_with(u8::try_from(n % usize::from(used)).expect("a shard"));
+        world.publish_event(owner.id.parse().expect("an ID"), &owner.id).await;
+        owners.push(owner);
     }
     for owner in &owners {
         eventually(PATIENCE, "a wallet", || async {
@@ -101,16 +85,12 @@ async fn owners(world: &World, client: &Client, used: u8) -> Vec<User> {
 
 /// Credits per second.
 async fn credits(client: &Client, owners: &[User]) -> f64 {
-    let began = Instant::now();
-    let counts = join_all(owners.iter().map(|owner| async move {
-        let mut done = 0_usize;
-        while began.elapsed() < ROUND {
+    rate(owners.iter().map(|owner| {
+        move |_| async move {
             let response = client.post(owner, "credit", 1, None).await;
             assert_eq!(response.status, 201, "{response:?}");
-            done += 1;
+            true
         }
-        done
-    }));
-    let done: usize = counts.await.into_iter().sum();
-    done as f64 / began.elapsed().as_secs_f64()
+    }))
+    .await
 }

@@ -15,26 +15,20 @@
     reason = "a benchmark prints and panics on errors; it uses only part of the test support"
 )]
 
+mod rounds;
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
-
-use futures_util::future::join_all;
 use purse::kernel::Role;
+use rounds::{ROUNDS, Rates, rate};
 use support::{Client, Outages, User, World};
 
-/// Length of one measurement.
-const ROUND: Duration = Duration::from_secs(4);
-/// Measurements of each variant, interleaved so that other load on the machine affects both alike.
-const ROUNDS: usize = 5;
 /// Concurrent clients, each with one request at a time.
 const POSTERS: usize = 64;
 const REGISTERING: usize = 8;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-    runtime.block_on(measure());
+    rounds::run(measure());
 }
 
 async fn measure() {
@@ -85,14 +79,11 @@ async fn compare(what: &str, baseline: &str, changed: &str, measure: impl AsyncF
         }
     }
     println!("\n{what}");
-    let medians = rates.map(|mut rates| {
-        rates.sort_unstable_by(f64::total_cmp);
-        (rates[0], rates[ROUNDS / 2], rates[ROUNDS - 1])
-    });
-    for (name, (least, median, most)) in [baseline, changed].into_iter().zip(medians) {
-        println!("  {name:<18} {median:>8.0} per second  ({least:.0} to {most:.0})");
+    let rates = rates.map(Rates::of);
+    for (name, rates) in [baseline, changed].into_iter().zip(&rates) {
+        println!("  {name:<18} {rates}");
     }
-    println!("  ratio {:.2}", medians[1].1 / medians[0].1);
+    println!("  ratio {:.2}", rates[1].median / rates[0].median);
 }
 
 async fn posts(via: &[Client], owners: &[User]) -> f64 {
@@ -116,23 +107,4 @@ async fn registrations(via: &[Client]) -> f64 {
         }
     }))
     .await
-}
-
-/// Requests per second that succeed, while each client sends one after the other.
-async fn rate<A, F>(clients: impl Iterator<Item = A>) -> f64
-where
-    A: Fn(usize) -> F,
-    F: Future<Output = bool>,
-{
-    let began = Instant::now();
-    let counts = join_all(clients.map(|send| async move {
-        let (mut turn, mut done) = (0, 0_usize);
-        while began.elapsed() < ROUND {
-            done += usize::from(send(turn).await);
-            turn += 1;
-        }
-        done
-    }));
-    let done: usize = counts.await.into_iter().sum();
-    done as f64 / began.elapsed().as_secs_f64()
 }

@@ -6,7 +6,7 @@ export WALLET_SHARDS=4
 
 # What writes and reads the ledger.
 ledger=(
-  bulk:: concurrency:: holds:: ledger_chain ledger_posters:: ledger_shards:: ledger_statements:: ledger_texts:: operate_ledger::
+  accounts_model:: bulk:: concurrency:: holds:: ledger_chain ledger_posters:: ledger_shards:: ledger_statements:: ledger_texts:: operate_ledger::
   provisioning:: receipts:: reversals:: service_tokens:: transfers
 )
 
@@ -23,7 +23,7 @@ skipped=(
   # A transfer to another shard has more statements, and its recipients are in any.
   transfers_equal_work::
   # They need no wallet database, or change nothing there that depends on shards.
-  packages:: observability:: clients docs docs_page:: openapi_clients:: broker_ accounts_model:: http_fuzz::
+  packages:: observability:: clients docs docs_page:: openapi_clients:: broker_
 )
 skip=()
 for name in "${skipped[@]}"; do skip+=(--skip "$name"); done

@@ -7,7 +7,8 @@ Each FILE is the response of GET /v1/transactions/{id}/receipt, GET /v1/ledger/c
 of GET /.well-known/purse-keys.json; to verify signatures, the package `cryptography` has to be installed. Everything else needs
 only the standard library (Python 3.9 or later).
 
-Exit codes: 0 everything is consistent, 1 something is wrong, 2 nothing could be verified.
+Exit codes: 0 everything is consistent; 1 something is wrong, or a FILE cannot be read; 2 KEYS cannot be used, or nothing could be
+verified.
 """
 
 import argparse

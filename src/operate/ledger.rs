@@ -103,7 +103,7 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
     let shards = audit.shards();
     let mut list = List::begin(format, "differing", &["USER", "RULE", "ENTRY", "PROBLEM"])?;
     let (mut tally, mut posters) = (Tally::default(), Posters::default());
-    for shard in audit.shards_of(user) {
+    for shard in shards.to_read(user) {
         let recount = audit.begin(shard, user).await.map_err(failed)?;
         verify(&recount, user, &mut tally, &mut list).await?;
         recount.add_posters(&mut posters).await.map_err(failed)?;

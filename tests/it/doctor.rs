@@ -428,7 +428,7 @@ async fn users_without_a_wallet_are_found_from_either_role_once_they_are_a_minut
         report.assert(
             "wallets",
             "error",
-            &format!("1 without a wallet (12000 users): {stray}"),
+            &format!("1 without a wallet, of 12000 users: {stray}"),
             "purse outbox republish",
         );
     }

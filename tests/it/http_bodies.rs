@@ -137,6 +137,12 @@ async fn a_body_that_is_not_declared_as_json_returns_415_on_every_route() {
         }
         let undeclared = routes.client.send(routes.request(url).body(valid.clone())).await;
         assert_error(&undeclared, 415, "UNSUPPORTED_MEDIA_TYPE", url);
+        // `header` adds one.
+        for second in ["text/plain", "application/json"] {
+            let twice = routes.request(url).header("content-type", "application/json").header("content-type", second);
+            let twice = routes.client.send(twice.body(valid.clone())).await;
+            assert_error(&twice, 415, "UNSUPPORTED_MEDIA_TYPE", &format!("{url}: twice, {second}"));
+        }
         // The media type is checked before size and format.
         let large = routes.post(url, "text/plain", "x".repeat(BODY_BYTES_MAX + 1)).await;
         assert_error(&large, 415, "UNSUPPORTED_MEDIA_TYPE", url);

@@ -139,6 +139,26 @@ async fn each_law_of_the_acts_is_reported_with_the_first_entry_that_breaks_it() 
             &["transfer@12"],
             &["balance@1", "negative@2", "chain@1", "transfer@1"],
         ),
+        // More entries than there are, and entries of other requests among them.
+        ("UPDATE transactions SET group_size = 3 WHERE user_id = $sender AND seq = 13", &["chain@13", "group@13"], &[]),
+        (
+            "UPDATE transactions SET posted_by = NULL WHERE user_id = $sender AND seq = 14",
+            &["chain@14", "group@14"],
+            &[],
+        ),
+        (
+            "UPDATE transactions SET idempotency_key = 'k', request_digest = substr(sha256(''), 1, 16)
+             WHERE user_id = $sender AND seq = 14",
+            &["chain@14", "group@14"],
+            &[],
+        ),
+        ("UPDATE transactions SET group_size = 3 WHERE user_id = $sender AND seq = 1", &["chain@1", "group@2"], &[]),
+        (
+            "UPDATE transactions SET created_at = created_at + interval '1 second' WHERE user_id = $sender AND seq = 14",
+            &["chain@14", "group@14"],
+            &[],
+        ),
+        ("DELETE FROM transactions WHERE user_id = $sender AND seq = 14", &["group@13"], &[]),
         ("DELETE FROM open_holds WHERE user_id = $sender", &["open_holds@9"], &[]),
         ("UPDATE open_holds SET acts = 2 WHERE user_id = $sender", &["open_holds@9"], &[]),
         ("UPDATE open_holds SET expires_at = now() WHERE user_id = $sender", &["open_holds@9"], &[]),

@@ -5,9 +5,9 @@
 use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
-use uuid::Uuid;
 
-use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse, token_of};
+use crate::support::shards::user_ending_with;
+use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse};
 use crate::transfers::transfer;
 
 const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
@@ -16,14 +16,6 @@ async fn run(world: &World, arguments: &[&str], changed: &[(&str, &str)]) -> Com
     let mut settings = world.settings(Role::Wallet);
     settings.extend(changed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     purse(arguments, &settings).await
-}
-
-/// A new user whose ID ends with this byte.
-fn user_ending_with(last: u8) -> User {
-    let mut id = *Uuid::now_v7().as_bytes();
-    id[15] = last;
-    let id = Uuid::from_bytes(id).to_string();
-    User { token: token_of(&id), email: String::new(), id }
 }
 
 /// A wallet role with four shards and a user in each, who has a wallet with `cents`.

@@ -1,6 +1,7 @@
 //! `GET /v1/statements`: exact at both ends of the period, complete or visibly cut off, and harmless in a spreadsheet.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use purse::kernel::{Role, Timestamp};
 use reqwest::Method;
@@ -384,27 +385,62 @@ async fn a_statement_that_cannot_be_completed_ends_without_its_last_chunk_and_it
     assert_eq!(running(&wallet).await, Some(0.0));
 }
 
+/// Both forms, because only one of them has a last record by which a file shows that it is complete.
 #[tokio::test]
-async fn a_client_that_does_not_read_its_statement_keeps_no_database_connection_and_is_disconnected() {
+async fn a_statement_whose_database_goes_away_after_its_first_page_ends_without_its_last_chunk() {
+    for (format, last) in [("csv", "closing balance"), ("ndjson", "\"balanceAfterMinor\":100000,")] {
+        let world = World::new().await;
+        drop(world.both().await); // for the migrations
+        let user = wallet_with_history(&world, 100_000, "2026-01-01T00:00:00Z").await;
+        let wallet = world.start(Role::Wallet).await;
+        let query = format!("from=2026-01-01T00:00:00Z&to=2026-12-31T00:00:00Z&format={format}");
+        let response = begin(&wallet, &user, &query).await;
+        let away = "UPDATE pg_database SET datallowconn = false WHERE datname = current_database();
+                    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'purse%'";
+        world.sql(Role::Wallet, away).await;
+        let received = String::from_utf8(read_to_end(response).await).expect("UTF-8");
+        assert!(received.contains("credit"), "{format}: a page was sent: {received}");
+        assert!(!received.contains(last), "{format}: the file looks complete");
+        assert!(!received.ends_with("\r\n0\r\n\r\n"), "{format}: the response looks complete");
+        eventually(PATIENCE, "it is counted", || async {
+            (ended(&wallet, "failed").await == Some(1.0) && running(&wallet).await == Some(0.0)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_or_a_byte_per_second_keep_no_database_connection_and_are_disconnected() {
     let world = World::new().await;
     drop(world.both().await); // for the migrations
     let user = wallet_with_history(&world, 100_000, "2026-01-01T00:00:00Z").await;
     let wallet = world.start_with(Role::Wallet, &[("DB_POOL_MAX", "1"), ("DB_ACQUIRE_TIMEOUT_MS", "500")]).await;
     let client = Client::new("", &wallet.url());
-    let silent = begin(&wallet, &user, "from=2026-01-01T00:00:00Z&to=2026-12-31T00:00:00Z").await;
-    assert_eq!(running(&wallet).await, Some(1.0));
+    let period = "from=2026-01-01T00:00:00Z&to=2026-12-31T00:00:00Z";
+    let (silent, (mut slow, _)) = (begin(&wallet, &user, period).await, begin(&wallet, &user, period).await);
+    let reading = tokio::spawn(async move {
+        while slow.read_u8().await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    assert_eq!(running(&wallet).await, Some(2.0));
     let mut balances = 0;
-    eventually(PATIENCE, "the statement is abandoned", || {
+    eventually(PATIENCE, "both statements are abandoned", || {
         balances += 1;
         async {
             // The only connection of the pool is free.
             assert_eq!(client.balance(&user).await, 100_000);
-            (ended(&wallet, "abandoned").await == Some(1.0)).then_some(())
+            let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                        AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '1 s'";
+            assert_eq!(world.sql(Role::Wallet, idle).await, "0");
+            (ended(&wallet, "abandoned").await == Some(2.0)).then_some(())
         }
     })
     .await;
     assert!(balances > 10, "{balances} balances were read meanwhile");
     assert_eq!(running(&wallet).await, Some(0.0));
+    reading.abort();
     drop(silent);
 }
 

@@ -566,7 +566,7 @@ async fn a_transfer_that_finds_one_of_its_wallets_locked_three_times_waits_for_b
     let wallet = world.start_with(Role::Wallet, &PATIENT).await;
     let client = Client::new("", &wallet.url());
     let mut users = owners(&world, &client, 2, 100).await;
-    users.sort_by_key(|user| lock_order(&user.id));
+    users.sort_by_key(lock_order);
     let [first, second]: [User; 2] = users.try_into().expect("two");
     let of_first = WalletLock::acquire(&world, &first).await;
     let of_second = WalletLock::acquire(&world, &second).await;

@@ -117,9 +117,11 @@ fn content_coding(request: &HttpRequest) -> Option<String> {
     changing.next().map(|coding| String::from_utf8_lossy(coding).into_owned())
 }
 
-/// `application/json`, with no parameter but UTF-8 as the `charset`, by either of its names.
+/// `application/json` once, with no parameter but UTF-8 as the `charset`, by either of its names.
 fn is_json(request: &HttpRequest) -> bool {
-    let Some(value) = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
+    let mut values = request.headers().get_all(header::CONTENT_TYPE);
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Ok(value) = value.to_str() else { return false };
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
     let plain = |parameter: &str| {

@@ -115,9 +115,7 @@ impl Connector {
             io,
         })
     }
-}
 
-impl Connector {
     /// Of the database, as configured.
     pub const fn shards(&self) -> Shards {
         self.config.shards

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::layout::{self, ShardsDiffer};
-use crate::infra::postgres::migrate::{Migrations, not_durable, schema_of_the_tables};
+use crate::infra::postgres::migrate::{Migrations, not_durable, schema_exists, schema_of_the_tables};
 use crate::infra::postgres::rights::{Right, Rights, execute, functions, tables};
 use crate::infra::postgres::session::Session;
 use crate::infra::postgres::shard::{Shard, Shards};
@@ -127,12 +127,11 @@ impl Inspector {
         for part in &parts {
             let place = part.schema.map_or_else(String::new, |schema| format!(" in {schema}"));
             let mut applied = Vec::new();
-            if let Some(schema) = part.schema {
-                let exists = client.query_one("SELECT to_regnamespace($1::text) IS NOT NULL", &[&schema]).await?;
-                if !exists.try_get::<_, bool>(0)? {
-                    history.missing.push(format!("schema {schema}"));
-                    continue;
-                }
+            if let Some(schema) = part.schema
+                && !schema_exists(client, schema).await?
+            {
+                history.missing.push(format!("schema {schema}"));
+                continue;
             }
             let rows = format!("SELECT version::bigint, name, checksum FROM {} ORDER BY 1", part.history());
             for row in client.query(&rows, &[]).await? {

@@ -237,13 +237,13 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     let has_owner = Some(runtime) != owner;
     let mut applied = Vec::new();
     let parts = migrations.parts(shards);
-    for (place, part) in parts.iter().enumerate() {
+    for part in &parts {
         let of_part = apply(&mut client, part, &schema).await.map_err(|e| match e {
             MigrateError::Script(e) if lacks_privilege(e.as_ref()) && !has_owner => MigrateError::NotOwner(e),
             e => e,
         })?;
         applied.extend(of_part);
-        if place == 0 && !is_set_up && shards != Shards::ONE {
+        if part.schema.is_none() && !is_set_up && shards != Shards::ONE {
             let keep = "INSERT INTO ledger_shards (shards) VALUES ($1::bigint::smallint)";
             client.execute(keep, &[&i64::from(shards.count())]).await?;
         }
@@ -271,8 +271,7 @@ async fn apply(client: &mut Client, part: &Part, schema_in_use: &str) -> Result<
     }
     if let Some(schema) = part.schema {
         // Not `IF NOT EXISTS`, which needs the privilege to create schemas although there is nothing to create.
-        let exists = client.query_one("SELECT to_regnamespace($1::text) IS NOT NULL", &[&schema]).await?;
-        if !exists.try_get::<_, bool>(0)? {
+        if !schema_exists(client, schema).await? {
             client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
         }
         // The scripts do not name schemas. Those of a shard also name tables that all shards share.
@@ -318,6 +317,10 @@ pub async fn check_runtime_user(
 async fn set_lock_timeout(client: &Client, limit: Duration) -> Result<(), tokio_postgres::Error> {
     // Zero would be no limit.
     client.batch_execute(&format!("SET lock_timeout = {}", limit.as_millis().max(1))).await
+}
+
+pub(super) async fn schema_exists(client: &Client, schema: &str) -> Result<bool, tokio_postgres::Error> {
+    client.query_one("SELECT to_regnamespace($1::text) IS NOT NULL", &[&schema]).await?.try_get(0)
 }
 
 /// Where the tables are, or where they would be created. `None` if there is no such place.

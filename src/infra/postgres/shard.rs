@@ -48,6 +48,11 @@ impl Shards {
         (0..self.0).map(move |number| self.at(number))
     }
 
+    /// The one of `user`; without a user, all of them.
+    pub fn to_read(self, user: Option<UserId>) -> Vec<Shard> {
+        user.map_or_else(|| self.all().collect(), |user| vec![self.of(user)])
+    }
+
     /// The first of [`Self::all`].
     pub const fn first(self) -> Shard {
         self.at(0)

@@ -90,7 +90,7 @@ fn found(progress: &Progress) -> Finding {
     }
     let named: Vec<String> = progress.named.iter().map(ToString::to_string).collect();
     let more = if progress.without > named.len() { ", …" } else { "" };
-    let message = format!("{} without a wallet ({scope}): {}{more}", progress.without, named.join(", "));
+    let message = format!("{} without a wallet, of {scope}: {}{more}", progress.without, named.join(", "));
     let advice = "Look into `purse outbox status` and `purse dlq list` first. If their events are in neither, publish them \
                   again: `purse outbox republish --all`, or with --since.";
     Finding::error(Check::Wallets, message, advice)

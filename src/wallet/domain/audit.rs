@@ -45,6 +45,9 @@ pub struct WalletAudit {
     pub origin: Option<i64>,
     /// The sequence number of the first leg of a transfer whose other leg is missing or different.
     pub transfer: Option<i64>,
+    /// The sequence number of the first entry whose atomic bulk request is not followed by as many entries as it says, or of one
+    /// among them that cannot be of that request.
+    pub group: Option<i64>,
     /// The sequence number of the first entry after the wallet was closed.
     pub closed: Option<i64>,
     /// The sequence number of the first hold that is open in the ledger or in the list of open holds, but not alike in both.
@@ -72,6 +75,8 @@ pub enum LedgerViolation {
     Origin(i64),
     /// The other leg of this entry's transfer is missing or different.
     Transfer(i64),
+    /// The entries of an atomic bulk request are not whole: some are missing after this one, or this one cannot be among them.
+    Group(i64),
     /// This entry follows the closing of the wallet.
     Closed(i64),
     /// This hold is not listed as the ledger implies.
@@ -94,6 +99,7 @@ impl WalletAudit {
             self.texts.map(LedgerViolation::Texts),
             self.origin.map(LedgerViolation::Origin),
             self.transfer.map(LedgerViolation::Transfer),
+            self.group.map(LedgerViolation::Group),
             self.closed.map(LedgerViolation::Closed),
             self.open_holds.map(LedgerViolation::OpenHolds),
             no_wallet,
@@ -115,6 +121,7 @@ impl LedgerViolation {
             Self::Texts(_) => "texts",
             Self::Origin(_) => "origin",
             Self::Transfer(_) => "transfer",
+            Self::Group(_) => "group",
             Self::Closed(_) => "closed",
             Self::OpenHolds(_) => "open_holds",
             Self::NoWallet => "wallet",
@@ -131,6 +138,7 @@ impl LedgerViolation {
             | Self::Texts(seq)
             | Self::Origin(seq)
             | Self::Transfer(seq)
+            | Self::Group(seq)
             | Self::Closed(seq)
             | Self::OpenHolds(seq) => Some(*seq),
             Self::NoWallet => None,
@@ -163,6 +171,12 @@ impl fmt::Display for LedgerViolation {
             Self::Transfer(seq) => {
                 write!(f, "entry {seq} is a leg of a transfer whose other leg is missing or different")
             }
+            Self::Group(seq) => {
+                write!(
+                    f,
+                    "the entries of an atomic bulk request are not whole: some are missing after entry {seq}, or it cannot be among them"
+                )
+            }
             Self::Closed(seq) => write!(f, "entry {seq} follows the closing of the wallet"),
             Self::OpenHolds(seq) => write!(f, "hold {seq} is not in the list of open holds as the ledger implies"),
             Self::NoWallet => f.write_str("the wallet of these entries does not exist"),
@@ -192,6 +206,7 @@ mod tests {
             texts: None,
             origin: None,
             transfer: None,
+            group: None,
             closed: None,
             open_holds: None,
         }
@@ -216,8 +231,9 @@ mod tests {
             texts: Some(9),
             origin: Some(10),
             transfer: Some(11),
-            closed: Some(12),
-            open_holds: Some(13),
+            group: Some(12),
+            closed: Some(13),
+            open_holds: Some(14),
             ..valid()
         };
         let reported: Vec<_> = broken.violations().iter().map(|f| (f.rule(), f.seq(), f.to_string())).collect();
@@ -235,8 +251,13 @@ mod tests {
             ("texts", Some(9), "the texts of entry 9 are not those that it was written with"),
             ("origin", Some(10), "entry 10 cannot have acted on the entry that it names"),
             ("transfer", Some(11), "entry 11 is a leg of a transfer whose other leg is missing or different"),
-            ("closed", Some(12), "entry 12 follows the closing of the wallet"),
-            ("open_holds", Some(13), "hold 13 is not in the list of open holds as the ledger implies"),
+            (
+                "group",
+                Some(12),
+                "the entries of an atomic bulk request are not whole: some are missing after entry 12, or it cannot be among them",
+            ),
+            ("closed", Some(13), "entry 13 follows the closing of the wallet"),
+            ("open_holds", Some(14), "hold 14 is not in the list of open holds as the ledger implies"),
             ("wallet", None, "the wallet of these entries does not exist"),
         ];
         assert_eq!(reported, expected.map(|(law, seq, text)| (law, seq, text.to_owned())));

@@ -94,11 +94,6 @@ impl PgLedgerAudit {
         self.shards
     }
 
-    /// All of them, or that of `user`.
-    pub fn shards_of(&self, user: Option<UserId>) -> Vec<Shard> {
-        user.map_or_else(|| self.shards.all().collect(), |user| vec![self.shards.of(user)])
-    }
-
     /// Audits every wallet of a shard with an entry, or only that of `user`, in one snapshot.
     ///
     /// # Errors
@@ -284,6 +279,7 @@ fn read(row: &Row) -> Result<WalletAudit, DbError> {
         texts: row.try_get("texts")?,
         origin: row.try_get("origin")?,
         transfer: row.try_get("transfer")?,
+        group: row.try_get("group_place")?,
         closed: row.try_get("closed")?,
         open_holds: row.try_get("open_holds")?,
     })

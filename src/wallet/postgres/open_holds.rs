@@ -61,9 +61,7 @@ impl PgOpenHolds {
     /// # Errors
     /// [`DbError`].
     pub async fn begin(&mut self, user: Option<UserId>, overdue_only: bool) -> Result<OpenHoldCursor<'_>, DbError> {
-        let shards = self.shards;
-        let of_user = |user| vec![shards.of(user)];
-        let shards = user.map_or_else(|| shards.all().collect(), of_user);
+        let shards = self.shards.to_read(user);
         let user = user.map(UserId::as_uuid);
         let tx = self.session.snapshot().await?;
         let mut lists = Vec::new();

@@ -64,9 +64,13 @@ chained AS (
            lag(seq) OVER wallet AS previous_seq,
            lag(id) OVER wallet AS previous_id,
            lag(balance_after_minor) OVER wallet AS previous_balance,
-           lead(seq) OVER wallet IS NULL AS is_last
+           lead(seq) OVER wallet IS NULL AS is_last,
+           lag(posted_by) OVER wallet AS previous_poster,
+           group_size IS NULL OR coalesce(lead(seq, group_size - 1) OVER wallet = seq + group_size - 1, false) AS has_its_group,
+           coalesce(max(seq + group_size) OVER earlier > seq, false) AS is_in_a_group
     FROM entry
-    WINDOW wallet AS (PARTITION BY user_id ORDER BY seq ROWS UNBOUNDED PRECEDING)
+    WINDOW wallet AS (PARTITION BY user_id ORDER BY seq ROWS UNBOUNDED PRECEDING),
+           earlier AS (PARTITION BY user_id ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ),
 recounted AS (
     SELECT chained.*,
@@ -126,6 +130,11 @@ SELECT user_id, count(*) AS entries, count(hash) AS chained,
            END) AS texts,
        min(seq) FILTER (WHERE NOT origin_is_right) AS origin,
        min(seq) FILTER (WHERE NOT has_twin) AS transfer,
+       -- The entries of a bulk request that is atomic. Its key and their number are on the first one.
+       min(seq) FILTER (WHERE NOT has_its_group OR (is_in_a_group AND (
+           type NOT IN ('credit', 'debit') OR group_size IS NOT NULL OR idempotency_key IS NOT NULL OR origin_seq IS NOT NULL
+           OR transfer_id IS NOT NULL OR posted_by IS DISTINCT FROM previous_poster OR created_at IS DISTINCT FROM previous
+       ))) AS group_place,
        min(seq) FILTER (WHERE previous_type = 'close') AS closed,
        CASE WHEN max(held_after_minor) > 0 OR EXISTS (SELECT FROM shard.open_holds WHERE open_holds.user_id = recounted.user_id) THEN (
            SELECT min(coalesce(derived.seq, open.seq))

@@ -10,7 +10,7 @@ use crate::support::{Client, User, World};
 
 const FUNDS: i64 = 1_000;
 /// The number of kinds of acts.
-const ACTS: usize = 7;
+const ACTS: usize = 8;
 
 /// Two wallets, of which the first one has money, a hold and a credit to undo.
 struct Prepared {
@@ -47,6 +47,7 @@ impl Prepared {
             ("a reversal", Ask::reverse(&self.credit, "debit"), 1),
             ("a hold of everything", Ask::hold(FUNDS + 7 - 300, 3_600), 1),
             ("a group", Ask::bulk(3, 4), 5),
+            ("a credit by a service", Ask::post("credit", 4).by("payments"), 1),
         ]
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, PATIENCE, Response, User};
+use crate::support::{Client, PATIENCE, Response, User, service_token};
 
 /// A client gives up after this long.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,36 +41,52 @@ pub struct Ask {
     pub cents: Option<i64>,
     /// Where the response has the id of the row; `None` if it has another one.
     pub id: Option<&'static str>,
+    /// The service that asks on behalf of the user.
+    pub service: Option<&'static str>,
 }
 
 impl Ask {
     pub fn post(kind: &'static str, cents: i64) -> Self {
         let path = format!("transactions/{kind}");
-        Self { path, body: json!({"amountMinor": cents}), kind, cents: Some(cents), id: Some("/id") }
+        Self { path, body: json!({"amountMinor": cents}), kind, cents: Some(cents), id: Some("/id"), service: None }
     }
 
     pub fn transfer(to: &User, cents: i64) -> Self {
         let body = json!({"toUserId": to.id, "amountMinor": cents, "description": "to a friend"});
-        Self { path: "transfers".to_owned(), body, kind: "debit", cents: Some(cents), id: Some("/id") }
+        Self { path: "transfers".to_owned(), body, kind: "debit", cents: Some(cents), id: Some("/id"), service: None }
     }
 
     pub fn hold(cents: i64, seconds: u64) -> Self {
         let body = json!({"amountMinor": cents, "expiresInS": seconds});
-        Self { path: "holds".to_owned(), body, kind: "hold", cents: Some(cents), id: Some("/id") }
+        Self { path: "holds".to_owned(), body, kind: "hold", cents: Some(cents), id: Some("/id"), service: None }
     }
 
     pub fn capture(hold: &str, cents: Option<i64>) -> Self {
         let body = cents.map_or_else(|| json!({}), |cents| json!({"amountMinor": cents, "final": false}));
-        Self { path: format!("holds/{hold}/capture"), body, kind: "debit", cents, id: Some("/transaction/id") }
+        Self {
+            path: format!("holds/{hold}/capture"),
+            body,
+            kind: "debit",
+            cents,
+            id: Some("/transaction/id"),
+            service: None,
+        }
     }
 
     pub fn void(hold: &str) -> Self {
-        Self { path: format!("holds/{hold}/void"), body: json!({}), kind: "void", cents: None, id: None }
+        Self { path: format!("holds/{hold}/void"), body: json!({}), kind: "void", cents: None, id: None, service: None }
     }
 
     /// `kind` is the type of the reversal.
     pub fn reverse(entry: &str, kind: &'static str) -> Self {
-        Self { path: format!("transactions/{entry}/reverse"), body: json!({}), kind, cents: None, id: Some("/id") }
+        Self {
+            path: format!("transactions/{entry}/reverse"),
+            body: json!({}),
+            kind,
+            cents: None,
+            id: Some("/id"),
+            service: None,
+        }
     }
 
     /// A group of `count` credits and a debit.
@@ -78,7 +94,12 @@ impl Ask {
         let mut items = vec![json!({"type": "credit", "amountMinor": cents}); count];
         items.push(json!({"type": "debit", "amountMinor": cents}));
         let (path, body) = ("transactions/bulk".to_owned(), json!({"items": items}));
-        Self { path, body, kind: "credit", cents: Some(cents), id: Some("/items/0/id") }
+        Self { path, body, kind: "credit", cents: Some(cents), id: Some("/items/0/id"), service: None }
+    }
+
+    /// The same, by a service.
+    pub fn by(self, service: &'static str) -> Self {
+        Self { service: Some(service), ..self }
     }
 }
 
@@ -212,13 +233,17 @@ impl History {
 
     /// Asks once with `key`, which may have been used before.
     pub async fn ask(&self, client: &Client, user: &User, ask: &Ask, key: &str) -> Outcome {
-        let url = format!("{}/v1/{}", client.wallet, ask.path);
-        let request = client.request(Method::POST, &url).bearer_auth(&user.token).json(&ask.body);
+        let (whose, token) = match ask.service {
+            None => (String::new(), user.token.clone()),
+            Some(service) => (format!("wallets/{}/", user.id), service_token(service, "wallet:post")),
+        };
+        let url = format!("{}/v1/{whose}{}", client.wallet, ask.path);
+        let request = client.request(Method::POST, &url).bearer_auth(token).json(&ask.body);
         let request = request.header("idempotency-key", key).timeout(CLIENT_TIMEOUT);
         let outcome = conclude(client.try_send(request).await.as_ref(), ask.id);
         let mut recorded = self.0.lock().expect("history");
         recorded.note(Success::Post, &outcome);
-        let name = format!("{} {key}", user.id);
+        let name = format!("{} {:?} {key}", user.id, ask.service);
         let fresh = Post { user: user.id.clone(), ask: ask.clone(), key: key.to_owned(), outcomes: Vec::new() };
         recorded.posts.entry(name).or_insert(fresh).outcomes.push(outcome.clone());
         outcome

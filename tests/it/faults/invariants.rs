@@ -69,12 +69,22 @@ const WALLET: &[(&str, &str)] = &[
     (
         "W4 every transfer has two legs of one amount",
         "SELECT transfer_id FROM transactions WHERE transfer_id IS NOT NULL GROUP BY 1
-         HAVING count(*) <> 2 OR sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) <> 0",
+         HAVING count(*) <> 2 OR sum(CASE type WHEN 'credit' THEN amount_minor ELSE -amount_minor END) <> 0
+             OR max(user_id::text) <> max(counterparty_user_id::text) OR min(user_id::text) <> min(counterparty_user_id::text)",
+    ),
+    (
+        "W4 every group is whole",
+        "SELECT lead.id FROM transactions lead WHERE group_size <> 1 + (
+             SELECT count(*) FROM transactions next
+             WHERE next.user_id = lead.user_id AND next.seq > lead.seq AND next.seq < lead.seq + lead.group_size
+               AND next.type IN ('credit', 'debit') AND next.group_size IS NULL AND next.idempotency_key IS NULL
+               AND next.origin_seq IS NULL AND next.transfer_id IS NULL
+               AND next.posted_by IS NOT DISTINCT FROM lead.posted_by AND next.created_at = lead.created_at)",
     ),
     (
         "W6 one entry per key",
         "SELECT idempotency_key FROM transactions WHERE idempotency_key IS NOT NULL
-         GROUP BY user_id, idempotency_key HAVING count(*) > 1",
+         GROUP BY user_id, posted_by, idempotency_key HAVING count(*) > 1",
     ),
     (
         "W7 amounts and types in range",
@@ -171,19 +181,23 @@ async fn verification(world: &World) -> Option<String> {
 async fn post_violations(world: &World, history: &History) -> Vec<String> {
     let mut found = Vec::new();
     let rows = world
-        .sql(Role::Wallet, "SELECT user_id, idempotency_key, id, type, amount_minor FROM transactions WHERE idempotency_key IS NOT NULL")
+        .sql(
+            Role::Wallet,
+            "SELECT user_id, posted_by, idempotency_key, id, type, amount_minor FROM transactions
+             WHERE idempotency_key IS NOT NULL",
+        )
         .await;
-    let rows: HashMap<(String, String), (String, String, String)> = rows
+    let rows: HashMap<[String; 3], (String, String, String)> = rows
         .lines()
         .filter_map(|line| {
             let columns: Vec<String> = line.split('|').map(str::to_owned).collect();
-            let [user, key, id, kind, cents] = <[String; 5]>::try_from(columns).ok()?;
-            Some(((user, key), (id, kind, cents)))
+            let [user, service, key, id, kind, cents] = <[String; 6]>::try_from(columns).ok()?;
+            Some(([user, service, key], (id, kind, cents)))
         })
         .collect();
     let mut requested = HashSet::new();
     for post in history.posts() {
-        let name = (post.user.clone(), post.key.clone());
+        let name = [post.user.clone(), post.ask.service.unwrap_or_default().to_owned(), post.key.clone()];
         let row = rows.get(&name);
         requested.insert(name);
         let ids: HashSet<_> = post.outcomes.iter().filter_map(Outcome::id).collect();
@@ -202,7 +216,7 @@ async fn post_violations(world: &World, history: &History) -> Vec<String> {
             (None, _) => {}
         }
     }
-    let unrequested: Vec<_> = rows.keys().filter(|name| !requested.contains(name)).collect();
+    let unrequested: Vec<_> = rows.keys().filter(|name| !requested.contains(*name)).collect();
     if !unrequested.is_empty() {
         found.push(format!("H2 nothing exists that was not requested: {unrequested:?}"));
     }

@@ -67,7 +67,6 @@ async fn post(
     let mut entries: Vec<(&User, String, &'static str)> = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         number += 1;
-        let key = format!("{name}-{number}");
         let mut user = &users[rng.usize(..users.len())];
         let cents = rng.i64(1..50);
         let ask = match rng.u8(..20) {
@@ -95,6 +94,10 @@ async fn post(
             }
             _ => Ask::bulk(cents, rng.usize(1..6)),
         };
+        // A service repeats the key of the user's request before, because keys are scoped to the poster. It sends no bulk requests.
+        let is_for_service = number % 4 == 0 && ask.path != "transactions/bulk";
+        let (ask, key) = if is_for_service { (ask.by("payments"), number - 1) } else { (ask, number) };
+        let key = format!("{name}-{key}");
         // Half of the requests with an unknown outcome are retried with the same key.
         let outcome = loop {
             let outcome = history.ask(&clients[rng.usize(..clients.len())], user, &ask, &key).await;

@@ -58,6 +58,8 @@ pub struct HandLedger {
     pub user: UserId,
     seq: i64,
     hash: EntryHash,
+    /// The last group: the sequence number after it, and its time.
+    group: Option<(i64, Timestamp)>,
     script: String,
 }
 
@@ -80,7 +82,7 @@ impl HandLedger {
 
     /// Another history of a wallet that exists.
     pub fn of(user: UserId) -> Self {
-        Self { user, seq: 0, hash: EntryHash::genesis(user), script: String::new() }
+        Self { user, seq: 0, hash: EntryHash::genesis(user), group: None, script: String::new() }
     }
 
     /// Appends a row and returns its id.
@@ -94,7 +96,12 @@ impl HandLedger {
     pub fn append_as(&mut self, id: EntryId, row: &HandRow) {
         self.seq += 1;
         let now = Timestamp::now();
-        let created_at = Timestamp::from_microsecond(now.as_microsecond()).expect("a time");
+        let now = Timestamp::from_microsecond(now.as_microsecond()).expect("a time");
+        if let Some(size) = row.group_size {
+            self.group = Some((self.seq + i64::from(size), now));
+        }
+        // The entries of a group have one time.
+        let created_at = self.group.filter(|(end, _)| self.seq < *end).map_or(now, |(_, at)| at);
         let request = row.key.map(|key| KeyedRequest {
             key: IdempotencyKey::parse(key).expect("a key"),
             digest: RequestDigest::from_stored(&[7; 16]).expect("16 bytes"),

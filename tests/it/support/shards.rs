@@ -4,7 +4,9 @@
 //! each of these tables is the parent of those of all shards. It reads, locks, changes and deletes their rows; a trigger inserts a
 //! row into the shard of its user.
 
-use super::World;
+use uuid::Uuid;
+
+use super::{User, World, token_of};
 
 /// The setting of this run; 1 without one.
 pub fn shards() -> u8 {
@@ -62,10 +64,23 @@ pub fn unite() -> String {
     )
 }
 
+/// Of this run, from 0.
+pub fn shard_of(user: &User) -> usize {
+    let id: Uuid = user.id.parse().expect("an ID");
+    usize::from(id.as_bytes()[15] % shards())
+}
+
 /// What the wallets of users are sorted by where a transaction waits for several of them.
-pub fn lock_order(user_id: &str) -> (u8, String) {
-    let last_byte = u8::from_str_radix(&user_id[user_id.len() - 2..], 16).expect("a UUID");
-    (last_byte % shards(), user_id.to_owned())
+pub fn lock_order(user: &User) -> (usize, String) {
+    (shard_of(user), user.id.clone())
+}
+
+/// A new user without a registration, whose ID ends with this byte.
+pub fn user_ending_with(last: u8) -> User {
+    let mut id = *Uuid::now_v7().as_bytes();
+    id[15] = last;
+    let id = Uuid::from_bytes(id).to_string();
+    User { token: token_of(&id), email: String::new(), id }
 }
 
 /// What `purse ledger verify` printed, without the sentence that it adds about several shards.

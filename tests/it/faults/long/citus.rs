@@ -13,6 +13,7 @@ use super::super::history::{Ask, History, Outcome, Post};
 use super::super::invariants::assert_invariants;
 use super::super::load::{Load, seed};
 use super::super::proxy::{COMMIT, COMMIT_PREPARED, CommitFault, PREPARE, Proxy};
+use crate::support::shards::shard_of;
 use crate::support::{Citus, Client, PATIENCE, Response, RoleProcess, User, World, eventually, purse};
 
 /// How long there is load before a fault, and after it.
@@ -33,12 +34,6 @@ struct Cluster {
 
 fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
-}
-
-/// The shard of a user, of four.
-fn shard_of(user: &User) -> usize {
-    let last = user.id.get(user.id.len() - 2..).expect("an ID");
-    usize::from(u8::from_str_radix(last, 16).expect("an ID") % 4)
 }
 
 impl Cluster {
