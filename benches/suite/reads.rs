@@ -89,7 +89,6 @@ async fn two_processes(fixture: Fixture, report: &mut Report) {
         );
         two.push(left + right);
     }
-    fixture.verify().await;
     report.heading("Wallet processes on one database, 128 connections", &["processes", "credits per second (min–max)"]);
     report.row(&["1".to_owned(), one.shown()]);
     report.row(&["2".to_owned(), two.shown()]);
