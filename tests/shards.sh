@@ -6,8 +6,8 @@ export WALLET_SHARDS=4
 
 # What writes and reads the ledger.
 ledger=(
-  accounts_model:: bulk:: concurrency:: holds:: ledger_chain ledger_posters:: ledger_shards:: ledger_statements:: ledger_texts:: operate_ledger::
-  provisioning:: receipts:: reversals:: service_tokens:: transfers
+  accounts_model:: bulk:: concurrency:: holds:: ledger_chain ledger_posters:: ledger_shards:: ledger_statements:: ledger_texts::
+  operate_ledger:: provisioning:: receipts:: reversals:: service_tokens:: transfers
 )
 
 # Not run with shards, and why.

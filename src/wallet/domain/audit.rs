@@ -45,8 +45,8 @@ pub struct WalletAudit {
     pub origin: Option<i64>,
     /// The sequence number of the first leg of a transfer whose other leg is missing or different.
     pub transfer: Option<i64>,
-    /// The sequence number of the first entry whose atomic bulk request is not followed by as many entries as it says, or of one
-    /// among them that cannot be of that request.
+    /// The sequence number of the first entry that begins an atomic bulk request of which entries are missing, or that is among
+    /// those of one where it cannot be.
     pub group: Option<i64>,
     /// The sequence number of the first entry after the wallet was closed.
     pub closed: Option<i64>,
