@@ -1,10 +1,10 @@
 //! The order in which postings are taken into batches. Pure.
 //!
-//! Most postings go into a common batch, which skips every wallet that another transaction has locked. The initiator of a
-//! posting that needs such a wallet is set aside: its postings wait in a line of their own, and the line waits for that wallet.
-//! A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is set aside none of its
-//! postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is only named by a
-//! posting of somebody else.
+//! Most postings go into a common batch, which skips every wallet that another transaction has locked. Initiators share it
+//! fairly. The initiator of a posting that needs a locked wallet is set aside: its postings wait in a line of their own, and the
+//! line waits for that wallet. A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is
+//! set aside none of its postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is
+//! only named by a posting of somebody else.
 //!
 //! Several queues of a process, its lanes, may have a common batch in flight each. A posting whose wallet is in that of another
 //! lane stays where it is, with all later ones of its initiator, until that batch has ended: the process need not ask the
@@ -14,6 +14,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::kernel::UserId;
+use crate::wallet::application::fair_queue::{FairQueue, Waiting};
 
 /// Set-aside batches that leave a posting undecided, each because of another wallet, before it waits for all of its wallets.
 const VAIN_TRIES_MAX: u8 = 3;
@@ -55,7 +56,7 @@ pub struct Turn {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Common<T> {
     posting: T,
     /// Common batches that left it behind.
     left_behind: u8,
@@ -72,8 +73,7 @@ struct Line<T> {
 /// Waiting postings.
 #[derive(Debug)]
 pub struct PostingQueue<T> {
-    /// In the order of their arrival.
-    common: VecDeque<Waiting<T>>,
+    common: FairQueue<Common<T>>,
     /// One per set-aside initiator. It is empty while all postings of the initiator are in a batch.
     lines: HashMap<UserId, Line<T>>,
     /// The wallets that have to be waited for, with the initiators whose first posting needs them. Each set-aside initiator is
@@ -85,13 +85,17 @@ pub struct PostingQueue<T> {
 
 impl<T> Default for PostingQueue<T> {
     fn default() -> Self {
-        Self { common: VecDeque::new(), lines: HashMap::new(), contested: HashMap::new(), turns: VecDeque::new() }
+        Self { common: FairQueue::default(), lines: HashMap::new(), contested: HashMap::new(), turns: VecDeque::new() }
     }
 }
 
 impl<T: Queued> PostingQueue<T> {
     pub fn push(&mut self, posting: T) {
-        self.push_waiting(Waiting { posting, left_behind: 0 });
+        let (initiator, rows) = (posting.initiator(), posting.rows());
+        match self.lines.get_mut(&initiator) {
+            Some(line) => line.postings.push_back(posting),
+            None => self.common.push(initiator, rows, Common { posting, left_behind: 0 }),
+        }
     }
 
     /// Takes postings for a common batch until they have `rows_max` entries; the last one may pass that bound. The next common
@@ -99,25 +103,23 @@ impl<T: Queued> PostingQueue<T> {
     /// common batch of another lane.
     pub fn take_common(&mut self, rows_max: usize, is_busy: impl Fn(&T) -> bool) -> Vec<T> {
         let mut batch = BatchInMaking::new(rows_max);
-        let mut left = VecDeque::new();
-        let mut initiators_left = HashSet::new();
+        let (mut left, mut initiators_left) = (Vec::new(), HashSet::new());
+        let initiators = self.common.initiators();
         while !batch.is_full() {
-            let Some(mut waiting) = self.common.pop_front() else { break };
-            let initiator = waiting.posting.initiator();
-            let is_left = initiators_left.contains(&initiator)
-                || (waiting.left_behind < LEFT_BEHIND_MAX && is_busy(&waiting.posting));
-            if is_left {
-                initiators_left.insert(initiator);
-                waiting.left_behind = waiting.left_behind.saturating_add(1);
-                left.push_back(waiting);
+            let Some(mut waiting) = self.common.pop() else { break };
+            let Common { posting, left_behind } = &mut waiting.posting;
+            if initiators_left.contains(&waiting.initiator) || (*left_behind < LEFT_BEHIND_MAX && is_busy(posting)) {
+                initiators_left.insert(waiting.initiator);
+                *left_behind = left_behind.saturating_add(1);
+                left.push(waiting);
             } else {
-                batch.take(waiting.posting);
+                batch.take(waiting.posting.posting);
             }
         }
-        if !left.is_empty() {
-            left.append(&mut self.common);
-            self.common = left;
+        for waiting in left {
+            self.common.put_back(waiting);
         }
+        self.common.served(batch.rows, initiators);
         batch.postings
     }
 
@@ -132,16 +134,18 @@ impl<T: Queued> PostingQueue<T> {
         if undecided.is_empty() {
             return;
         }
+        let mut set_aside = HashSet::new();
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
             if let Entry::Vacant(line) = self.lines.entry(initiator) {
                 line.insert(Line { postings: VecDeque::new(), vain_tries: 0 });
                 self.wait_for(contested, initiator);
             }
+            set_aside.insert(initiator);
             self.push(posting);
         }
-        for waiting in std::mem::take(&mut self.common) {
-            self.push_waiting(waiting);
+        for Waiting { posting: Common { posting, .. }, .. } in self.common.take_of(&set_aside) {
+            self.push(posting);
         }
     }
 
@@ -211,13 +215,6 @@ impl<T: Queued> PostingQueue<T> {
         self.common.is_empty() && self.lines.values().all(|line| line.postings.is_empty())
     }
 
-    fn push_waiting(&mut self, waiting: Waiting<T>) {
-        match self.lines.get_mut(&waiting.posting.initiator()) {
-            Some(line) => line.postings.push_back(waiting.posting),
-            None => self.common.push_back(waiting),
-        }
-    }
-
     /// At the end, also after a try in vain: nobody who waits for the wallet is overtaken.
     fn wait_for(&mut self, wallet: UserId, initiator: UserId) {
         let waiting = self.contested.entry(wallet).or_insert_with(|| {
@@ -230,16 +227,17 @@ impl<T: Queued> PostingQueue<T> {
 
 struct BatchInMaking<T> {
     postings: Vec<T>,
-    rows_left: usize,
+    rows: usize,
+    rows_max: usize,
 }
 
 impl<T: Queued> BatchInMaking<T> {
     const fn new(rows_max: usize) -> Self {
-        Self { postings: Vec::new(), rows_left: rows_max }
+        Self { postings: Vec::new(), rows: 0, rows_max }
     }
 
     const fn is_full(&self) -> bool {
-        self.rows_left == 0
+        self.rows >= self.rows_max
     }
 
     /// Returns how many were taken.
@@ -254,7 +252,7 @@ impl<T: Queued> BatchInMaking<T> {
     }
 
     fn take(&mut self, posting: T) {
-        self.rows_left = self.rows_left.saturating_sub(posting.rows());
+        self.rows = self.rows.saturating_add(posting.rows());
         self.postings.push(posting);
     }
 }
@@ -344,6 +342,25 @@ mod tests {
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [2], "three rows");
         assert_eq!(take(&mut all_set_aside(7, posts()), 4).1, [0, 1]);
         assert_eq!(take(&mut all_set_aside(7, posts()), 3).1, [0]);
+    }
+
+    #[test]
+    fn a_single_posting_is_in_the_next_common_batch_however_many_groups_wait() {
+        let mut queue = PostingQueue::default();
+        let group = |n: usize| Post { rows: 100, ..own(n, n as u128) };
+        (0..32).for_each(|n| queue.push(group(n)));
+        for round in 1..=40 {
+            let singles: Vec<_> = (0..64).map(|n| 1_000 * round + n).collect();
+            for n in &singles {
+                queue.push(own(*n, *n as u128));
+            }
+            let batch = queue.take_common(512, |_| false);
+            let (groups, taken): (Vec<_>, Vec<_>) = batch.into_iter().partition(|post| post.rows == 100);
+            assert_eq!((numbers(&taken), groups.len()), (singles, 5), "the groups have the rest of the batch");
+            for group in groups {
+                queue.push(group);
+            }
+        }
     }
 
     #[test]
@@ -498,7 +515,7 @@ mod tests {
         }
         assert_eq!(numbers(&queue.take_common(9, is_busy)), [10, 20]);
         queue.push(own(13, 1));
-        assert_eq!(numbers(&queue.take_common(9, |_| false)), [11, 12, 21, 13], "once that batch has ended");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 11, 12, 13], "once that batch has ended");
     }
 
     #[test]
@@ -513,7 +530,7 @@ mod tests {
         queue.push(own(12, 1));
         queue.push(own(20, 2));
         assert_eq!(numbers(&queue.take_common(9, |_| true)), [10, 11], "the later ones have their own turn");
-        assert_eq!(numbers(&queue.take_common(9, |_| false)), [12, 20]);
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [20, 12]);
     }
 
     #[test]
