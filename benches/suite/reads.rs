@@ -113,7 +113,12 @@ async fn statements(fixture: &Fixture, report: &mut Report) {
 async fn two_processes(servers: &Outages, report: &mut Report) {
     let fixture = Fixture::start(servers).await;
     let second = fixture.world.start(Role::Wallet).await;
-    let (mut one, mut two) = (Figures::default(), Figures::default());
+    let one_lane = [("LEDGER_LANES", "1")];
+    let (third, fourth) = (
+        fixture.world.start_with(Role::Wallet, &one_lane).await,
+        fixture.world.start_with(Role::Wallet, &one_lane).await,
+    );
+    let (mut one, mut two, mut two_of_one_lane) = (Figures::default(), Figures::default(), Figures::default());
     for round in 1..=rounds() {
         let run = |url: String, connections: usize, name: String| {
             let file = fixture.all.clone();
@@ -127,9 +132,23 @@ async fn two_processes(servers: &Outages, report: &mut Report) {
             run(second.url(), 64, format!("right-{round}"))
         );
         two.push(left + right);
+        let (left, right) = tokio::join!(
+            run(third.url(), 64, format!("third-{round}")),
+            run(fourth.url(), 64, format!("fourth-{round}"))
+        );
+        two_of_one_lane.push(left + right);
     }
     fixture.verify().await;
-    report.heading("Wallet processes on one database, 128 connections", &["processes", "credits per second (min–max)"]);
-    report.row(&["1".to_owned(), one.shown()]);
-    report.row(&["2".to_owned(), two.shown()]);
+    report.target(Target::at_least(
+        "credits through two processes with one lane each ÷ one process with two, 128 connections",
+        two_of_one_lane.median() / one.median(),
+        0.9,
+    ));
+    report.heading(
+        "Wallet processes on one database, 128 connections",
+        &["processes", "lanes of each", "credits per second (min–max)"],
+    );
+    for (processes, lanes, rate) in [("1", "2", one), ("2", "2", two), ("2", "1", two_of_one_lane)] {
+        report.row(&[processes.to_owned(), lanes.to_owned(), rate.shown()]);
+    }
 }

@@ -64,6 +64,15 @@ impl<T> FairQueue<T> {
         Some(waiting)
     }
 
+    /// Before all others that wait, in the order of these calls: it has had its turn.
+    pub fn give_back(&mut self, initiator: UserId, posting: T) {
+        let share = self.shares.entry(initiator).or_insert(Share { ends_at: 0, postings: 0 });
+        share.postings = share.postings.saturating_add(1);
+        let place = Place(0, self.arrived);
+        self.arrived = self.arrived.saturating_add(1);
+        self.waiting.insert(place, Waiting { place, initiator, posting });
+    }
+
     /// To where it was. Nothing may have been pushed meanwhile.
     pub fn put_back(&mut self, waiting: Waiting<T>) {
         let share = self.shares.entry(waiting.initiator).or_insert(Share { ends_at: 0, postings: 0 });
@@ -176,6 +185,20 @@ mod tests {
             assert!(rounds < 200, "it waits for ever");
         }
         assert!((100..=110).contains(&rounds), "{rounds} rounds of one row for each of the others");
+    }
+
+    #[test]
+    fn postings_that_are_given_back_come_first() {
+        let mut queue = FairQueue::default();
+        (10..13).for_each(|posting| queue.push(user(1), 100, posting));
+        let taken: Vec<_> = (0..2).filter_map(|_| queue.pop()).collect();
+        queue.served(200, 1);
+        queue.push(user(1), 1, 13);
+        queue.push(user(2), 1, 20);
+        for waiting in taken {
+            queue.give_back(waiting.initiator, waiting.posting);
+        }
+        assert_eq!(pop_all(&mut queue)[..2], [10, 11]);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::wallet::application::fair_queue::{FairQueue, Waiting};
 const VAIN_TRIES_MAX: u8 = 3;
 /// Common batches that leave a posting behind because of another lane, before one takes it nevertheless.
 const LEFT_BEHIND_MAX: u8 = 3;
+/// Common batches that leave a posting undecided before it is set aside. A set-aside batch costs a transaction, and another process
+/// seldom has the same wallet for that long.
+const COMMON_TRIES_MAX: u8 = 4;
 
 /// What the queue has to know of a posting.
 pub trait Queued {
@@ -60,6 +63,8 @@ struct Common<T> {
     posting: T,
     /// Common batches that left it behind.
     left_behind: u8,
+    /// Common batches that left it undecided.
+    vain_tries: u8,
 }
 
 /// The postings of a set-aside initiator, in the order of their arrival.
@@ -73,7 +78,10 @@ struct Line<T> {
 /// Waiting postings.
 #[derive(Debug)]
 pub struct PostingQueue<T> {
+    common_tries_max: u8,
     common: FairQueue<Common<T>>,
+    /// The initiators in the common batch whose postings an earlier one has left undecided, with the number of those batches.
+    tried_again: HashMap<UserId, u8>,
     /// One per set-aside initiator. It is empty while all postings of the initiator are in a batch.
     lines: HashMap<UserId, Line<T>>,
     /// The wallets that have to be waited for, with the initiators whose first posting needs them. Each set-aside initiator is
@@ -85,7 +93,14 @@ pub struct PostingQueue<T> {
 
 impl<T> Default for PostingQueue<T> {
     fn default() -> Self {
-        Self { common: FairQueue::default(), lines: HashMap::new(), contested: HashMap::new(), turns: VecDeque::new() }
+        Self {
+            common_tries_max: COMMON_TRIES_MAX,
+            common: FairQueue::default(),
+            tried_again: HashMap::new(),
+            lines: HashMap::new(),
+            contested: HashMap::new(),
+            turns: VecDeque::new(),
+        }
     }
 }
 
@@ -94,7 +109,7 @@ impl<T: Queued> PostingQueue<T> {
         let (initiator, rows) = (posting.initiator(), posting.rows());
         match self.lines.get_mut(&initiator) {
             Some(line) => line.postings.push_back(posting),
-            None => self.common.push(initiator, rows, Common { posting, left_behind: 0 }),
+            None => self.common.push(initiator, rows, Common { posting, left_behind: 0, vain_tries: 0 }),
         }
     }
 
@@ -107,12 +122,15 @@ impl<T: Queued> PostingQueue<T> {
         let initiators = self.common.initiators();
         while !batch.is_full() {
             let Some(mut waiting) = self.common.pop() else { break };
-            let Common { posting, left_behind } = &mut waiting.posting;
+            let Common { posting, left_behind, vain_tries } = &mut waiting.posting;
             if initiators_left.contains(&waiting.initiator) || (*left_behind < LEFT_BEHIND_MAX && is_busy(posting)) {
                 initiators_left.insert(waiting.initiator);
                 *left_behind = left_behind.saturating_add(1);
                 left.push(waiting);
             } else {
+                if *vain_tries > 0 {
+                    self.tried_again.insert(waiting.initiator, *vain_tries);
+                }
                 batch.take(waiting.posting.posting);
             }
         }
@@ -129,20 +147,26 @@ impl<T: Queued> PostingQueue<T> {
     }
 
     /// A common batch has ended. `undecided` are those of its postings, in their order, and all later ones of the same
-    /// initiators. Their initiators are set aside, with all of their waiting postings.
+    /// initiators. The next batch tries them again; or their initiators are set aside, with all of their waiting postings.
     pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) {
-        if undecided.is_empty() {
-            return;
-        }
+        let tried_again = std::mem::take(&mut self.tried_again);
         let mut set_aside = HashSet::new();
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
+            let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
+            if vain_tries < self.common_tries_max {
+                self.common.give_back(initiator, Common { posting, left_behind: 0, vain_tries });
+                continue;
+            }
             if let Entry::Vacant(line) = self.lines.entry(initiator) {
                 line.insert(Line { postings: VecDeque::new(), vain_tries: 0 });
                 self.wait_for(contested, initiator);
             }
             set_aside.insert(initiator);
             self.push(posting);
+        }
+        if set_aside.is_empty() {
+            return;
         }
         for Waiting { posting: Common { posting, .. }, .. } in self.common.take_of(&set_aside) {
             self.push(posting);
@@ -309,9 +333,14 @@ mod tests {
         posts.into_iter().map(|posting| Undecided { posting, contested: user(contested) }).collect()
     }
 
+    /// A queue that tries nothing again in a common batch.
+    fn setting_aside_at_once() -> PostingQueue<Post> {
+        PostingQueue { common_tries_max: 1, ..PostingQueue::default() }
+    }
+
     /// A queue whose postings have all been set aside because of `contested`.
     fn all_set_aside(contested: u128, posts: impl IntoIterator<Item = Post>) -> PostingQueue<Post> {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         posts.into_iter().for_each(|post| queue.push(post));
         let batch = queue.take_common(usize::MAX, |_| false);
         queue.common_ended(undecided(contested, batch));
@@ -326,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_common_batch_takes_postings_in_the_order_of_their_arrival() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         (0..5).for_each(|n| queue.push(own(n, n as u128 % 2)));
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [0, 1, 2]);
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [3, 4]);
@@ -336,7 +365,7 @@ mod tests {
     #[test]
     fn a_batch_is_full_when_its_rows_reach_the_bound_and_no_group_is_split() {
         let posts = || (0..3).map(|n| Post { rows: 3, ..own(n, 7) });
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         posts().for_each(|post| queue.push(post));
         assert_eq!(numbers(&queue.take_common(4, |_| false)), [0, 1], "six rows");
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [2], "three rows");
@@ -346,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_single_posting_is_in_the_next_common_batch_however_many_groups_wait() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         let group = |n: usize| Post { rows: 100, ..own(n, n as u128) };
         (0..32).for_each(|n| queue.push(group(n)));
         for round in 1..=40 {
@@ -364,8 +393,42 @@ mod tests {
     }
 
     #[test]
-    fn postings_of_a_set_aside_initiator_never_overtake_each_other() {
+    fn an_undecided_posting_is_tried_again_before_all_others_and_then_set_aside_with_its_initiator() {
         let mut queue = PostingQueue::default();
+        for post in [own(10, 1), transfer(11, 1, 9)] {
+            queue.push(post);
+        }
+        for tried in 1..=COMMON_TRIES_MAX {
+            let batch = queue.take_common(3, |_| false);
+            assert_eq!(numbers(&batch), [10, 11], "try {tried}");
+            queue.push(own(20 + usize::from(tried), 2));
+            queue.push(own(30 + usize::from(tried), 1));
+            queue.common_ended(undecided(9, batch));
+        }
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 22, 23, 24]);
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.wallet, posts), (user(9), vec![10, 11, 31, 32, 33, 34]));
+    }
+
+    #[test]
+    fn tries_of_an_earlier_posting_do_not_count_for_a_later_one() {
+        let mut queue = PostingQueue::default();
+        queue.push(own(10, 1));
+        for _ in 1..COMMON_TRIES_MAX {
+            let batch = queue.take_common(9, |_| false);
+            queue.common_ended(undecided(1, batch));
+        }
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [10]);
+        queue.push(own(11, 1));
+        queue.common_ended(Vec::new());
+        let batch = queue.take_common(9, |_| false);
+        queue.common_ended(undecided(1, batch));
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [11], "it is not set aside");
+    }
+
+    #[test]
+    fn postings_of_a_set_aside_initiator_never_overtake_each_other() {
+        let mut queue = setting_aside_at_once();
         queue.push(own(10, 1));
         queue.push(own(20, 2));
         let mut in_flight = queue.take_common(2, |_| false);
@@ -509,7 +572,7 @@ mod tests {
     #[test]
     fn a_posting_whose_wallet_is_in_the_batch_of_another_lane_stays_with_the_later_ones_of_its_initiator() {
         let is_busy = |post: &Post| post.wallets().any(|wallet| wallet == user(9));
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         for post in [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)] {
             queue.push(post);
         }
@@ -520,7 +583,7 @@ mod tests {
 
     #[test]
     fn a_posting_that_is_left_behind_again_and_again_is_taken_nevertheless() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         queue.push(own(10, 1));
         queue.push(own(11, 1));
         for _ in 0..LEFT_BEHIND_MAX {
@@ -535,7 +598,7 @@ mod tests {
 
     #[test]
     fn a_posting_that_was_left_behind_is_set_aside_with_its_initiator() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         for post in [own(10, 1), transfer(11, 1, 9)] {
             queue.push(post);
         }
@@ -547,7 +610,7 @@ mod tests {
 
     #[test]
     fn it_is_empty_when_neither_common_nor_set_aside_postings_wait() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         assert!(queue.is_empty());
         queue.push(own(10, 1));
         assert!(!queue.is_empty(), "a posting for a common batch waits");
@@ -592,11 +655,12 @@ mod tests {
     }
 
     impl Model {
-        fn new(are_lanes: bool, rows_max: usize) -> Self {
+        fn new(are_lanes: bool, rows_max: usize, common_tries_max: u8) -> Self {
+            let queue = || PostingQueue { common_tries_max, ..PostingQueue::default() };
             Self {
                 are_lanes,
                 rows_max,
-                queues: Default::default(),
+                queues: [queue(), queue()],
                 batches: Vec::new(),
                 elsewhere: None,
                 pushed: 0,
@@ -742,8 +806,9 @@ mod tests {
             choices in proptest::collection::vec(0_usize..100_000, 0..600),
             are_lanes: bool,
             rows_max in 1_usize..12,
+            common_tries_max in 1..=COMMON_TRIES_MAX,
         ) {
-            let mut model = Model::new(are_lanes, rows_max);
+            let mut model = Model::new(are_lanes, rows_max, common_tries_max);
             for choice in choices {
                 model.step(choice);
             }
