@@ -149,6 +149,10 @@ async fn missing_changed_and_newer_migrations_are_told_apart() {
     world.sql(Role::Wallet, history).await;
     let report = doctor(&world, Role::Wallet, &[]).await;
     report.assert("migrations", "error", "applied in another form than this release has: V2 ", "Find out which build");
+    world.sql(Role::Wallet, "DELETE FROM refinery_schema_history WHERE version = 9").await;
+    let refused = purse(&["migrate", "--role", "wallet"], &world.settings(Role::Wallet)).await;
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert!(refused.err.contains("V2 was applied in another form than this version has"), "{refused:?}");
     world.sql(Role::Wallet, "DELETE FROM refinery_schema_history WHERE version = 2").await;
     let report = doctor(&world, Role::Wallet, &[]).await;
     report.assert("migrations", "error", "not applied: V2 ", "Run `purse migrate --role wallet`");

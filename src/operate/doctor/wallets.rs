@@ -48,6 +48,9 @@ pub(super) async fn check(role: Role, own: &DatabaseConfig, other: Option<&Datab
     let deadline = Instant::now() + COMPARISON_MAX;
     match timeout_at(deadline, compare(users, wallets, io, &mut progress)).await {
         Ok(Ok(())) => progress.is_complete = true,
+        Ok(Err(DbError::Shards(_))) => {
+            return Finding::skipped(Check::Wallets, "the number of shards is not that of the database");
+        }
         Ok(Err(e)) => {
             let advice = "Check that both databases are running and migrated, and that both URLs are correct.";
             let finding = Finding::error(Check::Wallets, causes(&e), advice);
