@@ -39,11 +39,13 @@ pub struct FairQueue<T> {
     shares: HashMap<UserId, Share>,
     clock: u64,
     arrived: u64,
+    /// The number of the first one of those that were given back.
+    first: u64,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), shares: HashMap::new(), clock: 0, arrived: 0 }
+        Self { waiting: BTreeMap::new(), shares: HashMap::new(), clock: 0, arrived: 0, first: u64::MAX }
     }
 }
 
@@ -64,12 +66,12 @@ impl<T> FairQueue<T> {
         Some(waiting)
     }
 
-    /// Before all others that wait, in the order of these calls: it has had its turn.
+    /// Puts a posting that has had its turn before all others. Of several, the last one has to be given back first.
     pub fn give_back(&mut self, initiator: UserId, posting: T) {
         let share = self.shares.entry(initiator).or_insert(Share { ends_at: 0, postings: 0 });
         share.postings = share.postings.saturating_add(1);
-        let place = Place(0, self.arrived);
-        self.arrived = self.arrived.saturating_add(1);
+        self.first = self.first.saturating_sub(1);
+        let place = Place(0, self.first);
         self.waiting.insert(place, Waiting { place, initiator, posting });
     }
 
@@ -195,10 +197,13 @@ mod tests {
         queue.served(200, 1);
         queue.push(user(1), 1, 13);
         queue.push(user(2), 1, 20);
-        for waiting in taken {
+        for waiting in taken.into_iter().rev() {
             queue.give_back(waiting.initiator, waiting.posting);
         }
-        assert_eq!(pop_all(&mut queue)[..2], [10, 11]);
+        let first = queue.pop().expect("a posting");
+        assert_eq!(first.posting, 10);
+        queue.give_back(first.initiator, first.posting);
+        assert_eq!(pop_all(&mut queue)[..2], [10, 11], "also before what was given back earlier");
     }
 
     #[test]

@@ -150,12 +150,12 @@ impl<T: Queued> PostingQueue<T> {
     /// initiators. The next batch tries them again; or their initiators are set aside, with all of their waiting postings.
     pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) {
         let tried_again = std::mem::take(&mut self.tried_again);
-        let mut set_aside = HashSet::new();
+        let (mut again, mut set_aside) = (Vec::new(), HashSet::new());
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
             let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
             if vain_tries < self.common_tries_max {
-                self.common.give_back(initiator, Common { posting, left_behind: 0, vain_tries });
+                again.push((initiator, Common { posting, left_behind: 0, vain_tries }));
                 continue;
             }
             if let Entry::Vacant(line) = self.lines.entry(initiator) {
@@ -164,6 +164,9 @@ impl<T: Queued> PostingQueue<T> {
             }
             set_aside.insert(initiator);
             self.push(posting);
+        }
+        for (initiator, posting) in again.into_iter().rev() {
+            self.common.give_back(initiator, posting);
         }
         if set_aside.is_empty() {
             return;
@@ -408,6 +411,20 @@ mod tests {
         assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 22, 23, 24]);
         let (turn, posts) = take(&mut queue, 9);
         assert_eq!((turn.wallet, posts), (user(9), vec![10, 11, 31, 32, 33, 34]));
+    }
+
+    #[test]
+    fn what_is_tried_again_comes_before_the_rest_of_what_was_given_back_with_it() {
+        let mut queue = PostingQueue::default();
+        for n in 10..13 {
+            queue.push(own(n, 1));
+        }
+        let batch = queue.take_common(9, |_| false);
+        queue.common_ended(undecided(1, batch));
+        let batch = queue.take_common(1, |_| false);
+        assert_eq!(numbers(&batch), [10]);
+        queue.common_ended(undecided(1, batch));
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [10, 11, 12]);
     }
 
     #[test]
