@@ -226,11 +226,17 @@ static CAPTURE_OPEN_HOLD: ShardStatement = ShardStatement::new(
       AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
 );
 
-static CLOSE_OPEN_HOLD: ShardStatement = ShardStatement::new(
-    "-- wallet.ledger.close_open_hold ($1 user, $2 seq)
-    DELETE FROM shard.open_holds
-    WHERE user_id = $1
-      AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
+/// Of all holds that a batch closes: many end at once when they are due.
+static CLOSE_OPEN_HOLDS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.close_open_holds ($1 users, $2 seqs)
+    DELETE FROM shard.open_holds WHERE ctid = ANY(ARRAY(
+        SELECT place.tid FROM unnest($1::uuid[], $2::bigint[]) AS closed (user_id, seq)
+        CROSS JOIN LATERAL (
+            SELECT ctid AS tid FROM shard.open_holds
+            WHERE open_holds.user_id = closed.user_id AND open_holds.seq BETWEEN closed.seq AND closed.seq
+            ORDER BY open_holds.seq LIMIT 1
+        ) AS place
+    ))",
 );
 
 static LOCK_TO_FIND_OUT: ShardStatement = ShardStatement::new(
@@ -874,6 +880,14 @@ impl OpenHold {
             Self::Captured { .. } | Self::Closed { .. } => None,
         }
     }
+
+    /// The owner and the sequence number, only of closed ones.
+    const fn closed(&self) -> Option<(Uuid, i64)> {
+        match self {
+            Self::Closed { user_id, seq } => Some((*user_id, *seq)),
+            Self::Placed { .. } | Self::Captured { .. } => None,
+        }
+    }
 }
 
 /// One round trip. If an insert fails, the commit after it rolls the transaction back.
@@ -888,6 +902,12 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
         here.map(|entry| entry.new.entry.created_at).max()
     };
     let times: Vec<_> = touched.shards.iter().filter_map(|shard| Some((*shard, time_of(shard)?))).collect();
+    let closed_in = |shard: &Shard| {
+        let closed = holds.iter().filter_map(OpenHold::closed).filter(|(user, _)| touched.is_of(*user, *shard));
+        let (users, seqs): (Vec<Uuid>, Vec<i64>) = closed.unzip();
+        (!users.is_empty()).then_some((*shard, users, seqs))
+    };
+    let closed: Vec<_> = touched.shards.iter().filter_map(closed_in).collect();
     let mut writes = Vec::new();
     for (shard, time) in &times {
         let here = |user: Uuid| touched.is_of(user, *shard);
@@ -903,17 +923,14 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
         let rows: Vec<_> = holds().filter_map(OpenHold::placed_parameters).flatten().collect();
         writes.extend(INSERT_OPEN_HOLDS.prepare(client, *shard, &[], &rows).await?);
         for hold in holds() {
-            match hold {
-                OpenHold::Placed { .. } => {}
-                OpenHold::Captured { user_id, seq, left, acts } => {
-                    let capture = client.prepare_cached(CAPTURE_OPEN_HOLD.of(*shard)).await?;
-                    writes.push((capture, vec![user_id, seq, left, acts]));
-                }
-                OpenHold::Closed { user_id, seq } => {
-                    writes.push((client.prepare_cached(CLOSE_OPEN_HOLD.of(*shard)).await?, vec![user_id, seq]));
-                }
+            if let OpenHold::Captured { user_id, seq, left, acts } = hold {
+                let capture = client.prepare_cached(CAPTURE_OPEN_HOLD.of(*shard)).await?;
+                writes.push((capture, vec![user_id, seq, left, acts]));
             }
         }
+    }
+    for (shard, users, seqs) in &closed {
+        writes.push((client.prepare_cached(CLOSE_OPEN_HOLDS.of(*shard)).await?, vec![users, seqs]));
     }
     let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
     let (written, committed) = join!(biased; all_in_order(writes), client.batch_execute("COMMIT"));
