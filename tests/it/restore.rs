@@ -157,9 +157,11 @@ async fn a_ledger_of_four_shards_is_restored_as_a_whole() {
     let mut workplace = Workplace::of(&world);
     workplace.settings.extend(FOUR.map(|(name, value)| (name.to_owned(), value.to_owned())));
     // Each pays the next one, and so into other shards, whose number is in the last byte of the ID.
-    let payers: Vec<User> = futures_util::future::join_all((0..12).map(|_| client.ready_user())).await;
-    for user in &payers {
-        assert_eq!(client.post(user, "credit", 70, None).await.status, 201);
+    let mut payers: Vec<User> = Vec::new();
+    for _ in 0..12 {
+        let user = client.ready_user().await;
+        assert_eq!(client.post(&user, "credit", 70, None).await.status, 201);
+        payers.push(user);
     }
     for (from, to) in payers.iter().zip(payers.iter().cycle().skip(1)) {
         assert_eq!(transfer(&client, from, to, 5, None).await.status, 201);
@@ -170,7 +172,8 @@ async fn a_ledger_of_four_shards_is_restored_as_a_whole() {
     }
     drop(wallet);
 
-    workplace.follow("restore-wallet").await;
+    let of_shards = [("consistent.", "consistent. Each of the 4 shards was read at a moment of its own.")];
+    follow_in(&workplace.folder, "restore-wallet", &workplace.settings, &of_shards).await;
     let wallet = world.start_with(Role::Wallet, &FOUR).await;
     let client = Client::new(&users.url(), &wallet.url());
     for user in &payers {
