@@ -133,7 +133,7 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     ));
     report.heading(
         "Transfers, 256 connections",
-        &["request", "per second (min–max)", "p50 ms", "p99 ms", "undecided, times per request"],
+        &["request", "per second (min–max)", "p50 ms", "p99 ms", "set aside, times per request"],
     );
     for (work, series) in &measured {
         report.row(&[

@@ -104,7 +104,7 @@ async fn a_healthy_deployment_has_no_findings_and_the_handbook_shows_the_report(
             seen.push(one["check"].as_str().expect("a name").to_owned());
         }
         let wallets = report["checks"].as_array().and_then(|all| all.last()).expect("the last");
-        assert_eq!(wallets["finding"], "every user has a wallet (1 user)");
+        assert_eq!(wallets["finding"], "every user older than a minute has a wallet (1 user)");
     }
     for check in Check::ALL {
         assert!(seen.iter().any(|seen| seen == check.name()), "{} was not checked", check.name());
@@ -426,7 +426,12 @@ async fn users_without_a_wallet_are_found_from_either_role_once_they_are_a_minut
         Role::Wallet => [("USERS_DATABASE_URL", users.as_str())],
     };
     for role in Role::ALL {
-        doctor(&world, role, &other(role)).await.assert("wallets", "ok", "every user has a wallet (0 users)", "");
+        doctor(&world, role, &other(role)).await.assert(
+            "wallets",
+            "ok",
+            "every user older than a minute has a wallet (0 users)",
+            "",
+        );
     }
     world.sql(Role::Users, "UPDATE users SET created_at = now() - interval '2 minutes'").await;
     for role in Role::ALL {

@@ -550,10 +550,10 @@ async fn transfers_count_against_the_limit_of_transactions() {
     assert_error(&transfer(&client, &user, &other, 1, None).await, 429, "RATE_LIMITED", "the fourth");
 }
 
-/// Waits until batches have left posts undecided this often in total, and the next one waits for a lock.
-async fn undecided(world: &World, wallet: &RoleProcess, times: f64) {
+/// Waits until posts have been set aside this often in total, and the batch that retries the last one waits for a lock.
+async fn set_aside(world: &World, wallet: &RoleProcess, times: f64) {
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually(PATIENCE, "a post is undecided", || async {
+    eventually(PATIENCE, "a post is set aside", || async {
         let total = Scrape::of(&wallet.url()).await.sum("purse_ledger_set_aside_total", "");
         (total == Some(times) && world.sql(Role::Wallet, waits).await == "1").then_some(())
     })
@@ -575,16 +575,15 @@ async fn a_transfer_that_finds_one_of_its_wallets_locked_three_times_waits_for_b
         async move { transfer(&client, &first, &second, 5, None).await }
     });
     // Each time the batch gets the wallet that it waits for, and finds the other one locked.
-    // Four common batches come before the first one that waits.
-    undecided(&world, &wallet, 4.0).await;
+    set_aside(&world, &wallet, 1.0).await;
     of_first.release().await;
-    undecided(&world, &wallet, 5.0).await;
+    set_aside(&world, &wallet, 2.0).await;
     let of_first = WalletLock::acquire(&world, &first).await;
     of_second.release().await;
-    undecided(&world, &wallet, 6.0).await;
+    set_aside(&world, &wallet, 3.0).await;
     let of_second = WalletLock::acquire(&world, &second).await;
     of_first.release().await;
-    undecided(&world, &wallet, 7.0).await;
+    set_aside(&world, &wallet, 4.0).await;
     // Now it holds the first wallet while it waits for the second.
     let free = format!(
         "SELECT count(*) FROM (SELECT FROM wallets WHERE user_id = '{}' FOR UPDATE SKIP LOCKED) AS free",

@@ -89,7 +89,7 @@ fn found(progress: &Progress) -> Finding {
     let users = count(u64::try_from(progress.users).unwrap_or(u64::MAX), "user");
     let scope = if progress.is_complete { users } else { format!("the newest {users}; time was up for the others") };
     if progress.without == 0 {
-        return Finding::ok(Check::Wallets, format!("every user has a wallet ({scope})"));
+        return Finding::ok(Check::Wallets, format!("every user older than a minute has a wallet ({scope})"));
     }
     let named: Vec<String> = progress.named.iter().map(ToString::to_string).collect();
     let more = if progress.without > named.len() { ", …" } else { "" };

@@ -147,10 +147,11 @@ impl<T: Queued> PostingQueue<T> {
     }
 
     /// A common batch has ended. `undecided` are those of its postings, in their order, and all later ones of the same
-    /// initiators. The next batch tries them again; or their initiators are set aside, with all of their waiting postings.
-    pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) {
+    /// initiators. The next batch tries them again; or their initiators are set aside, with all of their waiting postings. Returns how
+    /// many of them are set aside.
+    pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) -> usize {
         let tried_again = std::mem::take(&mut self.tried_again);
-        let (mut again, mut set_aside) = (Vec::new(), HashSet::new());
+        let (count, mut again, mut set_aside) = (undecided.len(), Vec::new(), HashSet::new());
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
             let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
@@ -165,15 +166,17 @@ impl<T: Queued> PostingQueue<T> {
             set_aside.insert(initiator);
             self.push(posting);
         }
+        let count = count.saturating_sub(again.len());
         for (initiator, posting) in again.into_iter().rev() {
             self.common.give_back(initiator, posting);
         }
-        if set_aside.is_empty() {
-            return;
+        if count == 0 {
+            return 0;
         }
         for Waiting { posting: Common { posting, .. }, .. } in self.common.take_of(&set_aside) {
             self.push(posting);
         }
+        count
     }
 
     /// Takes postings for a batch of the contested wallet that has waited longest, in the same way. The wallet has no further
@@ -772,7 +775,10 @@ mod tests {
         fn end(&mut self, index: usize) {
             let Batch { process, turn, undecided, .. } = self.batches.swap_remove(index);
             let undecided = undecided.expect("it was decided");
-            let Some(turn) = turn else { return self.queues[process].common_ended(undecided) };
+            let Some(turn) = turn else {
+                self.queues[process].common_ended(undecided);
+                return;
+            };
             let mut first_of = HashSet::new();
             for Undecided { posting, .. } in &undecided {
                 if first_of.insert(posting.initiator) {

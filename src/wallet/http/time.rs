@@ -51,6 +51,8 @@ fn has_the_form(text: &str) -> bool {
     fits(seconds, "0000-00-00T00:00:00")
         && !has_leap_second(seconds)
         && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
+        // The parser takes up to 25:59.
+        && zone.get(1..3).is_none_or(|hours| hours < "24")
 }
 
 /// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "forever".
@@ -100,6 +102,9 @@ mod tests {
             "0001-01-01T00:00:00+00:01",
             "9999-12-31T23:59:59-00:01",
             "9999-12-31T00:00:00-24:00",
+            "2026-01-31T12:00:00+24:00",
+            "2026-01-31T12:00:00-25:59",
+            "2026-01-31T12:00:00+23:60",
         ] {
             assert!(parse(refused).is_err(), "{refused:?}");
         }
