@@ -152,10 +152,15 @@ impl<T: Queued> PostingQueue<T> {
     pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) -> usize {
         let tried_again = std::mem::take(&mut self.tried_again);
         let (count, mut again, mut set_aside) = (undecided.len(), Vec::new(), HashSet::new());
+        let mut goes_again = HashMap::new();
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
             let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
-            if vain_tries < self.common_tries_max {
+            // A wallet that others wait for would be locked again. The first posting decides for all of its initiator.
+            let is_tried_again = *goes_again
+                .entry(initiator)
+                .or_insert_with(|| vain_tries < self.common_tries_max && !self.contested.contains_key(&contested));
+            if is_tried_again {
                 again.push((initiator, Common { posting, left_behind: 0, vain_tries }));
                 continue;
             }
@@ -414,6 +419,24 @@ mod tests {
         assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 22, 23, 24]);
         let (turn, posts) = take(&mut queue, 9);
         assert_eq!((turn.wallet, posts), (user(9), vec![10, 11, 31, 32, 33, 34]));
+    }
+
+    #[test]
+    fn a_posting_whose_wallet_is_waited_for_already_is_set_aside_at_once() {
+        let mut queue = PostingQueue::default();
+        queue.push(transfer(10, 1, 9));
+        for _ in 0..COMMON_TRIES_MAX {
+            let batch = queue.take_common(9, |_| false);
+            queue.common_ended(undecided(9, batch));
+        }
+        for post in [transfer(20, 2, 9), own(30, 3)] {
+            queue.push(post);
+        }
+        let mut batch = queue.take_common(9, |_| false);
+        let other = batch.remove(0);
+        assert_eq!(queue.common_ended([undecided(9, batch), undecided(3, [other])].into_iter().flatten().collect()), 1);
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [30], "nobody waits for this wallet");
+        assert_eq!(take(&mut queue, 9).1, [10, 20]);
     }
 
     #[test]
