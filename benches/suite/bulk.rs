@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
-use crate::fixture::{Fixture, lines};
+use crate::fixture::{Fixture, WALLETS, lines, owner, tokens};
 use crate::report::{Report, Target};
 use crate::support::Outages;
 use crate::tools::{Load, blocking, wrk};
@@ -44,15 +44,23 @@ impl Work {
             Self::Bulk { items } => format!("items in bulk requests of {items}, {BULK_CONNECTIONS} connections"),
             Self::Credits => format!("credits, {BESIDE_CONNECTIONS} connections"),
             Self::CreditsBesideBulk => {
-                format!("credits, {BESIDE_CONNECTIONS} connections, beside bulk requests of 100")
+                format!("credits, {BESIDE_CONNECTIONS} connections, beside bulk requests of 100 by others")
             }
         }
     }
 }
 
+/// Files with one token per line.
+struct Tokens {
+    all: PathBuf,
+    /// Of those who post single credits, and of the others: a post waits for an earlier group of its own user in any case.
+    singles: PathBuf,
+    others: PathBuf,
+}
+
 /// `kind` and what follows it are arguments of `bulk.lua`.
-async fn load(fixture: &Fixture, connections: usize, run: String, kind: &[&str]) -> Load {
-    let (url, tokens) = (fixture.wallet.url(), fixture.all.clone());
+async fn load(fixture: &Fixture, tokens: &Path, connections: usize, run: String, kind: &[&str]) -> Load {
+    let (url, tokens) = (fixture.wallet.url(), tokens.to_owned());
     let kind: Vec<String> = kind.iter().map(|word| (*word).to_owned()).collect();
     let load = blocking(move || {
         let mut arguments = vec![tokens.to_str().expect("a path"), run.as_str()];
@@ -65,19 +73,20 @@ async fn load(fixture: &Fixture, connections: usize, run: String, kind: &[&str])
     load
 }
 
-async fn run(fixture: &Fixture, credits: &Path, work: Work, run: String) -> Load {
+async fn run(fixture: &Fixture, tokens: &Tokens, credits: &Path, work: Work, run: String) -> Load {
+    let Tokens { all, singles, others } = tokens;
     match work {
-        Work::Debits => load(fixture, CONNECTIONS, run, &["debit"]).await,
-        Work::Reversals => load(fixture, CONNECTIONS, run, &["reverse", credits.to_str().expect("a path")]).await,
+        Work::Debits => load(fixture, all, CONNECTIONS, run, &["debit"]).await,
+        Work::Reversals => load(fixture, all, CONNECTIONS, run, &["reverse", credits.to_str().expect("a path")]).await,
         Work::Bulk { items } => {
-            let bulk = load(fixture, BULK_CONNECTIONS, run, &["bulk", &items.to_string()]).await;
+            let bulk = load(fixture, all, BULK_CONNECTIONS, run, &["bulk", &items.to_string()]).await;
             Load { rate: bulk.rate * items as f64, ..bulk }
         }
-        Work::Credits => load(fixture, BESIDE_CONNECTIONS, run, &["credit"]).await,
+        Work::Credits => load(fixture, singles, BESIDE_CONNECTIONS, run, &["credit"]).await,
         Work::CreditsBesideBulk => {
             let beside = format!("{run}-beside");
-            let credits = load(fixture, BESIDE_CONNECTIONS, run, &["credit"]);
-            tokio::join!(credits, load(fixture, BULK_CONNECTIONS, beside, &["bulk", "100"])).0
+            let credits = load(fixture, singles, BESIDE_CONNECTIONS, run, &["credit"]);
+            tokio::join!(credits, load(fixture, others, BULK_CONNECTIONS, beside, &["bulk", "100"])).0
         }
     }
 }
@@ -87,11 +96,17 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     // The large first credit of each wallet, of which any number of cents can be reversed; in the order of the tokens.
     let first = fixture.world.sql(Role::Wallet, "SELECT id FROM transactions WHERE seq = 1 ORDER BY user_id").await;
     let credits: PathBuf = lines("first-credits", first.lines().map(str::to_owned));
+    let half = WALLETS / 2;
+    let tokens = Tokens {
+        all: fixture.all.clone(),
+        singles: tokens("singles", (1..=half).map(owner)),
+        others: tokens("others", (half + 1..=WALLETS).map(owner)),
+    };
     let mut measured = Work::ALL.map(|work| (work, Figures::default(), Figures::default(), Figures::default()));
     for round in 1..=rounds() {
         fixture.world.sql(Role::Wallet, "CHECKPOINT").await;
         for (index, (work, rate, p50, p99)) in measured.iter_mut().enumerate() {
-            let load = run(&fixture, &credits, *work, format!("b{round}-{index}")).await;
+            let load = run(&fixture, &tokens, &credits, *work, format!("b{round}-{index}")).await;
             println!("  round {round}: {}: {:.0}/s, p99 {:.2} ms", work.name(), load.rate, load.p99);
             rate.push(load.rate);
             p50.push(load.p50);

@@ -17,7 +17,8 @@ use crate::tools::{Load, blocking, wrk};
 const CONNECTIONS: usize = 256;
 
 /// Credits of wallets with this many open holds each.
-const OPEN: [usize; 3] = [0, 1, 100];
+const OPEN: [usize; 3] = [0, 1, OPEN_MAX];
+const OPEN_MAX: usize = 100;
 
 #[derive(Default)]
 struct Series {
@@ -59,6 +60,10 @@ async fn tokens_of_holders(fixture: &Fixture) -> Vec<(usize, PathBuf)> {
 async fn fill(client: &Client, id: String, open: usize) {
     let user = User { token: token_of(&id), email: String::new(), id };
     assert_eq!(client.post(&user, "credit", 1_000, None).await.status, 201);
+    // As many entries in each: the longer the histories, the more pages of the indexes the same credits change.
+    for _ in open..OPEN_MAX {
+        assert_eq!(client.post(&user, "credit", 1, None).await.status, 201);
+    }
     for _ in 0..open {
         let hold = client.request(Method::POST, &format!("{}/v1/holds", client.wallet)).bearer_auth(&user.token);
         assert_eq!(client.send(hold.json(&json!({"amountMinor": 1}))).await.status, 201);

@@ -1,11 +1,14 @@
-//! Reads of wallets with short and long histories, and one wallet process compared with two.
+//! Reads of wallets with short and long histories, statements, and one wallet process compared with two.
 
-use purse::kernel::Role;
+use std::time::Instant;
 
-use crate::figures::{Figures, rounds, seconds};
+use purse::kernel::{Role, Timestamp};
+use reqwest::Method;
+
+use crate::figures::{Figures, grouped, rounds, seconds};
 use crate::fixture::{Fixture, owner, tokens};
 use crate::report::{Report, Target};
-use crate::support::Outages;
+use crate::support::{Client, Outages, seconds_from_now, token_of};
 use crate::tools::{blocking, wrk};
 
 const LENGTHS: [usize; 3] = [10, 1_000, 100_000];
@@ -68,14 +71,54 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         "Reads per second, by entries in the wallet",
         &[("balance", points("balance")), ("first page of the history", points("first page of the history"))],
     );
+    statements(&fixture, report).await;
     two_processes(servers, report).await;
+}
+
+/// Statements of the longest history, one after the other.
+async fn statements(fixture: &Fixture, report: &mut Report) {
+    let length = LENGTHS[LENGTHS.len() - 1];
+    let token = token_of(&wallet_of(length).to_string());
+    let client = Client::new("", &fixture.wallet.url());
+    let day = |seconds| Timestamp::from_second(seconds_from_now(seconds)).expect("a time");
+    let (from, to) = (day(-86_400), day(86_400));
+    // The CSV also has a header, and the balances before and after.
+    let formats = [("csv", length + 3), ("ndjson", length)];
+    let mut measured = formats.map(|(format, lines)| (format, lines, Figures::default(), 0_usize));
+    for round in 1..=rounds() {
+        for (format, lines, seconds, bytes) in &mut measured {
+            let url = format!("{}/v1/statements?from={from}&to={to}&format={format}", client.wallet);
+            let began = Instant::now();
+            let statement = client.send(client.request(Method::GET, &url).bearer_auth(&token)).await;
+            let took = began.elapsed().as_secs_f64();
+            let text = statement.body.as_str().expect("a text");
+            assert_eq!((statement.status.as_u16(), text.lines().count()), (200, *lines), "the whole statement");
+            *bytes = text.len();
+            println!("  round {round}: statement of {length} transactions as {format}: {took:.2} s");
+            seconds.push(took);
+        }
+    }
+    report.heading(
+        &format!("Statements of {} transactions", grouped(length as f64)),
+        &["format", "seconds (min–max)", "transactions per second", "MiB"],
+    );
+    for (format, _, seconds, bytes) in &measured {
+        let (rate, mib) = (length as f64 / seconds.median(), *bytes as f64 / f64::from(1 << 20));
+        report.row(&[(*format).to_owned(), seconds.shown(), grouped(rate), format!("{mib:.1}")]);
+    }
+    report.memory("wallet, after statements", &fixture.wallet);
 }
 
 /// The same load over one process and over two, on the same database: another one, because `verify` rejects the made-up hashes.
 async fn two_processes(servers: &Outages, report: &mut Report) {
     let fixture = Fixture::start(servers).await;
     let second = fixture.world.start(Role::Wallet).await;
-    let (mut one, mut two) = (Figures::default(), Figures::default());
+    let one_lane = [("LEDGER_LANES", "1")];
+    let (third, fourth) = (
+        fixture.world.start_with(Role::Wallet, &one_lane).await,
+        fixture.world.start_with(Role::Wallet, &one_lane).await,
+    );
+    let (mut one, mut two, mut two_of_one_lane) = (Figures::default(), Figures::default(), Figures::default());
     for round in 1..=rounds() {
         let run = |url: String, connections: usize, name: String| {
             let file = fixture.all.clone();
@@ -89,9 +132,23 @@ async fn two_processes(servers: &Outages, report: &mut Report) {
             run(second.url(), 64, format!("right-{round}"))
         );
         two.push(left + right);
+        let (left, right) = tokio::join!(
+            run(third.url(), 64, format!("third-{round}")),
+            run(fourth.url(), 64, format!("fourth-{round}"))
+        );
+        two_of_one_lane.push(left + right);
     }
     fixture.verify().await;
-    report.heading("Wallet processes on one database, 128 connections", &["processes", "credits per second (min–max)"]);
-    report.row(&["1".to_owned(), one.shown()]);
-    report.row(&["2".to_owned(), two.shown()]);
+    report.target(Target::at_least(
+        "credits through two processes with one lane each ÷ one process with two, 128 connections",
+        two_of_one_lane.median() / one.median(),
+        0.9,
+    ));
+    report.heading(
+        "Wallet processes on one database, 128 connections",
+        &["processes", "lanes of each", "credits per second (min–max)"],
+    );
+    for (processes, lanes, rate) in [("1", "2", one), ("2", "2", two), ("2", "1", two_of_one_lane)] {
+        report.row(&[processes.to_owned(), lanes.to_owned(), rate.shown()]);
+    }
 }

@@ -57,7 +57,11 @@ pub(super) async fn run(arguments: &ArgMatches, config: DatabaseConfig, io: Hand
         remaining = remaining.saturating_add(hold.remaining);
         list.item(&json(&hold), [row(&hold)]);
     }
-    let sentence = format!("{} with {remaining} cents, {overdue} overdue.", count(number, "open hold"));
+    let sentence = if arguments.get_flag("overdue") {
+        format!("{} with {remaining} cents.", count(number, "overdue hold"))
+    } else {
+        format!("{} with {remaining} cents, {overdue} overdue.", count(number, "open hold"))
+    };
     list.end(json!({"open": number, "overdue": overdue, "remainingMinor": remaining}), &sentence)?;
     Ok(true)
 }

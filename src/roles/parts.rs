@@ -179,9 +179,9 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
     };
     http_server(
         "http",
-        HttpDeps {
-            listener: context.listener,
-            server: ServerDeps {
+        HttpDeps::new(
+            context.listener,
+            ServerDeps {
                 worker_threads: process.http.workers,
                 connections_max: CONNECTIONS_MAX,
                 drain_timeout: process.shutdown_grace / 2,
@@ -192,7 +192,7 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
                 metrics,
                 spans: context.spans,
             },
-        },
+        ),
     )
 }
 
@@ -200,9 +200,9 @@ pub(super) fn http(context: RoleContext, process: &ProcessConfig, application: A
 pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<ChildSpec>> {
     let Some(listener) = &context.metrics_listener else { return Ok(None) };
     let metrics = context.metrics.clone();
-    let deps = HttpDeps {
-        listener: listener.try_clone()?,
-        server: ServerDeps {
+    let deps = HttpDeps::new(
+        listener.try_clone()?,
+        ServerDeps {
             worker_threads: 1,
             connections_max: METRICS_CONNECTIONS_MAX,
             drain_timeout: METRICS_DRAIN,
@@ -213,7 +213,7 @@ pub(super) fn metrics_http(context: &RoleContext) -> anyhow::Result<Option<Child
             metrics: context.metrics.clone(),
             spans: Spans::default(),
         },
-    };
+    );
     Ok(Some(http_server("metrics_http", deps)))
 }
 

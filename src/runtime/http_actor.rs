@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actix_web::dev::ServerHandle;
@@ -23,9 +23,20 @@ const BACKLOG: i32 = 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 pub struct HttpDeps {
-    /// Bound once per process, so that a restart keeps the port.
-    pub listener: TcpListener,
-    pub(crate) server: ServerDeps,
+    /// Bound once per process, so that a restart keeps the port. The shutdown takes it: as long as any duplicate is open, the
+    /// kernel accepts connections that nobody will serve.
+    listener: Mutex<Option<TcpListener>>,
+    server: ServerDeps,
+}
+
+impl HttpDeps {
+    pub(crate) const fn new(listener: TcpListener, server: ServerDeps) -> Self {
+        Self { listener: Mutex::new(Some(listener)), server }
+    }
+
+    fn listener(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub struct HttpActor {
@@ -51,7 +62,8 @@ impl HttpActor {
     }
 
     fn serve(&self) -> io::Result<actix_web::dev::Server> {
-        serve_on(self.deps.listener.try_clone()?, &self.deps.server)
+        let listener = self.deps.listener().as_ref().map(TcpListener::try_clone);
+        serve_on(listener.ok_or(io::ErrorKind::NotConnected)??, &self.deps.server)
     }
 }
 
@@ -80,6 +92,7 @@ impl Handler<Shutdown> for HttpActor {
 
     fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
         let server = self.server.take();
+        drop(self.deps.listener().take());
         Box::pin(async move {
             if let Some(server) = server {
                 server.stop(true).await;

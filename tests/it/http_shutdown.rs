@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use purse::kernel::Role;
 use rustix::process::Signal;
 
-use crate::support::{Client, Raw, RoleProcess, World, assert_error, eventually, token_of, unknown_user_id};
+use crate::support::{
+    Client, Raw, RoleProcess, WalletLock, World, assert_error, eventually, token_of, unknown_user_id,
+};
+use crate::transfers::owners;
 
 /// Far longer than a shutdown may take, so that waiting for its end is noticed.
 const GRACE: [(&str, &str); 1] = [("SHUTDOWN_GRACE_MS", "60000")];
@@ -133,4 +136,32 @@ async fn half_a_request_does_not_delay_the_shutdown() {
         idle_connection(&users).await;
         assert_stops_soon(users, &format!("Users, {about}")).await;
     }
+}
+
+#[tokio::test]
+async fn new_connections_are_refused_while_a_request_in_progress_gets_its_response() {
+    let world = World::new().await;
+    let patient = [GRACE[0], ("DB_LOCK_TIMEOUT_MS", "50000"), ("DB_STATEMENT_TIMEOUT_MS", "60000")];
+    let wallet = world.start_with(Role::Wallet, &patient).await;
+    let client = Client::new("", &wallet.url());
+    let user = owners(&world, &client, 1, 10).await.remove(0);
+    let lock = WalletLock::acquire(&world, &user).await;
+    let posting = tokio::spawn({
+        let (client, user) = (client.clone(), user.clone());
+        async move { client.post(&user, "credit", 5, None).await }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(SOON, "the post waits", || async { (world.sql(Role::Wallet, waits).await == "1").then_some(()) }).await;
+    wallet.signal(Signal::TERM);
+    let began = Instant::now();
+    let address = wallet.url().strip_prefix("http://").expect("an address").to_owned();
+    eventually(SOON, "connections are refused", || async {
+        let connected = tokio::net::TcpStream::connect(&address).await;
+        connected.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+    })
+    .await;
+    assert!(!posting.is_finished());
+    lock.release().await;
+    assert_eq!(posting.await.expect("sent").status, 201);
+    assert_exits_soon(wallet, began, "Wallet, a request in progress").await;
 }

@@ -18,7 +18,7 @@ const EXPECTED_INDEXES: [(&str, &[&str]); 10] = [
     ),
     ("wallet.ledger.insert_open_holds", &[]),
     ("wallet.ledger.capture_open_hold", &["open_holds_pkey"]),
-    ("wallet.ledger.close_open_hold", &["open_holds_pkey"]),
+    ("wallet.ledger.close_open_holds", &["open_holds_pkey"]),
     ("wallet.holds.open", &["open_holds_pkey", "transactions_pkey", "transactions_origin_key", "entry_texts_pkey"]),
     ("wallet.holds.all", &["transactions_holds_idx", "transactions_origin_key", "entry_texts_pkey"]),
     ("wallet.holds.one", &["transactions_id_key", "transactions_origin_key", "entry_texts_pkey"]),

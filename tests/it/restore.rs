@@ -7,6 +7,7 @@ use purse::kernel::Role;
 
 use crate::operate_handbook::follow_in;
 use crate::support::{Client, PATIENCE, Response, Scrape, User, World, assert_error, eventually};
+use crate::transfers::transfer;
 
 /// A folder for the dumps of one test.
 struct Workplace {
@@ -145,4 +146,39 @@ async fn both_databases_are_restored_and_a_user_between_the_two_backups_gets_a_w
     for path in ["/v1/balance", "/v1/wallet/status"] {
         assert_gate(&client.get(&late, path).await, "the token of a user who is gone");
     }
+}
+
+#[tokio::test]
+async fn a_ledger_of_four_shards_is_restored_as_a_whole() {
+    const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
+    let world = World::new().await;
+    let (users, wallet) = tokio::join!(world.start(Role::Users), world.start_with(Role::Wallet, &FOUR));
+    let client = Client::new(&users.url(), &wallet.url());
+    let mut workplace = Workplace::of(&world);
+    workplace.settings.extend(FOUR.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    // Each pays the next one, and so into other shards, whose number is in the last byte of the ID.
+    let mut payers: Vec<User> = Vec::new();
+    for _ in 0..12 {
+        let user = client.ready_user().await;
+        assert_eq!(client.post(&user, "credit", 70, None).await.status, 201);
+        payers.push(user);
+    }
+    for (from, to) in payers.iter().zip(payers.iter().cycle().skip(1)) {
+        assert_eq!(transfer(&client, from, to, 5, None).await.status, 201);
+    }
+    workplace.follow("backup").await;
+    for user in &payers {
+        assert_eq!(client.post(user, "debit", 70, None).await.status, 201);
+    }
+    drop(wallet);
+
+    let of_shards = [("consistent.", "consistent. Each of the 4 shards was read at a moment of its own.")];
+    follow_in(&workplace.folder, "restore-wallet", &workplace.settings, &of_shards).await;
+    let wallet = world.start_with(Role::Wallet, &FOUR).await;
+    let client = Client::new(&users.url(), &wallet.url());
+    for user in &payers {
+        assert_eq!(client.balance(user).await, 70, "as in the backup");
+    }
+    assert_eq!(transfer(&client, &payers[0], &payers[1], 5, None).await.status, 201);
+    assert_eq!(client.balance(&payers[1]).await, 75);
 }

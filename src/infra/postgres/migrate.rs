@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use refinery::error::Kind;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
@@ -148,7 +149,13 @@ pub enum MigrateError {
     /// The runtime user cannot be given its privileges, or has others than requests need.
     #[error("the privileges of {0}")]
     Privileges(String, #[source] DbError),
-    /// A script failed, or an applied one has changed since.
+    /// An applied script is not the one that this version has.
+    #[error(
+        "V{0} was applied in another form than this version has; run the version that migrated this database, or, in development, \
+         delete the data with `just reset`"
+    )]
+    Changed(i32),
+    /// A script failed.
     #[error("migration")]
     Script(#[source] Box<refinery::Error>),
 }
@@ -166,9 +173,12 @@ impl Classified for MigrateError {
                 .map(class_of)
                 .find(|class| matches!(class, FailureClass::Unavailable | FailureClass::Transient))
                 .unwrap_or(FailureClass::Permanent),
-            Self::NotUtf8(_) | Self::NotOwner(_) | Self::Shards(_) | Self::NoSchema(_) | Self::OtherSchema(..) => {
-                FailureClass::Permanent
-            }
+            Self::NotUtf8(_)
+            | Self::NotOwner(_)
+            | Self::Shards(_)
+            | Self::NoSchema(_)
+            | Self::OtherSchema(..)
+            | Self::Changed(_) => FailureClass::Permanent,
         }
     }
 }
@@ -280,7 +290,10 @@ async fn apply(client: &mut Client, part: &Part, schema_in_use: &str) -> Result<
     let runner = refinery::Runner::new(&part.scripts);
     // During a rollout, an older binary meets the scripts of a newer one.
     let report = runner.set_abort_missing(false).run_async(client).await;
-    let report = report.map_err(|e| MigrateError::Script(Box::new(e)))?;
+    let report = report.map_err(|e| match e.kind() {
+        Kind::DivergentVersion(applied, _) => MigrateError::Changed(applied.version()),
+        _ => MigrateError::Script(Box::new(e)),
+    })?;
     if part.schema.is_some() {
         client.batch_execute("RESET search_path").await?;
     }

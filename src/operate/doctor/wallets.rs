@@ -48,6 +48,9 @@ pub(super) async fn check(role: Role, own: &DatabaseConfig, other: Option<&Datab
     let deadline = Instant::now() + COMPARISON_MAX;
     match timeout_at(deadline, compare(users, wallets, io, &mut progress)).await {
         Ok(Ok(())) => progress.is_complete = true,
+        Ok(Err(DbError::Shards(_))) => {
+            return Finding::skipped(Check::Wallets, "the number of shards is not that of the database");
+        }
         Ok(Err(e)) => {
             let advice = "Check that both databases are running and migrated, and that both URLs are correct.";
             let finding = Finding::error(Check::Wallets, causes(&e), advice);
@@ -86,7 +89,7 @@ fn found(progress: &Progress) -> Finding {
     let users = count(u64::try_from(progress.users).unwrap_or(u64::MAX), "user");
     let scope = if progress.is_complete { users } else { format!("the newest {users}; time was up for the others") };
     if progress.without == 0 {
-        return Finding::ok(Check::Wallets, format!("every user has a wallet ({scope})"));
+        return Finding::ok(Check::Wallets, format!("every user older than a minute has a wallet ({scope})"));
     }
     let named: Vec<String> = progress.named.iter().map(ToString::to_string).collect();
     let more = if progress.without > named.len() { ", …" } else { "" };

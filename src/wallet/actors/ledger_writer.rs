@@ -179,7 +179,7 @@ impl LedgerWriterActor {
         lane.in_common = Some(posts.iter().flat_map(|post| post.posting.wallets()).collect());
         self.begin(number, posts, LockWait::SkipLocked, ctx, |_, lane, undecided| {
             lane.in_common = None;
-            lane.queue.common_ended(undecided);
+            lane.queue.common_ended(undecided)
         });
     }
 
@@ -194,27 +194,31 @@ impl LedgerWriterActor {
         let lock_wait = if turn.last_resort { LockWait::WaitForAll } else { LockWait::WaitForOne(turn.wallet) };
         self.begin(number, postings, lock_wait, ctx, move |in_flight, lane, undecided| {
             *in_flight = in_flight.saturating_sub(1);
+            let still_set_aside = undecided.len();
             lane.queue.set_aside_ended(&turn, undecided);
+            still_set_aside
         });
         true
     }
 
-    /// `ended` gets the number of set-aside batches in flight, the lane, and what the batch left undecided.
+    /// `ended` gets the number of set-aside batches in flight, the lane, and what the batch left undecided. It returns how many of
+    /// these are set aside.
     fn begin(
         &self,
         number: usize,
         posts: Vec<PendingPost>,
         lock_wait: LockWait,
         ctx: &mut Context<Self>,
-        ended: impl FnOnce(&mut usize, &mut Lane, Vec<Undecided<PendingPost>>) + 'static,
+        ended: impl FnOnce(&mut usize, &mut Lane, Vec<Undecided<PendingPost>>) -> usize + 'static,
     ) {
         let Some(metrics) = self.deps.metrics.get(number).cloned() else { return };
-        let deps = Arc::clone(&self.deps);
+        let (deps, set_aside) = (Arc::clone(&self.deps), metrics.set_aside.clone());
         let batch = self.deps.io.spawn(async move { run_batch(&deps, &metrics, posts, lock_wait).await });
         ctx.spawn(batch.into_actor(self).map(move |undecided, writer, ctx| {
             let lane = writer.lanes.get_mut(number);
             if let (Ok(undecided), Some(lane)) = (undecided, lane) {
-                ended(&mut writer.set_aside_in_flight, lane, undecided);
+                let count = ended(&mut writer.set_aside_in_flight, lane, undecided);
+                set_aside.increment(count.try_into().unwrap_or(u64::MAX));
                 writer.lanes.iter_mut().for_each(|lane| lane.is_blocked = false);
                 writer.write(number.saturating_add(1), ctx);
                 writer.finish_if_idle();
@@ -310,7 +314,6 @@ async fn run_batch(
             }
         }
     }
-    metrics.set_aside.increment(undecided.len().try_into().unwrap_or(u64::MAX));
     undecided
 }
 
@@ -327,7 +330,7 @@ fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize
             debug!(logger, "another batch was not written"; "posts" => posts, "error" => chain(failure));
         }
         (_, FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug) => {
-            error!(logger, "batch failed because of a bug"; "posts" => posts, "error" => chain(failure));
+            error!(logger, "batch failed"; "posts" => posts, "error" => chain(failure));
         }
     }
 }

@@ -29,7 +29,7 @@ const COMMIT: MetricName = MetricName {
 };
 const SET_ASIDE: MetricName = MetricName {
     name: "purse_ledger_set_aside_total",
-    help: "Posts that a batch left undecided, because another transaction had locked a wallet. A post counts each time.",
+    help: "Posts that were set aside, because another transaction had locked a wallet for longer than a few batches. A post counts each time.",
 };
 
 const HOLDS: MetricName = MetricName {

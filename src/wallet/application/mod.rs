@@ -4,6 +4,7 @@
 
 pub(crate) mod announcements;
 pub(crate) mod await_wallet;
+pub(crate) mod fair_queue;
 pub(crate) mod history;
 pub(crate) mod holds;
 pub mod ports;

@@ -1,10 +1,10 @@
 //! The order in which postings are taken into batches. Pure.
 //!
-//! Most postings go into a common batch, which skips every wallet that another transaction has locked. The initiator of a
-//! posting that needs such a wallet is set aside: its postings wait in a line of their own, and the line waits for that wallet.
-//! A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is set aside none of its
-//! postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is only named by a
-//! posting of somebody else.
+//! Most postings go into a common batch, which skips every wallet that another transaction has locked. Initiators share it
+//! fairly. The initiator of a posting that needs a locked wallet is set aside: its postings wait in a line of their own, and the
+//! line waits for that wallet. A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is
+//! set aside none of its postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is
+//! only named by a posting of somebody else.
 //!
 //! Several queues of a process, its lanes, may have a common batch in flight each. A posting whose wallet is in that of another
 //! lane stays where it is, with all later ones of its initiator, until that batch has ended: the process need not ask the
@@ -14,11 +14,15 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::kernel::UserId;
+use crate::wallet::application::fair_queue::{FairQueue, Waiting};
 
 /// Set-aside batches that leave a posting undecided, each because of another wallet, before it waits for all of its wallets.
 const VAIN_TRIES_MAX: u8 = 3;
 /// Common batches that leave a posting behind because of another lane, before one takes it nevertheless.
 const LEFT_BEHIND_MAX: u8 = 3;
+/// Common batches that leave a posting undecided before it is set aside. A set-aside batch costs a transaction, and another process
+/// seldom has the same wallet for that long.
+const COMMON_TRIES_MAX: u8 = 4;
 
 /// What the queue has to know of a posting.
 pub trait Queued {
@@ -55,10 +59,12 @@ pub struct Turn {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Common<T> {
     posting: T,
     /// Common batches that left it behind.
     left_behind: u8,
+    /// Common batches that left it undecided.
+    vain_tries: u8,
 }
 
 /// The postings of a set-aside initiator, in the order of their arrival.
@@ -72,8 +78,10 @@ struct Line<T> {
 /// Waiting postings.
 #[derive(Debug)]
 pub struct PostingQueue<T> {
-    /// In the order of their arrival.
-    common: VecDeque<Waiting<T>>,
+    common_tries_max: u8,
+    common: FairQueue<Common<T>>,
+    /// The initiators in the common batch whose postings an earlier one has left undecided, with the number of those batches.
+    tried_again: HashMap<UserId, u8>,
     /// One per set-aside initiator. It is empty while all postings of the initiator are in a batch.
     lines: HashMap<UserId, Line<T>>,
     /// The wallets that have to be waited for, with the initiators whose first posting needs them. Each set-aside initiator is
@@ -85,13 +93,24 @@ pub struct PostingQueue<T> {
 
 impl<T> Default for PostingQueue<T> {
     fn default() -> Self {
-        Self { common: VecDeque::new(), lines: HashMap::new(), contested: HashMap::new(), turns: VecDeque::new() }
+        Self {
+            common_tries_max: COMMON_TRIES_MAX,
+            common: FairQueue::default(),
+            tried_again: HashMap::new(),
+            lines: HashMap::new(),
+            contested: HashMap::new(),
+            turns: VecDeque::new(),
+        }
     }
 }
 
 impl<T: Queued> PostingQueue<T> {
     pub fn push(&mut self, posting: T) {
-        self.push_waiting(Waiting { posting, left_behind: 0 });
+        let (initiator, rows) = (posting.initiator(), posting.rows());
+        match self.lines.get_mut(&initiator) {
+            Some(line) => line.postings.push_back(posting),
+            None => self.common.push(initiator, rows, Common { posting, left_behind: 0, vain_tries: 0 }),
+        }
     }
 
     /// Takes postings for a common batch until they have `rows_max` entries; the last one may pass that bound. The next common
@@ -99,25 +118,26 @@ impl<T: Queued> PostingQueue<T> {
     /// common batch of another lane.
     pub fn take_common(&mut self, rows_max: usize, is_busy: impl Fn(&T) -> bool) -> Vec<T> {
         let mut batch = BatchInMaking::new(rows_max);
-        let mut left = VecDeque::new();
-        let mut initiators_left = HashSet::new();
+        let (mut left, mut initiators_left) = (Vec::new(), HashSet::new());
+        let initiators = self.common.initiators();
         while !batch.is_full() {
-            let Some(mut waiting) = self.common.pop_front() else { break };
-            let initiator = waiting.posting.initiator();
-            let is_left = initiators_left.contains(&initiator)
-                || (waiting.left_behind < LEFT_BEHIND_MAX && is_busy(&waiting.posting));
-            if is_left {
-                initiators_left.insert(initiator);
-                waiting.left_behind = waiting.left_behind.saturating_add(1);
-                left.push_back(waiting);
+            let Some(mut waiting) = self.common.pop() else { break };
+            let Common { posting, left_behind, vain_tries } = &mut waiting.posting;
+            if initiators_left.contains(&waiting.initiator) || (*left_behind < LEFT_BEHIND_MAX && is_busy(posting)) {
+                initiators_left.insert(waiting.initiator);
+                *left_behind = left_behind.saturating_add(1);
+                left.push(waiting);
             } else {
-                batch.take(waiting.posting);
+                if *vain_tries > 0 {
+                    self.tried_again.insert(waiting.initiator, *vain_tries);
+                }
+                batch.take(waiting.posting.posting);
             }
         }
-        if !left.is_empty() {
-            left.append(&mut self.common);
-            self.common = left;
+        for waiting in left {
+            self.common.put_back(waiting);
         }
+        self.common.served(batch.rows, initiators);
         batch.postings
     }
 
@@ -127,22 +147,41 @@ impl<T: Queued> PostingQueue<T> {
     }
 
     /// A common batch has ended. `undecided` are those of its postings, in their order, and all later ones of the same
-    /// initiators. Their initiators are set aside, with all of their waiting postings.
-    pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) {
-        if undecided.is_empty() {
-            return;
-        }
+    /// initiators. The next batch tries them again; or their initiators are set aside, with all of their waiting postings. Returns how
+    /// many of them are set aside.
+    pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) -> usize {
+        let tried_again = std::mem::take(&mut self.tried_again);
+        let (count, mut again, mut set_aside) = (undecided.len(), Vec::new(), HashSet::new());
+        let mut goes_again = HashMap::new();
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
+            let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
+            // A wallet that others wait for would be locked again. The first posting decides for all of its initiator.
+            let is_tried_again = *goes_again
+                .entry(initiator)
+                .or_insert_with(|| vain_tries < self.common_tries_max && !self.contested.contains_key(&contested));
+            if is_tried_again {
+                again.push((initiator, Common { posting, left_behind: 0, vain_tries }));
+                continue;
+            }
             if let Entry::Vacant(line) = self.lines.entry(initiator) {
                 line.insert(Line { postings: VecDeque::new(), vain_tries: 0 });
                 self.wait_for(contested, initiator);
             }
+            set_aside.insert(initiator);
             self.push(posting);
         }
-        for waiting in std::mem::take(&mut self.common) {
-            self.push_waiting(waiting);
+        let count = count.saturating_sub(again.len());
+        for (initiator, posting) in again.into_iter().rev() {
+            self.common.give_back(initiator, posting);
         }
+        if count == 0 {
+            return 0;
+        }
+        for Waiting { posting: Common { posting, .. }, .. } in self.common.take_of(&set_aside) {
+            self.push(posting);
+        }
+        count
     }
 
     /// Takes postings for a batch of the contested wallet that has waited longest, in the same way. The wallet has no further
@@ -211,13 +250,6 @@ impl<T: Queued> PostingQueue<T> {
         self.common.is_empty() && self.lines.values().all(|line| line.postings.is_empty())
     }
 
-    fn push_waiting(&mut self, waiting: Waiting<T>) {
-        match self.lines.get_mut(&waiting.posting.initiator()) {
-            Some(line) => line.postings.push_back(waiting.posting),
-            None => self.common.push_back(waiting),
-        }
-    }
-
     /// At the end, also after a try in vain: nobody who waits for the wallet is overtaken.
     fn wait_for(&mut self, wallet: UserId, initiator: UserId) {
         let waiting = self.contested.entry(wallet).or_insert_with(|| {
@@ -230,16 +262,17 @@ impl<T: Queued> PostingQueue<T> {
 
 struct BatchInMaking<T> {
     postings: Vec<T>,
-    rows_left: usize,
+    rows: usize,
+    rows_max: usize,
 }
 
 impl<T: Queued> BatchInMaking<T> {
     const fn new(rows_max: usize) -> Self {
-        Self { postings: Vec::new(), rows_left: rows_max }
+        Self { postings: Vec::new(), rows: 0, rows_max }
     }
 
     const fn is_full(&self) -> bool {
-        self.rows_left == 0
+        self.rows >= self.rows_max
     }
 
     /// Returns how many were taken.
@@ -254,7 +287,7 @@ impl<T: Queued> BatchInMaking<T> {
     }
 
     fn take(&mut self, posting: T) {
-        self.rows_left = self.rows_left.saturating_sub(posting.rows());
+        self.rows = self.rows.saturating_add(posting.rows());
         self.postings.push(posting);
     }
 }
@@ -311,9 +344,14 @@ mod tests {
         posts.into_iter().map(|posting| Undecided { posting, contested: user(contested) }).collect()
     }
 
+    /// A queue that tries nothing again in a common batch.
+    fn setting_aside_at_once() -> PostingQueue<Post> {
+        PostingQueue { common_tries_max: 1, ..PostingQueue::default() }
+    }
+
     /// A queue whose postings have all been set aside because of `contested`.
     fn all_set_aside(contested: u128, posts: impl IntoIterator<Item = Post>) -> PostingQueue<Post> {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         posts.into_iter().for_each(|post| queue.push(post));
         let batch = queue.take_common(usize::MAX, |_| false);
         queue.common_ended(undecided(contested, batch));
@@ -328,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_common_batch_takes_postings_in_the_order_of_their_arrival() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         (0..5).for_each(|n| queue.push(own(n, n as u128 % 2)));
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [0, 1, 2]);
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [3, 4]);
@@ -338,7 +376,7 @@ mod tests {
     #[test]
     fn a_batch_is_full_when_its_rows_reach_the_bound_and_no_group_is_split() {
         let posts = || (0..3).map(|n| Post { rows: 3, ..own(n, 7) });
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         posts().for_each(|post| queue.push(post));
         assert_eq!(numbers(&queue.take_common(4, |_| false)), [0, 1], "six rows");
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [2], "three rows");
@@ -347,8 +385,93 @@ mod tests {
     }
 
     #[test]
-    fn postings_of_a_set_aside_initiator_never_overtake_each_other() {
+    fn a_single_posting_is_in_the_next_common_batch_however_many_groups_wait() {
+        let mut queue = setting_aside_at_once();
+        let group = |n: usize| Post { rows: 100, ..own(n, n as u128) };
+        (0..32).for_each(|n| queue.push(group(n)));
+        for round in 1..=40 {
+            let singles: Vec<_> = (0..64).map(|n| 1_000 * round + n).collect();
+            for n in &singles {
+                queue.push(own(*n, *n as u128));
+            }
+            let batch = queue.take_common(512, |_| false);
+            let (groups, taken): (Vec<_>, Vec<_>) = batch.into_iter().partition(|post| post.rows == 100);
+            assert_eq!((numbers(&taken), groups.len()), (singles, 5), "the groups have the rest of the batch");
+            for group in groups {
+                queue.push(group);
+            }
+        }
+    }
+
+    #[test]
+    fn an_undecided_posting_is_tried_again_before_all_others_and_then_set_aside_with_its_initiator() {
         let mut queue = PostingQueue::default();
+        for post in [own(10, 1), transfer(11, 1, 9)] {
+            queue.push(post);
+        }
+        for tried in 1..=COMMON_TRIES_MAX {
+            let batch = queue.take_common(3, |_| false);
+            assert_eq!(numbers(&batch), [10, 11], "try {tried}");
+            queue.push(own(20 + usize::from(tried), 2));
+            queue.push(own(30 + usize::from(tried), 1));
+            queue.common_ended(undecided(9, batch));
+        }
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 22, 23, 24]);
+        let (turn, posts) = take(&mut queue, 9);
+        assert_eq!((turn.wallet, posts), (user(9), vec![10, 11, 31, 32, 33, 34]));
+    }
+
+    #[test]
+    fn a_posting_whose_wallet_is_waited_for_already_is_set_aside_at_once() {
+        let mut queue = PostingQueue::default();
+        queue.push(transfer(10, 1, 9));
+        for _ in 0..COMMON_TRIES_MAX {
+            let batch = queue.take_common(9, |_| false);
+            queue.common_ended(undecided(9, batch));
+        }
+        for post in [transfer(20, 2, 9), own(30, 3)] {
+            queue.push(post);
+        }
+        let mut batch = queue.take_common(9, |_| false);
+        let other = batch.remove(0);
+        assert_eq!(queue.common_ended([undecided(9, batch), undecided(3, [other])].into_iter().flatten().collect()), 1);
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [30], "nobody waits for this wallet");
+        assert_eq!(take(&mut queue, 9).1, [10, 20]);
+    }
+
+    #[test]
+    fn what_is_tried_again_comes_before_the_rest_of_what_was_given_back_with_it() {
+        let mut queue = PostingQueue::default();
+        for n in 10..13 {
+            queue.push(own(n, 1));
+        }
+        let batch = queue.take_common(9, |_| false);
+        queue.common_ended(undecided(1, batch));
+        let batch = queue.take_common(1, |_| false);
+        assert_eq!(numbers(&batch), [10]);
+        queue.common_ended(undecided(1, batch));
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [10, 11, 12]);
+    }
+
+    #[test]
+    fn tries_of_an_earlier_posting_do_not_count_for_a_later_one() {
+        let mut queue = PostingQueue::default();
+        queue.push(own(10, 1));
+        for _ in 1..COMMON_TRIES_MAX {
+            let batch = queue.take_common(9, |_| false);
+            queue.common_ended(undecided(1, batch));
+        }
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [10]);
+        queue.push(own(11, 1));
+        queue.common_ended(Vec::new());
+        let batch = queue.take_common(9, |_| false);
+        queue.common_ended(undecided(1, batch));
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [11], "it is not set aside");
+    }
+
+    #[test]
+    fn postings_of_a_set_aside_initiator_never_overtake_each_other() {
+        let mut queue = setting_aside_at_once();
         queue.push(own(10, 1));
         queue.push(own(20, 2));
         let mut in_flight = queue.take_common(2, |_| false);
@@ -492,18 +615,18 @@ mod tests {
     #[test]
     fn a_posting_whose_wallet_is_in_the_batch_of_another_lane_stays_with_the_later_ones_of_its_initiator() {
         let is_busy = |post: &Post| post.wallets().any(|wallet| wallet == user(9));
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         for post in [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)] {
             queue.push(post);
         }
         assert_eq!(numbers(&queue.take_common(9, is_busy)), [10, 20]);
         queue.push(own(13, 1));
-        assert_eq!(numbers(&queue.take_common(9, |_| false)), [11, 12, 21, 13], "once that batch has ended");
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [21, 11, 12, 13], "once that batch has ended");
     }
 
     #[test]
     fn a_posting_that_is_left_behind_again_and_again_is_taken_nevertheless() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         queue.push(own(10, 1));
         queue.push(own(11, 1));
         for _ in 0..LEFT_BEHIND_MAX {
@@ -513,12 +636,12 @@ mod tests {
         queue.push(own(12, 1));
         queue.push(own(20, 2));
         assert_eq!(numbers(&queue.take_common(9, |_| true)), [10, 11], "the later ones have their own turn");
-        assert_eq!(numbers(&queue.take_common(9, |_| false)), [12, 20]);
+        assert_eq!(numbers(&queue.take_common(9, |_| false)), [20, 12]);
     }
 
     #[test]
     fn a_posting_that_was_left_behind_is_set_aside_with_its_initiator() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         for post in [own(10, 1), transfer(11, 1, 9)] {
             queue.push(post);
         }
@@ -530,7 +653,7 @@ mod tests {
 
     #[test]
     fn it_is_empty_when_neither_common_nor_set_aside_postings_wait() {
-        let mut queue = PostingQueue::default();
+        let mut queue = setting_aside_at_once();
         assert!(queue.is_empty());
         queue.push(own(10, 1));
         assert!(!queue.is_empty(), "a posting for a common batch waits");
@@ -575,11 +698,12 @@ mod tests {
     }
 
     impl Model {
-        fn new(are_lanes: bool, rows_max: usize) -> Self {
+        fn new(are_lanes: bool, rows_max: usize, common_tries_max: u8) -> Self {
+            let queue = || PostingQueue { common_tries_max, ..PostingQueue::default() };
             Self {
                 are_lanes,
                 rows_max,
-                queues: Default::default(),
+                queues: [queue(), queue()],
                 batches: Vec::new(),
                 elsewhere: None,
                 pushed: 0,
@@ -674,7 +798,10 @@ mod tests {
         fn end(&mut self, index: usize) {
             let Batch { process, turn, undecided, .. } = self.batches.swap_remove(index);
             let undecided = undecided.expect("it was decided");
-            let Some(turn) = turn else { return self.queues[process].common_ended(undecided) };
+            let Some(turn) = turn else {
+                self.queues[process].common_ended(undecided);
+                return;
+            };
             let mut first_of = HashSet::new();
             for Undecided { posting, .. } in &undecided {
                 if first_of.insert(posting.initiator) {
@@ -725,8 +852,9 @@ mod tests {
             choices in proptest::collection::vec(0_usize..100_000, 0..600),
             are_lanes: bool,
             rows_max in 1_usize..12,
+            common_tries_max in 1..=COMMON_TRIES_MAX,
         ) {
-            let mut model = Model::new(are_lanes, rows_max);
+            let mut model = Model::new(are_lanes, rows_max, common_tries_max);
             for choice in choices {
                 model.step(choice);
             }

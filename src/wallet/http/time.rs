@@ -1,5 +1,7 @@
 //! Times in queries.
 
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::Offset;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat};
 
 use crate::kernel::{Timestamp, has_leap_second};
@@ -49,12 +51,17 @@ fn has_the_form(text: &str) -> bool {
     fits(seconds, "0000-00-00T00:00:00")
         && !has_leap_second(seconds)
         && ["Z", "+00:00", "-00:00"].into_iter().any(|form| fits(zone, form))
+        // The parser takes up to 25:59.
+        && zone.get(1..3).is_none_or(|hours| hours < "24")
 }
 
 /// The latest [`Timestamp`] is a day before the end of the year 9999. Callers write that end to mean "forever".
 fn end_of_time(text: &str) -> Option<Timestamp> {
     let local = text.get(.."9999-12-31T23:59:59".len())?.parse::<jiff::civil::DateTime>().ok()?;
-    (local.year() == 9999 && local.day_of_year() >= 364).then_some(Timestamp::MAX)
+    let offset = Pieces::parse(text).ok()?.to_numeric_offset()?;
+    // Not in the year 10000.
+    let utc = local.checked_sub(offset.duration_since(Offset::UTC)).ok()?;
+    (utc.year() == 9999 && utc.day_of_year() >= 364).then_some(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -92,6 +99,12 @@ mod tests {
             "9999-12-31T23:59:60Z",
             "9999-12-32T00:00:00Z",
             "0000-12-31T00:00:00Z",
+            "0001-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "9999-12-31T00:00:00-24:00",
+            "2026-01-31T12:00:00+24:00",
+            "2026-01-31T12:00:00-25:59",
+            "2026-01-31T12:00:00+23:60",
         ] {
             assert!(parse(refused).is_err(), "{refused:?}");
         }
@@ -99,7 +112,12 @@ mod tests {
 
     #[test]
     fn the_last_second_of_the_year_9999_is_a_time() {
-        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999+14:00", "9999-12-30T23:00:00-12:00"] {
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999+14:00",
+            "9999-12-31T12:00:00-11:59",
+            "9999-12-30T23:00:00-12:00",
+        ] {
             assert!(parse(text).is_ok_and(|at| at <= Timestamp::MAX), "{text}");
         }
         assert_eq!(parse("9999-01-01T00:00:00Z").map(|at| at.to_string()), Ok("9999-01-01T00:00:00Z".to_owned()));

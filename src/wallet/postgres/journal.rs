@@ -30,7 +30,7 @@ use crate::wallet::domain::{
     KeyOwner, LedgerHead, NamedEntry, NewEntry, OneOrMore, Origin, Posting, RequestDigest, SaltedTexts, UsedKey,
     WalletState, WalletStates, captured_after, decide_batch,
 };
-use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
+use crate::wallet::postgres::multi_insert::{Common, MultiInsert, Parameter};
 use crate::wallet::postgres::rows;
 
 const STEP: &str = "wallet.ledger.post";
@@ -135,29 +135,86 @@ async fn write(
     Ok(())
 }
 
-/// Entries of a batch that share its time and have what every credit and debit has. Most have: another time only after the
-/// clock has gone back.
-static INSERT_PLAIN_ENTRIES: LazyLock<MultiInsert<10>> = LazyLock::new(|| {
-    let columns = "shard.transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
-                   texts_digest, hash, created_at, held_after_minor)";
-    MultiInsert::new("wallet.ledger.insert", columns, 1, ", $1, 0", "")
+/// The columns of an entry, in the order of [`EntryColumns::parameters`].
+const ENTRY_COLUMNS: [&str; 20] = [
+    "user_id",
+    "seq",
+    "id",
+    "type",
+    "amount_minor",
+    "balance_after_minor",
+    "idempotency_key",
+    "request_digest",
+    "texts_digest",
+    "hash",
+    "created_at",
+    "held_after_minor",
+    "group_size",
+    "posted_by",
+    "origin_seq",
+    "origin_nth",
+    "origin_left_minor",
+    "transfer_id",
+    "counterparty_user_id",
+    "expires_at",
+];
+
+/// Some of these columns, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ColumnSet(u32);
+
+impl ColumnSet {
+    const ALL: Self = Self((1 << 20) - 1);
+    /// What every entry has.
+    const PLAIN: Self = Self((1 << 10) - 1);
+    const TIME: Self = Self(1 << 10);
+    const HELD: Self = Self(1 << 11);
+    const GROUP: Self = Self(1 << 12);
+    const SERVICE: Self = Self(1 << 13);
+    const ORIGIN: Self = Self(7 << 14);
+    const TRANSFER: Self = Self(3 << 17);
+    const EXPIRY: Self = Self(1 << 19);
+
+    const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The elements at the places of these columns.
+    fn of<T>(self, all: [T; 20]) -> impl Iterator<Item = T> {
+        all.into_iter().enumerate().filter(move |(place, _)| self.0 >> place & 1 == 1).map(|(_, element)| element)
+    }
+}
+
+/// Each parameter costs time, also if it is null. So credits and debits, single and in groups, have inserts of their own: their
+/// rows share the time of the batch, and hold nothing. All rows of a batch have the columns that one of them needs.
+static INSERT_ENTRIES: LazyLock<[(ColumnSet, MultiInsert); 3]> = LazyLock::new(|| {
+    [ColumnSet::PLAIN, ColumnSet::PLAIN.with(ColumnSet::GROUP), ColumnSet::ALL].map(|set| {
+        let columns: Vec<_> = set.of(ENTRY_COLUMNS).collect();
+        let fixed = [("created_at", "$1"), ("held_after_minor", "0")];
+        let of_batch = Common { parameters: 1, columns: &fixed, end: "" };
+        let common = if set.contains(ColumnSet::TIME) { Common::default() } else { of_batch };
+        (set, MultiInsert::new("wallet.ledger.insert", "shard.transactions", &columns, common))
+    })
 });
 
-static INSERT_ENTRIES: LazyLock<MultiInsert<20>> = LazyLock::new(|| {
-    let columns = "shard.transactions (user_id, seq, id, type, amount_minor, balance_after_minor, idempotency_key, request_digest, \
-                   texts_digest, hash, created_at, held_after_minor, group_size, posted_by, origin_seq, origin_nth, \
-                   origin_left_minor, transfer_id, counterparty_user_id, expires_at)";
-    MultiInsert::new("wallet.ledger.insert", columns, 0, "", "")
+/// The narrowest one with these columns.
+fn insert_entries(needed: ColumnSet) -> &'static (ColumnSet, MultiInsert) {
+    let [narrower @ .., all] = &*INSERT_ENTRIES;
+    narrower.iter().find(|(columns, _)| columns.contains(needed)).unwrap_or(all)
+}
+
+static INSERT_TEXTS: LazyLock<MultiInsert> = LazyLock::new(|| {
+    let columns = ["user_id", "seq", "salt", "description", "reference", "metadata"];
+    MultiInsert::new("wallet.ledger.insert_texts", "shard.entry_texts", &columns, Common::default())
 });
 
-static INSERT_TEXTS: LazyLock<MultiInsert<6>> = LazyLock::new(|| {
-    let columns = "shard.entry_texts (user_id, seq, salt, description, reference, metadata)";
-    MultiInsert::new("wallet.ledger.insert_texts", columns, 0, "", "")
-});
-
-static INSERT_OPEN_HOLDS: LazyLock<MultiInsert<5>> = LazyLock::new(|| {
-    let columns = "shard.open_holds (user_id, seq, id, left_minor, expires_at)";
-    MultiInsert::new("wallet.ledger.insert_open_holds", columns, 0, "", "")
+static INSERT_OPEN_HOLDS: LazyLock<MultiInsert> = LazyLock::new(|| {
+    let columns = ["user_id", "seq", "id", "left_minor", "expires_at"];
+    MultiInsert::new("wallet.ledger.insert_open_holds", "shard.open_holds", &columns, Common::default())
 });
 
 /// The row is found by an order that only the right index has, because a statement that changes rows has none. Nobody else
@@ -169,11 +226,17 @@ static CAPTURE_OPEN_HOLD: ShardStatement = ShardStatement::new(
       AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
 );
 
-static CLOSE_OPEN_HOLD: ShardStatement = ShardStatement::new(
-    "-- wallet.ledger.close_open_hold ($1 user, $2 seq)
-    DELETE FROM shard.open_holds
-    WHERE user_id = $1
-      AND ctid = (SELECT ctid FROM shard.open_holds WHERE user_id = $1 AND seq BETWEEN $2 AND $2 ORDER BY seq LIMIT 1)",
+/// Of all holds that a batch closes: many end at once when they are due.
+static CLOSE_OPEN_HOLDS: ShardStatement = ShardStatement::new(
+    "-- wallet.ledger.close_open_holds ($1 users, $2 seqs)
+    DELETE FROM shard.open_holds WHERE ctid = ANY(ARRAY(
+        SELECT place.tid FROM unnest($1::uuid[], $2::bigint[]) AS closed (user_id, seq)
+        CROSS JOIN LATERAL (
+            SELECT ctid AS tid FROM shard.open_holds
+            WHERE open_holds.user_id = closed.user_id AND open_holds.seq BETWEEN closed.seq AND closed.seq
+            ORDER BY open_holds.seq LIMIT 1
+        ) AS place
+    ))",
 );
 
 static LOCK_TO_FIND_OUT: ShardStatement = ShardStatement::new(
@@ -678,7 +741,6 @@ struct EntryColumns<'a> {
     texts_digest: Option<&'a [u8]>,
     hash: &'a [u8],
     posted_by: Option<&'a str>,
-    origin: Option<Origin>,
     origin_seq: Option<i64>,
     origin_nth: Option<i32>,
     origin_left: Option<i64>,
@@ -703,7 +765,6 @@ impl<'a> EntryColumns<'a> {
             texts_digest: new.texts.as_ref().map(|(_, digest)| &digest.as_bytes()[..]),
             hash: new.hash.as_bytes(),
             posted_by: entry.posted_by.as_ref().map(ServiceName::as_str),
-            origin,
             origin_seq: origin.map(|origin| origin.seq),
             origin_nth: origin.map(|origin| origin.nth),
             origin_left: origin.map(|origin| origin.left),
@@ -713,18 +774,24 @@ impl<'a> EntryColumns<'a> {
         }
     }
 
-    /// Whether the entry has its batch's time, and no column but those of a plain one.
-    fn is_plain(&self, time: Timestamp) -> bool {
-        self.new.entry.created_at == time
-            && self.held == 0
-            && self.new.group_size.is_none()
-            && self.posted_by.is_none()
-            && self.origin.is_none()
-            && self.transfer_id.is_none()
-            && self.new.entry.expires_at.is_none()
+    /// The columns without which the entry would not be what it is. `time` is that of its batch, which it seldom has not: after
+    /// the clock has gone back.
+    fn needed(&self, time: Timestamp) -> ColumnSet {
+        [
+            (self.new.entry.created_at != time, ColumnSet::TIME),
+            (self.held != 0, ColumnSet::HELD),
+            (self.new.group_size.is_some(), ColumnSet::GROUP),
+            (self.posted_by.is_some(), ColumnSet::SERVICE),
+            (self.origin_seq.is_some(), ColumnSet::ORIGIN),
+            (self.transfer_id.is_some(), ColumnSet::TRANSFER),
+            (self.new.entry.expires_at.is_some(), ColumnSet::EXPIRY),
+        ]
+        .into_iter()
+        .filter(|(is_needed, _)| *is_needed)
+        .fold(ColumnSet::PLAIN, |needed, (_, columns)| needed.with(columns))
     }
 
-    fn plain_parameters(&self) -> [Parameter<'_>; 10] {
+    fn parameters(&self) -> [Parameter<'_>; 20] {
         [
             &self.user_id,
             &self.new.entry.seq,
@@ -736,33 +803,16 @@ impl<'a> EntryColumns<'a> {
             &self.request_digest,
             &self.texts_digest,
             &self.hash,
-        ]
-    }
-
-    fn parameters(&self) -> [Parameter<'_>; 20] {
-        let [user, seq, id, kind, amount, balance, key, request, texts, hash] = self.plain_parameters();
-        let new = self.new;
-        [
-            user,
-            seq,
-            id,
-            kind,
-            amount,
-            balance,
-            key,
-            request,
-            texts,
-            hash,
-            &new.entry.created_at,
+            &self.new.entry.created_at,
             &self.held,
-            &new.group_size,
+            &self.new.group_size,
             &self.posted_by,
             &self.origin_seq,
             &self.origin_nth,
             &self.origin_left,
             &self.transfer_id,
             &self.counterparty,
-            &new.entry.expires_at,
+            &self.new.entry.expires_at,
         ]
     }
 }
@@ -830,6 +880,14 @@ impl OpenHold {
             Self::Captured { .. } | Self::Closed { .. } => None,
         }
     }
+
+    /// The owner and the sequence number, only of closed ones.
+    const fn closed(&self) -> Option<(Uuid, i64)> {
+        match self {
+            Self::Closed { user_id, seq } => Some((*user_id, *seq)),
+            Self::Placed { .. } | Self::Captured { .. } => None,
+        }
+    }
 }
 
 /// One round trip. If an insert fails, the commit after it rolls the transaction back.
@@ -844,34 +902,35 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
         here.map(|entry| entry.new.entry.created_at).max()
     };
     let times: Vec<_> = touched.shards.iter().filter_map(|shard| Some((*shard, time_of(shard)?))).collect();
+    let closed_in = |shard: &Shard| {
+        let closed = holds.iter().filter_map(OpenHold::closed).filter(|(user, _)| touched.is_of(*user, *shard));
+        let (users, seqs): (Vec<Uuid>, Vec<i64>) = closed.unzip();
+        (!users.is_empty()).then_some((*shard, users, seqs))
+    };
+    let closed: Vec<_> = touched.shards.iter().filter_map(closed_in).collect();
     let mut writes = Vec::new();
     for (shard, time) in &times {
         let here = |user: Uuid| touched.is_of(user, *shard);
         let entries = || entries.iter().filter(|entry| here(entry.user_id));
-        if entries().all(|entry| entry.is_plain(*time)) {
-            let rows: Vec<_> = entries().map(EntryColumns::plain_parameters).collect();
-            writes.extend(INSERT_PLAIN_ENTRIES.prepare(client, *shard, &[time], &rows).await?);
-        } else {
-            let rows: Vec<_> = entries().map(EntryColumns::parameters).collect();
-            writes.extend(INSERT_ENTRIES.prepare(client, *shard, &[], &rows).await?);
-        }
-        let rows: Vec<_> = texts.iter().filter(|texts| here(texts.user_id)).map(TextColumns::parameters).collect();
+        let needed = entries().fold(ColumnSet::PLAIN, |needed, entry| needed.with(entry.needed(*time)));
+        let (columns, insert) = insert_entries(needed);
+        let rows: Vec<_> = entries().flat_map(|entry| columns.of(entry.parameters())).collect();
+        let shared: &[Parameter<'_>] = if columns.contains(ColumnSet::TIME) { &[] } else { &[time] };
+        writes.extend(insert.prepare(client, *shard, shared, &rows).await?);
+        let rows: Vec<_> = texts.iter().filter(|texts| here(texts.user_id)).flat_map(TextColumns::parameters).collect();
         writes.extend(INSERT_TEXTS.prepare(client, *shard, &[], &rows).await?);
         let holds = || holds.iter().filter(|hold| here(hold.user_id()));
-        let rows: Vec<_> = holds().filter_map(OpenHold::placed_parameters).collect();
+        let rows: Vec<_> = holds().filter_map(OpenHold::placed_parameters).flatten().collect();
         writes.extend(INSERT_OPEN_HOLDS.prepare(client, *shard, &[], &rows).await?);
         for hold in holds() {
-            match hold {
-                OpenHold::Placed { .. } => {}
-                OpenHold::Captured { user_id, seq, left, acts } => {
-                    let capture = client.prepare_cached(CAPTURE_OPEN_HOLD.of(*shard)).await?;
-                    writes.push((capture, vec![user_id, seq, left, acts]));
-                }
-                OpenHold::Closed { user_id, seq } => {
-                    writes.push((client.prepare_cached(CLOSE_OPEN_HOLD.of(*shard)).await?, vec![user_id, seq]));
-                }
+            if let OpenHold::Captured { user_id, seq, left, acts } = hold {
+                let capture = client.prepare_cached(CAPTURE_OPEN_HOLD.of(*shard)).await?;
+                writes.push((capture, vec![user_id, seq, left, acts]));
             }
         }
+    }
+    for (shard, users, seqs) in &closed {
+        writes.push((client.prepare_cached(CLOSE_OPEN_HOLDS.of(*shard)).await?, vec![users, seqs]));
     }
     let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
     let (written, committed) = join!(biased; all_in_order(writes), client.batch_execute("COMMIT"));
@@ -893,4 +952,48 @@ async fn all_in_order<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Out
     })
     .await;
     all.iter_mut().filter_map(|future| future.as_mut().take_output()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_columns_has_those_that_its_name_says() {
+        let names = |set: ColumnSet| set.of(ENTRY_COLUMNS).collect::<Vec<_>>();
+        assert_eq!(names(ColumnSet::ALL), ENTRY_COLUMNS);
+        assert_eq!(names(ColumnSet::PLAIN), ENTRY_COLUMNS[..10]);
+        for (set, columns) in [
+            (ColumnSet::TIME, &["created_at"][..]),
+            (ColumnSet::HELD, &["held_after_minor"]),
+            (ColumnSet::GROUP, &["group_size"]),
+            (ColumnSet::SERVICE, &["posted_by"]),
+            (ColumnSet::ORIGIN, &["origin_seq", "origin_nth", "origin_left_minor"]),
+            (ColumnSet::TRANSFER, &["transfer_id", "counterparty_user_id"]),
+            (ColumnSet::EXPIRY, &["expires_at"]),
+        ] {
+            assert_eq!(names(set), columns);
+        }
+    }
+
+    #[test]
+    fn an_insert_has_every_column_that_is_needed_and_a_fixed_time_only_without_one_of_its_own() {
+        let optional = [
+            ColumnSet::TIME,
+            ColumnSet::HELD,
+            ColumnSet::GROUP,
+            ColumnSet::SERVICE,
+            ColumnSet::ORIGIN,
+            ColumnSet::TRANSFER,
+            ColumnSet::EXPIRY,
+        ];
+        for chosen in 0_u32..1 << optional.len() {
+            let of_choice = optional.iter().enumerate().filter(|(place, _)| chosen >> place & 1 == 1);
+            let needed = of_choice.fold(ColumnSet::PLAIN, |needed, (_, columns)| needed.with(*columns));
+            let (columns, _) = insert_entries(needed);
+            assert!(columns.contains(needed), "{columns:?} for {needed:?}");
+            assert_eq!(columns.contains(ColumnSet::TIME), columns.contains(ColumnSet::HELD), "fixed together");
+        }
+        assert_eq!(insert_entries(ColumnSet::PLAIN).0, ColumnSet::PLAIN);
+    }
 }

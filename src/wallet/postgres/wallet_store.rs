@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
 use crate::kernel::{DependencyError, IdSource, Timestamp, UserId, fault};
 use crate::wallet::application::ports::WalletStore;
-use crate::wallet::postgres::multi_insert::{MultiInsert, Parameter};
+use crate::wallet::postgres::multi_insert::{Common, MultiInsert, Parameter};
 
 /// Size of the cache. Wallets are never deleted, and a missing one is always looked up. Only a restore from a backup makes
 /// it stale; callers notice an empty ledger and look up the wallet.
@@ -18,9 +18,9 @@ const CACHED_MAX: u64 = 50_000;
 /// Initial capacity of the cache.
 const CACHED_EXPECTED: usize = 1_000;
 
-static PROVISION: LazyLock<MultiInsert<2>> = LazyLock::new(|| {
+static PROVISION: LazyLock<MultiInsert> = LazyLock::new(|| {
     let end = " ON CONFLICT (user_id) DO NOTHING RETURNING user_id, created_at";
-    MultiInsert::new("wallet.provision", "shard.wallets (user_id, id)", 0, "", end)
+    MultiInsert::new("wallet.provision", "shard.wallets", &["user_id", "id"], Common { end, ..Common::default() })
 });
 
 /// Not `SELECT 1`: an INSERT of no row also fails on a read-only replica and without the right to insert.
@@ -65,7 +65,7 @@ impl WalletStore for PgWalletStore {
                 let mut inserts = Vec::new();
                 for shard in shards.all() {
                     let here = wallets.iter().filter(|(user, _)| shards.of(*user) == shard);
-                    let rows: Vec<_> = here.map(|(_, [user, id])| [user as Parameter<'_>, id]).collect();
+                    let rows: Vec<_> = here.flat_map(|(_, [user, id])| [user as Parameter<'_>, id]).collect();
                     inserts.extend(PROVISION.prepare(client, shard, &[], &rows).await?);
                 }
                 let (mut created, mut failed) = (Vec::new(), None);
