@@ -1,7 +1,7 @@
 //! The HTTP server.
 //!
-//! Owns: a duplicate of the listening socket, the handle of the server.
-//! Receives: shutdown, upon which it stops accepting connections and lets requests in progress finish.
+//! Owns: the listening socket, the handle of the server.
+//! Receives: shutdown, upon which it closes the listening socket and lets requests in progress finish.
 //! Sends: nothing.
 //! Mailbox: control messages only.
 //! Ends: on shutdown, or when the server ends unexpectedly.

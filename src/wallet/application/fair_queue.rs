@@ -5,7 +5,7 @@
 //! posting of one row comes before a group of a hundred that has just arrived, and the group comes when its initiator has waited
 //! for as many turns. Postings of one initiator keep their order.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::kernel::UserId;
 
@@ -52,9 +52,9 @@ impl<T> Default for FairQueue<T> {
 impl<T> FairQueue<T> {
     /// `rows` is what the posting takes of the initiator's share.
     pub fn push(&mut self, initiator: UserId, rows: usize, posting: T) {
-        let share = self.shares.entry(initiator).or_insert(Share { ends_at: 0, postings: 0 });
-        share.ends_at = share.ends_at.max(self.clock).saturating_add(virtual_time(rows));
-        share.postings = share.postings.saturating_add(1);
+        let clock = self.clock;
+        let share = self.joins(initiator);
+        share.ends_at = share.ends_at.max(clock).saturating_add(virtual_time(rows));
         let place = Place(share.ends_at, self.arrived);
         self.arrived = self.arrived.saturating_add(1);
         self.waiting.insert(place, Waiting { place, initiator, posting });
@@ -68,8 +68,7 @@ impl<T> FairQueue<T> {
 
     /// Puts a posting that has had its turn before all others. Of several, the last one has to be given back first.
     pub fn give_back(&mut self, initiator: UserId, posting: T) {
-        let share = self.shares.entry(initiator).or_insert(Share { ends_at: 0, postings: 0 });
-        share.postings = share.postings.saturating_add(1);
+        self.joins(initiator);
         self.first = self.first.saturating_sub(1);
         let place = Place(0, self.first);
         self.waiting.insert(place, Waiting { place, initiator, posting });
@@ -77,15 +76,14 @@ impl<T> FairQueue<T> {
 
     /// To where it was. Nothing may have been pushed meanwhile.
     pub fn put_back(&mut self, waiting: Waiting<T>) {
-        let share = self.shares.entry(waiting.initiator).or_insert(Share { ends_at: 0, postings: 0 });
+        let share = self.joins(waiting.initiator);
         share.ends_at = share.ends_at.max(waiting.place.0);
-        share.postings = share.postings.saturating_add(1);
         self.waiting.insert(waiting.place, waiting);
     }
 
-    /// Takes out all postings of these initiators, in their order.
-    pub fn take_of(&mut self, initiators: &HashSet<UserId>) -> Vec<Waiting<T>> {
-        let taken: Vec<_> = self.waiting.extract_if(.., |_, waiting| initiators.contains(&waiting.initiator)).collect();
+    /// Takes out all postings of the initiators for which `is_meant` is true, in their order.
+    pub fn take_of(&mut self, is_meant: impl Fn(UserId) -> bool) -> Vec<Waiting<T>> {
+        let taken: Vec<_> = self.waiting.extract_if(.., |_, waiting| is_meant(waiting.initiator)).collect();
         taken.into_iter().map(|(_, waiting)| waiting).inspect(|waiting| self.has_left(waiting.initiator)).collect()
     }
 
@@ -109,6 +107,12 @@ impl<T> FairQueue<T> {
         self.waiting.is_empty()
     }
 
+    fn joins(&mut self, initiator: UserId) -> &mut Share {
+        let share = self.shares.entry(initiator).or_insert(Share { ends_at: 0, postings: 0 });
+        share.postings = share.postings.saturating_add(1);
+        share
+    }
+
     fn has_left(&mut self, initiator: UserId) {
         let Some(share) = self.shares.get_mut(&initiator) else { return };
         share.postings = share.postings.saturating_sub(1);
@@ -126,6 +130,7 @@ fn virtual_time(rows: usize) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::HashSet;
     use uuid::Uuid;
 
     fn user(n: u128) -> UserId {
@@ -271,7 +276,7 @@ mod tests {
                         queue.served(postings, initiators);
                     }
                     Step::TakeOf { initiator } => {
-                        let taken = queue.take_of(&HashSet::from([user(initiator)]));
+                        let taken = queue.take_of(|of| of == user(initiator));
                         prop_assert!(taken.iter().all(|waiting| waiting.initiator == user(initiator)));
                         came.extend(taken.into_iter().map(|waiting| (waiting.initiator, waiting.posting)));
                     }

@@ -151,8 +151,8 @@ impl<T: Queued> PostingQueue<T> {
     /// many of them are set aside.
     pub fn common_ended(&mut self, undecided: Vec<Undecided<T>>) -> usize {
         let tried_again = std::mem::take(&mut self.tried_again);
-        let (count, mut again, mut set_aside) = (undecided.len(), Vec::new(), HashSet::new());
-        let mut goes_again = HashMap::new();
+        let count = undecided.len();
+        let (mut again, mut goes_again) = (Vec::new(), HashMap::new());
         for Undecided { posting, contested } in undecided {
             let initiator = posting.initiator();
             let vain_tries = tried_again.get(&initiator).unwrap_or(&0).saturating_add(1);
@@ -168,7 +168,6 @@ impl<T: Queued> PostingQueue<T> {
                 line.insert(Line { postings: VecDeque::new(), vain_tries: 0 });
                 self.wait_for(contested, initiator);
             }
-            set_aside.insert(initiator);
             self.push(posting);
         }
         let count = count.saturating_sub(again.len());
@@ -178,7 +177,9 @@ impl<T: Queued> PostingQueue<T> {
         if count == 0 {
             return 0;
         }
-        for Waiting { posting: Common { posting, .. }, .. } in self.common.take_of(&set_aside) {
+        for Waiting { posting: Common { posting, .. }, .. } in
+            self.common.take_of(|initiator| self.lines.contains_key(&initiator))
+        {
             self.push(posting);
         }
         count
@@ -366,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_common_batch_takes_postings_in_the_order_of_their_arrival() {
-        let mut queue = setting_aside_at_once();
+        let mut queue = PostingQueue::default();
         (0..5).for_each(|n| queue.push(own(n, n as u128 % 2)));
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [0, 1, 2]);
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [3, 4]);
@@ -376,7 +377,7 @@ mod tests {
     #[test]
     fn a_batch_is_full_when_its_rows_reach_the_bound_and_no_group_is_split() {
         let posts = || (0..3).map(|n| Post { rows: 3, ..own(n, 7) });
-        let mut queue = setting_aside_at_once();
+        let mut queue = PostingQueue::default();
         posts().for_each(|post| queue.push(post));
         assert_eq!(numbers(&queue.take_common(4, |_| false)), [0, 1], "six rows");
         assert_eq!(numbers(&queue.take_common(3, |_| false)), [2], "three rows");
@@ -386,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_single_posting_is_in_the_next_common_batch_however_many_groups_wait() {
-        let mut queue = setting_aside_at_once();
+        let mut queue = PostingQueue::default();
         let group = |n: usize| Post { rows: 100, ..own(n, n as u128) };
         (0..32).for_each(|n| queue.push(group(n)));
         for round in 1..=40 {
@@ -615,7 +616,7 @@ mod tests {
     #[test]
     fn a_posting_whose_wallet_is_in_the_batch_of_another_lane_stays_with_the_later_ones_of_its_initiator() {
         let is_busy = |post: &Post| post.wallets().any(|wallet| wallet == user(9));
-        let mut queue = setting_aside_at_once();
+        let mut queue = PostingQueue::default();
         for post in [own(10, 1), transfer(11, 1, 9), own(12, 1), own(20, 2), own(21, 9)] {
             queue.push(post);
         }
@@ -626,7 +627,7 @@ mod tests {
 
     #[test]
     fn a_posting_that_is_left_behind_again_and_again_is_taken_nevertheless() {
-        let mut queue = setting_aside_at_once();
+        let mut queue = PostingQueue::default();
         queue.push(own(10, 1));
         queue.push(own(11, 1));
         for _ in 0..LEFT_BEHIND_MAX {

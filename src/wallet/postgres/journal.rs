@@ -135,7 +135,7 @@ async fn write(
     Ok(())
 }
 
-/// The columns of an entry, in the order of [`EntryColumns::parameters`].
+/// The columns of an entry, in the order of [`EntryColumns::parameters`]. Those that fewer entries need come later.
 const ENTRY_COLUMNS: [&str; 20] = [
     "user_id",
     "seq",
@@ -147,9 +147,9 @@ const ENTRY_COLUMNS: [&str; 20] = [
     "request_digest",
     "texts_digest",
     "hash",
+    "group_size",
     "created_at",
     "held_after_minor",
-    "group_size",
     "posted_by",
     "origin_seq",
     "origin_nth",
@@ -159,52 +159,27 @@ const ENTRY_COLUMNS: [&str; 20] = [
     "expires_at",
 ];
 
-/// Some of these columns, as bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ColumnSet(u32);
+/// How many of them a credit or debit needs that has the time of its batch and holds nothing.
+const OF_PLAIN_ENTRY: usize = 10;
+/// The same with the size of its group.
+const OF_GROUP: usize = 11;
 
-impl ColumnSet {
-    const ALL: Self = Self((1 << 20) - 1);
-    /// What every entry has.
-    const PLAIN: Self = Self((1 << 10) - 1);
-    const TIME: Self = Self(1 << 10);
-    const HELD: Self = Self(1 << 11);
-    const GROUP: Self = Self(1 << 12);
-    const SERVICE: Self = Self(1 << 13);
-    const ORIGIN: Self = Self(7 << 14);
-    const TRANSFER: Self = Self(3 << 17);
-    const EXPIRY: Self = Self(1 << 19);
-
-    const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The elements at the places of these columns.
-    fn of<T>(self, all: [T; 20]) -> impl Iterator<Item = T> {
-        all.into_iter().enumerate().filter(move |(place, _)| self.0 >> place & 1 == 1).map(|(_, element)| element)
-    }
-}
-
-/// Each parameter costs time, also if it is null. So credits and debits, single and in groups, have inserts of their own: their
-/// rows share the time of the batch, and hold nothing. All rows of a batch have the columns that one of them needs.
-static INSERT_ENTRIES: LazyLock<[(ColumnSet, MultiInsert); 3]> = LazyLock::new(|| {
-    [ColumnSet::PLAIN, ColumnSet::PLAIN.with(ColumnSet::GROUP), ColumnSet::ALL].map(|set| {
-        let columns: Vec<_> = set.of(ENTRY_COLUMNS).collect();
+/// By the number of columns. Each parameter costs time, also if it is null, so the first two have fewer. All rows of a batch have
+/// the columns that one of them needs.
+static INSERT_ENTRIES: LazyLock<[(usize, MultiInsert); 3]> = LazyLock::new(|| {
+    [OF_PLAIN_ENTRY, OF_GROUP, ENTRY_COLUMNS.len()].map(|width| {
+        let columns: Vec<_> = ENTRY_COLUMNS.into_iter().take(width).collect();
         let fixed = [("created_at", "$1"), ("held_after_minor", "0")];
         let of_batch = Common { parameters: 1, columns: &fixed, end: "" };
-        let common = if set.contains(ColumnSet::TIME) { Common::default() } else { of_batch };
-        (set, MultiInsert::new("wallet.ledger.insert", "shard.transactions", &columns, common))
+        let common = if width == ENTRY_COLUMNS.len() { Common::default() } else { of_batch };
+        (width, MultiInsert::new("wallet.ledger.insert", "shard.transactions", &columns, common))
     })
 });
 
-/// The narrowest one with these columns.
-fn insert_entries(needed: ColumnSet) -> &'static (ColumnSet, MultiInsert) {
+/// The narrowest one with so many columns.
+fn insert_entries(needed: usize) -> &'static (usize, MultiInsert) {
     let [narrower @ .., all] = &*INSERT_ENTRIES;
-    narrower.iter().find(|(columns, _)| columns.contains(needed)).unwrap_or(all)
+    narrower.iter().find(|(width, _)| *width >= needed).unwrap_or(all)
 }
 
 static INSERT_TEXTS: LazyLock<MultiInsert> = LazyLock::new(|| {
@@ -774,21 +749,19 @@ impl<'a> EntryColumns<'a> {
         }
     }
 
-    /// The columns without which the entry would not be what it is. `time` is that of its batch, which it seldom has not: after
-    /// the clock has gone back.
-    fn needed(&self, time: Timestamp) -> ColumnSet {
-        [
-            (self.new.entry.created_at != time, ColumnSet::TIME),
-            (self.held != 0, ColumnSet::HELD),
-            (self.new.group_size.is_some(), ColumnSet::GROUP),
-            (self.posted_by.is_some(), ColumnSet::SERVICE),
-            (self.origin_seq.is_some(), ColumnSet::ORIGIN),
-            (self.transfer_id.is_some(), ColumnSet::TRANSFER),
-            (self.new.entry.expires_at.is_some(), ColumnSet::EXPIRY),
-        ]
-        .into_iter()
-        .filter(|(is_needed, _)| *is_needed)
-        .fold(ColumnSet::PLAIN, |needed, (_, columns)| needed.with(columns))
+    /// How many columns the entry needs. `time` is that of its batch, which it seldom has not: after the clock has gone back.
+    fn needed(&self, time: Timestamp) -> usize {
+        let is_plain = self.new.entry.created_at == time
+            && self.held == 0
+            && self.posted_by.is_none()
+            && self.origin_seq.is_none()
+            && self.transfer_id.is_none()
+            && self.new.entry.expires_at.is_none();
+        match (is_plain, self.new.group_size) {
+            (true, None) => OF_PLAIN_ENTRY,
+            (true, Some(_)) => OF_GROUP,
+            (false, _) => ENTRY_COLUMNS.len(),
+        }
     }
 
     fn parameters(&self) -> [Parameter<'_>; 20] {
@@ -803,9 +776,9 @@ impl<'a> EntryColumns<'a> {
             &self.request_digest,
             &self.texts_digest,
             &self.hash,
+            &self.new.group_size,
             &self.new.entry.created_at,
             &self.held,
-            &self.new.group_size,
             &self.posted_by,
             &self.origin_seq,
             &self.origin_nth,
@@ -912,10 +885,9 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
     for (shard, time) in &times {
         let here = |user: Uuid| touched.is_of(user, *shard);
         let entries = || entries.iter().filter(|entry| here(entry.user_id));
-        let needed = entries().fold(ColumnSet::PLAIN, |needed, entry| needed.with(entry.needed(*time)));
-        let (columns, insert) = insert_entries(needed);
-        let rows: Vec<_> = entries().flat_map(|entry| columns.of(entry.parameters())).collect();
-        let shared: &[Parameter<'_>] = if columns.contains(ColumnSet::TIME) { &[] } else { &[time] };
+        let (width, insert) = insert_entries(entries().map(|entry| entry.needed(*time)).max().unwrap_or(0));
+        let rows: Vec<_> = entries().flat_map(|entry| entry.parameters().into_iter().take(*width)).collect();
+        let shared: &[Parameter<'_>] = if *width == ENTRY_COLUMNS.len() { &[] } else { &[time] };
         writes.extend(insert.prepare(client, *shard, shared, &rows).await?);
         let rows: Vec<_> = texts.iter().filter(|texts| here(texts.user_id)).flat_map(TextColumns::parameters).collect();
         writes.extend(INSERT_TEXTS.prepare(client, *shard, &[], &rows).await?);
@@ -959,41 +931,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_of_columns_has_those_that_its_name_says() {
-        let names = |set: ColumnSet| set.of(ENTRY_COLUMNS).collect::<Vec<_>>();
-        assert_eq!(names(ColumnSet::ALL), ENTRY_COLUMNS);
-        assert_eq!(names(ColumnSet::PLAIN), ENTRY_COLUMNS[..10]);
-        for (set, columns) in [
-            (ColumnSet::TIME, &["created_at"][..]),
-            (ColumnSet::HELD, &["held_after_minor"]),
-            (ColumnSet::GROUP, &["group_size"]),
-            (ColumnSet::SERVICE, &["posted_by"]),
-            (ColumnSet::ORIGIN, &["origin_seq", "origin_nth", "origin_left_minor"]),
-            (ColumnSet::TRANSFER, &["transfer_id", "counterparty_user_id"]),
-            (ColumnSet::EXPIRY, &["expires_at"]),
-        ] {
-            assert_eq!(names(set), columns);
+    fn only_a_group_needs_its_size_and_every_insert_has_what_is_needed() {
+        assert_eq!(ENTRY_COLUMNS[OF_PLAIN_ENTRY..OF_GROUP], ["group_size"]);
+        for needed in [OF_PLAIN_ENTRY, OF_GROUP, ENTRY_COLUMNS.len()] {
+            assert_eq!(insert_entries(needed).0, needed);
         }
-    }
-
-    #[test]
-    fn an_insert_has_every_column_that_is_needed_and_a_fixed_time_only_without_one_of_its_own() {
-        let optional = [
-            ColumnSet::TIME,
-            ColumnSet::HELD,
-            ColumnSet::GROUP,
-            ColumnSet::SERVICE,
-            ColumnSet::ORIGIN,
-            ColumnSet::TRANSFER,
-            ColumnSet::EXPIRY,
-        ];
-        for chosen in 0_u32..1 << optional.len() {
-            let of_choice = optional.iter().enumerate().filter(|(place, _)| chosen >> place & 1 == 1);
-            let needed = of_choice.fold(ColumnSet::PLAIN, |needed, (_, columns)| needed.with(*columns));
-            let (columns, _) = insert_entries(needed);
-            assert!(columns.contains(needed), "{columns:?} for {needed:?}");
-            assert_eq!(columns.contains(ColumnSet::TIME), columns.contains(ColumnSet::HELD), "fixed together");
-        }
-        assert_eq!(insert_entries(ColumnSet::PLAIN).0, ColumnSet::PLAIN);
     }
 }
