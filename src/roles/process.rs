@@ -104,6 +104,7 @@ fn with_logger(
     let (logger, mut log) = telemetry::init(log, role).map_err(ExitError::internal)?;
     let mut signals = None;
     let outcome = body(&logger, &io, log.counts(), &mut signals);
+    telemetry::mute_libraries();
     match &outcome {
         Ok(()) => info!(logger, "stopped"),
         Err(e) if e.status == ExitStatus::InternalError => {

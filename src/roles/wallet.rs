@@ -16,9 +16,10 @@ use crate::kernel::{Reminder, Role};
 use crate::roles::parts::{Limits, RoleContext, database_probe, docs_page, event_signatures, housekeeper, http};
 use crate::runtime::{ChildSpec, Handle};
 use crate::wallet::actors::{
-    HoldMetrics, HoldSweeperActor, HoldSweeperDeps, LedgerHandle, LedgerMetrics, LedgerWriterActor, LedgerWriterDeps,
-    ProvisionConsumerActor, ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor, RetryRouterDeps, RouterHandle,
-    RouterMetrics, TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps, TopologyMetrics, ledger_connections,
+    HoldMetrics, HoldSweeperActor, HoldSweeperDeps, LedgerHandle, LedgerInboxes, LedgerMetrics, LedgerWriterActor,
+    LedgerWriterDeps, ProvisionConsumerActor, ProvisionConsumerDeps, ProvisionMetrics, RetryRouterActor,
+    RetryRouterDeps, RouterHandle, RouterMetrics, TopologyHandle, TopologyKeeperActor, TopologyKeeperDeps,
+    TopologyMetrics, ledger_connections,
 };
 use crate::wallet::amqp::DeliveryReader;
 use crate::wallet::application::announcements::WalletAnnouncements;
@@ -40,7 +41,9 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     let stores = Stores::open(config, &context)?;
     let (writer, router, topology) = (Handle::default(), RouterHandle::default(), TopologyHandle::default());
     let limits = Limits::new(&context, &config.process, "purse wallet: limits")?;
-    let ledger = Arc::new(LedgerHandle::new(writer.clone(), config.ledger_queue_max, &context.metrics));
+    let inboxes = LedgerInboxes::new(config.ledger_lanes);
+    let queue_max = config.ledger_queue_max;
+    let ledger = Arc::new(LedgerHandle::new(writer.clone(), inboxes.clone(), queue_max, &context.metrics));
     let expire_holds = ExpireHolds { holds: stores.due_holds.clone(), ledger: ledger.clone() };
     let api = api(config, &context, &stores, ledger, &limits)?;
     let mut sweeps: Vec<Arc<dyn Sweep>> =
@@ -52,7 +55,7 @@ pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::R
     Ok(vec![
         database_probe(&context, stores.probe, readiness_probe(config.process.database.shards), "wallet-db"),
         housekeeper(&context, sweeps.into_iter().chain(limits.shared_sweep()).collect()),
-        ledger_writer(config, &context, stores.journal, writer),
+        ledger_writer(config, &context, stores.journal, inboxes, writer),
         hold_sweeper(&context, expire_holds),
         topology_keeper(&context, broker.clone(), Arc::clone(&ladder), topology.clone()),
         retry_router(&context, broker.clone(), topology.clone(), router.clone()),
@@ -131,12 +134,13 @@ fn ledger_writer(
     config: &WalletConfig,
     context: &RoleContext,
     journal: PgJournal,
+    inboxes: LedgerInboxes,
     handle: Handle<LedgerWriterActor>,
 ) -> ChildSpec {
     let deps = Arc::new(LedgerWriterDeps {
         post_batch: PostBatch { journal: Arc::new(journal) },
         batch_max: config.ledger_batch_max,
-        queue_max: config.ledger_queue_max,
+        inboxes,
         io: context.io.clone(),
         metrics: (0..config.ledger_lanes).map(|lane| LedgerMetrics::new(&context.metrics, lane)).collect(),
         logger: context.actor_logger("ledger_writer"),

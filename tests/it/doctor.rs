@@ -216,6 +216,22 @@ async fn privileges_that_are_missing_or_too_many_are_named() {
 }
 
 #[tokio::test]
+async fn disabled_triggers_are_an_error() {
+    let world = prepared().await;
+    let disable = "ALTER TABLE transactions DISABLE TRIGGER transactions_refuse_change;
+                   ALTER TABLE entry_texts ENABLE REPLICA TRIGGER entry_texts_refuse_change";
+    world.sql(Role::Wallet, disable).await;
+    let report = doctor(&world, Role::Wallet, &[]).await;
+    let named =
+        "disabled triggers: entry_texts_refuse_change ON entry_texts, transactions_refuse_change ON transactions";
+    report.assert("rights", "error", named, "ENABLE TRIGGER");
+    assert_eq!(report.own(), ["rights", "consumers"]);
+    let enable = "ALTER TABLE transactions ENABLE TRIGGER ALL; ALTER TABLE entry_texts ENABLE ALWAYS TRIGGER entry_texts_refuse_change";
+    world.sql(Role::Wallet, enable).await;
+    assert_eq!(doctor(&world, Role::Wallet, &[]).await.own(), ["consumers"]);
+}
+
+#[tokio::test]
 async fn a_runtime_user_that_owns_the_tables_is_a_warning() {
     let world = prepared().await;
     let owner = world.databases.users.migration_url.clone();

@@ -18,7 +18,7 @@ async fn users() -> (World, RoleProcess, Client) {
 }
 
 #[tokio::test]
-async fn a_head_of_8_kib_is_accepted_and_a_longer_one_returns_431() {
+async fn a_head_of_8_kib_and_96_headers_is_accepted_and_a_larger_one_returns_431() {
     let (_world, _users, client) = users().await;
     let mut raw = Raw::connect(&client.users).await;
     // `GET`, the target, and `host: x` and `x-pad: …` with four separators each.
@@ -34,6 +34,12 @@ async fn a_head_of_8_kib_is_accepted_and_a_longer_one_returns_431() {
     let many = (0..90).map(|n| format!("x-{n}: {}\r\n", "v".repeat(90))).collect::<Vec<_>>().concat();
     raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
     assert_error(&raw.response().await.expect("a response"), 431, "HEADERS_TOO_LARGE", "many headers");
+    for (headers, status) in [(96, 200), (97, 431)] {
+        let mut raw = Raw::connect(&client.users).await;
+        let short = (1..headers).map(|n| format!("x-{n}: v\r\n")).collect::<Vec<_>>().concat();
+        raw.send(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{short}\r\n")).await;
+        assert_eq!(raw.response().await.expect("a response").status, status, "{headers} headers");
+    }
     // It is checked before everything else. The connection is closed or serves the next request.
     let body = "{}";
     raw.send(format!(

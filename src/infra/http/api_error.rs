@@ -139,7 +139,7 @@ impl ApiError {
     }
 
     pub fn head_too_large() -> Self {
-        let message = "The request line and headers must not exceed 8 KiB.";
+        let message = "The request line and headers must not exceed 8 KiB, and there may be at most 96 headers.";
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE", message)
     }
 

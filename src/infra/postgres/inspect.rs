@@ -154,7 +154,8 @@ impl Inspector {
         Ok(Some(history))
     }
 
-    /// The privileges of this user, however it has them: granted to itself, to a role that it is a member of, or to all.
+    /// The privileges of this user, however it has them: granted to itself, to a role that it is a member of, or to all. With them,
+    /// the triggers that are disabled.
     ///
     /// # Errors
     /// [`DbError`].
@@ -219,7 +220,16 @@ impl Inspector {
                 &[&tables, &schemas],
             )
             .await?;
+        let disabled = client
+            .query_one(
+                "SELECT COALESCE(array_agg(tgname || ' ON ' || name ORDER BY tgname, name), '{}')
+                 FROM unnest($1::text[]) AS name JOIN pg_trigger ON tgrelid = to_regclass(name)
+                 WHERE NOT tgisinternal AND tgenabled NOT IN ('O', 'A')",
+                &[&tables],
+            )
+            .await?
+            .try_get(0)?;
         let attributes = row.try_get("attributes")?;
-        Ok(Rights::compare(&grants, rights, attributes, row.try_get("owns_tables")?))
+        Ok(Rights::compare(&grants, rights, attributes, row.try_get("owns_tables")?, disabled))
     }
 }

@@ -36,6 +36,8 @@ pub struct Rights {
     pub attributes: Vec<String>,
     /// Whether it owns a table of the role, so that it has every privilege and may change the table.
     pub owns_tables: bool,
+    /// Triggers of these tables that do not fire, each `name ON table`.
+    pub disabled_triggers: Vec<String>,
 }
 
 impl Rights {
@@ -45,12 +47,13 @@ impl Rights {
         held: BTreeSet<Right>,
         attributes: Vec<String>,
         owns_tables: bool,
+        disabled_triggers: Vec<String>,
     ) -> Self {
         let needed = listed(grants);
         let covers = |right: &Right| held.contains(right) || held.contains(&Right { column: None, ..right.clone() });
         let missing = needed.iter().filter(|right| !covers(right)).cloned().collect();
         let excess = held.into_iter().filter(|right| !needed.contains(right)).collect();
-        Self { missing, excess, attributes, owns_tables }
+        Self { missing, excess, attributes, owns_tables, disabled_triggers }
     }
 }
 
@@ -144,10 +147,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_and_what_is_too_much_are_found() {
-        let exact = Rights::compare(&grants(), listed(&grants()), Vec::new(), false);
+        let exact = Rights::compare(&grants(), listed(&grants()), Vec::new(), false, Vec::new());
         assert_eq!(exact, Rights::default());
         let held = listed(&texts(&["GRANT SELECT, UPDATE ON one", "GRANT DELETE ON two"]));
-        let other = Rights::compare(&grants(), held, Vec::new(), false);
+        let other = Rights::compare(&grants(), held, Vec::new(), false, Vec::new());
         assert_eq!(shown(other.missing), ["EXECUTE ON FUNCTION f(text, bigint)", "INSERT ON one", "SELECT ON two"]);
         assert_eq!(shown(other.excess), ["UPDATE ON one", "DELETE ON two"]);
     }

@@ -8,5 +8,5 @@ mod repeats;
 mod spans;
 mod stdout;
 
-pub(crate) use drain::{LogCounts, init};
+pub(crate) use drain::{LogCounts, init, mute_libraries};
 pub use spans::{Span, SpanName, Spans, SpansError};

@@ -183,6 +183,12 @@ fn compared(role: Role, user: &str, rights: &Rights, is_newer: bool) -> Vec<Find
         );
         findings.push(Finding::error(check, message, advice));
     }
+    if !rights.disabled_triggers.is_empty() {
+        let message = format!("disabled triggers: {}", named(&rights.disabled_triggers));
+        let advice = "Enable them as the owner, with ALTER TABLE … ENABLE TRIGGER: without them, entries of the ledger can be \
+                      changed. Then run `purse ledger verify`.";
+        findings.push(Finding::error(check, message, advice));
+    }
     let separate = format!(
         "Let another account own the database, and set {upper}_MIGRATION_DATABASE_URL to its URL; `purse migrate --role {role}` grants {user} what it needs."
     );

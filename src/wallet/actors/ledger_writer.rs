@@ -1,9 +1,9 @@
 //! Groups concurrent posts into few database transactions.
 //!
 //! Owns: the lanes, each a queue of posts with its batches in flight.
-//! Receives: posts, the end of a batch, shutdown.
+//! Receives: that posts have arrived for a lane, the end of a batch, shutdown.
 //! Sends: the result of each post, to its caller.
-//! Mailbox: as many posts as the queue bound allows; further requests are refused before they get here.
+//! Mailbox: few messages, one for a lane that has nothing to do. The posts are in [inboxes](super::ledger_inbox), with a bound.
 //! Ends: on shutdown. A batch in flight is a task of the IO runtime and completes whatever happens to this actor.
 //!
 //! There is no timer. A post that finds no batch of its lane in flight is written at once, as a batch of its own; while a batch
@@ -13,23 +13,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, WrapFuture as _,
-};
-use async_trait::async_trait;
-use futures_util::future::join_all;
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use slog::{Logger, debug, error, warn};
 use tokio::runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::infra::metrics::{Metrics, gauge_value};
+use crate::infra::metrics::gauge_value;
 use crate::kernel::{Classified as _, FailureClass, Reminder, UserId, chain, fault};
-use crate::runtime::{Draining, EndReason, Handle, Lifeline, Shutdown};
-use crate::wallet::actors::metrics::{LedgerMetrics, PostMetrics};
-use crate::wallet::application::ports::{JournalError, Ledger, LockWait, PostError, Posted};
+use crate::runtime::{Draining, EndReason, Lifeline, Shutdown};
+use crate::wallet::actors::ledger_inbox::{LedgerInboxes, PendingPost, PostsArrived};
+use crate::wallet::actors::metrics::LedgerMetrics;
+use crate::wallet::application::ports::{JournalError, LockWait};
 use crate::wallet::application::post_batch::{BatchResult, PostBatch, PostingResult};
-use crate::wallet::application::posting_queue::{PostingQueue, Queued, SetAsideBatch, Undecided};
-use crate::wallet::domain::{Draft, OneOrMore, Posting};
+use crate::wallet::application::posting_queue::{PostingQueue, SetAsideBatch, Undecided};
 
 /// Set-aside batches in flight at once; each waits for its lock on a connection of its own.
 const SET_ASIDE_IN_FLIGHT_MAX: usize = 4;
@@ -44,10 +39,9 @@ pub(crate) struct LedgerWriterDeps {
     pub(crate) post_batch: PostBatch,
     /// Entries of one database transaction. Its last posting may be a group that passes this bound.
     pub(crate) batch_max: usize,
-    /// Most entries in the queue and in flight.
-    pub(crate) queue_max: usize,
+    pub(crate) inboxes: LedgerInboxes,
     pub(crate) io: runtime::Handle,
-    /// One per lane, at least one.
+    /// One per lane.
     pub(crate) metrics: Vec<LedgerMetrics>,
     pub(crate) logger: Logger,
     /// For batches that could not be written.
@@ -66,84 +60,19 @@ pub(crate) struct LedgerWriterActor {
 #[derive(Default)]
 struct Lane {
     queue: PostingQueue<PendingPost>,
+    /// Empty except while the posts of the inbox go into the queue.
+    arrived: Vec<PendingPost>,
     /// The wallets of the common batch in flight.
     in_common: Option<HashSet<UserId>>,
     /// Whether all that waits needs wallets in the common batches of other lanes. Nothing is tried again before one has ended.
     is_blocked: bool,
 }
 
-#[derive(Message)]
-#[rtype(result = "()")]
-struct PendingPost {
-    posting: Posting,
-    reply: Reply,
-}
-
-/// Postings of one request, so that they find room in the mailbox together or not at all.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct PendingPosts(Vec<PendingPost>);
-
-/// Where the result of a post goes, with the post's slots in the queue, one per entry, which are freed before the result is sent.
-struct Reply {
-    caller: Option<oneshot::Sender<Result<Posted, PostError>>>,
-    /// Whether the post is in a batch that has begun.
-    begun: bool,
-    slots: Option<OwnedSemaphorePermit>,
-}
-
-impl Reply {
-    fn send(mut self, result: Result<Posted, PostError>) {
-        self.send_once(result);
-    }
-
-    fn send_once(&mut self, result: Result<Posted, PostError>) {
-        // Or the next request of a client that has its response could find the queue full.
-        drop(self.slots.take());
-        if let Some(caller) = self.caller.take() {
-            // A client that has hung up does not undo what was written.
-            let _ = caller.send(result);
-        }
-    }
-}
-
-impl Drop for Reply {
-    /// Dropped without a result: something panicked. The caller still learns what is known.
-    fn drop(&mut self) {
-        self.send_once(Err(if self.begun { PostError::OutcomeUnknown } else { PostError::NotDone }));
-    }
-}
-
-impl Queued for PendingPost {
-    fn initiator(&self) -> UserId {
-        self.posting.user_id
-    }
-
-    fn rows(&self) -> usize {
-        rows(&self.posting)
-    }
-}
-
-/// The entries that `posting` may become.
-fn rows(posting: &Posting) -> usize {
-    let of_draft = |draft: &Draft| if draft.act.other_wallet().is_some() { 2 } else { 1 };
-    posting.drafts.iter().map(of_draft).fold(0, usize::saturating_add)
-}
-
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
         let lanes = deps.metrics.iter().map(|_| Lane::default()).collect();
+        deps.inboxes.clear();
         Self { deps, lanes, set_aside_in_flight: 0, draining: Draining::default(), lifeline }
-    }
-
-    /// Puts a post into its lane, whose number is returned: that of the last byte of the user's id, which is a random one. The
-    /// number of lanes is a multiple of that of shards, so the initiators of a lane are all of one shard.
-    fn push(&mut self, post: PendingPost) -> usize {
-        let number = usize::from(post.posting.user_id.last_byte()).checked_rem(self.lanes.len()).unwrap_or(0);
-        if let Some(lane) = self.lanes.get_mut(number) {
-            lane.queue.push(post);
-        }
-        number
     }
 
     /// Begins every batch that can begin, beginning with `first`: lanes that wait for each other's wallets take turns.
@@ -168,12 +97,18 @@ impl LedgerWriterActor {
         if lane.in_common.is_some() || lane.is_blocked {
             return;
         }
+        while self.deps.inboxes.take(number, &mut lane.arrived, !lane.queue.has_common()) {
+            lane.arrived.drain(..).for_each(|post| lane.queue.push(post));
+        }
+        if !lane.queue.has_common() {
+            return;
+        }
         let others: Vec<_> = before.iter().chain(&*after).filter_map(|lane| lane.in_common.as_ref()).collect();
         let is_busy =
             |post: &PendingPost| others.iter().any(|busy| post.posting.wallets().any(|wallet| busy.contains(&wallet)));
         let posts = lane.queue.take_common(self.deps.batch_max, is_busy);
         if posts.is_empty() {
-            lane.is_blocked = lane.queue.has_common();
+            lane.is_blocked = true;
             return;
         }
         lane.in_common = Some(posts.iter().flat_map(|post| post.posting.wallets()).collect());
@@ -240,30 +175,20 @@ impl LedgerWriterActor {
 
 impl Actor for LedgerWriterActor {
     type Context = Context<Self>;
+}
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        // As many as there are slots in the queue: a post with a slot never finds the mailbox full.
-        ctx.set_mailbox_capacity(self.deps.queue_max);
+impl Drop for LedgerWriterActor {
+    fn drop(&mut self) {
+        self.deps.inboxes.clear();
     }
 }
 
-impl Handler<PendingPost> for LedgerWriterActor {
+impl Handler<PostsArrived> for LedgerWriterActor {
     type Result = ();
 
-    fn handle(&mut self, post: PendingPost, ctx: &mut Self::Context) {
+    fn handle(&mut self, PostsArrived { lane }: PostsArrived, ctx: &mut Self::Context) {
         fault::point("ledger_writer.post");
-        let lane = self.push(post);
         self.write(lane, ctx);
-    }
-}
-
-impl Handler<PendingPosts> for LedgerWriterActor {
-    type Result = ();
-
-    fn handle(&mut self, PendingPosts(posts): PendingPosts, ctx: &mut Self::Context) {
-        fault::point("ledger_writer.post");
-        let lane = posts.into_iter().map(|post| self.push(post)).max();
-        self.write(lane.unwrap_or(0), ctx);
     }
 }
 
@@ -332,94 +257,5 @@ fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize
         (_, FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug) => {
             error!(logger, "batch failed"; "posts" => posts, "error" => chain(failure));
         }
-    }
-}
-
-/// [`Ledger`] over the running writer, with a bounded queue.
-pub(crate) struct LedgerHandle {
-    writer: Handle<LedgerWriterActor>,
-    slots: Arc<Semaphore>,
-    queue_max: usize,
-    metrics: PostMetrics,
-}
-
-impl LedgerHandle {
-    /// At most `queue_max` entries are queued or being written at once; `metrics` exports their number. A larger group is taken
-    /// when nothing else is.
-    pub(crate) fn new(writer: Handle<LedgerWriterActor>, queue_max: usize, metrics: &Metrics) -> Self {
-        let slots = Arc::new(Semaphore::new(queue_max));
-        let free = Arc::clone(&slots);
-        let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, slots, queue_max, metrics }
-    }
-
-    async fn submit(&self, posting: Posting) -> Result<Posted, PostError> {
-        let slots = self.acquire(rows(&posting))?;
-        let writer = self.writer.get().ok_or(PostError::Overloaded)?;
-        let (post, result) = pending(posting, slots);
-        writer.try_send(post).map_err(|_| PostError::Overloaded)?;
-        received(result).await
-    }
-
-    async fn submit_all(
-        &self,
-        postings: &OneOrMore<Posting>,
-    ) -> Result<OneOrMore<Result<Posted, PostError>>, PostError> {
-        let mut slots = self.acquire(postings.iter().map(rows).sum())?;
-        let writer = self.writer.get().ok_or(PostError::Overloaded)?;
-        let mut posts = Vec::with_capacity(postings.count());
-        let results = postings.map(|posting| {
-            // The last ones have fewer if all of them are more than the queue has.
-            let own = rows(posting).min(slots.num_permits());
-            let own = slots.split(own).ok_or(PostError::Bug);
-            own.map(|own| {
-                let (post, result) = pending(posting.clone(), own);
-                posts.push(post);
-                result
-            })
-        });
-        writer.try_send(PendingPosts(posts)).map_err(|_| PostError::Overloaded)?;
-        let results = join_all(results.into_vec().into_iter().map(|result| async { received(result?).await })).await;
-        OneOrMore::collect(results).ok_or(PostError::Bug)
-    }
-
-    /// Slots for `rows` entries, but not more than there are.
-    fn acquire(&self, rows: usize) -> Result<OwnedSemaphorePermit, PostError> {
-        let rows = u32::try_from(rows.min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
-        Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)
-    }
-}
-
-type PostResult = Result<Posted, PostError>;
-
-fn pending(posting: Posting, slots: OwnedSemaphorePermit) -> (PendingPost, oneshot::Receiver<PostResult>) {
-    let (caller, result) = oneshot::channel();
-    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots) };
-    (PendingPost { posting, reply }, result)
-}
-
-/// [`Reply`] always sends a result before it is gone.
-async fn received(result: oneshot::Receiver<PostResult>) -> PostResult {
-    result.await.unwrap_or(Err(PostError::OutcomeUnknown))
-}
-
-#[async_trait]
-impl Ledger for LedgerHandle {
-    async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        let result = self.submit(posting).await;
-        self.metrics.count(&result);
-        result
-    }
-
-    /// While half of the queue is taken.
-    fn is_busy(&self) -> bool {
-        self.slots.available_permits() <= self.queue_max / 2
-    }
-
-    async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
-        let results = self.submit_all(&postings).await;
-        let results = results.unwrap_or_else(|error| postings.map(|_| Err(error.clone())));
-        results.iter().for_each(|result| self.metrics.count(result));
-        results
     }
 }
