@@ -58,7 +58,10 @@ impl Check {
             Self::PostgresqlVersion => ("postgresql-version", "PostgreSQL 15 to 18"),
             Self::Durability => ("durability", "fsync, full_page_writes and synchronous_commit are on"),
             Self::Migrations => ("migrations", "every migration of this release is applied, unchanged"),
-            Self::Rights => ("rights", "the runtime user has the privileges that it needs, and no others"),
+            Self::Rights => (
+                "rights",
+                "the runtime user has the privileges that it needs, and no others; no trigger of the tables is disabled",
+            ),
             Self::Clock => ("clock", "this machine and the database agree on the time to within 2 seconds"),
             Self::Outbox => ("outbox", "users role: no event is refused or pending for more than a minute"),
             Self::Broker => (
