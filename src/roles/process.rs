@@ -104,7 +104,6 @@ fn with_logger(
     let (logger, mut log) = telemetry::init(log, role).map_err(ExitError::internal)?;
     let mut signals = None;
     let outcome = body(&logger, &io, log.counts(), &mut signals);
-    telemetry::mute_libraries();
     match &outcome {
         Ok(()) => info!(logger, "stopped"),
         Err(e) if e.status == ExitStatus::InternalError => {
@@ -151,6 +150,8 @@ async fn live(
     }
     let mut process = Process::start(config, assemble, logger, io, log)?;
     let outcome = process.serve(migrations, signals).await;
+    // The children log what matters of it.
+    telemetry::mute_libraries();
     process.stop(signals).await;
     outcome
 }

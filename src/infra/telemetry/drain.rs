@@ -45,7 +45,7 @@ impl LogGuard {
     }
 }
 
-/// Libraries whose connections end with the process would report that after its last line.
+/// For a stop: libraries would report each connection that it ends as an error.
 pub(crate) fn mute_libraries() {
     log::set_max_level(log::LevelFilter::Off);
 }

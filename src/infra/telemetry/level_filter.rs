@@ -66,15 +66,9 @@ pub(super) fn library(target: &str) -> &str {
 }
 
 /// The configured level, limited by the longest matching ceiling. What dependencies report at info ("starting 4
-/// workers") is detail to an operator, so it is logged with `LOG_LEVEL=debug` only. So are the failures that lapin reports, also of
-/// connections that a stop ends: the actors log each that matters, once and with its cause.
+/// workers") is detail to an operator, so it is logged with `LOG_LEVEL=debug` only.
 fn most_verbose(target: &str, configured: Level) -> Level {
-    let configured = match configured {
-        Level::Debug | Level::Trace => configured,
-        _ if is_within(target, "lapin") => Level::Critical,
-        Level::Info if !is_ours(target) => Level::Warning,
-        _ => configured,
-    };
+    let configured = if configured == Level::Info && !is_ours(target) { Level::Warning } else { configured };
     let ceilings = CEILINGS.iter().filter(|(prefix, _)| is_within(target, prefix));
     let ceiling = ceilings.max_by_key(|(prefix, _)| prefix.len()).map(|(_, ceiling)| *ceiling);
     ceiling.map_or(configured, |ceiling| if ceiling.is_at_least(configured) { ceiling } else { configured })
@@ -88,15 +82,6 @@ mod tests {
     fn no_level_makes_the_database_driver_log_parameters() {
         assert_eq!(most_verbose("tokio_postgres::query", Level::Trace), Level::Info);
         assert_eq!(most_verbose("tokio_postgres::connection", Level::Trace), Level::Warning);
-    }
-
-    #[test]
-    fn failures_of_connections_are_those_of_the_actors_unless_details_are_wanted() {
-        for level in [Level::Error, Level::Warning, Level::Info] {
-            assert_eq!(most_verbose("lapin::channels", level), Level::Critical);
-            assert_eq!(most_verbose("purse::runtime::broker_link", level), level);
-        }
-        assert_eq!(most_verbose("lapin::channels", Level::Debug), Level::Info);
     }
 
     #[test]
