@@ -109,8 +109,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_takes_is_not_done() {
-        let inboxes = LedgerInboxes::new(1);
-        let ledger = LedgerHandle::new(Handle::default(), inboxes.clone(), 10, &Metrics::try_new().expect("metrics"));
+        let ledger =
+            LedgerHandle::new(Handle::default(), LedgerInboxes::new(1), 10, &Metrics::try_new().expect("metrics"));
         for _ in 0..2 {
             assert_eq!(ledger.post(posting(1)).await, Err(PostError::NotDone));
         }

@@ -71,6 +71,7 @@ struct Lane {
 impl LedgerWriterActor {
     pub(crate) fn new(deps: Arc<LedgerWriterDeps>, lifeline: Lifeline) -> Self {
         let lanes = deps.metrics.iter().map(|_| Lane::default()).collect();
+        // A post may have come when the last writer had cleared them and could still be found.
         deps.inboxes.clear();
         Self { deps, lanes, set_aside_in_flight: 0, draining: Draining::default(), lifeline }
     }
