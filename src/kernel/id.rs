@@ -129,10 +129,11 @@ impl TraceParent {
 
     /// A new, sampled trace for a request without one. The ids are taken from two new UUIDs.
     pub fn begin(ids: &dyn IdSource) -> Self {
-        let trace = ids.next_id().simple().to_string();
+        let [mut trace, mut parent] = [Uuid::encode_buffer(); 2];
+        let trace = ids.next_id().simple().encode_lower(&mut trace);
         // The last 16 digits of a v7 UUID are random; the first ones are the time.
-        let parent = ids.next_id().simple().to_string().split_off(16);
-        Self(format!("00-{trace}-{parent}-01"))
+        let (_, parent) = ids.next_id().simple().encode_lower(&mut parent).split_at(16);
+        Self(["00-", trace, "-", parent, "-01"].concat())
     }
 
     /// The header value.

@@ -14,7 +14,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
-use slog::Logger;
+use slog::{KV, Logger, Record, Serializer};
 
 use crate::infra::http::admit::is_probe;
 use crate::infra::http::api_error::PROBLEM_JSON;
@@ -22,7 +22,7 @@ use crate::infra::http::metrics_page::Took;
 use crate::infra::http::{ApiError, Authenticated, AuthenticatedService, OnBehalfOf, PublicUrl, RequestMetrics};
 use crate::infra::system::System;
 use crate::infra::telemetry::{Span, SpanName, Spans};
-use crate::kernel::{IdSource as _, RequestId, TraceParent};
+use crate::kernel::{IdSource as _, RequestId, ServiceName, TraceParent, UserId};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -220,17 +220,25 @@ struct Line<'a> {
 /// Who sent a request, and for which user.
 #[derive(Default)]
 struct Caller {
-    user_id: Option<String>,
-    service: Option<String>,
+    user_id: Option<UserId>,
+    service: Option<ServiceName>,
 }
 
 impl Caller {
     fn of(request: &HttpRequest) -> Self {
         let extensions = request.extensions();
         let user = extensions.get::<Authenticated>().map(|user| user.user_id());
-        let user = user.or_else(|| extensions.get::<OnBehalfOf>().map(|user| user.0));
-        let service = extensions.get::<AuthenticatedService>().map(|service| service.name().to_string());
-        Self { user_id: user.map(|id| id.to_string()), service }
+        let user_id = user.or_else(|| extensions.get::<OnBehalfOf>().map(|user| user.0));
+        Self { user_id, service: extensions.get::<AuthenticatedService>().map(|service| service.name().clone()) }
+    }
+}
+
+impl KV for Caller {
+    fn serialize(&self, _: &Record<'_>, out: &mut dyn Serializer) -> slog::Result {
+        if let Some(service) = &self.service {
+            out.emit_arguments("service", &format_args!("{service}"))?;
+        }
+        self.user_id.map_or(Ok(()), |user_id| out.emit_arguments("user_id", &format_args!("{user_id}")))
     }
 }
 
@@ -290,29 +298,21 @@ impl Line<'_> {
         let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         // 1000 times the duration in seconds is milliseconds, with microseconds after the point.
         let duration_ms = Duration::from_micros(elapsed_us).saturating_mul(1000).as_secs_f64();
-        let values = slog::o!(
-            "request_id" => self.context.request_id.as_str().to_owned(),
-            "trace_id" => self.context.traceparent.trace_id().to_owned(),
-            "method" => self.method.to_owned(),
-            "route" => route.to_owned(),
+        let pairs = slog::kv!(
+            "request_id" => self.context.request_id.as_str(),
+            "trace_id" => self.context.traceparent.trace_id(),
+            "method" => self.method,
+            "route" => route,
             "status" => status.as_u16(),
             "duration_ms" => duration_ms,
+            caller,
         );
-        let logger = logger.new(values);
-        let logger = match caller.user_id {
-            Some(user_id) => logger.new(slog::o!("user_id" => user_id)),
-            None => logger,
-        };
-        let logger = match caller.service {
-            Some(service) => logger.new(slog::o!("service" => service)),
-            None => logger,
-        };
         match (error, status.as_u16()) {
-            (Some(error), 500) => slog::error!(logger, "request failed"; "error" => error),
-            (Some(error), _) => slog::warn!(logger, "request could not be served"; "error" => error),
-            (None, 500) => slog::error!(logger, "request failed"),
-            (None, 200 | 503) if is_probe(route) => slog::debug!(logger, "request"),
-            (None, _) => slog::info!(logger, "request"),
+            (Some(error), 500) => slog::error!(logger, "request failed"; pairs, "error" => error),
+            (Some(error), _) => slog::warn!(logger, "request could not be served"; pairs, "error" => error),
+            (None, 500) => slog::error!(logger, "request failed"; pairs),
+            (None, 200 | 503) if is_probe(route) => slog::debug!(logger, "request"; pairs),
+            (None, _) => slog::info!(logger, "request"; pairs),
         }
     }
 }

@@ -1,28 +1,25 @@
 //! Builds the logger of a process.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use slog::{Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o};
-use slog_async::OverflowStrategy;
 
 use crate::infra::config::{LogConfig, LogFormat};
 use crate::infra::system::System;
 use crate::infra::telemetry::level_filter::{LevelFilter, target};
 use crate::infra::telemetry::pretty::Pretty;
 use crate::infra::telemetry::repeats::{RepeatFilter, SuppressedCount};
-use crate::infra::telemetry::stdout::{DroppedCount, StdoutWriter, buffered_stdout};
+use crate::infra::telemetry::stdout::{DroppedCount, LineBuffer, StdoutWriter, buffered_stdout};
 use crate::kernel::{Clock, Role, rfc3339};
 
-/// Records in the queue to the formatting thread. When it is full, logging waits for that thread, which itself waits for
-/// nothing.
-const QUEUE_RECORDS_MAX: usize = 8192;
 /// Longest wait for standard output after a panic of the main thread.
 const PANIC_FLUSH: Duration = Duration::from_secs(1);
 
 /// Keeps the log running. [`LogGuard::finish`] writes everything that was logged; later records are lost.
 pub(crate) struct LogGuard {
-    queue: Option<slog_async::AsyncGuard>,
+    is_closed: bool,
     writer: StdoutWriter,
     suppressed: SuppressedCount,
 }
@@ -39,8 +36,7 @@ impl LogGuard {
     }
 
     fn close(&mut self) {
-        // The queue is drained into the buffer, and then the buffer is written.
-        drop(self.queue.take());
+        self.is_closed = true;
         self.writer.close();
     }
 }
@@ -52,7 +48,7 @@ pub(crate) fn mute_libraries() {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        if self.queue.is_some() {
+        if !self.is_closed {
             self.close();
             self.writer.wait_for_end(PANIC_FLUSH);
         }
@@ -83,11 +79,11 @@ impl LogCounts {
 pub(crate) enum LogInitError {
     #[error("a logger is already installed")]
     Installed(#[from] log::SetLoggerError),
-    #[error("the log threads could not be started")]
+    #[error("the log thread could not be started")]
     Thread(#[from] io::Error),
 }
 
-type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never> + Send>;
+type BoxedDrain = Box<dyn Drain<Ok = (), Err = Never>>;
 
 /// Starts logging for the whole process: our records through the returned logger, those of dependencies through `log`,
 /// panics through a hook.
@@ -96,13 +92,7 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
     let values = o!("role" => role.as_str());
     let root_values: OwnedKVList = o!("role" => role.as_str()).into();
     let (lines, writer) = buffered_stdout(Box::new(move |dropped| shape.dropped_line(dropped, &root_values)))?;
-    let (queue, queue_guard) = slog_async::Async::new(shape.drain(lines))
-        .chan_size(QUEUE_RECORDS_MAX)
-        .overflow_strategy(OverflowStrategy::Block)
-        .thread_name("log".into())
-        .build_with_guard();
-    // The filters are before the queue, so that a suppressed record costs little.
-    let repeats = RepeatFilter::new(queue);
+    let repeats = RepeatFilter::new(Formatter { shape, lines });
     let suppressed = repeats.suppressed();
     let drain = LevelFilter { inner: repeats, level: config.level };
     let root = Logger::root(drain.ignore_res(), values);
@@ -114,7 +104,32 @@ pub(crate) fn init(config: &LogConfig, role: Role) -> Result<(Logger, LogGuard),
         let place = panic.location().map(ToString::to_string);
         slog::error!(hook, "panicked"; "error" => panic.payload_as_str(), "at" => place);
     }));
-    Ok((root, LogGuard { queue: Some(queue_guard), writer, suppressed }))
+    Ok((root, LogGuard { is_closed: false, writer, suppressed }))
+}
+
+/// Formats each record on the thread that logs it. Only the finished line needs a lock.
+struct Formatter {
+    shape: Shape,
+    lines: LineBuffer,
+}
+
+thread_local! {
+    /// Taken while it is in use: a value that logs or panics while it is formatted does so through another one.
+    static DRAIN: Cell<Option<BoxedDrain>> = const { Cell::new(None) };
+}
+
+impl Drain for Formatter {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        // There is none in a thread that ends.
+        let drain = DRAIN.try_with(Cell::take).ok().flatten();
+        let drain = drain.unwrap_or_else(|| self.shape.drain(self.lines.clone()));
+        let logged = drain.log(record, values);
+        let _ = DRAIN.try_with(|of_thread| of_thread.set(Some(drain)));
+        logged
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -136,7 +151,7 @@ impl Shape {
         }
     }
 
-    fn drain(self, out: impl Write + Send + 'static) -> BoxedDrain {
+    fn drain(self, out: impl Write + 'static) -> BoxedDrain {
         match self {
             Self::Json => Box::new(json(out).ignore_res()),
             Self::Pretty { coloured } => Box::new(Pretty::new(out, coloured).ignore_res()),
@@ -162,7 +177,12 @@ fn json<W: Write>(out: W) -> slog_json::Json<W> {
         .add_key_value(o!(
             // slog-json writes them in reverse, so a line begins with the time.
             "target" => FnValue(|r: &Record<'_>| target(r).to_owned()),
-            "msg" => PushFnValue(|r: &Record<'_>, out| out.emit(r.msg())),
+            // slog-json formats values in a buffer that a panic in one of them leaves borrowed, but not plain texts: the line of
+            // the panic has nothing else.
+            "msg" => PushFnValue(|r: &Record<'_>, out| match r.msg().as_str() {
+                Some(text) => out.emit(text),
+                None => out.emit(r.msg()),
+            }),
             "level" => FnValue(|r: &Record<'_>| level_name(r.level())),
             "ts" => FnValue(|_: &Record<'_>| rfc3339(System.now())),
         ))
@@ -186,5 +206,41 @@ const fn as_log_level(level: Level) -> log::Level {
         Level::Info => log::Level::Info,
         Level::Debug => log::Level::Debug,
         Level::Trace => log::Level::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// Logs a line, as the hook of a panic does, and panics.
+    struct Panics(Logger);
+
+    impl fmt::Display for Panics {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            slog::error!(self.0, "panicked"; "error" => "on purpose");
+            panic!("on purpose")
+        }
+    }
+
+    #[test]
+    fn a_value_that_panics_while_it_is_formatted_costs_its_own_line_only() {
+        for shape in [Shape::Json, Shape::Pretty { coloured: false }] {
+            let (lines, written) = LineBuffer::for_test();
+            // Each shape in a thread of its own: a thread has one drain.
+            let logging = std::thread::spawn(move || {
+                let logger = Logger::root(Formatter { shape, lines }, o!("role" => "wallet"));
+                let panics = Panics(logger.clone());
+                let logged = catch_unwind(AssertUnwindSafe(|| slog::info!(logger, "never"; "value" => %panics)));
+                slog::info!(logger, "after"; "value" => %42);
+                logged.is_err()
+            });
+            assert!(logging.join().expect("joined"));
+            let text = String::from_utf8(written()).expect("text");
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(matches!(lines[..], [hook, after] if hook.contains("panicked") && after.contains("42")), "{text}");
+        }
     }
 }

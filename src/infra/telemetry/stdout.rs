@@ -120,7 +120,8 @@ impl Shared {
     }
 }
 
-/// Receives lines, and never waits for standard output.
+/// Receives lines, and never waits for standard output. Each clone has a line of its own.
+#[derive(Clone)]
 pub(super) struct LineBuffer {
     line: Vec<u8>,
     shared: Arc<Shared>,
@@ -238,6 +239,14 @@ mod tests {
     fn buffer() -> (LineBuffer, Arc<Shared>) {
         let shared = Arc::new(Shared::default());
         (LineBuffer { line: Vec::new(), shared: Arc::clone(&shared) }, shared)
+    }
+
+    impl LineBuffer {
+        /// A buffer without a writer, and how to look into it.
+        pub(in crate::infra::telemetry) fn for_test() -> (Self, impl FnOnce() -> Vec<u8>) {
+            let (lines, shared) = buffer();
+            (lines, move || shared.lock().lines.clone())
+        }
     }
 
     #[test]
