@@ -25,6 +25,7 @@ mod drain;
 mod figures;
 mod fixture;
 mod holds;
+mod lanes;
 mod logins;
 mod machine;
 mod plot;
@@ -41,7 +42,7 @@ use report::Report;
 use support::Outages;
 
 /// The recipe `bench` reads this line too.
-const PARTS: [&str; 8] = ["process", "posts", "transfers", "bulk", "holds", "reads", "drain", "logins"];
+const PARTS: [&str; 9] = ["process", "posts", "lanes", "transfers", "bulk", "holds", "reads", "drain", "logins"];
 
 fn main() -> ExitCode {
     // Cargo passes its own arguments through.
@@ -65,6 +66,9 @@ async fn measure(wanted: &[String]) {
     }
     if wants("posts") {
         posts::measure(&servers, &mut report).await;
+    }
+    if wants("lanes") {
+        lanes::measure(&servers, &mut report).await;
     }
     if wants("transfers") {
         transfers::measure(&servers, &mut report).await;

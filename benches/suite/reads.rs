@@ -1,4 +1,4 @@
-//! Reads of wallets with short and long histories, statements, and one wallet process compared with two.
+//! Reads of wallets with short and long histories, and statements.
 
 use std::time::Instant;
 
@@ -72,7 +72,6 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         &[("balance", points("balance")), ("first page of the history", points("first page of the history"))],
     );
     statements(&fixture, report).await;
-    two_processes(servers, report).await;
 }
 
 /// Statements of the longest history, one after the other.
@@ -107,48 +106,4 @@ async fn statements(fixture: &Fixture, report: &mut Report) {
         report.row(&[(*format).to_owned(), seconds.shown(), grouped(rate), format!("{mib:.1}")]);
     }
     report.memory("wallet, after statements", &fixture.wallet);
-}
-
-/// The same load over one process and over two, on the same database: another one, because `verify` rejects the made-up hashes.
-async fn two_processes(servers: &Outages, report: &mut Report) {
-    let fixture = Fixture::start(servers).await;
-    let second = fixture.world.start(Role::Wallet).await;
-    let one_lane = [("LEDGER_LANES", "1")];
-    let (third, fourth) = (
-        fixture.world.start_with(Role::Wallet, &one_lane).await,
-        fixture.world.start_with(Role::Wallet, &one_lane).await,
-    );
-    let (mut one, mut two, mut two_of_one_lane) = (Figures::default(), Figures::default(), Figures::default());
-    for round in 1..=rounds() {
-        let run = |url: String, connections: usize, name: String| {
-            let file = fixture.all.clone();
-            blocking(move || {
-                wrk(&url, connections, seconds(), "posts.lua", &[file.to_str().expect("a path"), &name, "credit"]).rate
-            })
-        };
-        one.push(run(fixture.wallet.url(), 128, format!("one-{round}")).await);
-        let (left, right) = tokio::join!(
-            run(fixture.wallet.url(), 64, format!("left-{round}")),
-            run(second.url(), 64, format!("right-{round}"))
-        );
-        two.push(left + right);
-        let (left, right) = tokio::join!(
-            run(third.url(), 64, format!("third-{round}")),
-            run(fourth.url(), 64, format!("fourth-{round}"))
-        );
-        two_of_one_lane.push(left + right);
-    }
-    fixture.verify().await;
-    report.target(Target::at_least(
-        "credits through two processes with one lane each ÷ one process with two, 128 connections",
-        two_of_one_lane.median() / one.median(),
-        0.9,
-    ));
-    report.heading(
-        "Wallet processes on one database, 128 connections",
-        &["processes", "lanes of each", "credits per second (min–max)"],
-    );
-    for (processes, lanes, rate) in [("1", "2", one), ("2", "2", two), ("2", "1", two_of_one_lane)] {
-        report.row(&[processes.to_owned(), lanes.to_owned(), rate.shown()]);
-    }
 }

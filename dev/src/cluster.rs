@@ -1,5 +1,6 @@
 //! Three RabbitMQ nodes of one cluster, for tests that kill, freeze and restart them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,20 @@ impl Member {
     }
 }
 
+/// How a node finds the others. It lists the first one and itself: a new node waits for each that it lists, and the first one
+/// starts alone.
+fn formation(name: &str) -> String {
+    let [(first, _), ..] = NODES;
+    // A node that cannot see the majority stops serving, as in any cluster that values its data.
+    let mut lines = "cluster_partition_handling = pause_minority\n\
+                     cluster_formation.peer_discovery_backend = classic_config\n"
+        .to_owned();
+    for (number, listed) in (1..).zip(BTreeSet::from([first, name])) {
+        let _infallible = writeln!(lines, "cluster_formation.classic_config.nodes.{number} = {listed}");
+    }
+    lines
+}
+
 impl BrokerCluster {
     /// Starts the nodes and returns when all of them are members, after about half a minute. Blocks the thread.
     ///
@@ -57,19 +72,12 @@ impl BrokerCluster {
         let mut port = || choose(0, &mut used);
         let mapper = port()?;
         let home = folder.path().join("rabbitmq");
-        // A node that cannot see the majority stops serving, as in any cluster that values its data.
-        let mut more = "cluster_partition_handling = pause_minority\n\
-                        cluster_formation.peer_discovery_backend = classic_config\n"
-            .to_owned();
-        for (number, (name, _)) in (1..).zip(NODES) {
-            let _infallible = writeln!(more, "cluster_formation.classic_config.nodes.{number} = {name}");
-        }
         let mut members = Vec::new();
         for (name, log) in NODES {
             let (folder, home, epmd) = (home.join(name), home.clone(), mapper);
             let (amqp, management, distribution) = (port()?, port()?, port()?);
             let node = Node { name, folder, home, amqp, management, distribution, epmd };
-            node.prepare(&more)?;
+            node.prepare(&formation(name))?;
             members.push(Member { node, log, running: Mutex::new(None) });
         }
         let mark = format!("{}/", folder.path().display());

@@ -1,0 +1,121 @@
+//! Lanes and processes compared on one database.
+
+use std::path::PathBuf;
+
+use purse::kernel::Role;
+
+use crate::figures::{Figures, rounds, seconds};
+use crate::fixture::Fixture;
+use crate::report::{Report, Target};
+use crate::support::{Outages, RoleProcess};
+use crate::tools::{blocking, wrk};
+
+const LANES: [&str; 3] = ["1", "2", "4"];
+
+pub async fn measure(servers: &Outages, report: &mut Report) {
+    // A database without made-up entries, because `verify` rejects their hashes.
+    let fixture = Fixture::start(servers).await;
+    let mut processes = Vec::new();
+    for lanes in LANES {
+        processes.push(fixture.world.start_with(Role::Wallet, &[("LEDGER_LANES", lanes)]).await);
+    }
+    lanes(&fixture, &processes, report).await;
+    let [one_lane, two_lanes, _] = &processes[..] else { panic!("three processes") };
+    two_processes(&fixture, [one_lane, two_lanes], report).await;
+    fixture.verify().await;
+}
+
+/// Credits per second.
+async fn credits(process: &RoleProcess, connections: usize, tokens: PathBuf, run: String) -> f64 {
+    let url = process.url();
+    let load = blocking(move || {
+        wrk(&url, connections, seconds(), "posts.lua", &[tokens.to_str().expect("a path"), &run, "credit"])
+    });
+    let load = load.await;
+    assert_eq!(load.errors, 0, "every post succeeds");
+    load.rate
+}
+
+struct Comparison<'a> {
+    load: &'a str,
+    connections: usize,
+    tokens: &'a PathBuf,
+    one_lane: Figures,
+    /// Each more lanes ÷ one lane, of the same round: the tables grow, so that a later round is a slower one.
+    ratios: [Figures; LANES.len() - 1],
+}
+
+async fn lanes(fixture: &Fixture, processes: &[RoleProcess], report: &mut Report) {
+    let loads = [
+        ("credits spread over 1,000 wallets, 256 connections", 256, &fixture.all),
+        ("credits, one hot wallet, 256 connections", 256, &fixture.one),
+        ("credits, one connection", 1, &fixture.all),
+    ];
+    let mut measured = loads.map(|(load, connections, tokens)| Comparison {
+        load,
+        connections,
+        tokens,
+        one_lane: Figures::default(),
+        ratios: Default::default(),
+    });
+    for round in 1..=rounds() {
+        for comparison in &mut measured {
+            let mut rates = [0.0; LANES.len()];
+            // The order changes, because each run finds larger tables than the one before it.
+            let order = if round % 2 == 1 { [0, 1, 2] } else { [2, 1, 0] };
+            for index in order {
+                let run = format!("lanes-{round}-{index}-{}", comparison.load);
+                let (connections, tokens) = (comparison.connections, comparison.tokens.clone());
+                rates[index] = credits(&processes[index], connections, tokens, run.replace([' ', ','], "-")).await;
+                println!("  round {round}: {}, {} lanes: {:.0}/s", comparison.load, LANES[index], rates[index]);
+            }
+            let [one_lane, more @ ..] = rates;
+            comparison.one_lane.push(one_lane);
+            for (ratio, rate) in comparison.ratios.iter_mut().zip(more) {
+                ratio.push(rate / one_lane);
+            }
+        }
+    }
+    let [spread, hot, single] = &measured;
+    let of_two = |comparison: &Comparison<'_>| comparison.ratios[0].median();
+    let target = |measure: &str, figure, bound| Target::at_least(measure, figure, bound);
+    report.target(target("credits spread, 256 connections, two lanes ÷ one", of_two(spread), 1.2));
+    report.target(target("credits, one hot wallet, 256 connections, two lanes ÷ one", of_two(hot), 0.95));
+    report.target(target("credits, one connection, two lanes ÷ one", of_two(single), 0.95));
+    report.heading(
+        "Lanes of one process: medians of the ratios of each round",
+        &["load", "one lane, per second (min–max)", "two lanes ÷ one", "four lanes ÷ one"],
+    );
+    for comparison in &measured {
+        let [two, four] = comparison.ratios.each_ref().map(Figures::shown);
+        report.row(&[comparison.load.to_owned(), comparison.one_lane.shown(), two, four]);
+    }
+}
+
+/// The same load over one process and over two.
+async fn two_processes(fixture: &Fixture, [one_lane, two_lanes]: [&RoleProcess; 2], report: &mut Report) {
+    let other_of_one = fixture.world.start_with(Role::Wallet, &[("LEDGER_LANES", "1")]).await;
+    let (mut one, mut two, mut two_of_one_lane) = (Figures::default(), Figures::default(), Figures::default());
+    for round in 1..=rounds() {
+        let run = |process, connections, name: &str| {
+            credits(process, connections, fixture.all.clone(), format!("{name}-{round}"))
+        };
+        one.push(run(two_lanes, 128, "one").await);
+        let (left, right) = tokio::join!(run(two_lanes, 64, "left"), run(&fixture.wallet, 64, "right"));
+        two.push(left + right);
+        let (left, right) = tokio::join!(run(one_lane, 64, "third"), run(&other_of_one, 64, "fourth"));
+        two_of_one_lane.push(left + right);
+    }
+    report.target(Target::at_least(
+        "credits through two processes with one lane each ÷ one process with two, 128 connections",
+        two_of_one_lane.median() / one.median(),
+        0.9,
+    ));
+    report.heading(
+        "Wallet processes on one database, 128 connections",
+        &["processes", "lanes of each", "credits per second (min–max)"],
+    );
+    for (processes, lanes, rate) in [("1", "2", one), ("2", "2", two), ("2", "1", two_of_one_lane)] {
+        report.row(&[processes.to_owned(), lanes.to_owned(), rate.shown()]);
+    }
+}
