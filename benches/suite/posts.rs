@@ -145,7 +145,7 @@ fn report_posts(
     report.target(Target::at_least(
         "credits over HTTP, 256 connections, spread ÷ pgbench, one statement, 16 clients",
         ratio(&spread.rate, statement),
-        1.5,
+        2.0,
     ));
     report.target(Target::at_least(
         "the same ÷ pgbench, locked transaction, 16 clients",
