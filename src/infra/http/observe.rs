@@ -419,7 +419,7 @@ mod tests {
             struct Names(String);
             impl Serializer for Names {
                 fn emit_arguments(&mut self, name: slog::Key, _: &std::fmt::Arguments<'_>) -> slog::Result {
-                    self.0 += &format!(" {name}");
+                    self.0.extend([" ", name]);
                     Ok(())
                 }
             }
