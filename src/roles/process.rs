@@ -61,7 +61,7 @@ async fn migrate_when_unlocked(
 ) -> Result<(), ExitError> {
     let (began, mut attempt) = (Instant::now(), 0);
     let migrated = loop {
-        match migrate(connector, migrations).await {
+        match with_reminders(migrate(connector, migrations), logger).await {
             Err(e) if e.class() == FailureClass::Transient && began.elapsed() < LOCKED_MAX => {
                 pause(logger, &e, attempt).await;
                 attempt = attempt.saturating_add(1);
@@ -328,7 +328,7 @@ async fn migrate_when_reachable(
     }
 }
 
-/// Scripts have no time limit, and a commit may wait for a standby, so the log says what the role waits for.
+/// Scripts have no time limit, and a commit may wait for a standby, so the log says what the process waits for.
 async fn with_reminders<T>(work: impl Future<Output = T>, logger: &Logger) -> T {
     let mut work = pin!(work);
     let mut reminders = interval_at(Instant::now() + MIGRATION_SLOW, MIGRATION_REMINDER);

@@ -13,7 +13,7 @@ use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Co
 use slog::{Logger, info, warn};
 
 use crate::infra::health::HealthBoard;
-use crate::infra::postgres::{Database, DbError};
+use crate::infra::postgres::{COMMIT, Database, DbError};
 use crate::kernel::{Classified as _, FailureClass, chain, fault};
 use crate::runtime::child::{Lifeline, Shutdown};
 
@@ -24,11 +24,6 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Failures in a row before the check fails: one lost packet is no outage.
 const DOWN_AFTER: u32 = 2;
-
-/// Commits a message in the log of the server. It has no reader, but where commits wait for a standby, this one does too;
-/// statements that change nothing would not.
-const COMMIT: &str = "-- health.commit
-    SELECT pg_logical_emit_message(true, 'purse', '')";
 
 pub struct DatabaseProbeDeps {
     /// A pool with one connection, which ends a unit of work after [`PROBE_INTERVAL`].

@@ -367,6 +367,21 @@ async fn the_accounts_of_the_container_stack_may_do_what_the_doctor_does() {
 }
 
 #[tokio::test]
+async fn commits_that_wait_for_a_standby_in_vain_are_an_error() {
+    let world = prepared().await;
+    world.wait_for_standby(Role::Wallet).await;
+    let report = doctor(&world, Role::Wallet, &[]).await;
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'purse doctor' AND wait_event = 'SyncRep'";
+    eventually(PATIENCE, "the session no longer waits", || async {
+        (world.sql(Role::Wallet, waiting).await == "0").then_some(())
+    })
+    .await;
+    world.wait_for_no_standby(Role::Wallet).await;
+    report.assert("durability", "error", "a commit was not confirmed within 5 seconds", "synchronous_standby_names");
+}
+
+#[tokio::test]
 async fn a_standby_before_the_primary_in_the_url_is_no_finding() {
     let primary = PrivatePostgres::start(&[]).await;
     let standby = primary.standby().await;

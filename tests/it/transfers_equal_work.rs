@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::query_plans::{enable_auto_explain, plans_after};
 use crate::support::{Client, User, World, assert_error, token_of, unknown_user_id};
-use crate::transfers::{close, owners, transfer};
+use crate::transfers::{close, newcomer, owners, transfer};
 
 fn user(id: String) -> User {
     User { token: token_of(&id), email: String::new(), id }
@@ -30,12 +30,11 @@ async fn a_transfer_to_an_unknown_an_unprovisioned_and_a_closed_recipient_runs_t
     let world = World::new().await;
     drop(world.both().await); // for the migrations
     let _turn = enable_auto_explain(&world).await;
-    let (_users, _wallet, client) = world.both().await;
+    let (users, wallet, client) = world.both().await;
     let [sender, closed]: [User; 2] = owners(&world, &client, 2, 0).await.try_into().expect("two");
     assert_eq!(client.post(&sender, "credit", 100, None).await.status, 201);
     close(&world, &closed).await;
-    world.broker.unbind("wallet.provision", "domain.events", "user.registered").await;
-    let newcomer = client.user().await;
+    let (_users, client, newcomer) = newcomer(&world, users, &wallet).await;
     // The wallet of the sender is known from now on, and every statement is prepared.
     refused(&world, &client, &sender, &user(unknown_user_id())).await;
     let unknown = refused(&world, &client, &sender, &user(unknown_user_id())).await;

@@ -37,7 +37,8 @@ pub(crate) fn broker_urls(text: &str) -> Option<Vec<Secret>> {
     let (first, others) = parsed.split_first()?;
     let is_valid = urls.len() <= URLS_MAX
         && others.iter().all(|url| url.vhost == first.vhost)
-        && parsed.iter().all(|url| !url.authority.host.contains(',') && !continues(url));
+        && parsed.iter().all(|url| !url.authority.host.contains(','))
+        && !urls.iter().any(|url| continues(url));
     is_valid.then(|| urls.into_iter().map(Secret::new).collect())
 }
 
@@ -57,8 +58,13 @@ pub(crate) fn broker_urls_problem(text: &str) -> Option<String> {
                 in_several(n)
             ));
         }
-        if parse(url).is_some_and(|url| continues(&url)) {
-            return Some(format!("has a comma{} after which no amqp:// or amqps:// URL begins", in_several(n)));
+        if parse(url).is_some() && continues(url) {
+            let several = in_several(n);
+            return Some(if path(url).contains(',') {
+                format!("has a comma{several} after which no amqp:// or amqps:// URL begins")
+            } else {
+                format!("seems to have another URL in its virtual host{several}. Separate several URLs by commas")
+            });
         }
         if parse(url).is_none() && urls.len() > 1 {
             return Some(format!("must be RabbitMQ URLs like amqp://user:password@host:5672/%2f; number {n} is not"));
@@ -69,9 +75,15 @@ pub(crate) fn broker_urls_problem(text: &str) -> Option<String> {
     differ.then(|| "must name the same virtual host in every URL".to_owned())
 }
 
-/// Whether what was read as its virtual host is another URL with a login, which must not be shown.
-fn continues(uri: &AMQPUri) -> bool {
-    uri.vhost.contains(',') && uri.vhost.contains('@')
+/// Whether what will be read as its virtual host is another URL, whose login must not be shown. A virtual host that is meant has
+/// neither, unless percent-encoded.
+fn continues(url: &str) -> bool {
+    path(url).contains("://") || path(url).contains('@')
+}
+
+fn path(url: &str) -> &str {
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    path.split_once('?').map_or(path, |(path, _)| path)
 }
 
 /// Host and port, without the login.
@@ -93,7 +105,7 @@ pub(super) fn parse(url: &str) -> Option<AMQPUri> {
 /// Valid URLs with `mask` in the place of each password, and without parameters.
 pub(crate) fn urls_without_passwords(text: &str, mask: &str) -> Option<String> {
     let urls = split(text).into_iter().map(|url| {
-        let AMQPUri { scheme, authority, vhost, .. } = parse(url).filter(|url| !continues(url))?;
+        let AMQPUri { scheme, authority, vhost, .. } = parse(url).filter(|_| !continues(url))?;
         let scheme = match scheme {
             AMQPScheme::AMQP => "amqp",
             AMQPScheme::AMQPS => "amqps",
@@ -182,6 +194,11 @@ mod tests {
             ("amqp://u:hunter22@a,amqp://u:hunter22@b:x", Some("number 2 is not")),
             ("amqp://u:hunter22@a/one,amqp://u:hunter22@b/two", Some("the same virtual host")),
             ("amqp://u:hunter22@a/%2f,v:hunter22@b/%2f", Some("has a comma after which no")),
+            ("amqp://u:hunter22@a/%2f,http://b", Some("has a comma after which no")),
+            ("amqp://u:hunter22@a/%2f;amqp://u:hunter22@b/%2f", Some("Separate several URLs by commas")),
+            ("amqp://u:hunter22@a/%2f amqp://u:hunter22@b/%2f", Some("Separate several URLs by commas")),
+            ("amqp://u:hunter22@a;amqp://u:hunter22@b", Some("Separate several URLs by commas")),
+            ("amqp://u:hunter22@a/%2f,amqp://b/%2f;amqp://b/%2f", Some("in URL 2. Separate several")),
             (&many, Some("at most 16")),
         ] {
             assert!(broker_urls(refused).is_none(), "{refused}");

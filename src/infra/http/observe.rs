@@ -1,6 +1,7 @@
 //! The outermost middleware: request id and trace, one log line, security headers, error bodies for what the router
 //! rejects, a line end after every body, and a 500 for a panic.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -26,6 +27,8 @@ use crate::kernel::{IdSource as _, RequestId, ServiceName, TraceParent, UserId};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// As much of a method is logged. The methods of HTTP are shorter.
+const METHOD_CHARS_MAX: usize = 32;
 
 /// The id and the trace of a request: the client's, or new ones.
 #[derive(Clone, Debug)]
@@ -74,9 +77,10 @@ pub async fn observe(
         request.head_mut().method = Method::GET;
     }
 
+    let line =
+        Line { began, method: method.as_str(), context: &context, logger, metrics, spans, is_due: Cell::new(true) };
     let called = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let outcome = called.map(|returned| returned.map(ServiceResponse::map_into_boxed_body));
-    let line = Line { began, method: method.as_str(), context: &context, logger, metrics, spans };
     match outcome {
         Ok(Ok(response)) => {
             let response = errors.shape(response);
@@ -215,6 +219,17 @@ struct Line<'a> {
     logger: Option<Logger>,
     metrics: Option<web::Data<RequestMetrics>>,
     spans: Option<web::Data<Spans>>,
+    /// Not yet written.
+    is_due: Cell<bool>,
+}
+
+impl Drop for Line<'_> {
+    /// The client has closed the connection, or a stop has, while the request was served. What it asked for may be done.
+    fn drop(&mut self) {
+        if let Some(logger) = self.logger.as_ref().filter(|_| self.is_due.get()) {
+            slog::info!(logger, "request ended without a response"; self.pairs());
+        }
+    }
 }
 
 /// Who sent a request, and for which user.
@@ -293,20 +308,21 @@ impl Line<'_> {
         }
     }
 
-    fn log(&self, route: &str, status: StatusCode, caller: Caller, error: Option<String>) {
-        let Some(logger) = &self.logger else { return };
+    /// What is known of a request before its response.
+    fn pairs(&self) -> impl KV {
         let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // 1000 times the duration in seconds is milliseconds, with microseconds after the point.
-        let duration_ms = Duration::from_micros(elapsed_us).saturating_mul(1000).as_secs_f64();
-        let pairs = slog::kv!(
+        slog::kv!(
             "request_id" => self.context.request_id.as_str(),
             "trace_id" => self.context.traceparent.trace_id(),
-            "method" => self.method,
-            "route" => route,
-            "status" => status.as_u16(),
-            "duration_ms" => duration_ms,
-            caller,
-        );
+            "method" => self.method.get(..METHOD_CHARS_MAX).unwrap_or(self.method),
+            "duration_ms" => Duration::from_micros(elapsed_us).div_duration_f64(Duration::from_millis(1)),
+        )
+    }
+
+    fn log(&self, route: &str, status: StatusCode, caller: Caller, error: Option<String>) {
+        self.is_due.set(false);
+        let Some(logger) = &self.logger else { return };
+        let pairs = slog::kv!(self.pairs(), "route" => route, "status" => status.as_u16(), caller);
         match (error, status.as_u16()) {
             (Some(error), 500) => slog::error!(logger, "request failed"; pairs, "error" => error),
             (Some(error), _) => slog::warn!(logger, "request could not be served"; pairs, "error" => error),
@@ -320,8 +336,10 @@ impl Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::dev::Service as _;
     use actix_web::middleware::from_fn;
     use actix_web::{App, HttpResponse, test};
+    use std::sync::{Arc, Mutex};
 
     async fn panics() -> HttpResponse {
         panic!("on purpose")
@@ -387,5 +405,51 @@ mod tests {
         let wrong = test::call_service(&app, test::TestRequest::post().uri("/here").to_request()).await;
         assert_eq!(wrong.headers().get("allow").map(HeaderValue::as_bytes), Some(&b"GET, HEAD"[..]));
         assert!(test::read_body(wrong).await.starts_with(br#"{"code":"METHOD_NOT_ALLOWED""#));
+    }
+
+    /// Keeps the message and the names of the pairs of each record.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl slog::Drain for Kept {
+        type Ok = ();
+        type Err = slog::Never;
+
+        fn log(&self, record: &Record<'_>, _: &slog::OwnedKVList) -> Result<(), slog::Never> {
+            struct Names(String);
+            impl Serializer for Names {
+                fn emit_arguments(&mut self, name: slog::Key, _: &std::fmt::Arguments<'_>) -> slog::Result {
+                    self.0.extend([" ", name]);
+                    Ok(())
+                }
+            }
+            let mut names = Names(record.msg().to_string());
+            record.kv().serialize(record, &mut names).expect("names");
+            self.0.lock().expect("kept").push(names.0);
+            Ok(())
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_request_whose_client_leaves_has_one_line_too() {
+        let kept = Kept::default();
+        let logger = Logger::root(kept.clone(), slog::o!());
+        let app = App::new()
+            .app_data(web::Data::new(logger))
+            .route("/waits", web::get().to(|| async { std::future::pending::<HttpResponse>().await }))
+            .route("/works", web::get().to(HttpResponse::Ok))
+            .wrap(from_fn(observe));
+        let app = test::init_service(app).await;
+        let left = app.call(test::TestRequest::get().uri("/waits").to_request());
+        assert!(tokio::time::timeout(Duration::from_millis(1), left).await.is_err());
+        test::call_service(&app, test::TestRequest::get().uri("/works").to_request()).await;
+        let kept = kept.0.lock().expect("kept").clone();
+        assert_eq!(
+            kept,
+            [
+                "request ended without a response duration_ms method trace_id request_id",
+                "request status route duration_ms method trace_id request_id",
+            ]
+        );
     }
 }

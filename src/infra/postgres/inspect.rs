@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::layout::{self, ShardsDiffer};
@@ -14,6 +16,33 @@ use crate::kernel::Timestamp;
 
 /// Longest run of one statement.
 const STATEMENT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a commit.
+const COMMIT_MAX: Duration = Duration::from_secs(5);
+
+/// Commits a message in the log of the server. It has no reader, but where commits wait for a standby, this one does too;
+/// statements that change nothing would not.
+pub const COMMIT: &str = "-- health.commit
+    SELECT pg_logical_emit_message(true, 'purse', '')";
+
+/// Whether the server that a role would use confirms a commit within five seconds.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn confirms_commits(connector: &Connector, application_name: &'static str) -> Result<bool, DbError> {
+    let session = Session::open_on(Server::Writable, connector, application_name).await?;
+    match timeout(COMMIT_MAX, session.client().batch_execute(COMMIT)).await {
+        Err(_) => {
+            // The server does not notice that nobody waits any more.
+            connector.runtime.cancel(&session.client().cancel_token()).await;
+            Ok(false)
+        }
+        Ok(committed) => match committed.map_err(DbError::from) {
+            // The account may not execute the function. Requests do not need it.
+            Err(e) if e.is_unmigrated() => Ok(true),
+            committed => committed.map(|()| true),
+        },
+    }
+}
 
 /// A session that writes nothing and waits for nothing for long.
 pub struct Inspector {

@@ -22,7 +22,7 @@ pub use connect::Connector;
 pub use database::{BEGIN, Client, Database, PoolOptions, Probing, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
-pub use inspect::{History, Inspector, ServerState};
+pub use inspect::{COMMIT, History, Inspector, ServerState, confirms_commits};
 pub use migrate::{MigrateError, Migrated, Migrations, check_runtime_user, migrate};
 pub use rights::Rights;
 pub use session::Session;

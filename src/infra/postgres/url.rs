@@ -213,6 +213,22 @@ const OF_THE_DRIVER: &[(&str, &str)] = &[
     ("sslnegotiation", "postgres or direct"),
 ];
 
+/// What the driver reads differently from libpq, or not at all.
+fn servers_problem(before: &str, query: &str, driver: &tokio_postgres::Config) -> Option<&'static str> {
+    let authority = before.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let servers = authority.rsplit_once('@').map_or(authority, |(_, servers)| servers);
+    let is_server = |parameter: &str| parameter.starts_with("host=") || parameter.starts_with("port=");
+    if !servers.is_empty() && query.split('&').any(is_server) {
+        Some("has `host` or `port` as a parameter too. Write all servers before the database, as in h1:5432,h2:5432")
+    } else if driver.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains(','))) {
+        Some("has several servers in `host`. Write them before the database, as in h1:5432,h2:5432")
+    } else if driver.get_ports().contains(&0) {
+        Some("has port 0")
+    } else {
+        None
+    }
+}
+
 fn seconds(value: &str) -> Result<Duration, String> {
     match value.parse() {
         Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
@@ -257,6 +273,9 @@ impl Target {
             format!("{before}{of_the_driver}").parse().map_err(|_| UrlProblem::Form)?;
         if driver.get_user().is_none() || driver.get_hosts().is_empty() && driver.get_hostaddrs().is_empty() {
             return Err(UrlProblem::Form);
+        }
+        if let Some(problem) = servers_problem(before, query, &driver) {
+            return Err(UrlProblem::Parameter(problem.to_owned()));
         }
         if !unknown.is_empty() {
             return Err(UrlProblem::Parameter(unknown_parameters(&unknown)));
@@ -411,6 +430,24 @@ mod tests {
         }
         // Where a password has an @, what follows looks like parameters.
         assert!(!problem("postgres://u:p@x?hunter22=y@h/d").contains("hunter22"));
+    }
+
+    #[test]
+    fn servers_are_in_one_place_and_have_ports() {
+        for (rejected, why) in [
+            ("postgres://u:hunter22@127.0.0.1/d?port=46432", "has `host` or `port` as a parameter too"),
+            ("postgres://u:hunter22@h1,h2/d?sslmode=disable&port=1,2", "has `host` or `port` as a parameter too"),
+            ("postgres://u:hunter22@h1:1/d?host=h1", "has `host` or `port` as a parameter too"),
+            ("postgres://u:hunter22@/d?host=h1,h2&port=1,2", "has several servers in `host`"),
+            ("postgres://u:hunter22@h:0/d", "has port 0"),
+        ] {
+            let problem = problem(rejected);
+            assert!(problem.starts_with(why) && !problem.contains("hunter22"), "{rejected}: {problem}");
+        }
+        for accepted in ["postgres://u@/d?host=/run/postgresql&port=5433", "postgres://u@h1:1,h2:2/d?hostaddr=::1,::2"]
+        {
+            assert!(is_database_url(accepted), "{accepted}");
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use jiff::SignedDuration;
 use tokio::runtime::Handle;
 
 use crate::infra::config::DatabaseConfig;
-use crate::infra::postgres::{Connector, DbError, History, Inspector, Migrations, Rights, ServerState};
+use crate::infra::postgres::{
+    Connector, DbError, History, Inspector, Migrations, Rights, ServerState, confirms_commits,
+};
 use crate::infra::system::System;
 use crate::kernel::{Classified as _, Clock as _, FailureClass, Role, Timestamp};
 use crate::operate::doctor::finding::{Check, Finding};
@@ -43,6 +45,9 @@ pub(super) async fn check(role: Role, config: &DatabaseConfig, io: Handle) -> Ve
         }
     };
     let mut findings = server(inspector.server());
+    if !inspector.server().is_read_only {
+        findings.extend(commits(role, &connector).await);
+    }
     let migrations = match role {
         Role::Users => crate::users::postgres::MIGRATIONS,
         Role::Wallet => crate::wallet::postgres::MIGRATIONS,
@@ -100,6 +105,19 @@ fn server(server: &ServerState) -> Vec<Finding> {
         Finding::warning(Check::Durability, message, advice)
     });
     findings
+}
+
+/// Whether commits wait for a standby in vain, so that every request that writes fails.
+async fn commits(role: Role, connector: &Connector) -> Option<Finding> {
+    match confirms_commits(connector, NAME).await {
+        Ok(true) => None,
+        Ok(false) => {
+            let message = "a commit was not confirmed within 5 seconds, so no request that writes succeeds";
+            let advice = "Check the standbys that synchronous_standby_names asks for.";
+            Some(Finding::error(Check::Durability, message, advice))
+        }
+        Err(e) => Some(failed(Check::Durability, role, &e)),
+    }
 }
 
 /// A version that is too old is an error, one that is too new a warning.

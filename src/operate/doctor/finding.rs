@@ -56,7 +56,9 @@ impl Check {
             Self::Configuration => ("configuration", "no key is weak, no value unsafe and no variable misspelled"),
             Self::Database => ("database", "the runtime user can connect; the database is UTF-8 and accepts writes"),
             Self::PostgresqlVersion => ("postgresql-version", "PostgreSQL 15 to 18"),
-            Self::Durability => ("durability", "fsync, full_page_writes and synchronous_commit are on"),
+            Self::Durability => {
+                ("durability", "fsync, full_page_writes and synchronous_commit are on, and commits are confirmed")
+            }
             Self::Migrations => ("migrations", "every migration of this release is applied, unchanged"),
             Self::Rights => (
                 "rights",

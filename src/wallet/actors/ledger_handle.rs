@@ -21,7 +21,7 @@ pub(crate) struct LedgerHandle {
     inboxes: LedgerInboxes,
     slots: Arc<Semaphore>,
     queue_max: usize,
-    metrics: PostMetrics,
+    metrics: Arc<PostMetrics>,
 }
 
 impl LedgerHandle {
@@ -36,25 +36,25 @@ impl LedgerHandle {
         let slots = Arc::new(Semaphore::new(queue_max));
         let free = Arc::clone(&slots);
         let metrics = PostMetrics::new(metrics, move || queue_max.saturating_sub(free.available_permits()));
-        Self { writer, inboxes, slots, queue_max, metrics }
+        Self { writer, inboxes, slots, queue_max, metrics: Arc::new(metrics) }
     }
 
     async fn submit(&self, posting: Posting) -> PostResult {
-        let slots = self.acquire(rows(&posting))?;
-        let (post, result) = pending(posting, slots);
+        let slots = self.acquire(rows(&posting), 1)?;
+        let (post, result) = pending(posting, slots, &self.metrics);
         self.notify(self.inboxes.push(post));
         received(result).await
     }
 
     async fn submit_all(&self, postings: &OneOrMore<Posting>) -> Result<OneOrMore<PostResult>, PostError> {
-        let mut slots = self.acquire(postings.iter().map(rows).sum())?;
+        let mut slots = self.acquire(postings.iter().map(rows).sum(), postings.count())?;
         let mut posts = Vec::with_capacity(postings.count());
         let results = postings.map(|posting| {
             // The last ones have fewer if all of them are more than the queue has.
             let own = rows(posting).min(slots.num_permits());
             let own = slots.split(own).ok_or(PostError::Bug);
             own.map(|own| {
-                let (post, result) = pending(posting.clone(), own);
+                let (post, result) = pending(posting.clone(), own, &self.metrics);
                 posts.push(post);
                 result
             })
@@ -74,19 +74,20 @@ impl LedgerHandle {
         }
     }
 
-    /// Slots for `rows` entries, but not more than there are.
-    fn acquire(&self, rows: usize) -> Result<OwnedSemaphorePermit, PostError> {
-        let rows = u32::try_from(rows.min(self.queue_max)).map_err(|_| PostError::Overloaded)?;
-        Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| PostError::Overloaded)
+    /// Slots for the `rows` entries of so many posts, but not more than there are.
+    fn acquire(&self, rows: usize, posts: usize) -> Result<OwnedSemaphorePermit, PostError> {
+        let rows = u32::try_from(rows.min(self.queue_max)).unwrap_or(u32::MAX);
+        Arc::clone(&self.slots).try_acquire_many_owned(rows).map_err(|_| {
+            (0..posts).for_each(|_| self.metrics.count(&Err(PostError::Overloaded)));
+            PostError::Overloaded
+        })
     }
 }
 
 #[async_trait]
 impl Ledger for LedgerHandle {
     async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        let result = self.submit(posting).await;
-        self.metrics.count(&result);
-        result
+        self.submit(posting).await
     }
 
     /// While half of the queue is taken.
@@ -95,10 +96,7 @@ impl Ledger for LedgerHandle {
     }
 
     async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>> {
-        let results = self.submit_all(&postings).await;
-        let results = results.unwrap_or_else(|error| postings.map(|_| Err(error.clone())));
-        results.iter().for_each(|result| self.metrics.count(result));
-        results
+        self.submit_all(&postings).await.unwrap_or_else(|error| postings.map(|_| Err(error.clone())))
     }
 }
 

@@ -10,6 +10,7 @@ use actix::Message;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::kernel::UserId;
+use crate::wallet::actors::metrics::PostMetrics;
 use crate::wallet::application::ports::{PostError, Posted};
 use crate::wallet::application::posting_queue::Queued;
 use crate::wallet::domain::{Draft, Posting};
@@ -25,6 +26,8 @@ pub(super) struct Reply {
     /// Whether the post is in a batch that has begun.
     pub(super) begun: bool,
     slots: Option<OwnedSemaphorePermit>,
+    /// Counted here, because the caller may have gone.
+    metrics: Arc<PostMetrics>,
 }
 
 impl Reply {
@@ -36,6 +39,7 @@ impl Reply {
         // Or the next request of a client that has its response could find the queue full.
         drop(self.slots.take());
         if let Some(caller) = self.caller.take() {
+            self.metrics.count(&result);
             // A client that has hung up does not undo what was written.
             let _ = caller.send(result);
         }
@@ -67,9 +71,13 @@ pub(super) fn rows(posting: &Posting) -> usize {
 
 pub(super) type PostResult = Result<Posted, PostError>;
 
-pub(super) fn pending(posting: Posting, slots: OwnedSemaphorePermit) -> (PendingPost, oneshot::Receiver<PostResult>) {
+pub(super) fn pending(
+    posting: Posting,
+    slots: OwnedSemaphorePermit,
+    metrics: &Arc<PostMetrics>,
+) -> (PendingPost, oneshot::Receiver<PostResult>) {
     let (caller, result) = oneshot::channel();
-    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots) };
+    let reply = Reply { caller: Some(caller), begun: false, slots: Some(slots), metrics: Arc::clone(metrics) };
     (PendingPost { posting, reply }, result)
 }
 
@@ -155,6 +163,7 @@ impl LedgerInboxes {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::infra::metrics::Metrics;
     use crate::kernel::EntryId;
     use crate::wallet::domain::{Act, AmountMinor, Direction};
     use std::sync::mpsc;
@@ -171,7 +180,8 @@ pub(super) mod tests {
 
     fn post(user: u128) -> (PendingPost, oneshot::Receiver<PostResult>) {
         let slots = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a slot");
-        pending(posting(user), slots)
+        let metrics = PostMetrics::new(&Metrics::try_new().expect("metrics"), || 0);
+        pending(posting(user), slots, &Arc::new(metrics))
     }
 
     fn notified(inboxes: &LedgerInboxes, user: u128) -> Option<usize> {
