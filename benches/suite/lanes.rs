@@ -78,10 +78,9 @@ async fn lanes(fixture: &Fixture, processes: &[RoleProcess], report: &mut Report
     }
     let [spread, hot, single] = &measured;
     let of_two = |comparison: &Comparison<'_>| comparison.ratios[0].median();
-    let target = |measure: &str, figure, bound| Target::at_least(measure, figure, bound);
-    report.target(target("credits spread, 256 connections, two lanes ÷ one", of_two(spread), 1.2));
-    report.target(target("credits, one hot wallet, 256 connections, two lanes ÷ one", of_two(hot), 0.95));
-    report.target(target("credits, one connection, two lanes ÷ one", of_two(single), 0.95));
+    report.target(Target::at_least("credits spread, 256 connections, two lanes ÷ one", of_two(spread), 1.2));
+    report.target(Target::at_least("credits, one hot wallet, 256 connections, two lanes ÷ one", of_two(hot), 0.95));
+    report.target(Target::at_least("credits, one connection, two lanes ÷ one", of_two(single), 0.95));
     report.heading(
         "Lanes of one process: medians of the ratios of each round",
         &["load", "one lane, per second (min–max)", "two lanes ÷ one", "four lanes ÷ one"],

@@ -1,4 +1,5 @@
-//! The state of a database as its runtime user sees it, for an operator. Reads only.
+//! The state of a database as its runtime user sees it, for an operator. Changes nothing: a commit leaves a message in the log of the
+//! server.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -39,13 +39,6 @@ impl LedgerHandle {
         Self { writer, inboxes, slots, queue_max, metrics: Arc::new(metrics) }
     }
 
-    async fn submit(&self, posting: Posting) -> PostResult {
-        let slots = self.acquire(rows(&posting), 1)?;
-        let (post, result) = pending(posting, slots, &self.metrics);
-        self.notify(self.inboxes.push(post));
-        received(result).await
-    }
-
     async fn submit_all(&self, postings: &OneOrMore<Posting>) -> Result<OneOrMore<PostResult>, PostError> {
         let mut slots = self.acquire(postings.iter().map(rows).sum(), postings.count())?;
         let mut posts = Vec::with_capacity(postings.count());
@@ -87,7 +80,10 @@ impl LedgerHandle {
 #[async_trait]
 impl Ledger for LedgerHandle {
     async fn post(&self, posting: Posting) -> Result<Posted, PostError> {
-        self.submit(posting).await
+        let slots = self.acquire(rows(&posting), 1)?;
+        let (post, result) = pending(posting, slots, &self.metrics);
+        self.notify(self.inboxes.push(post));
+        received(result).await
     }
 
     /// While half of the queue is taken.
