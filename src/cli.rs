@@ -168,6 +168,7 @@ fn with_settings(command: Command, reads: Section, role_help: &'static str) -> C
         .value_name("PORT")
         .help_heading("Settings of both roles")
         .value_parser(value_parser!(OsString))
+        .allow_negative_numbers(true)
         .conflicts_with_all([setting::USERS_PORT.env, setting::WALLET_PORT.env])
         .hide(!is_read(&setting::USERS_PORT))
         .hide_short_help(true)
@@ -177,6 +178,7 @@ fn with_settings(command: Command, reads: Section, role_help: &'static str) -> C
         .value_name("A,B,C")
         .help_heading(heading(Some(Role::Wallet)))
         .value_parser(value_parser!(OsString))
+        .allow_negative_numbers(true)
         .conflicts_with_all(RETRY_TTLS.map(|setting| setting.env))
         .hide(!is_read(&setting::RETRY_TTL_1_MS))
         .hide_short_help(true)
@@ -189,8 +191,9 @@ fn with_settings(command: Command, reads: Section, role_help: &'static str) -> C
         Arg::new(s.env)
             .long(s.flag())
             .value_name(s.placeholder)
-            // The configuration reports what is not UTF-8, with the name of the flag.
+            // The configuration reports what is not UTF-8 or out of range, with the name of the flag.
             .value_parser(value_parser!(OsString))
+            .allow_negative_numbers(true)
             .help_heading(heading(s.role))
             .hide(!is_read(s))
             .hide_short_help(true)

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests and the short faults, and prints a total.
 set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+dev/scripts/need-space.sh 3 "${TMPDIR:-/tmp}" "A run of the tests" "set TMPDIR to a folder on another disk" || exit
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 # First the build that is released, then the one with failpoints.
@@ -17,7 +19,12 @@ trap 'rm -f "$results"' EXIT
   fi
   exit $((product ? product : shards ? shards : faults ? faults : packages))
 } | tee "$results"
-outcome=$?
+stages=("${PIPESTATUS[@]}")
+if [ "${stages[1]}" -ne 0 ]; then
+  echo "The results were not written: is the disk full?" >&2
+  exit 1
+fi
+outcome=${stages[0]}
 awk -v outcome="$outcome" '
   /^test result:/ {
     for (i = 2; i <= NF; i++) {

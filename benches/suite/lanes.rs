@@ -106,6 +106,11 @@ async fn two_processes(fixture: &Fixture, [one_lane, two_lanes]: [&RoleProcess; 
         two_of_one_lane.push(left + right);
     }
     report.target(Target::at_least(
+        "credits through two processes ÷ one process, two lanes each, 128 connections",
+        two.median() / one.median(),
+        0.9,
+    ));
+    report.target(Target::at_least(
         "credits through two processes with one lane each ÷ one process with two, 128 connections",
         two_of_one_lane.median() / one.median(),
         0.9,

@@ -14,6 +14,8 @@ use crate::tools::{blocking, pgbench, wrk};
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
 /// Clients of pgbench in the concurrent case.
 const CLIENTS: usize = 16;
+/// What a slow disk adds to each commit, in microseconds.
+const SLOW_COMMIT_US: u32 = 3_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -121,6 +123,33 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
         fixture.verify().await;
     }
     report_posts(&fixture, report, &http, &pgbench_runs);
+    slow_commits(&fixture, &peer, &database, report).await;
+}
+
+/// The same comparison where each commit waits for a slow disk. Transactions that commit at once share the wait, as they share a
+/// write there.
+async fn slow_commits(fixture: &Fixture, peer: &World, database: &str, report: &mut Report) {
+    fixture.world.sql(Role::Wallet, &format!("ALTER SYSTEM SET commit_delay = {SLOW_COMMIT_US}")).await;
+    fixture.world.sql(Role::Wallet, "ALTER SYSTEM SET commit_siblings = 0").await;
+    fixture.world.sql(Role::Wallet, "SELECT pg_reload_conf()").await;
+    let (mut http, mut statement) = (Figures::default(), Figures::default());
+    for round in 1..=rounds() {
+        http.push(over_http(fixture, 256, Over::Spread, false, &format!("slow{round}")).await.0.rate);
+        let (on, database) = (peer.addresses.clone(), database.to_owned());
+        let run = move || pgbench(&on, &database, CLIENTS, seconds(), WALLETS, "pgbench_statement.sql");
+        statement.push(blocking(run).await.0);
+    }
+    fixture.world.sql(Role::Wallet, "ALTER SYSTEM RESET commit_delay").await;
+    fixture.world.sql(Role::Wallet, "ALTER SYSTEM RESET commit_siblings").await;
+    fixture.world.sql(Role::Wallet, "SELECT pg_reload_conf()").await;
+    report.target(Target::at_least(
+        "credits over HTTP, 256 connections, spread ÷ pgbench, one statement, 16 clients, commits that wait 3 ms",
+        http.median() / statement.median(),
+        2.5,
+    ));
+    report.heading("Posts where each commit waits 3 ms (commit_delay)", &["method", "per second (min–max)"]);
+    report.row(&[format!("credits over HTTP, 256 connections, {}", Over::Spread.name()), http.shown()]);
+    report.row(&[format!("pgbench, one statement, {CLIENTS} clients, {}", Over::Spread.name()), statement.shown()]);
 }
 
 fn report_posts(

@@ -115,15 +115,7 @@ fn creation_script(name: &str) -> String {
         "SELECT 'CREATE DATABASE {name} OWNER {name}_owner TEMPLATE template0' \
          WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec\n\
          REVOKE ALL ON DATABASE {name} FROM PUBLIC;\n\
-         GRANT CONNECT ON DATABASE {name} TO {name}_owner, {name}_app;\n\
-         -- Before version 15 every account may create tables in the schema public.\n\
-         SELECT :SERVER_VERSION_NUM < 150000 AS open_schema \\gset\n\
-         \\if :open_schema\n\
-         \\connect {name}\n\
-         REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n\
-         GRANT CREATE ON SCHEMA public TO {name}_owner;\n\
-         \\connect postgres\n\
-         \\endif\n"
+         GRANT CONNECT ON DATABASE {name} TO {name}_owner, {name}_app;\n"
     );
     accounts.concat() + &database
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::infra::config::{OutboxConfig, Section, setting};
-use crate::infra::postgres::{Connector, DbError};
+use crate::infra::postgres::{Connector, DbError, with_reminders};
 use crate::kernel::{EventId, Role, Timestamp, has_leap_second, rfc3339};
 use crate::operate::arguments::dry_run_argument;
 use crate::operate::failure::{Failure, Outcome};
@@ -133,6 +133,17 @@ fn failed(e: DbError) -> Failure {
     Failure::Database(Role::Users, e)
 }
 
+/// A commit waits for as long as no synchronous standby confirms it.
+async fn committed<T>(change: impl Future<Output = Result<T, DbError>>) -> Result<T, Failure> {
+    let remind = || {
+        print_error(
+            "the users database has not yet confirmed a change, for which this command still waits; `purse doctor` checks \
+             whether it confirms commits",
+        );
+    };
+    with_reminders(change, remind).await.map_err(failed)
+}
+
 async fn open(connector: &Connector) -> Result<PgOutboxBacklog, Failure> {
     PgOutboxBacklog::connect(connector).await.map_err(failed)
 }
@@ -181,7 +192,7 @@ async fn prune(backlog: &PgOutboxBacklog, retention: Duration, dry_run: bool, fo
     if !dry_run {
         let progress = Progress::begin("deleting events", u64::try_from(expired).unwrap_or(0));
         loop {
-            let (page, is_last) = backlog.delete_expired_page(retention).await.map_err(failed)?;
+            let (page, is_last) = committed(backlog.delete_expired_page(retention)).await?;
             deleted = deleted.saturating_add(page);
             progress.add(u64::try_from(page).unwrap_or(0));
             if is_last {
@@ -221,11 +232,10 @@ impl Republish {
             let progress = Progress::begin("scanning the outbox", u64::try_from(estimate).unwrap_or(0));
             loop {
                 let page = if self.dry_run {
-                    backlog.count_page(after, written).await
+                    backlog.count_page(after, written).await.map_err(failed)
                 } else {
-                    backlog.reopen_page(after, written).await
-                };
-                let page = page.map_err(failed)?;
+                    committed(backlog.reopen_page(after, written)).await
+                }?;
                 reopened = reopened.saturating_add(page.reopened);
                 progress.add(u64::try_from(page.looked_at).unwrap_or(0));
                 after = page.next;
@@ -255,8 +265,11 @@ impl Republish {
     async fn named(&self, backlog: &mut PgOutboxBacklog, mut ids: Vec<EventId>) -> Outcome {
         ids.sort_unstable();
         ids.dedup();
-        let found = if self.dry_run { backlog.find_named(&ids).await } else { backlog.reopen_named(&ids).await };
-        let found = found.map_err(failed)?;
+        let found = if self.dry_run {
+            backlog.find_named(&ids).await.map_err(failed)
+        } else {
+            committed(backlog.reopen_named(&ids)).await
+        }?;
         let missing: Vec<EventId> = ids.into_iter().filter(|id| found.iter().all(|named| named.id != *id)).collect();
         let reopened = found.iter().filter(|named| named.was_published).count();
         let pending = found.len().saturating_sub(reopened);

@@ -59,7 +59,7 @@ pub(super) async fn purge(broker: &Broker, format: Format, options: PurgeOptions
         Ok(left) => report(format, &options, &removed, total, left),
         Err(by) if options.dry_run || removed.tally.messages() == 0 => Err(by),
         Err(by) => {
-            let done = format!("{} dead letters had been removed", removed.tally.messages());
+            let done = format!("{} had been removed", count(removed.tally.messages(), "dead letter"));
             Err(Failure::Interrupted { done, by: Box::new(by) })
         }
     }

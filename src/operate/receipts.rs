@@ -99,7 +99,7 @@ fn read_keys(path: &Path) -> Result<Vec<PublicKey>, Failure> {
     Ok(keys)
 }
 
-/// One file, told by its fields.
+/// One file, recognised by its fields.
 enum Document {
     Receipt(Box<ReceiptBody>),
     Entry(Box<ChainedEntryBody>),

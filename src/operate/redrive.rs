@@ -10,6 +10,7 @@ use crate::infra::amqp::{
 };
 use crate::operate::dead_letter::{CONNECTION_NAME, READ_MAX, id_of, not_found, open};
 use crate::operate::failure::{Failure, Outcome};
+use crate::operate::humanize::count;
 use crate::operate::output::{Format, print_error, print_sentence};
 use crate::operate::progress::Progress;
 use crate::operate::tally::Tally;
@@ -65,7 +66,7 @@ pub(super) async fn redrive(broker: &Broker, format: Format, options: RedriveOpt
         Ok(left) => report(format, &options, &done, total, left),
         Err(by) if options.dry_run || done.moved.messages() == 0 => Err(by),
         Err(by) => {
-            let done = format!("{} dead letters had been requeued", done.moved.messages());
+            let done = format!("{} had been requeued", count(done.moved.messages(), "dead letter"));
             Err(Failure::Interrupted { done, by: Box::new(by) })
         }
     }

@@ -1,19 +1,20 @@
 //! The life of a serving process: log, listen, answer probes, migrate, supervise, stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
 use slog::{Logger, crit, error, info, warn};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, interval_at, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessConfig};
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
-use crate::infra::postgres::{Connector, MigrateError, Migrated, Migrations, check_runtime_user, migrate};
+use crate::infra::postgres::{
+    Connector, MigrateError, Migrated, Migrations, check_runtime_user, migrate, with_reminders,
+};
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::{LogCounts, Spans};
 use crate::infra::{security, telemetry};
@@ -28,10 +29,6 @@ const IO_THREADS: usize = 2;
 const LOG_GRACE: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the database at start-up.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-
-/// When a migration at the start is logged as slow, and how often after that.
-const MIGRATION_SLOW: Duration = Duration::from_secs(10);
-const MIGRATION_REMINDER: Duration = Duration::from_mins(1);
 
 /// How long a migration that is not part of a start waits for locks.
 const LOCKED_MAX: Duration = Duration::from_mins(2);
@@ -61,7 +58,7 @@ async fn migrate_when_unlocked(
 ) -> Result<(), ExitError> {
     let (began, mut attempt) = (Instant::now(), 0);
     let migrated = loop {
-        match with_reminders(migrate(connector, migrations), logger).await {
+        match with_reminders(migrate(connector, migrations), || warn_slow(logger)).await {
             Err(e) if e.class() == FailureClass::Transient && began.elapsed() < LOCKED_MAX => {
                 pause(logger, &e, attempt).await;
                 attempt = attempt.saturating_add(1);
@@ -300,7 +297,7 @@ fn connector(config: &DatabaseConfig, io: &Handle, logger: &Logger) -> Result<Co
     connector.map_err(|e| ExitError::unavailable(format!("cannot set up TLS: {e}")))
 }
 
-/// Retries until the database is available. Any other failure is final.
+/// Retries while the database is unavailable or a lock is held. Any other failure is final.
 async fn migrate_when_reachable(
     connector: &Connector,
     migrations: Migrations,
@@ -309,7 +306,7 @@ async fn migrate_when_reachable(
 ) -> Result<(), ExitError> {
     let mut attempt = 0;
     loop {
-        match with_reminders(migrate_and_check(connector, migrations), logger).await {
+        match with_reminders(migrate_and_check(connector, migrations), || warn_slow(logger)).await {
             Ok(migrated) => {
                 log_migrations(logger, &migrated);
                 return Ok(());
@@ -328,16 +325,8 @@ async fn migrate_when_reachable(
     }
 }
 
-/// Scripts have no time limit, and a commit may wait for a standby, so the log says what the process waits for.
-async fn with_reminders<T>(work: impl Future<Output = T>, logger: &Logger) -> T {
-    let mut work = pin!(work);
-    let mut reminders = interval_at(Instant::now() + MIGRATION_SLOW, MIGRATION_REMINDER);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            _ = reminders.tick() => warn!(logger, "still waiting for the migration of the database"),
-        }
-    }
+fn warn_slow(logger: &Logger) {
+    warn!(logger, "still waiting for the migration of the database");
 }
 
 async fn migrate_and_check(connector: &Connector, migrations: Migrations) -> Result<Migrated, MigrateError> {
@@ -377,6 +366,9 @@ fn log_migrations(logger: &Logger, migrated: &Migrated) {
     }
     for schema in &migrated.distributed {
         info!(logger, "shard distributed over the workers of Citus"; "schema" => schema);
+    }
+    for schema in &migrated.unreachable {
+        warn!(logger, "shard is on a server that is down; the others are served"; "schema" => schema);
     }
     if migrated.applied.is_empty() {
         info!(logger, "database is up to date");

@@ -153,7 +153,7 @@ fn ledger_writer(
 
 fn hold_sweeper(context: &RoleContext, expire_holds: ExpireHolds) -> ChildSpec {
     let (metrics, logger) = (HoldMetrics::new(&context.metrics), context.actor_logger("hold_sweeper"));
-    let deps = Arc::new(HoldSweeperDeps { expire_holds, metrics, logger });
+    let deps = Arc::new(HoldSweeperDeps { expire_holds, metrics, logger, unread: Reminder::default() });
     ChildSpec::new("hold_sweeper", move |lifeline| HoldSweeperActor::new(Arc::clone(&deps), lifeline).start())
 }
 
@@ -234,5 +234,9 @@ mod tests {
         ] {
             assert!(page.lines().any(|line| line == row), "docs/scaling.md lacks: {row}");
         }
+        let shards = Shards::new(16).expect("a power of two");
+        let of_shards =
+            format!("16 shards need {} connections for the ledger", ledger_connections(default_lanes(shards)));
+        assert!(page.contains(&of_shards), "docs/scaling.md lacks: {of_shards}");
     }
 }

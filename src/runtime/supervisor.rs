@@ -29,7 +29,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// Failures within [`BUDGET_WINDOW`] that lead to a restart. An unavailable dependency does not count.
 const BUDGET: usize = 5;
 const BUDGET_WINDOW: Duration = Duration::from_mins(1);
-/// Delays before a child that a dependency rejects is started again: only an operator can change that.
+/// Delays before a child that a dependency rejects is restarted: only an operator can change that.
 const REJECTED_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(30));
 /// A child that ran this long starts again with the shortest delay.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);

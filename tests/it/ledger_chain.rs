@@ -10,7 +10,7 @@ use purse::wallet::domain::{Origin, TransferLeg};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::shards::without_moments;
+use crate::support::shards::{shards, without_moments};
 use crate::support::{Client, CommandOutput, HandLedger, HandRow, User, World, purse, token_of};
 
 async fn verify(world: &World, arguments: &[&str]) -> CommandOutput {
@@ -428,8 +428,12 @@ async fn a_wallet_whose_hashes_were_all_removed_is_noticed_by_their_number() {
 #[tokio::test]
 async fn two_processes_and_64_connections_extend_one_chain() {
     let world = World::new().await;
-    let (_users, _first, client) = world.both().await;
-    let second = world.start(Role::Wallet).await;
+    let users = world.start(Role::Users).await;
+    // As few lanes as there may be, and several per shard.
+    let lanes = [shards(), 4 * shards()].map(|lanes| lanes.to_string());
+    let first = world.start_with(Role::Wallet, &[("LEDGER_LANES", &lanes[0])]).await;
+    let second = world.start_with(Role::Wallet, &[("LEDGER_LANES", &lanes[1])]).await;
+    let client = Client::new(&users.url(), &first.url());
     let clients = [client.clone(), Client::new(&client.users, &second.url())];
     let (busy, other) = (client.ready_user().await, client.ready_user().await);
     let texts = ["", "ü 字 \u{1f600}", "\"quoted\" \\ back\nline", "a", "'; DROP TABLE transactions;--"];

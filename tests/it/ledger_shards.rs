@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
 
+use crate::support::repository::{sources, text, without_tests};
 use crate::support::shards::user_ending_with;
 use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse};
 use crate::transfers::transfer;
@@ -135,6 +136,71 @@ async fn setting_up_that_was_interrupted_after_any_schema_is_continued() {
     }
     let (_wallet, client, users) = one_user_per_shard(&world, 10).await;
     assert_eq!(client.balance(&users[3]).await, 10);
+}
+
+/// The SQL keywords before a table, and the tables of a shard.
+const BEFORE_A_TABLE: [&str; 5] = ["FROM", "JOIN", "INTO", "UPDATE", "ON"];
+const OF_A_SHARD: [&str; 5] = ["wallets", "transactions", "entry_texts", "open_holds", "hash_chain"];
+
+/// Places in a source, without its tests and comments, where a table of a shard is named without the shard.
+fn without_a_shard(source: &str) -> Vec<String> {
+    let code = without_tests(source).lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n");
+    let words = code.split(|c: char| !c.is_ascii_alphanumeric() && !"_.".contains(c)).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    let named = words.windows(2).filter(|pair| BEFORE_A_TABLE.contains(&pair[0]) && OF_A_SHARD.contains(&pair[1]));
+    named.map(|pair| pair.join(" ")).collect()
+}
+
+#[test]
+fn no_statement_of_the_product_names_a_table_of_a_shard_without_the_shard() {
+    assert_eq!(without_a_shard("let q = \"SELECT 1 FROM wallets\";"), ["FROM wallets"]);
+    assert_eq!(
+        without_a_shard("// FROM wallets\nlet q = \"SELECT 1 FROM shard.wallets JOIN\n transactions\";"),
+        ["JOIN transactions"]
+    );
+    for file in sources("src") {
+        assert_eq!(without_a_shard(&text(&file)), Vec::<String>::new(), "{file}");
+    }
+}
+
+#[test]
+fn no_statement_of_the_product_inserts_what_it_selects_from_arrays() {
+    // A distributed PostgreSQL runs that as a COPY, which is no write of the transaction: its commit may be lost.
+    let inserts = |source: &str| {
+        let code = without_tests(source);
+        code.split("INSERT INTO")
+            .skip(1)
+            .filter(|rest| {
+                let statement = rest.split('"').next().unwrap_or_default();
+                statement.contains("SELECT") && statement.contains("unnest(")
+            })
+            .count()
+    };
+    assert_eq!(inserts("\"INSERT INTO shard.t (a) SELECT a FROM unnest($1::int[])\""), 1);
+    for file in sources("src").iter().filter(|file| file.starts_with("src/wallet")) {
+        assert_eq!(inserts(&text(file)), 0, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn an_owner_without_a_privilege_for_the_schema_of_a_shard_gets_the_statement_that_grants_it() {
+    let world = World::new().await;
+    let owner = world
+        .sql(Role::Wallet, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
+        .await;
+    for revoke in [
+        format!("DO $$ BEGIN EXECUTE format('REVOKE CREATE ON DATABASE %I FROM {owner}', current_database()); END $$"),
+        "DROP SCHEMA shard_02 CASCADE; CREATE SCHEMA shard_02".to_owned(),
+    ] {
+        world.sql(Role::Wallet, &revoke).await;
+        let rejected = run(&world, &["migrate", "--role", "wallet"], &FOUR).await;
+        assert_eq!(rejected.code, Some(69), "{rejected:?}");
+        let grant = rejected.err.split("as a superuser, run: ").nth(1).expect("a statement").trim();
+        world.sql(Role::Wallet, grant).await;
+        let migrated = run(&world, &["migrate", "--role", "wallet"], &FOUR).await;
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    }
 }
 
 #[tokio::test]

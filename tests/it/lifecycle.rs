@@ -43,11 +43,13 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_64() {
     let mut settings = valid_settings(Role::Users);
     settings.remove("JWT_PRIVATE_KEY");
     settings.extend([("USERS_PORT".to_owned(), "x".to_owned()), ("LOG_LEVEL".to_owned(), "loud".to_owned())]);
-    for arguments in [&["--role", "users"][..], &["--role", "users", "--check-config"]] {
+    let flags = ["--role", "users", "--outbox-batch-max", "-1"];
+    for arguments in [&flags[..], &[&flags[..], &["--check-config"]].concat()] {
         let (code, output) = run(arguments, &settings).await;
         assert_eq!(code, Some(64), "{output}");
         for problem in [
-            "the configuration has 3 problems",
+            "the configuration has 4 problems",
+            "`-1` must be a whole number from",
             "JWT_PRIVATE_KEY: is required",
             "USERS_PORT: `x` must be a whole number from 0 to 65535",
             "LOG_LEVEL: `loud` must be",

@@ -1,6 +1,8 @@
-//! What keeps the project maintained: dependency updates, owners, the oldest Rust, and the way to report a vulnerability.
+//! What keeps the project maintained: dependency updates, owners, the oldest Rust, space on the disk, and the way to report a
+//! vulnerability.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -20,6 +22,22 @@ fn every_path_in_the_example_of_code_owners_exists() {
     }
 }
 
+#[test]
+fn too_little_space_on_the_disk_is_reported_with_the_free_space_and_another_way() {
+    for (needed, code) in [("0", 0), ("1000000000", 69)] {
+        let folder = std::env::temp_dir().join("does/not/exist/yet");
+        let mut check = Command::new(root().join("dev/scripts/need-space.sh"));
+        check.arg(needed).arg(&folder).args(["The first build", "set CARGO_TARGET_DIR"]);
+        let output = check.output().expect("spawned");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{message}");
+        if code != 0 {
+            let start = format!("The first build needs about {needed} GB in {}, where ", folder.display());
+            assert!(message.starts_with(&start) && message.trim().ends_with("or set CARGO_TARGET_DIR."), "{message}");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn renovate_finds_every_development_tool_that_a_script_pins() {
@@ -32,7 +50,7 @@ fn renovate_finds_every_development_tool_that_a_script_pins() {
         assert_eq!(manager["managerFilePatterns"][0], "/^dev/scripts/fetch-tool\\.sh$/");
         let pattern = manager["matchStrings"][0].as_str().expect("a pattern");
         // Perl's expressions contain those of Renovate that are used here.
-        let mut grep = std::process::Command::new("grep");
+        let mut grep = Command::new("grep");
         let output =
             grep.args(["-P", pattern, "dev/scripts/fetch-tool.sh"]).current_dir(root()).output().expect("grep");
         let lines = String::from_utf8(output.stdout).expect("text");

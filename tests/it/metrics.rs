@@ -200,6 +200,7 @@ async fn the_handbook_lists_every_metric_and_no_other() {
                     "purse_broker_undeclared",
                     "purse_statements_running",
                     "purse_holds_open",
+                    "purse_ledger_shards_unreachable",
                 ],
             ]
             .concat();

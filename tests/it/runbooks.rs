@@ -243,6 +243,26 @@ async fn a_hold_whose_end_cannot_be_written_is_noticed() {
     operator.is_resolved("PurseHoldsOverdue").await;
 }
 
+#[tokio::test]
+async fn a_shard_that_cannot_be_read_is_noticed() {
+    let world = World::new().await;
+    let wallet = world.start_with(Role::Wallet, &[("WALLET_SHARDS", "4")]).await;
+    wallet.ready().await;
+    let operator = Operator::of(&world, "http://127.0.0.1:9", &wallet.url());
+    let owner = &world.databases.wallet.migration_url;
+    let (session, connection) = tokio_postgres::connect(owner, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    session.batch_execute("BEGIN; LOCK TABLE shard_02.open_holds IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    operator.is_raised("PurseShardUnreachable").await;
+    let folder = std::env::temp_dir().join(format!("purse-runbook-{}", world.databases.wallet.database));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("wallet.log"), wallet.output()).expect("the log");
+    follow_in(&folder, "PurseShardUnreachable", &operator.settings, &[]).await;
+    session.batch_execute("ROLLBACK").await.expect("unlocked");
+    operator.is_resolved("PurseShardUnreachable").await;
+    fs::remove_dir_all(&folder).expect("removed");
+}
+
 /// Sends requests that need the database, eight at a time, until the task is aborted.
 fn ask_for_profiles(client: &Client, token: &str) -> JoinHandle<()> {
     let (client, token) = (Client::new(&client.users, &client.wallet), token.to_owned());

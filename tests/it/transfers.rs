@@ -392,7 +392,7 @@ pub async fn back_and_forth(goes_on: impl Fn(usize) -> bool) -> usize {
             let mut sent = 0;
             while goes_on(sent) {
                 let key = format!("{number}-{sent}");
-                let response = transfer(client, from, to, 1, Some(&key)).await;
+                let response = until_available(|| transfer(client, from, to, 1, Some(&key))).await;
                 assert!(response.status.is_success(), "{number}: {response:?}");
                 sent += 1;
             }

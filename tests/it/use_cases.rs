@@ -231,7 +231,8 @@ impl Journal for LockedJournal {
 async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist() {
     let batch = PostBatch { journal: Arc::new(LockedJournal) };
     let postings = postings();
-    let aside: Vec<_> = postings.iter().map(|posting| PostingResult::SetAside { contested: posting.user_id }).collect();
+    let aside: Vec<_> =
+        postings.iter().map(|posting| PostingResult::Undecided { contested: posting.user_id }).collect();
     assert_eq!(batch.execute(&postings, LockWait::SkipLocked).await.results, aside);
     let gone = PostingResult::Reply(Err(PostError::NoWallet));
     assert_eq!(batch.execute(&postings, LockWait::WaitForAll).await.results, vec![gone; 3]);

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::infra::postgres::shard::{Shard, Shards};
+use crate::infra::postgres::shard::Shards;
 
 /// Citus has the table from version 12 on.
 const IS_THERE: &str = "SELECT to_regclass('pg_catalog.pg_dist_schema') IS NOT NULL";
@@ -20,9 +20,8 @@ pub(super) async fn distribute(client: &Client, shards: Shards) -> Result<Vec<St
     if shards == Shards::ONE || !client.query_one(IS_THERE, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(Vec::new());
     }
-    let schemas: Vec<&str> = shards.all().filter_map(Shard::schema).collect();
     let mut distributed = Vec::new();
-    for row in client.query(ON_THE_COORDINATOR, &[&schemas]).await? {
+    for row in client.query(ON_THE_COORDINATOR, &[&shards.schemas()]).await? {
         let schema: String = row.try_get(0)?;
         // The triggers read nothing of another shard.
         client.batch_execute("SET citus.enable_unsafe_triggers = on").await?;

@@ -11,6 +11,7 @@ use crate::infra::postgres::citus;
 use crate::infra::postgres::connect::{Connector, Opened, Server};
 use crate::infra::postgres::error::{DbError, class_of};
 use crate::infra::postgres::layout::{self, ShardsDiffer};
+use crate::infra::postgres::rights::Rights;
 use crate::infra::postgres::shard::{Shard, Shards, names_a_shard};
 use crate::kernel::{Classified, FailureClass};
 
@@ -134,7 +135,7 @@ pub enum MigrateError {
     #[error(
         "the runtime user may not bring the database up to date; run `purse migrate` as the owner first, or set the URL of the owner"
     )]
-    NotOwner(#[source] Box<refinery::Error>),
+    NotOwner(#[source] Option<Box<refinery::Error>>),
     /// The tables would be looked for, or created, where they are not.
     #[error(transparent)]
     Shards(#[from] ShardsDiffer),
@@ -143,6 +144,14 @@ pub enum MigrateError {
         "the search_path of {0} names no schema that exists; create one that this user owns, or set its search_path"
     )]
     NoSchema(String),
+    /// The owner lacks a privilege that the schema of a shard needs.
+    #[error("the user of the migrations may not {may_not}; as a superuser, run: {grant}")]
+    ShardSchema {
+        /// `create the schema shard_02`.
+        may_not: String,
+        /// The statement that grants it.
+        grant: String,
+    },
     /// The tables were found or created by the owner, and the runtime user looks elsewhere.
     #[error("{0} does not find the tables, which are in schema {1}; run ALTER ROLE … SET search_path for this user")]
     OtherSchema(String, String),
@@ -177,6 +186,7 @@ impl Classified for MigrateError {
             | Self::NotOwner(_)
             | Self::Shards(_)
             | Self::NoSchema(_)
+            | Self::ShardSchema { .. }
             | Self::OtherSchema(..)
             | Self::Changed(_) => FailureClass::Permanent,
         }
@@ -211,6 +221,8 @@ pub struct Migrated {
     pub newer: Option<Migration>,
     /// Schemas that Citus has moved to its workers.
     pub distributed: Vec<String>,
+    /// Schemas on a server that is down. They have every script of this version.
+    pub unreachable: Vec<&'static str>,
     /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
 }
@@ -245,45 +257,64 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     // Before anything is created.
     let is_set_up = layout::check(&client, shards).await??;
     let has_owner = Some(runtime) != owner;
-    let mut applied = Vec::new();
-    let parts = migrations.parts(shards);
+    let (mut applied, mut unreachable) = (Vec::new(), Vec::new());
+    let (newest, parts) = (migrations.newest(), migrations.parts(shards));
     for part in &parts {
-        let of_part = apply(&mut client, part, &schema).await.map_err(|e| match e {
-            MigrateError::Script(e) if lacks_privilege(e.as_ref()) && !has_owner => MigrateError::NotOwner(e),
-            e => e,
-        })?;
-        applied.extend(of_part);
+        match apply(&mut client, part, &schema).await {
+            Ok(of_part) => applied.extend(of_part),
+            Err(MigrateError::Script(e)) if lacks_privilege(e.as_ref()) && !has_owner => {
+                return Err(MigrateError::NotOwner(Some(e)));
+            }
+            Err(MigrateError::ShardSchema { .. }) if !has_owner => return Err(MigrateError::NotOwner(None)),
+            Err(e) => match part.schema {
+                Some(schema) if is_elsewhere_and_down(&client, &e, newest).await => unreachable.push(schema),
+                _ => return Err(e),
+            },
+        }
         if part.schema.is_none() && !is_set_up && shards != Shards::ONE {
             let keep = "INSERT INTO ledger_shards (shards) VALUES ($1::bigint::smallint)";
             client.execute(keep, &[&i64::from(shards.count())]).await?;
         }
     }
+    let reached = |part: &&Part| part.schema.is_none_or(|schema| !unreachable.contains(&schema));
     // Under the lock, so that a newer version either has applied its scripts or grants after this.
-    let newer = newer_script(&client, &parts, migrations.newest()).await?;
+    let newer = newer_script(&client, parts.iter().filter(reached), newest).await?;
     if has_owner && newer.is_none() {
         let granted = grant(&mut client, &schema, runtime, migrations, shards).await;
         granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
+    }
+    if shards != Shards::ONE && unreachable.is_empty() && (has_owner || !applied.is_empty()) {
+        let all_have_it =
+            "UPDATE ledger_shards SET newest_script = $1::bigint::smallint WHERE newest_script < $1::bigint";
+        client.execute(all_have_it, &[&newest]).await?;
     }
     let distributed = citus::distribute(&client, shards).await?;
     let not_durable = not_durable(&client).await?;
     // Dropping the client ends the session, and with it the lock.
     drop(client);
     let _ = driver.await;
-    Ok(Migrated { applied, schema, newer, distributed, not_durable })
+    Ok(Migrated { applied, schema, newer, distributed, unreachable, not_durable })
+}
+
+/// Whether the schema of a shard could not be read because the server that has it is down, and has every script up to `newest`.
+async fn is_elsewhere_and_down(client: &Client, error: &MigrateError, newest: i64) -> bool {
+    let MigrateError::Database(e) = error else { return false };
+    if e.class() != FailureClass::Unavailable || client.is_closed() {
+        return false;
+    }
+    let has_it = "SELECT FROM ledger_shards WHERE newest_script >= $1::bigint";
+    client.query_opt(has_it, &[&newest]).await.is_ok_and(|found| found.is_some())
 }
 
 /// Applies the missing scripts of a part, in its schema, which is created if necessary.
 async fn apply(client: &mut Client, part: &Part, schema_in_use: &str) -> Result<Vec<Migration>, MigrateError> {
-    if nothing_is_missing(client, part).await {
+    if nothing_is_missing(client, part).await? {
         // A process without the owner's password could not run the scripts; and on a newer schema, refinery would report
         // the newer ones as errors.
         return Ok(Vec::new());
     }
     if let Some(schema) = part.schema {
-        // Not `IF NOT EXISTS`, which needs the privilege to create schemas although there is nothing to create.
-        if !schema_exists(client, schema).await? {
-            client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
-        }
+        create_schema(client, schema).await?;
         // The scripts do not name schemas. Those of a shard also name tables that all shards share.
         client.batch_execute(&format!("SET search_path = {schema}, {}", quoted(schema_in_use))).await?;
     }
@@ -300,6 +331,35 @@ async fn apply(client: &mut Client, part: &Part, schema_in_use: &str) -> Result<
     Ok(report.applied_migrations().iter().map(|script| Migration::of(script, part.schema)).collect())
 }
 
+/// Creates the schema of a shard if necessary.
+async fn create_schema(client: &Client, schema: &'static str) -> Result<(), MigrateError> {
+    let exists = schema_exists(client, schema).await?;
+    let (may_not, check) = if exists {
+        (
+            format!("create tables in the schema {schema}, which exists"),
+            format!(
+                "SELECT has_schema_privilege('{schema}', 'CREATE'), format('ALTER SCHEMA {schema} OWNER TO %I', current_user)"
+            ),
+        )
+    } else {
+        (
+            format!("create the schema {schema}"),
+            "SELECT has_database_privilege(current_database(), 'CREATE'),
+                    format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user)"
+                .to_owned(),
+        )
+    };
+    let row = client.query_one(&check, &[]).await?;
+    if !row.try_get::<_, bool>(0)? {
+        return Err(MigrateError::ShardSchema { may_not, grant: row.try_get(1)? });
+    }
+    // Not `IF NOT EXISTS`, which needs the privilege to create schemas although there is nothing to create.
+    if !exists {
+        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
+    }
+    Ok(())
+}
+
 /// Checks that the runtime user finds the tables and may do with them what requests do. Changes nothing.
 ///
 /// # Errors
@@ -310,6 +370,7 @@ pub async fn check_runtime_user(
     migrated: &Migrated,
 ) -> Result<(), MigrateError> {
     let (here, schema) = (connector.clone(), migrated.schema.clone());
+    let unreachable: Vec<_> = migrated.unreachable.iter().copied().map(Some).collect();
     let task = connector.io.spawn(async move {
         let user = here.runtime.user().unwrap_or_default().to_owned();
         let opened = here.runtime.open("purse migrations", None, Server::Writable).await;
@@ -318,7 +379,7 @@ pub async fn check_runtime_user(
         if schema_of_the_tables(&client).await?.as_ref() != Some(&schema) {
             return Err(MigrateError::OtherSchema(user, schema));
         }
-        for shard in here.config.shards.all() {
+        for shard in here.config.shards.all().filter(|shard| !unreachable.contains(&shard.schema())) {
             let probed = client.batch_execute(&migrations.probe(shard)).await;
             probed.map_err(|e| MigrateError::Privileges(user.clone(), e.into()))?;
         }
@@ -355,7 +416,11 @@ pub(super) async fn schema_of_the_tables(client: &Client) -> Result<Option<Strin
 }
 
 /// The newest script of the histories, if it is newer than `known`.
-async fn newer_script(client: &Client, parts: &[Part], known: i64) -> Result<Option<Migration>, tokio_postgres::Error> {
+async fn newer_script<'p>(
+    client: &Client,
+    parts: impl Iterator<Item = &'p Part>,
+    known: i64,
+) -> Result<Option<Migration>, tokio_postgres::Error> {
     let mut newer: Option<(i64, Migration)> = None;
     for part in parts {
         let newest = format!(
@@ -373,14 +438,21 @@ async fn newer_script(client: &Client, parts: &[Part], known: i64) -> Result<Opt
 }
 
 /// Whether each script has been applied unchanged; false if the history does not exist or may not be read.
-async fn nothing_is_missing(client: &Client, part: &Part) -> bool {
+async fn nothing_is_missing(client: &Client, part: &Part) -> Result<bool, tokio_postgres::Error> {
     let history = format!("SELECT version::bigint, checksum FROM {}", part.history());
-    let Ok(rows) = client.query(&history, &[]).await else {
-        return false;
+    let rows = match client.query(&history, &[]).await {
+        Err(e)
+            if e.code()
+                .is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::INSUFFICIENT_PRIVILEGE].contains(code)) =>
+        {
+            return Ok(false);
+        }
+        rows => rows?,
     };
     let applied = |row: &Row| Some((row.try_get::<_, i64>(0).ok()?, row.try_get::<_, String>(1).ok()?));
     let applied: Vec<_> = rows.iter().filter_map(applied).collect();
-    part.scripts.iter().all(|script| applied.contains(&(i64::from(script.version()), script.checksum().to_string())))
+    let has = |script: &refinery::Migration| (i64::from(script.version()), script.checksum().to_string());
+    Ok(part.scripts.iter().all(|script| applied.contains(&has(script))))
 }
 
 /// The settings that make commits survive a crash, as far as they are off.
@@ -395,7 +467,7 @@ pub(super) async fn not_durable(client: &Client) -> Result<Vec<&'static str>, to
     Ok(off)
 }
 
-/// Replaces the privileges of `user` in `schema` and in those of the shards, in one transaction.
+/// Replaces the privileges of `user` in `schema` and in those of the shards, in one transaction, if it has others than it needs.
 async fn grant(
     client: &mut Client,
     schema: &str,
@@ -403,17 +475,22 @@ async fn grant(
     migrations: Migrations,
     shards: Shards,
 ) -> Result<(), tokio_postgres::Error> {
+    let grants = migrations.grants(shards);
+    let schemas = [&[schema][..], &shards.schemas()].concat();
+    // With Citus, a grant needs every worker.
+    if Rights::read(client, user, &grants, &schemas).await?.are_exact() {
+        return Ok(());
+    }
     let user = quoted(user);
     let tx = client.transaction().await?;
-    let of_shards = shards.all().filter_map(Shard::schema).map(quoted);
-    for schema in std::iter::once(quoted(schema)).chain(of_shards) {
+    for schema in schemas.into_iter().map(quoted) {
         tx.batch_execute(&format!(
             "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {user}; REVOKE CREATE ON SCHEMA {schema} FROM {user}, PUBLIC;
              GRANT USAGE ON SCHEMA {schema} TO {user};"
         ))
         .await?;
     }
-    for grant in migrations.grants(shards) {
+    for grant in grants {
         tx.batch_execute(&format!("{grant} TO {user}")).await?;
     }
     tx.commit().await

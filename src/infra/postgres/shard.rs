@@ -48,6 +48,11 @@ impl Shards {
         (0..self.0).map(move |number| self.at(number))
     }
 
+    /// The schemas of all of them; none if all tables are in the schema in use.
+    pub(super) fn schemas(self) -> Vec<&'static str> {
+        self.all().filter_map(Shard::schema).collect()
+    }
+
     /// The one of `user`; without a user, all of them.
     pub fn to_read(self, user: Option<UserId>) -> Vec<Shard> {
         user.map_or_else(|| self.all().collect(), |user| vec![self.of(user)])

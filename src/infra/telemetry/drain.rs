@@ -17,7 +17,8 @@ use crate::kernel::{Clock, Role, rfc3339};
 /// Longest wait for standard output after a panic of the main thread.
 const PANIC_FLUSH: Duration = Duration::from_secs(1);
 
-/// Keeps the log running. [`LogGuard::finish`] writes everything that was logged; later records are lost.
+/// Keeps the log running. [`LogGuard::finish`] writes what was logged, as far as standard output takes it in time;
+/// later records are lost.
 pub(crate) struct LogGuard {
     is_closed: bool,
     writer: StdoutWriter,

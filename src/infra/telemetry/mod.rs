@@ -1,5 +1,5 @@
-//! Logs: one JSON object per line on stdout, from our code and from every dependency, none lost at an orderly exit, and
-//! none that makes a request wait. And spans, where a collector is configured.
+//! Logs: one line per record on stdout, from our code and from every dependency. None makes a request wait, and an orderly exit
+//! writes the rest, unless standard output does not take it in time. And spans, where a collector is configured.
 
 mod drain;
 mod level_filter;

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
-use slog::{Logger, debug};
+use slog::{Logger, debug, warn};
 
 use crate::infra::metrics::gauge_value;
-use crate::kernel::{DependencyError, chain, fault};
+use crate::kernel::{DependencyError, Reminder, chain, fault};
 use crate::runtime::{Lifeline, Shutdown};
 use crate::wallet::actors::metrics::HoldMetrics;
-use crate::wallet::application::holds::{DueHolds, ExpireHolds};
+use crate::wallet::application::holds::{DueHolds, ExpireHolds, Unread};
 
 /// Time between two passes, unless more is due than one pass ends.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,7 @@ pub(crate) struct HoldSweeperDeps {
     pub(crate) expire_holds: ExpireHolds,
     pub(crate) metrics: HoldMetrics,
     pub(crate) logger: Logger,
+    pub(crate) unread: Reminder,
 }
 
 pub(crate) struct HoldSweeperActor {
@@ -38,7 +39,7 @@ pub(crate) struct HoldSweeperActor {
 
 /// What a pass has found.
 struct Pass {
-    due: Result<DueHolds, DependencyError>,
+    due: DueHolds,
     /// `None` if it was not the time to count.
     open: Option<Result<usize, DependencyError>>,
 }
@@ -63,10 +64,9 @@ impl HoldSweeperActor {
         }));
     }
 
-    /// After an error the gauges keep their values: the database probe reports the outage. Returns whether more is due that the
-    /// ledger can take now.
+    /// After an error the count keeps its value. Returns whether more is due that the ledger can take now.
     fn export(&mut self, Pass { due, open }: Pass) -> bool {
-        let HoldSweeperDeps { expire_holds, metrics, logger } = &*self.deps;
+        let HoldSweeperDeps { expire_holds, metrics, logger, unread } = &*self.deps;
         match open {
             Some(Ok(open)) => {
                 metrics.open.set(gauge_value(open));
@@ -75,16 +75,17 @@ impl HoldSweeperActor {
             Some(Err(e)) => debug!(logger, "could not count the open holds"; "error" => chain(&e)),
             None => {}
         }
-        match due {
-            Ok(due) => {
-                metrics.overdue.set(due.oldest.as_secs_f64());
-                due.more && !expire_holds.ledger.is_busy()
-            }
-            Err(e) => {
-                debug!(logger, "could not read the due holds"; "error" => chain(&e));
-                false
+        metrics.overdue.set(due.oldest.as_secs_f64());
+        metrics.shards_unreachable.set(gauge_value(due.unread.len()));
+        if due.unread.is_empty() {
+            unread.reset();
+        } else if unread.is_due() {
+            for Unread { schema, error } in &due.unread {
+                let schema = schema.unwrap_or_default();
+                warn!(logger, "shard cannot be read"; "schema" => schema, "error" => chain(error));
             }
         }
+        due.more && !expire_holds.ledger.is_busy()
     }
 }
 

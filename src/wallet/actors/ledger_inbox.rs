@@ -93,7 +93,7 @@ struct Inbox {
     is_asleep: bool,
 }
 
-/// One per lane. A writer that is started again finds them empty.
+/// One per lane. A writer that is restarted finds them empty.
 #[derive(Clone)]
 pub(crate) struct LedgerInboxes(Arc<[Mutex<Inbox>]>);
 

@@ -234,7 +234,7 @@ async fn run_batch(
     for ((posting, mut reply), result) in postings.into_iter().zip(replies).zip(results) {
         match result {
             PostingResult::Reply(result) => reply.send(result),
-            PostingResult::SetAside { contested } => {
+            PostingResult::Undecided { contested } => {
                 reply.begun = false;
                 undecided.push(Undecided { posting: PendingPost { posting, reply }, contested });
             }

@@ -40,16 +40,25 @@ const OVERDUE: MetricName = MetricName {
     name: "purse_holds_overdue_seconds",
     help: "Time since the earliest expiry of a hold whose end is not written yet; 0 without one. Nothing is held meanwhile.",
 };
+const SHARDS_UNREACHABLE: MetricName = MetricName {
+    name: "purse_ledger_shards_unreachable",
+    help: "Shards of the ledger that could not be read when the role last looked for holds that are due. All of them while the database is unavailable.",
+};
 
 #[derive(Clone)]
 pub(crate) struct HoldMetrics {
     pub(super) open: Gauge,
     pub(super) overdue: Gauge,
+    pub(super) shards_unreachable: Gauge,
 }
 
 impl HoldMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        Self { open: metrics.gauge(HOLDS, &[]), overdue: metrics.gauge(OVERDUE, &[]) }
+        Self {
+            open: metrics.gauge(HOLDS, &[]),
+            overdue: metrics.gauge(OVERDUE, &[]),
+            shards_unreachable: metrics.gauge(SHARDS_UNREACHABLE, &[]),
+        }
     }
 }
 

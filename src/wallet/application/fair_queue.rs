@@ -1,4 +1,5 @@
-//! Weighted fair queuing (Demers, Keshav and Shenker, 1989): whoever asks for little is served soon, however much others ask for.
+//! Weighted fair queuing (Demers, Keshav and Shenker, 1989): users with few rows are served soon, however many rows others
+//! queue.
 //!
 //! Each initiator has the same share of the rows that are written. The queue is in the order in which its postings would end if
 //! all initiators were served at once, row by row: a virtual clock counts the rows that each of them would have got. So a

@@ -50,7 +50,7 @@ pub trait HoldQueries: Send + Sync {
 }
 
 /// The holds of all wallets whose time is over although the ledger has no entry that ends them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct DueHolds {
     /// The owners of their wallets, once each, those that have waited longest first.
     pub users: Vec<UserId>,
@@ -58,12 +58,22 @@ pub struct DueHolds {
     pub oldest: Duration,
     /// Whether there may be more of them than one pass ends.
     pub more: bool,
+    /// Parts of the ledger that could not be read, and why. All others are in the fields above.
+    pub unread: Vec<Unread>,
+}
+
+/// A shard that could not be read.
+#[derive(Debug)]
+pub struct Unread {
+    /// `None`: the only one.
+    pub schema: Option<&'static str>,
+    pub error: DependencyError,
 }
 
 /// Finds the holds that are due in all wallets.
 #[async_trait]
 pub trait DueHoldQueries: Send + Sync {
-    async fn due(&self) -> Result<DueHolds, DependencyError>;
+    async fn due(&self) -> DueHolds;
     /// The number of open holds in all wallets, counted up to a bound.
     async fn count_open(&self) -> Result<usize, DependencyError>;
 }
@@ -80,17 +90,15 @@ pub struct ExpireHolds {
 
 impl ExpireHolds {
     /// One pass, which gives way to other posts while the queue of the ledger is half full. Returns what was due before it.
-    ///
-    /// # Errors
-    /// [`DependencyError`] of the store. The ledger reports its own.
-    pub async fn execute(&self) -> Result<DueHolds, DependencyError> {
-        let due = self.holds.due().await?;
+    /// The ledger reports its own errors.
+    pub async fn execute(&self) -> DueHolds {
+        let due = self.holds.due().await;
         if fault::disabled("holds.sweep") {
-            return Ok(due);
+            return due;
         }
         let posts = futures_util::stream::iter(due.users.iter().copied()).map(|user| self.expire(user));
         posts.buffer_unordered(IN_FLIGHT_MAX).collect::<()>().await;
-        Ok(due)
+        due
     }
 
     async fn expire(&self, user: UserId) {
@@ -139,9 +147,9 @@ mod tests {
 
     #[async_trait]
     impl DueHoldQueries for Due {
-        async fn due(&self) -> Result<DueHolds, DependencyError> {
+        async fn due(&self) -> DueHolds {
             let users = (0..self.0).map(|n| UserId::from_uuid(Uuid::from_u128(n as u128))).collect();
-            Ok(DueHolds { users, oldest: Duration::from_secs(1), more: false })
+            DueHolds { users, oldest: Duration::from_secs(1), ..DueHolds::default() }
         }
         async fn count_open(&self) -> Result<usize, DependencyError> {
             Ok(0)
@@ -181,7 +189,7 @@ mod tests {
     async fn pass(due: usize, busy_after: usize) -> (usize, usize) {
         let ledger = Arc::new(CountingLedger { busy_after, ..CountingLedger::default() });
         let sweep = ExpireHolds { holds: Arc::new(Due(due)), ledger: ledger.clone() };
-        assert_eq!(sweep.execute().await.expect("a pass").users.len(), due);
+        assert_eq!(sweep.execute().await.users.len(), due);
         (ledger.posted.load(Ordering::Relaxed), ledger.most_in_flight.load(Ordering::Relaxed))
     }
 

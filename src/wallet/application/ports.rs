@@ -72,7 +72,7 @@ pub trait Ledger: Send + Sync {
     async fn post_all(&self, postings: OneOrMore<Posting>) -> OneOrMore<Result<Posted, PostError>>;
 }
 
-/// Whether a batch waits for a wallet that another process has locked.
+/// Whether a batch waits for a wallet that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockWait {
     /// Posts for a locked wallet stay undecided: one wallet must not delay a batch of many.

@@ -20,8 +20,8 @@ pub struct PostBatch {
 pub enum PostingResult {
     /// For the request that posted it.
     Reply(Result<Posted, PostError>),
-    /// Another process has locked this wallet, or has to end more of its due holds: to be retried in a batch that waits for it.
-    SetAside {
+    /// Another transaction has locked this wallet, or more of its holds are due than a batch ends: to be tried again.
+    Undecided {
         /// The owner of the wallet.
         contested: UserId,
     },
@@ -57,23 +57,23 @@ impl PostBatch {
     async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
         let mut batch = BatchResult { results: Vec::with_capacity(postings.len()), failures: vec![first] };
         // The lock may become free between two postings of a user. The later one must not be written first.
-        let mut set_aside = HashMap::<UserId, UserId>::new();
+        let mut undecided = HashMap::<UserId, UserId>::new();
         let mut is_hopeless = false;
         for posting in postings {
             if is_hopeless {
                 batch.results.push(PostingResult::Reply(Err(PostError::NotDone)));
                 continue;
             }
-            if let Some(contested) = set_aside.get(&posting.user_id) {
-                batch.results.push(PostingResult::SetAside { contested: *contested });
+            if let Some(contested) = undecided.get(&posting.user_id) {
+                batch.results.push(PostingResult::Undecided { contested: *contested });
                 continue;
             }
             match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
                 Ok(decisions) => {
                     for decision in decisions {
                         let result = result(posting, decision, lock_wait);
-                        if let PostingResult::SetAside { contested } = result {
-                            set_aside.insert(posting.user_id, contested);
+                        if let PostingResult::Undecided { contested } = result {
+                            undecided.insert(posting.user_id, contested);
                         }
                         batch.results.push(result);
                     }
@@ -105,7 +105,7 @@ fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> Posting
         Decision::Settled => PostingResult::Reply(Ok(Posted::Settled)),
         Decision::Refuse { reason, draft } => PostingResult::Reply(Err(PostError::Refused { reason, draft })),
         // The next batch ends more of them.
-        Decision::MoreDue => PostingResult::SetAside { contested: posting.user_id },
+        Decision::MoreDue => PostingResult::Undecided { contested: posting.user_id },
         Decision::NotLocked { contested } => {
             let waited = match lock_wait {
                 LockWait::SkipLocked => false,
@@ -118,7 +118,7 @@ fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> Posting
             } else if waited && posting.other_wallet() == Some(contested) {
                 PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }))
             } else {
-                PostingResult::SetAside { contested }
+                PostingResult::Undecided { contested }
             }
         }
     }
@@ -218,7 +218,7 @@ mod tests {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
         let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
         let word = |result: PostingResult| match result {
-            PostingResult::SetAside { .. } => "set aside".to_owned(),
+            PostingResult::Undecided { .. } => "undecided".to_owned(),
             PostingResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
             PostingResult::Reply(Ok(Posted::Replayed(_))) => "replayed".to_owned(),
             PostingResult::Reply(Ok(Posted::Settled)) => "settled".to_owned(),
@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_becomes_a_reply_and_a_locked_wallet_is_retried() {
         let (results, failures) = results(WORKING, &[1, 2, 3, 4], LockWait::SkipLocked).await;
-        assert_eq!(results, ["set aside", "debit exceeds the available balance", "replayed", "new"]);
+        assert_eq!(results, ["undecided", "debit exceeds the available balance", "replayed", "new"]);
         assert_eq!(failures, 0);
     }
 
@@ -308,7 +308,7 @@ mod tests {
         let postings = [transfer(1, 9), transfer(1, 2), posting(3, 1, 4), posting(4, 9, 4)];
         let not_found =
             PostingResult::Reply(Err(PostError::Refused { reason: EntryRefused::RecipientNotFound, draft: 0 }));
-        let aside = PostingResult::SetAside { contested: user(9) };
+        let aside = PostingResult::Undecided { contested: user(9) };
         let no_wallet = PostingResult::Reply(Err(PostError::NoWallet));
         let batch = PostBatch { journal: Arc::new(Contested(user(9))) };
         for wait in [LockWait::WaitForOne(user(9)), LockWait::WaitForAll] {
@@ -339,26 +339,26 @@ mod tests {
         }
     }
 
-    /// Which of the users' postings are set aside after a batch that was tried one by one.
-    fn set_aside(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
+    /// Which of the users' postings are undecided after a batch that was tried one by one.
+    fn undecided(users: &[u128], locked: &[(u128, u32)], lock_wait: LockWait) -> Vec<bool> {
         let postings: Vec<_> = (1..).zip(users).map(|(number, user)| posting(number, *user, 4)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
         let batch =
             PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
-        batch.results.into_iter().map(|result| matches!(result, PostingResult::SetAside { .. })).collect()
+        batch.results.into_iter().map(|result| matches!(result, PostingResult::Undecided { .. })).collect()
     }
 
     #[test]
-    fn once_a_post_is_set_aside_the_later_posts_of_its_user_are_set_aside_too() {
+    fn once_a_post_is_undecided_the_later_posts_of_its_user_are_too() {
         let (a, b) = (1, 2);
         assert_eq!(
-            set_aside(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
+            undecided(&[a, b, a, b, a], &[(a, 1)], LockWait::SkipLocked),
             [true, false, true, false, true],
             "the lock is free again at the second post of a"
         );
         assert_eq!(
-            set_aside(&[a, b, a], &[(a, 1)], LockWait::WaitForAll),
+            undecided(&[a, b, a], &[(a, 1)], LockWait::WaitForAll),
             [false; 3],
             "a batch that waits sets nothing aside"
         );
@@ -370,13 +370,13 @@ mod tests {
             users in proptest::collection::vec(0_u128..4, 2..40),
             locked in proptest::collection::vec((0_u128..4, 0_u32..5), 0..4),
         ) {
-            let set_aside = set_aside(&users, &locked, LockWait::SkipLocked);
+            let undecided = undecided(&users, &locked, LockWait::SkipLocked);
             for user in 0..4 {
                 let of_user: Vec<bool> =
-                    users.iter().zip(&set_aside).filter(|(owner, _)| **owner == user).map(|(_, set_aside)| *set_aside).collect();
+                    users.iter().zip(&undecided).filter(|(owner, _)| **owner == user).map(|(_, undecided)| *undecided).collect();
                 prop_assert!(of_user.is_sorted(), "user {}: {:?}", user, of_user);
                 let is_locked = locked.iter().rev().any(|(owner, attempts)| *owner == user && *attempts > 0);
-                prop_assert!(is_locked || !of_user.contains(&true), "user {} is set aside without a lock", user);
+                prop_assert!(is_locked || !of_user.contains(&true), "user {} is undecided without a lock", user);
             }
         }
     }

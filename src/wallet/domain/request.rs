@@ -1,4 +1,4 @@
-//! The identity of a request: its idempotency key, and a digest that tells another request under the same key.
+//! The identity of a request: its idempotency key, and a digest that distinguishes another request under the same key.
 
 use ring::digest::{Context, SHA256};
 

@@ -55,7 +55,7 @@ impl Gate {
         self.decide(user_id, is_ready.then_some(wallet))
     }
 
-    /// Whether somebody whom a request names has a wallet.
+    /// Whether a user whom a request names has a wallet.
     pub(super) async fn has_wallet(&self, user: UserId) -> Result<bool, ApiError> {
         self.wallets.is_ready(user).await.map_err(|e| ApiError::from_failure(&e))
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
 use crate::kernel::{DependencyError, EntryId, UserId};
-use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery};
+use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery, Unread};
 use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
 use crate::wallet::postgres::rows;
 
@@ -144,25 +144,29 @@ impl HoldQueries for PgHoldQueries {
 
 #[async_trait]
 impl DueHoldQueries for PgHoldQueries {
-    async fn due(&self) -> Result<DueHolds, DependencyError> {
-        let shards = self.shards;
+    async fn due(&self) -> DueHolds {
         // The bound is that of a pass, so each shard has its part of it, which is more than a batch of one wallet ends.
-        let rows_max = (DUE_ROWS_MAX / usize::from(shards.count())).max(DUE_MAX.saturating_add(1));
-        let due = self.database.run(move |client| {
-            Box::pin(async move {
-                let mut all = DueHolds::default();
-                for shard in shards.all() {
+        let rows_max = (DUE_ROWS_MAX / usize::from(self.shards.count())).max(DUE_MAX.saturating_add(1));
+        let mut all = DueHolds::default();
+        // A unit of work for each, because a server that is down has some of them.
+        for shard in self.shards.all() {
+            let due = self.database.run(move |client| {
+                Box::pin(async move {
                     let due = client.prepare_cached(DUE.of(shard)).await?;
                     let rows = i64::try_from(rows_max).unwrap_or(i64::MAX);
-                    let due = due_holds(&client.query(&due, &[&rows]).await?, rows_max)?;
+                    due_holds(&client.query(&due, &[&rows]).await?, rows_max)
+                })
+            });
+            match due.await {
+                Ok(due) => {
                     all.users.extend(due.users);
                     all.oldest = all.oldest.max(due.oldest);
                     all.more |= due.more;
                 }
-                Ok(all)
-            })
-        });
-        due.await.map_err(|e| e.at("wallet.holds.due"))
+                Err(e) => all.unread.push(Unread { schema: shard.schema(), error: e.at("wallet.holds.due") }),
+            }
+        }
+        all
     }
 
     async fn count_open(&self) -> Result<usize, DependencyError> {

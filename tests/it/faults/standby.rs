@@ -134,9 +134,8 @@ async fn fm_23_a_commit_whose_wait_for_the_standby_is_cancelled_is_reported_as_u
 #[tokio::test]
 async fn fm_24_a_role_that_starts_without_the_standby_says_what_it_waits_for_and_then_serves() {
     let world = World::new().await;
-    drop(world.start(Role::Wallet).await);
+    // The first script is a commit that waits.
     world.wait_for_standby(Role::Wallet).await;
-    // It grants privileges, and that commit waits.
     let mut wallet = RoleProcess::spawn(&["--role", "wallet"], &world.settings(Role::Wallet));
     eventually(PATIENCE, "the log says what it waits for", || async {
         (!wallet.logged("still waiting for the migration of the database").is_empty()).then_some(())
@@ -146,6 +145,28 @@ async fn fm_24_a_role_that_starts_without_the_standby_says_what_it_waits_for_and
     world.wait_for_no_standby(Role::Wallet).await;
     wallet.listening().await;
     wallet.ready().await;
+}
+
+#[tokio::test]
+async fn fm_24_a_command_says_that_its_change_is_not_confirmed() {
+    let world = World::new().await;
+    let users = world.start(Role::Users).await;
+    let client = Client::new(&users.url(), &users.url());
+    client.user().await;
+    drop(users);
+    world.sql(Role::Users, "UPDATE outbox SET status = 'published', published_at = now()").await;
+    world.wait_for_standby(Role::Users).await;
+    let settings = [("USERS_DATABASE_URL".to_owned(), world.databases.users.runtime_url.clone())].into();
+    let mut command = RoleProcess::spawn(&["outbox", "republish", "--all"], &settings);
+    eventually(PATIENCE, "the command says what it waits for", || async {
+        command.output().contains("the users database has not yet confirmed a change").then_some(())
+    })
+    .await;
+    assert!(!command.has_exited(), "{}", command.output());
+    cancel_waiting(&world, Role::Users).await;
+    assert_eq!(command.exited().await.code(), Some(0), "{}", command.output());
+    assert!(command.output().contains("1 event marked for republishing"), "{}", command.output());
+    world.wait_for_no_standby(Role::Users).await;
 }
 
 /// Cancels every commit that waits for a standby, until there was one of a request.

@@ -54,8 +54,13 @@ fn program(variable: &str, names: &[&str]) -> PathBuf {
 
 impl Browser {
     pub async fn start() -> Self {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let profile = std::env::temp_dir().join(format!("purse-browser-{}-{number}", std::process::id()));
+        fs::create_dir_all(&profile).expect("created");
         let mut driver = Command::new(program("CHROMEDRIVER", &["chromedriver", "chromium.chromedriver"]))
             .arg("--port=0")
+            // What Chromium leaves there when it is killed is deleted with the profile.
+            .env("TMPDIR", &profile)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -64,8 +69,6 @@ impl Browser {
         let mut lines = BufReader::new(driver.stdout.take().expect("stdout")).lines().map_while(Result::ok);
         let port =
             lines.find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let profile = std::env::temp_dir().join(format!("purse-browser-{}-{number}", std::process::id()));
         let port = port.expect("chromedriver prints its port");
         let mut browser = Self {
             driver,

@@ -82,6 +82,10 @@ impl PrivatePostgres {
             &pwfile,
         ];
         server.run("initdb", &arguments);
+        // In the file, so that every other setting wins.
+        let file = server.folder.join("data").join("postgresql.conf");
+        let standard = fs::read_to_string(&file).expect("settings");
+        fs::write(&file, format!("{standard}\nfsync = off\n")).expect("settings");
         prepare(&server.folder);
         server.own_files();
         let settings = settings(&server.folder);
@@ -148,7 +152,7 @@ impl PrivatePostgres {
     async fn launch(&mut self, settings: &[String]) {
         let mut command = self.command("postgres");
         command.args(["-D", &self.data(), "-p", &self.port.to_string()]);
-        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"] {
+        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories="] {
             command.args(["-c", setting]);
         }
         for setting in settings {

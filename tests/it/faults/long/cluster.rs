@@ -389,7 +389,7 @@ async fn fm_27_each_node_that_matters_is_restarted_and_every_user_gets_one_walle
 #[tokio::test]
 async fn fm_28_without_a_majority_events_wait_and_every_user_gets_one_wallet_afterwards() {
     let mut stage = Stage::set(async |_| {}).await;
-    for fault in [Fault::Killed, Fault::Frozen] {
+    for fault in [Fault::Killed, Fault::Frozen, Fault::Restarted] {
         let consumer = stage.consumer_node().await;
         let two = BTreeSet::from([consumer, (consumer + 1) % 3]);
         stage.survive("two nodes", &two, fault).await;
