@@ -13,7 +13,7 @@ use crate::infra::config::{DatabaseConfig, LogConfig, MigrationConfig, ProcessCo
 use crate::infra::health::HealthBoard;
 use crate::infra::metrics::Metrics;
 use crate::infra::postgres::{
-    Connector, MigrateError, Migrated, Migrations, check_runtime_user, migrate, with_reminders,
+    Connector, MigrateError, Migrated, Migrations, Unreachable, check_runtime_user, migrate, with_reminders,
 };
 use crate::infra::system::random_fraction;
 use crate::infra::telemetry::{LogCounts, Spans};
@@ -367,8 +367,8 @@ fn log_migrations(logger: &Logger, migrated: &Migrated) {
     for schema in &migrated.distributed {
         info!(logger, "shard distributed over the workers of Citus"; "schema" => schema);
     }
-    for schema in &migrated.unreachable {
-        warn!(logger, "shard is on a server that is down; the others are served"; "schema" => schema);
+    for Unreachable { schema, error } in &migrated.unreachable {
+        warn!(logger, "shard is unreachable and was not checked"; "schema" => schema, "error" => error);
     }
     if migrated.applied.is_empty() {
         info!(logger, "database is up to date");

@@ -1,6 +1,7 @@
 //! The state of a database as its runtime user sees it, for an operator. Changes nothing: a commit leaves a message in the log of the
 //! server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -9,9 +10,9 @@ use crate::infra::postgres::connect::{Connector, Server};
 use crate::infra::postgres::error::DbError;
 use crate::infra::postgres::layout::{self, ShardsDiffer};
 use crate::infra::postgres::migrate::{Migrations, not_durable, schema_exists, schema_of_the_tables};
-use crate::infra::postgres::rights::Rights;
+use crate::infra::postgres::rights::{Right, Rights, execute, functions, tables};
 use crate::infra::postgres::session::Session;
-use crate::infra::postgres::shard::Shards;
+use crate::infra::postgres::shard::{Shard, Shards};
 use crate::kernel::Timestamp;
 
 /// Longest run of one statement.
@@ -190,8 +191,75 @@ impl Inspector {
     /// [`DbError`].
     pub async fn rights(&self, migrations: Migrations) -> Result<Rights, DbError> {
         let client = self.session.client();
-        let in_use = schema_of_the_tables(client).await?;
-        let schemas = [in_use.as_deref().as_slice(), &self.shards.schemas()].concat();
-        Ok(Rights::read(client, &self.server.user, &migrations.grants(self.shards), &schemas).await?)
+        let grants = migrations.grants(self.shards);
+        let tables = tables(&grants);
+        let schemas: Vec<&str> = self.shards.all().filter_map(Shard::schema).collect();
+        let held = client
+            .query(
+                "WITH own AS (
+                     SELECT to_regclass(name)::oid AS oid, name AS relname FROM unnest($1::text[]) AS name
+                     WHERE to_regclass(name) IS NOT NULL
+                 ), whole AS (
+                     SELECT own.oid, relname, privilege FROM own,
+                            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+                     WHERE has_table_privilege(own.oid, privilege)
+                 )
+                 SELECT relname, privilege, NULL::text AS attname FROM whole
+                 UNION ALL
+                 SELECT relname, privilege, attname::text FROM own JOIN pg_attribute ON attrelid = own.oid AND attnum > 0,
+                        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS privilege
+                 WHERE NOT attisdropped AND has_column_privilege(own.oid, attnum, privilege)
+                   AND NOT EXISTS (SELECT FROM whole WHERE whole.oid = own.oid AND whole.privilege = privilege.privilege)",
+                &[&tables],
+            )
+            .await?;
+        let mut rights = BTreeSet::new();
+        for row in &held {
+            rights.insert(Right {
+                table: row.try_get("relname")?,
+                privilege: row.try_get("privilege")?,
+                column: row.try_get("attname")?,
+            });
+        }
+        let callable = client
+            .query(
+                "SELECT name FROM unnest($1::text[]) AS name
+                 WHERE COALESCE(has_function_privilege(to_regprocedure(name), 'EXECUTE'), false)",
+                &[&functions(&grants)],
+            )
+            .await?;
+        for row in &callable {
+            rights.insert(execute(row.try_get("name")?));
+        }
+        let row = client
+            .query_one(
+                "SELECT array_remove(ARRAY[
+                            CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+                            CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+                            CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
+                            CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'CREATE ON DATABASE' END,
+                            CASE WHEN has_schema_privilege(current_schema(), 'CREATE')
+                                   OR (SELECT bool_or(has_schema_privilege(to_regnamespace(schema), 'CREATE'))
+                                       FROM unnest($2::text[]) AS schema)
+                                 THEN 'CREATE ON SCHEMA' END
+                        ], NULL) AS attributes,
+                        EXISTS (SELECT FROM unnest($1::text[]) AS name
+                                JOIN pg_class ON pg_class.oid = to_regclass(name)
+                                WHERE pg_has_role(relowner, 'USAGE')) AS owns_tables
+                 FROM pg_roles WHERE rolname = current_user",
+                &[&tables, &schemas],
+            )
+            .await?;
+        let disabled = client
+            .query_one(
+                "SELECT COALESCE(array_agg(tgname || ' ON ' || name ORDER BY tgname, name), '{}')
+                 FROM unnest($1::text[]) AS name JOIN pg_trigger ON tgrelid = to_regclass(name)
+                 WHERE NOT tgisinternal AND tgenabled NOT IN ('O', 'A')",
+                &[&tables],
+            )
+            .await?
+            .try_get(0)?;
+        let attributes = row.try_get("attributes")?;
+        Ok(Rights::compare(&grants, rights, attributes, row.try_get("owns_tables")?, disabled))
     }
 }

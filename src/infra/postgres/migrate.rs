@@ -11,9 +11,8 @@ use crate::infra::postgres::citus;
 use crate::infra::postgres::connect::{Connector, Opened, Server};
 use crate::infra::postgres::error::{DbError, class_of};
 use crate::infra::postgres::layout::{self, ShardsDiffer};
-use crate::infra::postgres::rights::Rights;
 use crate::infra::postgres::shard::{Shard, Shards, names_a_shard};
-use crate::kernel::{Classified, FailureClass};
+use crate::kernel::{Classified, FailureClass, chain};
 
 /// Key of the advisory lock around migrations; arbitrary, but it must never change ("purse" in ASCII).
 const LOCK_KEY: i64 = 0x70_75_72_73_65;
@@ -221,10 +220,18 @@ pub struct Migrated {
     pub newer: Option<Migration>,
     /// Schemas that Citus has moved to its workers.
     pub distributed: Vec<String>,
-    /// Schemas on a server that is down. They have every script of this version.
-    pub unreachable: Vec<&'static str>,
+    /// Schemas on a server that cannot be reached. They have every script of this version; neither these nor any privileges were
+    /// looked at.
+    pub unreachable: Vec<Unreachable>,
     /// Settings of the server that are off, so that acknowledged commits may be lost in a crash.
     pub not_durable: Vec<&'static str>,
+}
+
+/// The schema of a shard that could not be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    pub schema: &'static str,
+    pub error: String,
 }
 
 /// Applies the missing scripts as the owner, and grants the runtime user its privileges if the two differ.
@@ -254,6 +261,10 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
         return Err(MigrateError::NoSchema(owner.unwrap_or_default().to_owned()));
     };
     let shards = connector.config.shards;
+    if shards != Shards::ONE {
+        // For each shard on a worker of Citus that does not respond.
+        client.batch_execute("SET citus.node_connection_timeout = 2000").await?;
+    }
     // Before anything is created.
     let is_set_up = layout::check(&client, shards).await??;
     let has_owner = Some(runtime) != owner;
@@ -267,7 +278,9 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
             }
             Err(MigrateError::ShardSchema { .. }) if !has_owner => return Err(MigrateError::NotOwner(None)),
             Err(e) => match part.schema {
-                Some(schema) if is_elsewhere_and_down(&client, &e, newest).await => unreachable.push(schema),
+                Some(schema) if is_elsewhere_and_down(&client, &e, newest).await => {
+                    unreachable.push(Unreachable { schema, error: chain(&e) });
+                }
                 _ => return Err(e),
             },
         }
@@ -276,17 +289,21 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
             client.execute(keep, &[&i64::from(shards.count())]).await?;
         }
     }
-    let reached = |part: &&Part| part.schema.is_none_or(|schema| !unreachable.contains(&schema));
+    let reached = |part: &&Part| unreachable.iter().all(|shard| part.schema != Some(shard.schema));
     // Under the lock, so that a newer version either has applied its scripts or grants after this.
     let newer = newer_script(&client, parts.iter().filter(reached), newest).await?;
-    if has_owner && newer.is_none() {
+    // With Citus, a grant needs every worker.
+    if has_owner && newer.is_none() && unreachable.is_empty() {
         let granted = grant(&mut client, &schema, runtime, migrations, shards).await;
         granted.map_err(|e| MigrateError::Privileges(runtime.to_owned(), e.into()))?;
     }
-    if shards != Shards::ONE && unreachable.is_empty() && (has_owner || !applied.is_empty()) {
-        let all_have_it =
-            "UPDATE ledger_shards SET newest_script = $1::bigint::smallint WHERE newest_script < $1::bigint";
-        client.execute(all_have_it, &[&newest]).await?;
+    if shards != Shards::ONE && unreachable.is_empty() {
+        let may = "SELECT has_table_privilege('ledger_shards', 'UPDATE')";
+        if client.query_one(may, &[]).await?.try_get(0)? {
+            let all_have_it =
+                "UPDATE ledger_shards SET newest_script = $1::bigint::smallint WHERE newest_script < $1::bigint";
+            client.execute(all_have_it, &[&newest]).await?;
+        }
     }
     let distributed = citus::distribute(&client, shards).await?;
     let not_durable = not_durable(&client).await?;
@@ -298,8 +315,10 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
 
 /// Whether the schema of a shard could not be read because the server that has it is down, and has every script up to `newest`.
 async fn is_elsewhere_and_down(client: &Client, error: &MigrateError, newest: i64) -> bool {
-    let MigrateError::Database(e) = error else { return false };
-    if e.class() != FailureClass::Unavailable || client.is_closed() {
+    let MigrateError::Database(DbError::Postgres(e)) = error else { return false };
+    // Connection errors, and those of a server that starts or stops.
+    let is_down = e.code().is_some_and(|code| ["08", "57P"].iter().any(|class| code.code().starts_with(class)));
+    if !is_down || client.is_closed() {
         return false;
     }
     let has_it = "SELECT FROM ledger_shards WHERE newest_script >= $1::bigint";
@@ -370,7 +389,7 @@ pub async fn check_runtime_user(
     migrated: &Migrated,
 ) -> Result<(), MigrateError> {
     let (here, schema) = (connector.clone(), migrated.schema.clone());
-    let unreachable: Vec<_> = migrated.unreachable.iter().copied().map(Some).collect();
+    let unreachable: Vec<_> = migrated.unreachable.iter().map(|shard| Some(shard.schema)).collect();
     let task = connector.io.spawn(async move {
         let user = here.runtime.user().unwrap_or_default().to_owned();
         let opened = here.runtime.open("purse migrations", None, Server::Writable).await;
@@ -467,7 +486,7 @@ pub(super) async fn not_durable(client: &Client) -> Result<Vec<&'static str>, to
     Ok(off)
 }
 
-/// Replaces the privileges of `user` in `schema` and in those of the shards, in one transaction, if it has others than it needs.
+/// Replaces the privileges of `user` in `schema` and in those of the shards, in one transaction.
 async fn grant(
     client: &mut Client,
     schema: &str,
@@ -475,22 +494,16 @@ async fn grant(
     migrations: Migrations,
     shards: Shards,
 ) -> Result<(), tokio_postgres::Error> {
-    let grants = migrations.grants(shards);
-    let schemas = [&[schema][..], &shards.schemas()].concat();
-    // With Citus, a grant needs every worker.
-    if Rights::read(client, user, &grants, &schemas).await?.are_exact() {
-        return Ok(());
-    }
     let user = quoted(user);
     let tx = client.transaction().await?;
-    for schema in schemas.into_iter().map(quoted) {
+    for schema in [&[schema][..], &shards.schemas()].concat().into_iter().map(quoted) {
         tx.batch_execute(&format!(
             "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {user}; REVOKE CREATE ON SCHEMA {schema} FROM {user}, PUBLIC;
              GRANT USAGE ON SCHEMA {schema} TO {user};"
         ))
         .await?;
     }
-    for grant in grants {
+    for grant in migrations.grants(shards) {
         tx.batch_execute(&format!("{grant} TO {user}")).await?;
     }
     tx.commit().await

@@ -24,7 +24,7 @@ pub use database::{BEGIN, Client, Database, PoolOptions, Probing, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
 pub use inspect::{COMMIT, History, Inspector, ServerState, confirms_commits};
-pub use migrate::{MigrateError, Migrated, Migrations, check_runtime_user, migrate};
+pub use migrate::{MigrateError, Migrated, Migrations, Unreachable, check_runtime_user, migrate};
 pub use reminders::with_reminders;
 pub use rights::Rights;
 pub use session::Session;

@@ -3,14 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use tokio_postgres::Client;
-
 /// Before the name of a function in a grant.
 const FUNCTION: &str = "FUNCTION ";
-/// The privilege of calling a function.
-const EXECUTE: &str = "EXECUTE";
-/// Of [`Rights::attributes`].
-const CREATE_ON_SCHEMA: &str = "CREATE ON SCHEMA";
 
 /// A privilege on a table, on one of its columns, or on a function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,85 +41,6 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Reads the privileges of `user` on the tables of `grants`, however it has them: granted to itself, to a role that it is a
-    /// member of, or to all. `schemas` are those of the tables.
-    pub(super) async fn read(
-        client: &Client,
-        user: &str,
-        grants: &[String],
-        schemas: &[&str],
-    ) -> Result<Self, tokio_postgres::Error> {
-        let tables = tables(grants);
-        let held = client
-            .query(
-                "WITH own AS (
-                     SELECT to_regclass(name)::oid AS oid, name AS relname FROM unnest($2::text[]) AS name
-                     WHERE to_regclass(name) IS NOT NULL
-                 ), whole AS (
-                     SELECT own.oid, relname, privilege FROM own,
-                            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
-                     WHERE has_table_privilege($1::text::name, own.oid, privilege)
-                 )
-                 SELECT relname, privilege, NULL::text AS attname FROM whole
-                 UNION ALL
-                 SELECT relname, privilege, attname::text FROM own JOIN pg_attribute ON attrelid = own.oid AND attnum > 0,
-                        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS privilege
-                 WHERE NOT attisdropped AND has_column_privilege($1::text::name, own.oid, attnum, privilege)
-                   AND NOT EXISTS (SELECT FROM whole WHERE whole.oid = own.oid AND whole.privilege = privilege.privilege)
-                 UNION ALL
-                 SELECT name, 'EXECUTE', NULL FROM unnest($3::text[]) AS name
-                 WHERE has_function_privilege($1::text::name, to_regprocedure(name), 'EXECUTE')",
-                &[&user, &tables, &functions(grants)],
-            )
-            .await?;
-        let mut rights = BTreeSet::new();
-        for row in &held {
-            let (table, privilege): (String, String) = (row.try_get("relname")?, row.try_get("privilege")?);
-            let table = if privilege == EXECUTE { format!("{FUNCTION}{table}") } else { table };
-            rights.insert(Right { table, privilege, column: row.try_get("attname")? });
-        }
-        let row = client
-            .query_one(
-                "SELECT array_remove(ARRAY[
-                            CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
-                            CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
-                            CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
-                            CASE WHEN has_database_privilege(rolname, current_database(), 'CREATE') THEN 'CREATE ON DATABASE' END,
-                            CASE WHEN EXISTS (SELECT FROM unnest($3::text[]) AS schema
-                                              WHERE has_schema_privilege(rolname, to_regnamespace(quote_ident(schema)), 'CREATE'))
-                                 THEN 'CREATE ON SCHEMA' END
-                        ], NULL) AS attributes,
-                        ARRAY(SELECT schema FROM unnest($3::text[]) AS schema
-                              WHERE NOT has_schema_privilege(rolname, to_regnamespace(quote_ident(schema)), 'USAGE')) AS closed,
-                        EXISTS (SELECT FROM unnest($2::text[]) AS name
-                                JOIN pg_class ON pg_class.oid = to_regclass(name)
-                                WHERE pg_has_role(rolname, relowner, 'USAGE')) AS owns_tables,
-                        ARRAY(SELECT tgname || ' ON ' || name
-                              FROM unnest($2::text[]) AS name JOIN pg_trigger ON tgrelid = to_regclass(name)
-                              WHERE NOT tgisinternal AND tgenabled NOT IN ('O', 'A')
-                              ORDER BY tgname, name) AS disabled
-                 FROM pg_roles WHERE rolname = $1::text",
-                &[&user, &tables, &schemas],
-            )
-            .await?;
-        let mut compared = Self::compare(
-            grants,
-            rights,
-            row.try_get("attributes")?,
-            row.try_get("owns_tables")?,
-            row.try_get("disabled")?,
-        );
-        let closed: Vec<String> = row.try_get("closed")?;
-        let usage = |schema| Right { table: format!("SCHEMA {schema}"), privilege: "USAGE".to_owned(), column: None };
-        compared.missing.extend(closed.into_iter().map(usage));
-        Ok(compared)
-    }
-
-    /// Whether they are those that requests need, and no others that can be revoked in a schema.
-    pub(super) fn are_exact(&self) -> bool {
-        self.missing.is_empty() && self.excess.is_empty() && !self.attributes.iter().any(|may| may == CREATE_ON_SCHEMA)
-    }
-
     /// `held` are the privileges that the user has on the tables of `grants`; one on a table includes its columns.
     pub(super) fn compare(
         grants: &[String],
@@ -143,14 +58,19 @@ impl Rights {
 }
 
 /// The tables of a list of grants.
-fn tables(grants: &[String]) -> Vec<String> {
+pub(super) fn tables(grants: &[String]) -> Vec<String> {
     let tables: BTreeSet<String> = listed(grants).into_iter().map(|right| right.table).collect();
     tables.into_iter().filter(|table| !table.starts_with(FUNCTION)).collect()
 }
 
 /// The functions of a list of grants, each `name(types)`.
-fn functions(grants: &[String]) -> Vec<String> {
+pub(super) fn functions(grants: &[String]) -> Vec<String> {
     listed(grants).iter().filter_map(|right| Some(right.table.strip_prefix(FUNCTION)?.to_owned())).collect()
+}
+
+/// The privilege of calling a function.
+pub(super) fn execute(function: &str) -> Right {
+    Right { table: format!("{FUNCTION}{function}"), privilege: "EXECUTE".to_owned(), column: None }
 }
 
 /// The privileges in a list of grants, each `GRANT SELECT, UPDATE (a, b) ON table`.

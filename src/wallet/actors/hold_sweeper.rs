@@ -34,6 +34,8 @@ pub(crate) struct HoldSweeperActor {
     deps: Arc<HoldSweeperDeps>,
     /// `None` before the first count.
     counted_at: Option<Instant>,
+    /// When the earliest due hold was overdue, in the last pass that read everything.
+    oldest: Duration,
     _lifeline: Lifeline,
 }
 
@@ -46,7 +48,7 @@ struct Pass {
 
 impl HoldSweeperActor {
     pub(crate) const fn new(deps: Arc<HoldSweeperDeps>, lifeline: Lifeline) -> Self {
-        Self { deps, counted_at: None, _lifeline: lifeline }
+        Self { deps, counted_at: None, oldest: Duration::ZERO, _lifeline: lifeline }
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
@@ -64,26 +66,29 @@ impl HoldSweeperActor {
         }));
     }
 
-    /// After an error the count keeps its value. Returns whether more is due that the ledger can take now.
+    /// What could not be read keeps its values. Returns whether more is due that the ledger can take now.
     fn export(&mut self, Pass { due, open }: Pass) -> bool {
         let HoldSweeperDeps { expire_holds, metrics, logger, unread } = &*self.deps;
-        match open {
-            Some(Ok(open)) => {
-                metrics.open.set(gauge_value(open));
-                self.counted_at = Some(Instant::now());
+        if let Some(open) = open {
+            self.counted_at = Some(Instant::now());
+            match open {
+                Ok(open) => metrics.open.set(gauge_value(open)),
+                Err(e) => debug!(logger, "could not count the open holds"; "error" => chain(&e)),
             }
-            Some(Err(e)) => debug!(logger, "could not count the open holds"; "error" => chain(&e)),
-            None => {}
         }
-        metrics.overdue.set(due.oldest.as_secs_f64());
+        self.oldest = if due.unread.is_empty() { due.oldest } else { due.oldest.max(self.oldest) };
+        metrics.overdue.set(self.oldest.as_secs_f64());
         metrics.shards_unreachable.set(gauge_value(due.unread.len()));
+        for Unread { schema, error } in &due.unread {
+            // Without shards, the database probe reports the outage.
+            if let (Some(schema), Some(error)) = (schema, error)
+                && unread.is_due()
+            {
+                warn!(logger, "shard cannot be read"; "schema" => schema, "shards" => due.unread.len(), "error" => chain(error));
+            }
+        }
         if due.unread.is_empty() {
             unread.reset();
-        } else if unread.is_due() {
-            for Unread { schema, error } in &due.unread {
-                let schema = schema.unwrap_or_default();
-                warn!(logger, "shard cannot be read"; "schema" => schema, "error" => chain(error));
-            }
         }
         due.more && !expire_holds.ledger.is_busy()
     }

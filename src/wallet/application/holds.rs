@@ -67,7 +67,8 @@ pub struct DueHolds {
 pub struct Unread {
     /// `None`: the only one.
     pub schema: Option<&'static str>,
-    pub error: DependencyError,
+    /// `None`: it could not be read before, and was not tried again.
+    pub error: Option<DependencyError>,
 }
 
 /// Finds the holds that are due in all wallets.

@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(
             undecided(&[a, b, a], &[(a, 1)], LockWait::WaitForAll),
             [false; 3],
-            "a batch that waits sets nothing aside"
+            "a batch that waits decides everything"
         );
     }
 

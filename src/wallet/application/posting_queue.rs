@@ -2,9 +2,10 @@
 //!
 //! Most postings go into a common batch, which skips every wallet that another transaction has locked. Initiators share it
 //! fairly. A posting that needs a locked wallet is tried again in the next common batches. After a few in vain, or at once if
-//! others wait for that wallet, its initiator is set aside: its postings wait in a line of their own, and the line waits for the wallet. A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is
-//! set aside none of its postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is
-//! only named by a posting of another user.
+//! others wait for that wallet, its initiator is set aside: its postings wait in a line of their own, and the line waits for the
+//! wallet. A set-aside batch waits for one wallet and takes the lines that wait for it. While an initiator is set aside none of its
+//! postings enters a common batch, so they never overtake each other. Nothing is promised to a user who is only named by a posting
+//! of another user.
 //!
 //! Several queues of a process, its lanes, may have a common batch in flight each. A posting whose wallet is in that of another
 //! lane stays where it is, with all later ones of its initiator, until that batch has ended: the process need not ask the

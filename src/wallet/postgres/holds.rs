@@ -3,15 +3,16 @@
 //! A hold costs one look-up for each of: its entry, its texts, the last act on it, and the act before that. What was captured
 //! follows from the last two, however many there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
+use crate::infra::postgres::{Database, DbError, Shard, ShardStatement, Shards};
 use crate::kernel::{DependencyError, EntryId, UserId};
 use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery, Unread};
 use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
@@ -104,11 +105,13 @@ static COUNT: ShardStatement = ShardStatement::new(
 pub struct PgHoldQueries {
     database: Database,
     shards: Shards,
+    /// Shards whose due holds could not be read, the one that is tried next first.
+    unread: Mutex<VecDeque<Shard>>,
 }
 
 impl PgHoldQueries {
-    pub const fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards }
+    pub fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards, unread: Mutex::default() }
     }
 }
 
@@ -148,8 +151,18 @@ impl DueHoldQueries for PgHoldQueries {
         // The bound is that of a pass, so each shard has its part of it, which is more than a batch of one wallet ends.
         let rows_max = (DUE_ROWS_MAX / usize::from(self.shards.count())).max(DUE_MAX.saturating_add(1));
         let mut all = DueHolds::default();
-        // A unit of work for each, because a server that is down has some of them.
-        for shard in self.shards.all() {
+        // A server that does not respond costs the time limit of a statement, so of the shards that could not be read, one is tried
+        // again in each pass.
+        let mut before = std::mem::take(&mut *self.unread.lock().await);
+        let tried_again = before.pop_front();
+        let mut unread = VecDeque::new();
+        let (first, last): (Vec<_>, Vec<_>) = self.shards.all().partition(|shard| Some(*shard) != tried_again);
+        // A unit of work for each, because another server may have the next one.
+        for shard in first.into_iter().chain(last) {
+            if before.contains(&shard) {
+                all.unread.push(Unread { schema: shard.schema(), error: None });
+                continue;
+            }
             let due = self.database.run(move |client| {
                 Box::pin(async move {
                     let due = client.prepare_cached(DUE.of(shard)).await?;
@@ -163,9 +176,14 @@ impl DueHoldQueries for PgHoldQueries {
                     all.oldest = all.oldest.max(due.oldest);
                     all.more |= due.more;
                 }
-                Err(e) => all.unread.push(Unread { schema: shard.schema(), error: e.at("wallet.holds.due") }),
+                Err(e) => {
+                    unread.push_back(shard);
+                    all.unread.push(Unread { schema: shard.schema(), error: Some(e.at("wallet.holds.due")) });
+                }
             }
         }
+        before.append(&mut unread);
+        *self.unread.lock().await = before;
         all
     }
 

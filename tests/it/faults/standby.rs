@@ -134,8 +134,9 @@ async fn fm_23_a_commit_whose_wait_for_the_standby_is_cancelled_is_reported_as_u
 #[tokio::test]
 async fn fm_24_a_role_that_starts_without_the_standby_says_what_it_waits_for_and_then_serves() {
     let world = World::new().await;
-    // The first script is a commit that waits.
+    drop(world.start(Role::Wallet).await);
     world.wait_for_standby(Role::Wallet).await;
+    // It grants privileges, and that commit waits.
     let mut wallet = RoleProcess::spawn(&["--role", "wallet"], &world.settings(Role::Wallet));
     eventually(PATIENCE, "the log says what it waits for", || async {
         (!wallet.logged("still waiting for the migration of the database").is_empty()).then_some(())

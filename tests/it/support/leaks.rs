@@ -54,8 +54,8 @@ fn credentials(url: &str) -> Option<&str> {
     authority.find('@').map(|at| &authority[..=at])
 }
 
-/// How Citus names the worker that it could not reach.
-const WORKER: &str = "_app@127.0.0.1";
+/// How Citus names the worker that an account could not reach.
+const WORKER: [&str; 2] = ["_app@127.0.0.1", "_owner@127.0.0.1"];
 
 /// The first text that looks like an email address, or like the login and host of a URL.
 fn email(printed: &str) -> Option<&str> {
@@ -66,6 +66,6 @@ fn email(printed: &str) -> Option<&str> {
         let length: usize = printed[at + 1..].chars().take_while(|c| domain(*c)).map(char::len_utf8).sum();
         let host = &printed[at + 1..at + 1 + length];
         let found = &printed[begin..at + 1 + length];
-        (host.trim_matches('.').contains('.') && !found.ends_with(WORKER)).then_some(found)
+        (host.trim_matches('.').contains('.') && !WORKER.iter().any(|worker| found.ends_with(worker))).then_some(found)
     })
 }
