@@ -99,7 +99,7 @@ pictures: _rust servers test-tools
 
 # Run all checks: lint, dependencies, all tests, the short faults
 [group('check'), no-exit-message]
-test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "8" "for the tests") lint (deny "error") (lint-openapi "--or-skip")
+test: _rust servers test-tools (_tool "git-cliff") (_tool "cargo-deb") (_first-build "debug" "10" "6" "for the tests") lint (deny "error") (lint-openapi "--or-skip")
     @tests/run.sh
 
 # Check the formatting, and run clippy with all warnings denied

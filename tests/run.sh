@@ -2,7 +2,7 @@
 # Runs all tests and the short faults, and prints a total.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
-dev/scripts/need-space.sh 12 "${PURSE_DEV_DIR:-/var/tmp}" "A run of the tests" "set PURSE_DEV_DIR to a folder on another disk" || exit
+dev/scripts/need-space.sh 10 "${PURSE_DEV_DIR:-/var/tmp}" "A run of the tests" "set PURSE_DEV_DIR to a folder on another disk" || exit
 results=$(mktemp) || exit
 trap 'rm -f "$results"' EXIT
 # First the build that is released, then the one with failpoints.
