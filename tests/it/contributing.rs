@@ -2,13 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::repository::{between, sources, text, without_tests};
-
-/// A source without its comments and tests, which may name anything.
-fn production(source: &str) -> String {
-    let code = without_tests(source).lines();
-    code.filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
+use crate::support::repository::{between, production, sources, text};
 
 /// The links to sources between two marks of CONTRIBUTING.md.
 fn listed(mark: &str) -> BTreeSet<String> {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
 
-use crate::support::repository::{sources, text, without_tests};
+use crate::support::repository::{production, sources, text};
 use crate::support::shards::user_ending_with;
 use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse};
 use crate::transfers::transfer;
@@ -144,8 +144,7 @@ const OF_A_SHARD: [&str; 5] = ["wallets", "transactions", "entry_texts", "open_h
 
 /// Places in a source, without its tests and comments, where a table of a shard is named without the shard.
 fn without_a_shard(source: &str) -> Vec<String> {
-    let code = without_tests(source).lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code = code.collect::<Vec<_>>().join("\n");
+    let code = production(source);
     let words = code.split(|c: char| !c.is_ascii_alphanumeric() && !"_.".contains(c)).filter(|word| !word.is_empty());
     let words: Vec<&str> = words.collect();
     let named = words.windows(2).filter(|pair| BEFORE_A_TABLE.contains(&pair[0]) && OF_A_SHARD.contains(&pair[1]));
@@ -168,7 +167,7 @@ fn no_statement_of_the_product_names_a_table_of_a_shard_without_the_shard() {
 fn no_statement_of_the_product_inserts_what_it_selects_from_arrays() {
     // A distributed PostgreSQL runs that as a COPY, which is no write of the transaction: its commit may be lost.
     let inserts = |source: &str| {
-        let code = without_tests(source);
+        let code = production(source);
         code.split("INSERT INTO")
             .skip(1)
             .filter(|rest| {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use futures_util::future::join_all;
 use purse::kernel::{Role, Timestamp};
@@ -35,6 +36,13 @@ fn quick_rules() -> String {
         assert!(rules.contains(minutes), "the rules have no {minutes}");
         rules.replace(minutes, seconds)
     })
+}
+
+/// A new folder for the log that a runbook reads.
+fn log_folder(world: &World) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("purse-runbook-{}", world.databases.wallet.database));
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
 }
 
 /// What the commands of a runbook find in their environment, and what stands for the addresses on the page.
@@ -254,8 +262,7 @@ async fn a_shard_that_cannot_be_read_is_noticed() {
     tokio::spawn(connection);
     session.batch_execute("BEGIN; LOCK TABLE shard_02.open_holds IN ACCESS EXCLUSIVE MODE").await.expect("locked");
     operator.is_raised("PurseShardUnreachable").await;
-    let folder = std::env::temp_dir().join(format!("purse-runbook-{}", world.databases.wallet.database));
-    fs::create_dir_all(&folder).expect("a folder");
+    let folder = log_folder(&world);
     fs::write(folder.join("wallet.log"), wallet.output()).expect("the log");
     follow_in(&folder, "PurseShardUnreachable", &operator.settings, &[]).await;
     session.batch_execute("ROLLBACK").await.expect("unlocked");
@@ -315,8 +322,7 @@ async fn lost_log_records_are_noticed() {
     operator.is_raised("PurseLogRecordsDropped").await;
 
     // The collector works again and writes the log to a file.
-    let folder = std::env::temp_dir().join(format!("purse-runbook-{}", world.databases.wallet.database));
-    fs::create_dir_all(&folder).expect("a folder");
+    let folder = log_folder(&world);
     let file = folder.join("wallet.log");
     let collector = std::thread::spawn({
         let file = file.clone();

@@ -34,7 +34,7 @@ pub(crate) struct HoldSweeperActor {
     deps: Arc<HoldSweeperDeps>,
     /// `None` before the first count.
     counted_at: Option<Instant>,
-    /// When the earliest due hold was overdue, in the last pass that read everything.
+    /// How long the earliest due hold has been overdue; the longest since a pass has read everything.
     oldest: Duration,
     _lifeline: Lifeline,
 }

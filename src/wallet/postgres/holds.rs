@@ -153,13 +153,13 @@ impl DueHoldQueries for PgHoldQueries {
         let mut all = DueHolds::default();
         // A server that does not respond costs the time limit of a statement, so of the shards that could not be read, one is tried
         // again in each pass.
-        let mut before = std::mem::take(&mut *self.unread.lock().await);
-        let tried_again = before.pop_front();
-        let mut unread = VecDeque::new();
-        let (first, last): (Vec<_>, Vec<_>) = self.shards.all().partition(|shard| Some(*shard) != tried_again);
+        let mut unread = std::mem::take(&mut *self.unread.lock().await);
+        let tried_again = unread.pop_front();
+        let mut shards: Vec<Shard> = self.shards.all().collect();
+        shards.sort_by_key(|shard| Some(*shard) == tried_again);
         // A unit of work for each, because another server may have the next one.
-        for shard in first.into_iter().chain(last) {
-            if before.contains(&shard) {
+        for shard in shards {
+            if unread.contains(&shard) {
                 all.unread.push(Unread { schema: shard.schema(), error: None });
                 continue;
             }
@@ -182,8 +182,7 @@ impl DueHoldQueries for PgHoldQueries {
                 }
             }
         }
-        before.append(&mut unread);
-        *self.unread.lock().await = before;
+        *self.unread.lock().await = unread;
         all
     }
 

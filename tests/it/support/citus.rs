@@ -2,6 +2,7 @@ use std::fs;
 
 use purse::kernel::Role;
 
+use super::private_postgres::append_settings;
 use super::shards::shards;
 use super::{PrivatePostgres, World};
 
@@ -92,14 +93,11 @@ async fn server(settings: &[&str]) -> PrivatePostgres {
     ];
     configuration.extend(settings);
     let write = |folder: &std::path::Path| {
-        let data = folder.join("data");
         // In the file, so that they are there after a restart.
-        let file = data.join("postgresql.conf");
-        let standard = fs::read_to_string(&file).expect("settings");
-        fs::write(&file, format!("{standard}\n{}\n", configuration.join("\n"))).expect("settings");
+        append_settings(folder, &configuration);
         // The nodes have no passwords for each other.
         fs::write(
-            data.join("pg_hba.conf"),
+            folder.join("data/pg_hba.conf"),
             "host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n",
         )
         .expect("pg_hba");

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +38,12 @@ fn own(path: &Path) {
     if let Some((uid, gid)) = account() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("owned");
     }
+}
+
+/// Adds lines to the configuration file of the server in this folder. The last value of a setting is the one that counts.
+pub fn append_settings(folder: &Path, settings: &[&str]) {
+    let file = fs::File::options().append(true).open(folder.join("data/postgresql.conf"));
+    writeln!(file.expect("opened"), "{}", settings.join("\n")).expect("written");
 }
 
 impl PrivatePostgres {
@@ -83,9 +90,7 @@ impl PrivatePostgres {
         ];
         server.run("initdb", &arguments);
         // In the file, so that every other setting wins.
-        let file = server.folder.join("data").join("postgresql.conf");
-        let standard = fs::read_to_string(&file).expect("settings");
-        fs::write(&file, format!("{standard}\nfsync = off\n")).expect("settings");
+        append_settings(&server.folder, &["fsync = off"]);
         prepare(&server.folder);
         server.own_files();
         let settings = settings(&server.folder);

@@ -46,6 +46,12 @@ pub fn without_tests(source: &str) -> &str {
     source.split("#[cfg(test)]").next().unwrap_or_default()
 }
 
+/// A source without its comments and tests, which may name anything.
+pub fn production(source: &str) -> String {
+    let code = without_tests(source).lines();
+    code.filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
 /// The text between the marks `<!-- mark:begin -->` and `<!-- mark:end -->` of a page.
 pub fn between<'a>(page: &'a str, mark: &str) -> &'a str {
     let (begin, end) = (format!("<!-- {mark}:begin -->"), format!("<!-- {mark}:end -->"));
