@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::repository::{production, sources, text};
 use crate::support::shards::user_ending_with;
-use crate::support::{Client, CommandOutput, RoleProcess, User, World, purse};
+use crate::support::{Client, CommandOutput, PATIENCE, RoleProcess, User, World, eventually, purse};
 use crate::transfers::transfer;
 
 const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
@@ -21,7 +21,15 @@ async fn run(world: &World, arguments: &[&str], changed: &[(&str, &str)]) -> Com
 
 /// A wallet role with four shards and a user in each, who has a wallet with `cents`.
 async fn one_user_per_shard(world: &World, cents: i64) -> (RoleProcess, Client, Vec<User>) {
-    let wallet = world.start_with(Role::Wallet, &FOUR).await;
+    start_with_one_user_per_shard(world, cents, &FOUR).await
+}
+
+async fn start_with_one_user_per_shard(
+    world: &World,
+    cents: i64,
+    settings: &[(&str, &str)],
+) -> (RoleProcess, Client, Vec<User>) {
+    let wallet = world.start_with(Role::Wallet, settings).await;
     let client = Client::new("", &wallet.url());
     let users: Vec<User> = (4..8).map(user_ending_with).collect();
     for user in &users {
@@ -234,6 +242,53 @@ async fn transfers_between_shards_in_both_directions_at_once_keep_the_sum_and_bo
     drop((first, second));
     let verified = run(&world, &["ledger", "verify"], &FOUR).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[tokio::test]
+async fn a_shard_that_does_not_respond_fails_only_the_posts_that_need_it() {
+    let world = World::new().await;
+    // A table that stays locked is a server that does not respond: its statements end by their time limit.
+    let limits = [("WALLET_SHARDS", "4"), ("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_LOCK_TIMEOUT_MS", "60000")];
+    let (_wallet, client, users) = start_with_one_user_per_shard(&world, 1_000, &limits).await;
+    // The wallets of recipients are known from now on.
+    for n in [0, 2, 3] {
+        assert_eq!(transfer(&client, &users[1], &users[n], 1, None).await.status, 201);
+    }
+    let owner = &world.databases.wallet.migration_url;
+    let (locker, connection) = tokio_postgres::connect(owner, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    locker.batch_execute("BEGIN; LOCK TABLE shard_02.wallets IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let at_once = |round: usize| {
+        let (client, users) = (&client, &users);
+        let requests = (0..40).map(move |n: usize| async move {
+            let key = format!("{round}-{n}");
+            match n % 4 {
+                0 => (503, transfer(client, &users[1], &users[2], 1, Some(&key)).await),
+                1 => (201, transfer(client, &users[1], &users[3], 1, Some(&key)).await),
+                2 => (201, transfer(client, &users[0], &users[1], 1, Some(&key)).await),
+                _ => (201, client.post(&users[1], "credit", 1, Some(&key)).await),
+            }
+        });
+        join_all(requests)
+    };
+    for round in 0..3 {
+        for (status, response) in at_once(round).await {
+            assert_eq!(response.status, status, "{response:?}");
+        }
+        assert_eq!(client.post(&users[2], "credit", 1, None).await.status, 503);
+    }
+    locker.batch_execute("ROLLBACK").await.expect("unlocked");
+    // The same requests again: what succeeded is replayed, and what did not is done as soon as the shard is tried again.
+    for round in 0..3 {
+        for (status, response) in at_once(round).await {
+            let expected: &[u16] = if status == 201 { &[200] } else { &[201, 503] };
+            assert!(expected.contains(&response.status.as_u16()), "{response:?}");
+        }
+    }
+    eventually(PATIENCE, "a transfer to the shard succeeds", || async {
+        (transfer(&client, &users[1], &users[2], 1, Some("after")).await.status == 201).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -87,6 +87,12 @@ impl DbError {
         }
     }
 
+    /// Whether the server could not be reached, or did not finish a statement in time. A lock that was not free in time is neither.
+    pub fn is_out_of_reach(&self) -> bool {
+        let is_cancelled = matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::QUERY_CANCELED));
+        is_cancelled || self.class() == FailureClass::Unavailable
+    }
+
     /// Whether a commit may have been sent and was not confirmed.
     pub(super) fn leaves_a_commit_in_doubt(&self) -> bool {
         matches!(self, Self::InDoubt(_) | Self::NotReplicated | Self::Deadline)

@@ -244,7 +244,12 @@ async fn run_batch(
 }
 
 fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize) {
-    let (JournalError::NotDone(e) | JournalError::Unknown(e)) = failure;
+    let (e, posts) = match failure {
+        JournalError::NotDone(e) | JournalError::Unknown(e) => (e, posts),
+        JournalError::PartNotDone { source, needs_it } => {
+            (source, needs_it.iter().filter(|needs_it| **needs_it).count())
+        }
+    };
     match (failure, e.class()) {
         (JournalError::Unknown(_), _) => {
             error!(logger, "outcome of a batch is unknown"; "posts" => posts, "error" => chain(failure));

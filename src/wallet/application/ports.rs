@@ -89,6 +89,15 @@ pub enum JournalError {
     /// Nothing was written.
     #[error("batch was not written")]
     NotDone(#[source] DependencyError),
+    /// Nothing was written, because a part of the store is out of reach. Postings that do not need it may be written without the
+    /// others.
+    #[error("part of the ledger is out of reach")]
+    PartNotDone {
+        /// What failed there.
+        source: DependencyError,
+        /// Of each posting, whether it needs that part; of at least one.
+        needs_it: Vec<bool>,
+    },
     /// The commit is in doubt, and the store cannot be reached since.
     #[error("outcome of the batch is unknown")]
     Unknown(#[source] DependencyError),

@@ -37,7 +37,8 @@ pub struct BatchResult {
 }
 
 impl PostBatch {
-    /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone.
+    /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone. Those that need a part of
+    /// the store that is out of reach are left out.
     pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait) -> BatchResult {
         match self.journal.commit(postings, lock_wait).await {
             Ok(decisions) => {
@@ -47,11 +48,40 @@ impl PostBatch {
             Err(JournalError::NotDone(e)) if postings.len() > 1 && may_pass_alone(&e) => {
                 self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
+            Err(JournalError::PartNotDone { source, needs_it }) => {
+                self.without_part(postings, lock_wait, source, needs_it).await
+            }
             Err(e) => BatchResult {
                 results: vec![PostingResult::Reply(Err(post_error(&e))); postings.len()],
                 failures: vec![e],
             },
         }
+    }
+
+    /// Writes those that do not need the part. Each call leaves out at least one, and so ends.
+    async fn without_part(
+        &self,
+        postings: &[Posting],
+        lock_wait: LockWait,
+        source: DependencyError,
+        needs_it: Vec<bool>,
+    ) -> BatchResult {
+        let others = postings.iter().zip(&needs_it).filter(|(_, needs_it)| !**needs_it);
+        let others: Vec<_> = others.map(|(posting, _)| posting.clone()).collect();
+        let rest = if others.is_empty() || others.len() == postings.len() {
+            BatchResult { results: Vec::new(), failures: Vec::new() }
+        } else {
+            Box::pin(self.execute(&others, lock_wait)).await
+        };
+        let mut of_others = rest.results.into_iter();
+        let not_done = || PostingResult::Reply(Err(PostError::NotDone));
+        let results = needs_it.iter().map(|needs_it| match needs_it {
+            true => not_done(),
+            false => of_others.next().unwrap_or_else(not_done),
+        });
+        let results = results.collect();
+        let failure = JournalError::PartNotDone { source, needs_it };
+        BatchResult { results, failures: std::iter::once(failure).chain(rest.failures).collect() }
     }
 
     async fn one_by_one(&self, postings: &[Posting], lock_wait: LockWait, first: JournalError) -> BatchResult {
@@ -80,7 +110,11 @@ impl PostBatch {
                 }
                 Err(e) => {
                     // Each of the others would wait as long, for the store or for the same lock.
-                    is_hopeless = !matches!(&e, JournalError::NotDone(e) if may_pass_alone(e));
+                    is_hopeless = match &e {
+                        JournalError::NotDone(e) => !may_pass_alone(e),
+                        JournalError::PartNotDone { .. } => false,
+                        JournalError::Unknown(_) => true,
+                    };
                     batch.results.push(PostingResult::Reply(Err(post_error(&e))));
                     batch.failures.push(e);
                 }
@@ -127,6 +161,7 @@ fn result(posting: &Posting, decision: Decision, lock_wait: LockWait) -> Posting
 fn post_error(error: &JournalError) -> PostError {
     match error {
         JournalError::Unknown(_) => PostError::OutcomeUnknown,
+        JournalError::PartNotDone { .. } => PostError::NotDone,
         JournalError::NotDone(e) => match e.class() {
             FailureClass::Unavailable | FailureClass::Transient => PostError::NotDone,
             FailureClass::Refused | FailureClass::Permanent | FailureClass::Bug => PostError::Bug,
@@ -214,7 +249,7 @@ mod tests {
         })
     }
 
-    async fn results(journal: FailingJournal, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
+    async fn results(journal: impl Journal + 'static, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
         let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
         let word = |result: PostingResult| match result {
@@ -278,6 +313,41 @@ mod tests {
             let not_done = "ledger could not be written";
             assert_eq!((results, failures), (["new", not_done, not_done, not_done].map(str::to_owned).to_vec(), 2));
         }
+    }
+
+    /// A journal with parts, those of the same tens digit of the cents. Some are out of reach; batches with `bug` fail because of it.
+    struct Parts {
+        out_of_reach: Vec<i64>,
+        bug: Option<i64>,
+    }
+
+    #[async_trait]
+    impl Journal for Parts {
+        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+            if postings.iter().any(|posting| Some(cents_of(posting)) == self.bug) {
+                return Err(JournalError::NotDone(failed(FailureClass::Bug)));
+            }
+            let needs = |posting: &Posting, part: i64| cents_of(posting) / 10 == part;
+            let down = self.out_of_reach.iter().find(|part| postings.iter().any(|posting| needs(posting, **part)));
+            if let Some(part) = down {
+                let needs_it = postings.iter().map(|posting| needs(posting, *part)).collect();
+                return Err(JournalError::PartNotDone { source: failed(FailureClass::Unavailable), needs_it });
+            }
+            Ok(postings.iter().map(|posting| Decision::Post(entry_of(posting))).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_that_are_out_of_reach_fail_only_the_postings_that_need_them() {
+        let not_done = "ledger could not be written";
+        for (bug, failures, of_bug) in [(None, 2, "new"), (Some(9), 4, "post failed with an internal error")] {
+            let (results, seen) =
+                results(Parts { out_of_reach: vec![2, 3], bug }, &[5, 21, 9, 31, 41, 7], LockWait::SkipLocked).await;
+            assert_eq!(results, ["new", not_done, of_bug, not_done, "new", "new"]);
+            assert_eq!(seen, failures);
+        }
+        let all = results(Parts { out_of_reach: vec![2], bug: None }, &[21, 22], LockWait::SkipLocked).await;
+        assert_eq!(all, (vec![not_done.to_owned(); 2], 1));
     }
 
     #[tokio::test]

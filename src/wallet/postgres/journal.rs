@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::maybe_done;
@@ -31,6 +32,7 @@ use crate::wallet::domain::{
     WalletState, WalletStates, captured_after, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{Common, MultiInsert, Parameter};
+use crate::wallet::postgres::out_of_reach::{OutOfReach, is_only_named, needs};
 use crate::wallet::postgres::rows;
 
 const STEP: &str = "wallet.ledger.post";
@@ -38,15 +40,46 @@ const STEP: &str = "wallet.ledger.post";
 pub struct PgJournal {
     database: Database,
     shards: Shards,
+    out_of_reach: OutOfReach,
 }
 
-/// What was decided, if the commit succeeds; set just before the commit is sent.
-type SentDecisions = Arc<OnceLock<Vec<Decision>>>;
+/// How far a batch came.
+#[derive(Default)]
+struct Progress {
+    /// What was decided, if the commit succeeds; set just before the commit is sent.
+    sent: OnceLock<Vec<Decision>>,
+    /// The shard whose statement failed.
+    failed_in: OnceLock<Shard>,
+}
+
+impl Progress {
+    /// Only the first failure counts: the statements after it fail because of it.
+    fn fail_in(&self, shard: Shard) {
+        self.failed_in.get_or_init(|| shard);
+    }
+}
 
 impl PgJournal {
     /// `database` is a pool of its own, so that reads never delay the writer.
-    pub const fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards }
+    pub fn new(database: Database, shards: Shards) -> Self {
+        Self { database, shards, out_of_reach: OutOfReach::default() }
+    }
+
+    /// The error of a batch of which nothing was written. A shard out of reach concerns all of its postings, unless none is for a
+    /// wallet there: then some only transfer to it.
+    fn not_done(&self, postings: &[Posting], error: DbError, failed_in: Option<Shard>, took: Duration) -> JournalError {
+        match failed_in.filter(|shard| error.is_out_of_reach() && is_only_named(*shard, self.shards, postings)) {
+            Some(shard) => {
+                self.out_of_reach.failed(shard, took);
+                self.part_not_done(postings, error, shard)
+            }
+            None => JournalError::NotDone(error.at(STEP)),
+        }
+    }
+
+    fn part_not_done(&self, postings: &[Posting], error: DbError, shard: Shard) -> JournalError {
+        let needs_it = postings.iter().map(|posting| needs(posting, shard, self.shards)).collect();
+        JournalError::PartNotDone { source: error.at(STEP), needs_it }
     }
 
     /// Whether a commit succeeded whose response was lost.
@@ -87,12 +120,16 @@ impl PgJournal {
 #[async_trait]
 impl Journal for PgJournal {
     async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
+        if let Some(shard) = self.out_of_reach.to_leave_out(self.shards, postings) {
+            return Err(self.part_not_done(postings, DbError::Unreachable, shard));
+        }
         let (batch, shards) = (postings.to_vec(), self.shards);
-        let sent = SentDecisions::default();
-        let sent_by_run = Arc::clone(&sent);
+        let began = Instant::now();
+        let progress = Arc::new(Progress::default());
+        let of_run = Arc::clone(&progress);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
-                let written = write(client, shards, &batch, lock_wait, &sent_by_run).await;
+                let written = write(client, shards, &batch, lock_wait, &of_run).await;
                 if written.is_err() {
                     // For the next user of the connection, if it still works.
                     let _ = client.batch_execute("ROLLBACK").await;
@@ -100,14 +137,16 @@ impl Journal for PgJournal {
                 written
             })
         });
-        match (committed.await, sent.get()) {
+        let committed = committed.await;
+        let failed_in = progress.failed_in.get().copied();
+        match (committed, progress.sent.get()) {
             (Ok(()), Some(decisions)) => Ok(decisions.clone()),
             // Nothing is written before the commit is sent, nor after an insert that the server rejected.
-            (Err(e), None) => Err(JournalError::NotDone(e.at(STEP))),
-            (Err(e), Some(_)) if e.is_definite() => Err(JournalError::NotDone(e.at(STEP))),
+            (Err(e), None) => Err(self.not_done(postings, e, failed_in, began.elapsed())),
+            (Err(e), Some(_)) if e.is_definite() => Err(self.not_done(postings, e, failed_in, began.elapsed())),
             (Err(e), Some(decisions)) => match self.find_out(decisions, postings).await {
                 Ok(true) => Ok(decisions.clone()),
-                Ok(false) => Err(JournalError::NotDone(e.at(STEP))),
+                Ok(false) => Err(self.not_done(postings, e, failed_in, began.elapsed())),
                 Err(unreachable) => Err(JournalError::Unknown(unreachable.at(STEP))),
             },
             (Ok(()), None) => Err(JournalError::NotDone(DbError::Corrupt("commit without decisions").at(STEP))),
@@ -115,22 +154,22 @@ impl Journal for PgJournal {
     }
 }
 
-/// Begins, locks, reads; decides; inserts, commits. `sent` is set before the commit is sent.
+/// Begins, locks, reads; decides; inserts, commits.
 async fn write(
     client: &Client,
     shards: Shards,
     postings: &[Posting],
     lock_wait: LockWait,
-    sent: &SentDecisions,
+    progress: &Progress,
 ) -> Result<(), DbError> {
     fault::point("ledger.begun");
-    let (mut wallets, now) = read_locked(client, shards, postings, lock_wait).await?;
+    let (mut wallets, now) = read_locked(client, shards, postings, lock_wait, progress).await?;
     fault::point("ledger.locked");
     let DecidedBatch { entries, decisions } =
         decide_batch(&mut wallets, postings, now.unwrap_or(Timestamp::UNIX_EPOCH));
-    sent.get_or_init(|| decisions);
+    progress.sent.get_or_init(|| decisions);
     fault::point("ledger.decided");
-    insert_and_commit(client, shards, &entries).await?;
+    insert_and_commit(client, shards, &entries, progress).await?;
     fault::point("ledger.committed");
     Ok(())
 }
@@ -462,7 +501,7 @@ impl<'p> Requests<'p> {
     }
 
     fn read<'r>(&self, asked: Asked, statement: &'static ShardStatement, parameters: Vec<Parameter<'r>>) -> Read<'r> {
-        Read { asked, text: statement.of(self.shard), parameters }
+        Read { asked, shard: self.shard, text: statement.of(self.shard), parameters }
     }
 }
 
@@ -497,6 +536,7 @@ enum Asked {
 /// A statement of the first round trip.
 struct Read<'r> {
     asked: Asked,
+    shard: Shard,
     text: &'static str,
     parameters: Vec<Parameter<'r>>,
 }
@@ -509,6 +549,7 @@ async fn read_locked(
     shards: Shards,
     postings: &[Posting],
     lock_wait: LockWait,
+    progress: &Progress,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
     let mut requests = Requests::of(shards, postings, lock_wait);
     // The shard of the wallet that is waited for comes first.
@@ -527,7 +568,7 @@ async fn read_locked(
     let mut locked = HashSet::new();
     let (mut heads, mut used, mut named, mut sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (read, rows) in reads.iter().zip(found) {
-        let rows = rows?;
+        let rows = rows.inspect_err(|_| progress.fail_in(read.shard))?;
         match read.asked {
             Asked::Lock => {
                 for row in &rows {
@@ -864,7 +905,12 @@ impl OpenHold {
 }
 
 /// One round trip. If an insert fails, the commit after it rolls the transaction back.
-async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) -> Result<(), DbError> {
+async fn insert_and_commit(
+    client: &Client,
+    shards: Shards,
+    new: &[NewEntry],
+    progress: &Progress,
+) -> Result<(), DbError> {
     let entries: Vec<_> = new.iter().map(EntryColumns::of).collect();
     let texts: Vec<_> =
         new.iter().filter_map(|new| new.texts.as_ref().map(|(texts, _)| TextColumns::of(new, texts))).collect();
@@ -881,7 +927,7 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
         (!users.is_empty()).then_some((*shard, users, seqs))
     };
     let closed: Vec<_> = touched.shards.iter().filter_map(closed_in).collect();
-    let mut writes = Vec::new();
+    let (mut writes, mut shards_of_writes) = (Vec::new(), Vec::new());
     for (shard, time) in &times {
         let here = |user: Uuid| touched.is_of(user, *shard);
         let entries = || entries.iter().filter(|entry| here(entry.user_id));
@@ -900,14 +946,16 @@ async fn insert_and_commit(client: &Client, shards: Shards, new: &[NewEntry]) ->
                 writes.push((capture, vec![user_id, seq, left, acts]));
             }
         }
+        shards_of_writes.resize(writes.len(), *shard);
     }
     for (shard, users, seqs) in &closed {
         writes.push((client.prepare_cached(CLOSE_OPEN_HOLDS.of(*shard)).await?, vec![users, seqs]));
+        shards_of_writes.push(*shard);
     }
     let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
     let (written, committed) = join!(biased; all_in_order(writes), client.batch_execute("COMMIT"));
-    for result in written {
-        result?;
+    for (result, shard) in written.into_iter().zip(shards_of_writes) {
+        result.inspect_err(|_| progress.fail_in(shard))?;
     }
     committed.map_err(DbError::InDoubt)
 }

@@ -6,6 +6,7 @@ mod ledger_audit;
 mod missing_wallets;
 mod multi_insert;
 mod open_holds;
+mod out_of_reach;
 mod queries;
 mod receipts;
 mod rows;

@@ -1,7 +1,9 @@
-//! A ledger whose shards are on two workers of Citus (FM-31 to FM-36): the product as it is without faults, and then with a worker
-//! that is killed at its `COMMIT`, a coordinator that is killed between the two phases of a commit, and shards that move.
+//! A ledger whose shards are on two workers of Citus (FM-31 to FM-37): the product as it is without faults, and then with a worker
+//! that is killed at its `COMMIT`, a coordinator that is killed between the two phases of a commit, shards that move, and a worker
+//! that falls silent.
 //! `just test-citus` runs these alone, with four shards and a PostgreSQL that has Citus.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -176,6 +178,24 @@ impl Cluster {
         println!("measured: FM-35: a wallet on the other worker after {:.1} s", began.elapsed().as_secs_f64());
     }
 
+    /// While this worker is down, under load with transfers to it, no post of the other worker fails. Nobody else posts to these
+    /// wallets. Returns the longest time that one took.
+    async fn posts_of_the_other_worker(&self, owners: &[User], down: usize, keys: Range<usize>) -> Duration {
+        let mut longest = Duration::ZERO;
+        for owner in owners {
+            if self.worker_of(shard_of(owner)).await == down {
+                continue;
+            }
+            for number in keys.clone() {
+                let began = Instant::now();
+                let posted = self.ask(owner, &Ask::post("credit", 1), &format!("beside-{down}-{number}")).await;
+                assert!(matches!(posted, Outcome::Done(_)), "{posted:?}");
+                longest = longest.max(began.elapsed());
+            }
+        }
+        longest
+    }
+
     /// While this worker is down a wallet process starts, also without the owner's password, and `purse migrate` has nothing to do.
     /// It ends the holds of the other worker.
     async fn starts_without(&self, down: usize) {
@@ -209,8 +229,7 @@ impl Cluster {
         let mut holders = Vec::new();
         for owner in owners {
             if self.worker_of(shard_of(owner)).await != down {
-                // Its batch may have a transfer to a shard that is down.
-                let placed = self.ask_until_known(owner, &Ask::hold(1, 60), "hold").await;
+                let placed = self.ask(owner, &Ask::hold(1, 60), "hold").await;
                 assert!(matches!(placed, Outcome::Done(_)), "{placed:?}");
                 holders.push(owner);
             }
@@ -473,6 +492,8 @@ async fn fm_35_servers_of_a_cluster_killed_under_load_lose_nothing_that_was_ackn
         tokio::time::sleep(CALM).await;
         if server < 2 {
             cluster.serves_the_other_worker(server).await;
+            let longest = cluster.posts_of_the_other_worker(&holders, server, 0..100).await;
+            println!("measured: FM-35 server {server}: the slowest post beside it took {:.2} s", longest.as_secs_f64());
             cluster.starts_without(server).await;
         }
         if server == 1 {
@@ -525,4 +546,38 @@ async fn fm_36_a_shard_that_moves_to_the_other_worker_under_load_loses_nothing()
     assert!(rejected.len() * 2 < posts.len(), "{} of {} posts were rejected", rejected.len(), posts.len());
     println!("measured: FM-36: {} of {} posts were rejected or in doubt", rejected.len(), posts.len());
     cluster.finish("FM-36 shards moved under load", vec![load]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL with Citus: just test-citus"]
+async fn fm_37_a_worker_that_falls_silent_fails_only_what_needs_it() {
+    let cluster = Cluster::start().await;
+    let others = cluster.one_user_per_shard().await;
+    let load = cluster.start_load();
+    tokio::time::sleep(CALM).await;
+    for worker in [0, 1] {
+        cluster.citus.workers[worker].freeze();
+        let began = Instant::now();
+        let mut slowest = Duration::ZERO;
+        let mut posts = 0;
+        while began.elapsed() < Duration::from_secs(15) {
+            slowest = slowest.max(cluster.posts_of_the_other_worker(&others, worker, posts..posts + 1).await);
+            posts += 1;
+        }
+        assert_eq!(cluster.wallet.readiness().await.0, 200);
+        cluster.citus.workers[worker].wake();
+        println!(
+            "measured: FM-37 worker {worker} silent: {} posts of the other one, the slowest took {:.1} s",
+            posts * 2,
+            slowest.as_secs_f64()
+        );
+        let began = Instant::now();
+        for owner in &cluster.owners {
+            let key = format!("after-{worker}");
+            assert!(matches!(cluster.ask_until_known(owner, &Ask::post("credit", 1), &key).await, Outcome::Done(_)));
+        }
+        println!("measured: FM-37: all shards served {:.1} s after it woke", began.elapsed().as_secs_f64());
+        tokio::time::sleep(CALM).await;
+    }
+    cluster.finish("FM-37 each worker frozen under load", vec![load]).await;
 }
