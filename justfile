@@ -123,7 +123,7 @@ lint-openapi flag="": _rust
 # Inject every fault (30 minutes; Linux, as root)
 [group('check'), no-exit-message, positional-arguments]
 test-faults *words: _rust servers (_need "faketime")
-    cargo test --locked --features failpoints --test it -- faults:: --skip faults::long::soak --skip faults::long::cluster --show-output "$@"
+    cargo test --locked --features failpoints --test it -- --skip faults::long::soak --skip faults::long::cluster --show-output "${@:-faults::}"
 
 # Inject random faults under load; SEED=… repeats a run
 [group('check'), no-exit-message]

@@ -17,7 +17,7 @@ export PG_BIN_DIR=$bin
 case "${1:-}" in
   test)
     shift
-    exec cargo test --locked --features failpoints --test it -- faults::long::citus --include-ignored --test-threads 1 --show-output "$@"
+    exec cargo test --locked --features failpoints --test it -- --include-ignored --test-threads 1 --show-output "${@:-faults::long::citus}"
     ;;
   bench) exec cargo bench --locked --bench citus ;;
   *) echo "usage: $0 test [word...] | bench" >&2; exit 64 ;;

@@ -15,6 +15,8 @@ use crate::support::{
 
 /// Wallets in a spread load.
 pub const WALLETS: usize = 1_000;
+/// What a slow disk adds to each commit.
+pub const SLOW_COMMIT: Duration = Duration::from_millis(3);
 /// Enough that no debit of a benchmark is rejected.
 const FIRST_CREDIT: i64 = 1_000_000_000;
 
@@ -85,6 +87,21 @@ impl Fixture {
         let all = tokens("all", (1..=WALLETS).map(owner));
         let one = tokens("one", std::iter::once(owner(1)));
         Self { world, wallet, all, one }
+    }
+
+    /// Each commit waits for a slow disk from now on. Transactions that commit at once share the wait, as they share a write there.
+    pub async fn delay_commits(&self, by: Duration) {
+        self.set_commit_delay(&format!("= {}", by.as_micros()), "= 0").await;
+    }
+
+    pub async fn stop_delaying_commits(&self) {
+        self.set_commit_delay("= DEFAULT", "= DEFAULT").await;
+    }
+
+    async fn set_commit_delay(&self, delay: &str, siblings: &str) {
+        self.world.sql(Role::Wallet, &format!("ALTER SYSTEM SET commit_delay {delay}")).await;
+        self.world.sql(Role::Wallet, &format!("ALTER SYSTEM SET commit_siblings {siblings}")).await;
+        self.world.sql(Role::Wallet, "SELECT pg_reload_conf()").await;
     }
 
     /// Recomputes every balance with `purse ledger verify`.

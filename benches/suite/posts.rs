@@ -5,7 +5,7 @@ use std::process::Command;
 use purse::kernel::Role;
 
 use crate::figures::{Figures, rounds, seconds};
-use crate::fixture::{Fixture, WALLETS};
+use crate::fixture::{Fixture, SLOW_COMMIT, WALLETS};
 use crate::report::{Report, Target};
 use crate::support::world::PURSE;
 use crate::support::{Outages, World};
@@ -14,8 +14,6 @@ use crate::tools::{blocking, pgbench, wrk};
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
 /// Clients of pgbench in the concurrent case.
 const CLIENTS: usize = 16;
-/// What a slow disk adds to each commit, in microseconds.
-const SLOW_COMMIT_US: u32 = 3_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -126,12 +124,9 @@ pub async fn measure(servers: &Outages, report: &mut Report) {
     slow_commits(&fixture, &peer, &database, report).await;
 }
 
-/// The same comparison where each commit waits for a slow disk. Transactions that commit at once share the wait, as they share a
-/// write there.
+/// The same comparison where each commit waits for a slow disk.
 async fn slow_commits(fixture: &Fixture, peer: &World, database: &str, report: &mut Report) {
-    fixture.world.sql(Role::Wallet, &format!("ALTER SYSTEM SET commit_delay = {SLOW_COMMIT_US}")).await;
-    fixture.world.sql(Role::Wallet, "ALTER SYSTEM SET commit_siblings = 0").await;
-    fixture.world.sql(Role::Wallet, "SELECT pg_reload_conf()").await;
+    fixture.delay_commits(SLOW_COMMIT).await;
     let (mut http, mut statement) = (Figures::default(), Figures::default());
     for round in 1..=rounds() {
         http.push(over_http(fixture, 256, Over::Spread, false, &format!("slow{round}")).await.0.rate);
@@ -139,9 +134,7 @@ async fn slow_commits(fixture: &Fixture, peer: &World, database: &str, report: &
         let run = move || pgbench(&on, &database, CLIENTS, seconds(), WALLETS, "pgbench_statement.sql");
         statement.push(blocking(run).await.0);
     }
-    fixture.world.sql(Role::Wallet, "ALTER SYSTEM RESET commit_delay").await;
-    fixture.world.sql(Role::Wallet, "ALTER SYSTEM RESET commit_siblings").await;
-    fixture.world.sql(Role::Wallet, "SELECT pg_reload_conf()").await;
+    fixture.stop_delaying_commits().await;
     report.target(Target::at_least(
         "credits over HTTP, 256 connections, spread ÷ pgbench, one statement, 16 clients, commits that wait 3 ms",
         http.median() / statement.median(),

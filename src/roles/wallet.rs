@@ -142,6 +142,7 @@ fn ledger_writer(
         batch_max: config.ledger_batch_max,
         inboxes,
         io: context.io.clone(),
+        shards: config.process.database.shards.count().into(),
         metrics: (0..config.ledger_lanes).map(|lane| LedgerMetrics::new(&context.metrics, lane)).collect(),
         logger: context.actor_logger("ledger_writer"),
         outages: Reminder::default(),

@@ -16,7 +16,7 @@ use purse::users::application::ports::{
 };
 use purse::users::application::register_user::{NewUser, RegisterError, RegisterUser};
 use purse::users::domain::{EmailAddress, Password, PersonName};
-use purse::wallet::application::ports::{Journal, JournalError, LockWait, PostError};
+use purse::wallet::application::ports::{Journal, JournalError, LockWait, OnExecuted, PostError};
 use purse::wallet::application::post_batch::{PostBatch, PostingResult};
 use purse::wallet::domain::{Act, AmountMinor, Decision, Direction, Draft, EntryRefused, Posting};
 
@@ -172,7 +172,7 @@ struct FailingJournal {
 
 #[async_trait]
 impl Journal for FailingJournal {
-    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+    async fn commit(&self, postings: &[Posting], _: LockWait, _: &OnExecuted) -> Result<Vec<Decision>, JournalError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         if postings.iter().any(|posting| posting.id() == self.failing) {
             return Err(JournalError::NotDone(failed(self.class)));
@@ -196,7 +196,8 @@ fn postings() -> Vec<Posting> {
 async fn post(class: FailureClass) -> (Vec<PostingResult>, usize, usize) {
     let postings = postings();
     let journal = Arc::new(FailingJournal { failing: postings[1].id(), class, commits: AtomicUsize::new(0) });
-    let batch = PostBatch { journal: journal.clone() }.execute(&postings, LockWait::SkipLocked).await;
+    let batch =
+        PostBatch { journal: journal.clone() }.execute(&postings, LockWait::SkipLocked, &OnExecuted::default()).await;
     (batch.results, batch.failures.len(), journal.commits.load(Ordering::Relaxed))
 }
 
@@ -222,7 +223,7 @@ struct LockedJournal;
 
 #[async_trait]
 impl Journal for LockedJournal {
-    async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+    async fn commit(&self, postings: &[Posting], _: LockWait, _: &OnExecuted) -> Result<Vec<Decision>, JournalError> {
         Ok(postings.iter().map(|posting| Decision::NotLocked { contested: posting.user_id }).collect())
     }
 }
@@ -233,7 +234,7 @@ async fn a_wallet_that_cannot_be_locked_is_held_or_after_waiting_does_not_exist(
     let postings = postings();
     let aside: Vec<_> =
         postings.iter().map(|posting| PostingResult::Undecided { contested: posting.user_id }).collect();
-    assert_eq!(batch.execute(&postings, LockWait::SkipLocked).await.results, aside);
+    assert_eq!(batch.execute(&postings, LockWait::SkipLocked, &OnExecuted::default()).await.results, aside);
     let gone = PostingResult::Reply(Err(PostError::NoWallet));
-    assert_eq!(batch.execute(&postings, LockWait::WaitForAll).await.results, vec![gone; 3]);
+    assert_eq!(batch.execute(&postings, LockWait::WaitForAll, &OnExecuted::default()).await.results, vec![gone; 3]);
 }

@@ -1,5 +1,7 @@
 //! Ports: what the use cases of this context need from adapters.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::kernel::{DependencyError, Timestamp, UserId};
@@ -103,10 +105,33 @@ pub enum JournalError {
     Unknown(#[source] DependencyError),
 }
 
+/// Called when the statements of a batch have been executed and only its commit is left. Not if one of them failed.
+#[derive(Clone, Default)]
+pub struct OnExecuted(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl OnExecuted {
+    /// By default nothing is called.
+    pub fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(call)))
+    }
+
+    /// To be called by the journal.
+    pub fn call(&self) {
+        if let Some(call) = &self.0 {
+            call();
+        }
+    }
+}
+
 /// Writes batches to the ledger.
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Writes a batch in one database transaction. Returns what it decided, in the order of `postings`. If the response to the
     /// commit is not a success, this looks up whether it succeeded before it returns.
-    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError>;
+    async fn commit(
+        &self,
+        postings: &[Posting],
+        lock_wait: LockWait,
+        executed: &OnExecuted,
+    ) -> Result<Vec<Decision>, JournalError>;
 }

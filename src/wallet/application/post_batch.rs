@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::kernel::{Classified, DependencyError, FailureClass, UserId};
-use crate::wallet::application::ports::{Journal, JournalError, LockWait, PostError, Posted};
+use crate::wallet::application::ports::{Journal, JournalError, LockWait, OnExecuted, PostError, Posted};
 use crate::wallet::domain::{Decision, EntryRefused, Posting};
 
 /// The use case with its port.
@@ -38,9 +38,9 @@ pub struct BatchResult {
 
 impl PostBatch {
     /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone. Those that need a part of
-    /// the store that is out of reach are left out.
-    pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait) -> BatchResult {
-        match self.journal.commit(postings, lock_wait).await {
+    /// the store that is out of reach are left out. `executed` is of a batch that needs no second try.
+    pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait, executed: &OnExecuted) -> BatchResult {
+        match self.journal.commit(postings, lock_wait, executed).await {
             Ok(decisions) => {
                 let results = postings.iter().zip(decisions).map(|(posting, of_it)| result(posting, of_it, lock_wait));
                 BatchResult { results: results.collect(), failures: Vec::new() }
@@ -71,7 +71,7 @@ impl PostBatch {
         let rest = if others.is_empty() || others.len() == postings.len() {
             BatchResult { results: Vec::new(), failures: Vec::new() }
         } else {
-            Box::pin(self.execute(&others, lock_wait)).await
+            Box::pin(self.execute(&others, lock_wait, &OnExecuted::default())).await
         };
         let mut of_others = rest.results.into_iter();
         let not_done = || PostingResult::Reply(Err(PostError::NotDone));
@@ -98,7 +98,7 @@ impl PostBatch {
                 batch.results.push(PostingResult::Undecided { contested: *contested });
                 continue;
             }
-            match self.journal.commit(std::slice::from_ref(posting), lock_wait).await {
+            match self.journal.commit(std::slice::from_ref(posting), lock_wait, &OnExecuted::default()).await {
                 Ok(decisions) => {
                     for decision in decisions {
                         let result = result(posting, decision, lock_wait);
@@ -196,7 +196,12 @@ mod tests {
 
     #[async_trait]
     impl Journal for FailingJournal {
-        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+        async fn commit(
+            &self,
+            postings: &[Posting],
+            _: LockWait,
+            _: &OnExecuted,
+        ) -> Result<Vec<Decision>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
@@ -251,7 +256,8 @@ mod tests {
 
     async fn results(journal: impl Journal + 'static, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
-        let batch = PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait).await;
+        let batch =
+            PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait, &OnExecuted::default()).await;
         let word = |result: PostingResult| match result {
             PostingResult::Undecided { .. } => "undecided".to_owned(),
             PostingResult::Reply(Ok(Posted::New(_))) => "new".to_owned(),
@@ -323,7 +329,12 @@ mod tests {
 
     #[async_trait]
     impl Journal for Parts {
-        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+        async fn commit(
+            &self,
+            postings: &[Posting],
+            _: LockWait,
+            _: &OnExecuted,
+        ) -> Result<Vec<Decision>, JournalError> {
             if postings.iter().any(|posting| Some(cents_of(posting)) == self.bug) {
                 return Err(JournalError::NotDone(failed(FailureClass::Bug)));
             }
@@ -361,7 +372,12 @@ mod tests {
 
     #[async_trait]
     impl Journal for Contested {
-        async fn commit(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
+        async fn commit(
+            &self,
+            postings: &[Posting],
+            _: LockWait,
+            _: &OnExecuted,
+        ) -> Result<Vec<Decision>, JournalError> {
             Ok(vec![Decision::NotLocked { contested: self.0 }; postings.len()])
         }
     }
@@ -382,11 +398,11 @@ mod tests {
         let no_wallet = PostingResult::Reply(Err(PostError::NoWallet));
         let batch = PostBatch { journal: Arc::new(Contested(user(9))) };
         for wait in [LockWait::WaitForOne(user(9)), LockWait::WaitForAll] {
-            let results = batch.execute(&postings, wait).await.results;
+            let results = batch.execute(&postings, wait, &OnExecuted::default()).await.results;
             assert_eq!(results, [not_found.clone(), aside.clone(), aside.clone(), no_wallet.clone()]);
         }
         for wait in [LockWait::SkipLocked, LockWait::WaitForOne(user(1))] {
-            assert_eq!(batch.execute(&postings, wait).await.results, vec![aside.clone(); 4]);
+            assert_eq!(batch.execute(&postings, wait, &OnExecuted::default()).await.results, vec![aside.clone(); 4]);
         }
     }
 
@@ -396,7 +412,12 @@ mod tests {
 
     #[async_trait]
     impl Journal for BusyJournal {
-        async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
+        async fn commit(
+            &self,
+            postings: &[Posting],
+            lock_wait: LockWait,
+            _: &OnExecuted,
+        ) -> Result<Vec<Decision>, JournalError> {
             let [posting] = postings else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
             let mut locked = self.0.lock().expect("locks");
             if let Some(attempts) = locked.get_mut(&posting.user_id).filter(|attempts| **attempts > 0) {
@@ -414,8 +435,10 @@ mod tests {
         let postings: Vec<_> = (1..).zip(users).map(|(number, user)| posting(number, *user, 4)).collect();
         let locked = locked.iter().map(|(user, attempts)| (UserId::from_uuid(Uuid::from_u128(*user)), *attempts));
         let journal = Arc::new(BusyJournal(Mutex::new(locked.collect())));
-        let batch =
-            PostBatch { journal }.execute(&postings, lock_wait).now_or_never().expect("the journal never waits");
+        let batch = PostBatch { journal }
+            .execute(&postings, lock_wait, &OnExecuted::default())
+            .now_or_never()
+            .expect("the journal never waits");
         batch.results.into_iter().map(|result| matches!(result, PostingResult::Undecided { .. })).collect()
     }
 

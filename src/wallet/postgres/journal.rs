@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::infra::postgres::{BEGIN, Client, Database, DbError, Shard, ShardStatement, Shards, begin, find_out};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
-use crate::wallet::application::ports::{Journal, JournalError, LockWait};
+use crate::wallet::application::ports::{Journal, JournalError, LockWait, OnExecuted};
 use crate::wallet::domain::{
     Act, AmountMinor, Balance, DecidedBatch, Decision, Draft, DueHold, Entry, EntryHash, EntryKind, Hold, HoldStatus,
     KeyOwner, LedgerHead, NamedEntry, NewEntry, OneOrMore, Origin, Posting, RequestDigest, SaltedTexts, UsedKey,
@@ -50,6 +50,7 @@ struct Progress {
     sent: OnceLock<Vec<Decision>>,
     /// The shard whose statement failed.
     failed_in: OnceLock<Shard>,
+    executed: OnExecuted,
 }
 
 impl Progress {
@@ -119,13 +120,18 @@ impl PgJournal {
 
 #[async_trait]
 impl Journal for PgJournal {
-    async fn commit(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
+    async fn commit(
+        &self,
+        postings: &[Posting],
+        lock_wait: LockWait,
+        executed: &OnExecuted,
+    ) -> Result<Vec<Decision>, JournalError> {
         if let Some(shard) = self.out_of_reach.to_leave_out(self.shards, postings) {
             return Err(self.part_not_done(postings, DbError::Unreachable, shard));
         }
         let (batch, shards) = (postings.to_vec(), self.shards);
         let began = Instant::now();
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress { executed: executed.clone(), ..Progress::default() });
         let of_run = Arc::clone(&progress);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
@@ -953,7 +959,14 @@ async fn insert_and_commit(
         shards_of_writes.push(*shard);
     }
     let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
-    let (written, committed) = join!(biased; all_in_order(writes), client.batch_execute("COMMIT"));
+    let written = async {
+        let written = all_in_order(writes).await;
+        if written.iter().all(Result::is_ok) {
+            progress.executed.call();
+        }
+        written
+    };
+    let (written, committed) = join!(biased; written, client.batch_execute("COMMIT"));
     for (result, shard) in written.into_iter().zip(shards_of_writes) {
         result.inspect_err(|_| progress.fail_in(shard))?;
     }
