@@ -38,7 +38,7 @@ pub struct BatchResult {
 
 impl PostBatch {
     /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone. Those that need a part of
-    /// the store that is out of reach are left out. `executed` is of a batch that needs no second try.
+    /// the store that is out of reach are left out. `executed` is called for the first try only.
     pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait, executed: &OnExecuted) -> BatchResult {
         match self.journal.commit(postings, lock_wait, executed).await {
             Ok(decisions) => {
