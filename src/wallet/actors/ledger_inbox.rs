@@ -178,7 +178,7 @@ pub(super) mod tests {
         Posting::new(UserId::from_uuid(Uuid::from_u128(user)), draft.into(), None)
     }
 
-    fn post(user: u128) -> (PendingPost, oneshot::Receiver<PostResult>) {
+    pub(in crate::wallet::actors) fn post(user: u128) -> (PendingPost, oneshot::Receiver<PostResult>) {
         let slots = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a slot");
         let metrics = PostMetrics::new(&Metrics::try_new().expect("metrics"), || 0);
         pending(posting(user), slots, &Arc::new(metrics))

@@ -355,13 +355,13 @@ fn log(logger: &Logger, outages: &Reminder, failure: &JournalError, posts: usize
 mod tests {
     use super::*;
     use crate::infra::metrics::Metrics;
-    use crate::runtime::Handle;
-    use crate::wallet::actors::ledger_handle::LedgerHandle;
-    use crate::wallet::actors::ledger_inbox::tests::posting;
-    use crate::wallet::application::ports::{Journal, Ledger as _};
+    use crate::wallet::actors::ledger_inbox::tests::post;
+    use crate::wallet::actors::ledger_inbox::{PostResult, received};
+    use crate::wallet::application::ports::{Journal, PostError};
     use crate::wallet::domain::{Decision, Posting};
+    use actix::Addr;
     use async_trait::async_trait;
-    use tokio::sync::{Semaphore, mpsc};
+    use tokio::sync::{Semaphore, mpsc, oneshot};
 
     /// A journal whose batches wait until the test lets them execute their statements, and then until it lets them commit.
     struct SteppedJournal {
@@ -390,7 +390,8 @@ mod tests {
     struct Fixture {
         journal: Arc<SteppedJournal>,
         begun: mpsc::UnboundedReceiver<u8>,
-        ledger: Arc<LedgerHandle>,
+        inboxes: LedgerInboxes,
+        writer: Addr<LedgerWriterActor>,
     }
 
     impl Fixture {
@@ -411,15 +412,17 @@ mod tests {
                 logger: Logger::root(slog::Discard, slog::o!()),
                 outages: Reminder::default(),
             });
-            let handle = Handle::default();
-            handle.point_to(LedgerWriterActor::new(deps, Lifeline::unsupervised()).start());
-            Self { journal, begun, ledger: Arc::new(LedgerHandle::new(handle, inboxes, 100, &metrics)) }
+            let writer = LedgerWriterActor::new(deps, Lifeline::unsupervised()).start();
+            Self { journal, begun, inboxes, writer }
         }
 
         /// A user in this lane posts.
-        fn post(&self, lane: u128) {
-            let ledger = Arc::clone(&self.ledger);
-            actix::spawn(async move { ledger.post(posting(lane)).await });
+        fn post(&self, lane: u128) -> oneshot::Receiver<PostResult> {
+            let (post, result) = post(lane);
+            if let Some(arrived) = self.inboxes.push(post) {
+                self.writer.do_send(arrived);
+            }
+            result
         }
 
         async fn begun(&mut self) -> u8 {
@@ -441,7 +444,7 @@ mod tests {
         /// A batch of the first lane, which waits longer for its commit than for its statements, or not as long.
         async fn write_one(&mut self, is_slow_to_commit: bool) {
             let began = Instant::now();
-            self.post(0);
+            drop(self.post(0));
             assert_eq!(self.begun().await, 0);
             let (first, second) = (&self.journal.execute[0], &self.journal.commit[0]);
             if is_slow_to_commit {
@@ -460,14 +463,14 @@ mod tests {
         let mut fixture = Fixture::start(1);
         fixture.write_one(true).await;
         let began = Instant::now();
-        fixture.post(0);
+        drop(fixture.post(0));
         assert_eq!(fixture.begun().await, 0);
-        fixture.post(1);
+        drop(fixture.post(1));
         fixture.none_begins().await;
         fixture.journal.execute[0].add_permits(1);
         assert_eq!(fixture.begun().await, 1, "the other one only waits for its commit");
         fixture.commit_slowly(began).await;
-        fixture.post(0);
+        drop(fixture.post(0));
         fixture.none_begins().await;
         fixture.journal.execute[1].add_permits(1);
         assert_eq!(fixture.begun().await, 0);
@@ -478,9 +481,9 @@ mod tests {
         for (shards, is_slow_to_commit) in [(1, false), (2, true)] {
             let mut fixture = Fixture::start(shards);
             fixture.write_one(is_slow_to_commit).await;
-            fixture.post(0);
+            drop(fixture.post(0));
             assert_eq!(fixture.begun().await, 0);
-            fixture.post(1);
+            drop(fixture.post(1));
             assert_eq!(fixture.begun().await, 1, "{shards} shards");
         }
     }
@@ -489,11 +492,11 @@ mod tests {
     async fn a_writer_that_ends_while_a_lane_waits_for_its_turn_answers_its_posts() {
         let mut fixture = Fixture::start(1);
         fixture.write_one(true).await;
-        fixture.post(0);
+        drop(fixture.post(0));
         assert_eq!(fixture.begun().await, 0);
-        fixture.post(1);
-        fixture.journal.execute[0].close();
+        let waits = fixture.post(1);
         // The journal panics, and the writer ends.
-        assert!(fixture.ledger.post(posting(3)).await.is_err());
+        fixture.journal.execute[0].close();
+        assert_eq!(received(waits).await, Err(PostError::NotDone));
     }
 }
