@@ -183,6 +183,23 @@ mod tests {
     use std::sync::Mutex;
     use uuid::Uuid;
 
+    /// A journal that only decides, and never waits.
+    trait Decides: Send + Sync {
+        fn decide(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError>;
+    }
+
+    #[async_trait]
+    impl<D: Decides> Journal for D {
+        async fn commit(
+            &self,
+            postings: &[Posting],
+            lock_wait: LockWait,
+            _: &OnExecuted,
+        ) -> Result<Vec<Decision>, JournalError> {
+            self.decide(postings, lock_wait)
+        }
+    }
+
     /// A journal that fails for whole batches, for postings of one amount, or during the commit.
     struct FailingJournal {
         whole: Option<FailureClass>,
@@ -194,14 +211,8 @@ mod tests {
         DependencyError::new("test", class, "on purpose")
     }
 
-    #[async_trait]
-    impl Journal for FailingJournal {
-        async fn commit(
-            &self,
-            postings: &[Posting],
-            _: LockWait,
-            _: &OnExecuted,
-        ) -> Result<Vec<Decision>, JournalError> {
+    impl Decides for FailingJournal {
+        fn decide(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
             if self.unknown {
                 return Err(JournalError::Unknown(failed(FailureClass::Unavailable)));
             }
@@ -254,7 +265,7 @@ mod tests {
         })
     }
 
-    async fn results(journal: impl Journal + 'static, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
+    async fn results(journal: impl Decides + 'static, cents: &[i64], lock_wait: LockWait) -> (Vec<String>, usize) {
         let postings: Vec<_> = cents.iter().map(|c| posting(0, 0, *c)).collect();
         let batch =
             PostBatch { journal: Arc::new(journal) }.execute(&postings, lock_wait, &OnExecuted::default()).await;
@@ -327,14 +338,8 @@ mod tests {
         bug: Option<i64>,
     }
 
-    #[async_trait]
-    impl Journal for Parts {
-        async fn commit(
-            &self,
-            postings: &[Posting],
-            _: LockWait,
-            _: &OnExecuted,
-        ) -> Result<Vec<Decision>, JournalError> {
+    impl Decides for Parts {
+        fn decide(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
             if postings.iter().any(|posting| Some(cents_of(posting)) == self.bug) {
                 return Err(JournalError::NotDone(failed(FailureClass::Bug)));
             }
@@ -370,14 +375,8 @@ mod tests {
     /// A journal for which one wallet is never locked. Like the ledger it holds back the later postings of an initiator.
     struct Contested(UserId);
 
-    #[async_trait]
-    impl Journal for Contested {
-        async fn commit(
-            &self,
-            postings: &[Posting],
-            _: LockWait,
-            _: &OnExecuted,
-        ) -> Result<Vec<Decision>, JournalError> {
+    impl Decides for Contested {
+        fn decide(&self, postings: &[Posting], _: LockWait) -> Result<Vec<Decision>, JournalError> {
             Ok(vec![Decision::NotLocked { contested: self.0 }; postings.len()])
         }
     }
@@ -410,14 +409,8 @@ mod tests {
     /// attempts, then free.
     struct BusyJournal(Mutex<HashMap<UserId, u32>>);
 
-    #[async_trait]
-    impl Journal for BusyJournal {
-        async fn commit(
-            &self,
-            postings: &[Posting],
-            lock_wait: LockWait,
-            _: &OnExecuted,
-        ) -> Result<Vec<Decision>, JournalError> {
+    impl Decides for BusyJournal {
+        fn decide(&self, postings: &[Posting], lock_wait: LockWait) -> Result<Vec<Decision>, JournalError> {
             let [posting] = postings else { return Err(JournalError::NotDone(failed(FailureClass::Bug))) };
             let mut locked = self.0.lock().expect("locks");
             if let Some(attempts) = locked.get_mut(&posting.user_id).filter(|attempts| **attempts > 0) {
