@@ -28,6 +28,9 @@ pub enum DbError {
     /// A connection attempt has just failed, and it is too early for the next one.
     #[error("database was unreachable a moment ago")]
     Unreachable,
+    /// The shard did not respond, and has not been reached since.
+    #[error("shard is out of reach")]
+    OutOfReach,
     /// The unit of work took too long; its connection was closed.
     #[error("database did not respond in time")]
     Deadline,
@@ -51,9 +54,12 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::InDoubt(_) | Self::NotReplicated | Self::Open(_) | Self::Unreachable | Self::Deadline => {
-                FailureClass::Unavailable
-            }
+            Self::InDoubt(_)
+            | Self::NotReplicated
+            | Self::Open(_)
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::Deadline => FailureClass::Unavailable,
             Self::Shards(_) => FailureClass::Permanent,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
@@ -71,9 +77,13 @@ impl DbError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
-                true
-            }
+            Self::Open(_)
+            | Self::Busy
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::NoPool(_)
+            | Self::Shards(_)
+            | Self::Corrupt(_) => true,
             Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
         }
     }
@@ -87,10 +97,23 @@ impl DbError {
         }
     }
 
-    /// Whether the server could not be reached, or did not finish a statement in time. A lock that was not free in time is neither.
+    /// Whether a statement got no response from what it needed until its time limit. A lock that was not free in time is reported
+    /// otherwise, if its limit is shorter.
+    pub fn is_unresponsive(&self) -> bool {
+        match self {
+            Self::Postgres(e) => e.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Deadline => true,
+            _ => false,
+        }
+    }
+
+    /// The same, or the server reports that it lost a server behind it. A lost session says nothing about what a statement needs.
     pub fn is_out_of_reach(&self) -> bool {
-        let is_cancelled = matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::QUERY_CANCELED));
-        is_cancelled || self.class() == FailureClass::Unavailable
+        let reported = match self {
+            Self::Postgres(e) => Report::of(e),
+            _ => None,
+        };
+        self.is_unresponsive() || reported.is_some_and(|report| report.is_about_another_server())
     }
 
     /// Whether a commit may have been sent and was not confirmed.
@@ -115,9 +138,13 @@ impl DbError {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
             Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
-                SessionFate::Keep
-            }
+            Self::Open(_)
+            | Self::Busy
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::NoPool(_)
+            | Self::Shards(_)
+            | Self::Corrupt(_) => SessionFate::Keep,
         }
     }
 }
@@ -195,6 +222,11 @@ impl<'e> Report<'e> {
         }
     }
 
+    /// About one behind the server of the session, since the session goes on.
+    fn is_about_another_server(&self) -> bool {
+        !self.ends_session && self.class() == FailureClass::Unavailable && !self.is_another_server()
+    }
+
     /// Of 08007 and 40003 not even the server knows.
     fn is_definite(&self) -> bool {
         !self.ends_session && self.state != "40003" && !self.is_in(&["08"])
@@ -204,9 +236,10 @@ impl<'e> Report<'e> {
         if self.is_another_server() || self.is_one_of(&["57P01", "57P02", "57P03", "57P04"]) {
             return SessionFate::CloseAll;
         }
-        // Out of memory (53200) and internal errors (XX) leave a session that is better not used again.
-        let is_doubtful =
-            self.is_one_of(&["40003", "53200"]) || self.is_in(&["08", "25", "28", "2D", "3B", "3D", "58", "XX"]);
+        // Out of memory (53200) and internal errors (XX) leave a session that is better not used again. So does a cancelled statement
+        // (57014): a server that waits for another one, which does not respond, is not ready for the next one.
+        let is_doubtful = self.is_one_of(&["40003", "53200", "57014"])
+            || self.is_in(&["08", "25", "28", "2D", "3B", "3D", "58", "XX"]);
         if self.ends_session || is_doubtful { SessionFate::Close } else { SessionFate::Keep }
     }
 }
@@ -264,7 +297,7 @@ mod tests {
             ("55000", Transient, Keep),
             ("55006", Transient, Keep),
             ("55P03", Transient, Keep),
-            ("57014", Transient, Keep),
+            ("57014", Transient, Close),
             ("72000", Transient, Keep),
             // The statement.
             ("0A000", Bug, Keep),
