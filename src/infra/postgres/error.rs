@@ -107,7 +107,13 @@ impl DbError {
         }
     }
 
-    /// The same, or the server reports that it lost a server behind it. A lost session says nothing about what a statement needs.
+    /// Whether the server reports that it has no connection to a server behind it.
+    pub fn is_about_a_server_behind(&self) -> bool {
+        matches!(self, Self::Postgres(e) if Report::of(e).is_some_and(|report| !report.ends_session && report.is_in(&["08"])))
+    }
+
+    /// Whether what a statement needs is out of reach, and not the server of the session: that reports so, or its statement got no
+    /// response. A lost session says nothing about it.
     pub fn is_out_of_reach(&self) -> bool {
         let reported = match self {
             Self::Postgres(e) => Report::of(e),
@@ -317,6 +323,17 @@ mod tests {
         }
         let stale = Report { routine: STALE_PLAN, ..error("0A000") };
         assert_eq!((stale.class(), stale.fate()), (Unavailable, CloseAll));
+    }
+
+    #[test]
+    fn a_server_behind_is_meant_only_by_errors_of_servers_that_leave_the_session_open() {
+        for state in ["08006", "53300", "57P01"] {
+            assert!(error(state).is_about_another_server(), "{state}");
+            assert!(!Report { ends_session: true, ..error(state) }.is_about_another_server(), "{state}");
+        }
+        for state in ["23505", "25006", "26000", "55P03", "57014"] {
+            assert!(!error(state).is_about_another_server(), "{state}");
+        }
     }
 
     #[test]

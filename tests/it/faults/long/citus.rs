@@ -245,6 +245,12 @@ impl Cluster {
     /// It ends the holds of the other worker.
     async fn starts_without(&self, down: usize) {
         let mut settings = self.world.settings(Role::Wallet);
+        for command in ["verify", "holds"] {
+            let failed = purse(&["ledger", command], &settings).await;
+            let end = ". Check that this server is running, then try again.\n";
+            assert!(failed.code == Some(69) && failed.err.ends_with(end), "{failed:?}");
+            assert!(failed.err.contains("cannot use one of its servers: database error: "), "{failed:?}");
+        }
         settings.insert("WALLET_PORT".to_owned(), "0".to_owned());
         for has_owner in [true, false] {
             if !has_owner {
