@@ -244,7 +244,7 @@ async fn transfers_between_shards_in_both_directions_at_once_keep_the_sum_and_bo
     assert_eq!(verified.code, Some(0), "{verified:?}");
 }
 
-/// A short time limit of statements. Locks are waited for longer, so that only the time limit ends a statement.
+/// Locks are waited for longer, so that only the time limit ends a statement.
 const LIMITS: [(&str, &str); 3] =
     [("WALLET_SHARDS", "4"), ("DB_STATEMENT_TIMEOUT_MS", "2000"), ("DB_LOCK_TIMEOUT_MS", "60000")];
 

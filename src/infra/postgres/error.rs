@@ -97,14 +97,18 @@ impl DbError {
         }
     }
 
-    /// Whether a statement got no response from what it needed until its time limit. A lock that was not free in time is reported
-    /// otherwise, if its limit is shorter.
-    pub fn is_unresponsive(&self) -> bool {
+    /// Whether a statement was ended by its time limit. Then the session is closed.
+    pub fn is_time_limit(&self) -> bool {
         match self {
             Self::Postgres(e) => e.code() == Some(&SqlState::QUERY_CANCELED),
             Self::Deadline => true,
             _ => false,
         }
+    }
+
+    /// Whether a row or a table stayed locked.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
     /// Whether the server reports that it has no connection to a server behind it.
@@ -119,7 +123,7 @@ impl DbError {
             Self::Postgres(e) => Report::of(e),
             _ => None,
         };
-        self.is_unresponsive() || reported.is_some_and(|report| report.is_about_another_server())
+        self.is_time_limit() || reported.is_some_and(|report| report.is_about_another_server())
     }
 
     /// Whether a commit may have been sent and was not confirmed.

@@ -127,7 +127,7 @@ impl PgHoldQueries {
         let was_tripped = breakers.is_tripped(shard);
         let mut due = self.read_due(shard, was_tripped).await;
         // Only the connection to its server may have been lost. The next attempt has another one.
-        if !was_tripped && due.as_ref().is_err_and(|e| e.is_out_of_reach() && !e.is_unresponsive()) {
+        if !was_tripped && due.as_ref().is_err_and(|e| e.is_out_of_reach() && !e.is_time_limit()) {
             due = self.read_due(shard, was_tripped).await;
         }
         match due {
@@ -140,7 +140,8 @@ impl PgHoldQueries {
                 }
             }
             Err(e) => {
-                if e.is_out_of_reach() {
+                // No row is waited for, so that the table is locked.
+                if e.is_out_of_reach() || e.is_lock_timeout() {
                     breakers.trip(shard);
                 }
                 all.unread.push(Unread { schema: shard.schema(), error: Some(e.at("wallet.holds.due")) });

@@ -79,12 +79,14 @@ impl PgJournal {
         Self { database }
     }
 
-    /// The error of a batch of which nothing was written. A batch that waits for locks may have waited for one until the time limit
-    /// of the statement, if that is shorter than the one for locks.
+    /// The error of a batch of which nothing was written. One that waits for rows says nothing about their shard; for another, a lock
+    /// is that of a table.
     fn not_done(&self, postings: &[Posting], lock_wait: LockWait, error: DbError, progress: &Progress) -> JournalError {
         let breakers = &self.database.breakers;
-        let failed = progress.stopped_in().filter(|_| lock_wait == LockWait::SkipLocked && error.is_out_of_reach());
-        if let Some(shard) = failed.filter(|_| error.is_unresponsive()) {
+        let is_locked = error.is_lock_timeout();
+        let is_of_shard = lock_wait == LockWait::SkipLocked && (error.is_out_of_reach() || is_locked);
+        let failed = progress.stopped_in().filter(|_| is_of_shard);
+        if let Some(shard) = failed.filter(|_| error.is_time_limit() || is_locked) {
             breakers.trip(shard);
         }
         match breakers.needing_them(postings, failed) {
@@ -146,7 +148,7 @@ impl Journal for PgJournal {
             Box::pin(async move {
                 let written = write(client, shards, &batch, lock_wait, &of_run).await;
                 // For the next user of the connection, if it still works. One that is closed now may not respond.
-                if written.as_ref().is_err_and(|e| !e.is_unresponsive()) {
+                if written.as_ref().is_err_and(|e| !e.is_time_limit()) {
                     let _ = client.batch_execute("ROLLBACK").await;
                 }
                 written

@@ -48,14 +48,14 @@ impl ShardedDatabase {
         if self.breakers.is_tripped(shard) { Err(DbError::OutOfReach) } else { self.pool.run(work).await }
     }
 
-    /// The same, and trips the breaker if the shard does not respond. For work that never waits for a lock of another transaction.
+    /// The same, and trips the breaker if the shard does not respond.
     pub(super) async fn run_and_note_in<T, F>(&self, shard: Shard, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Client) -> Work<'c, T> + Send + 'static,
     {
         let result = self.run_in(shard, work).await;
-        if result.as_ref().is_err_and(DbError::is_unresponsive) {
+        if result.as_ref().is_err_and(DbError::is_time_limit) {
             self.breakers.trip(shard);
         }
         result
