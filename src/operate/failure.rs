@@ -87,6 +87,11 @@ impl fmt::Display for Failure {
             Self::Database(role, e) if e.class() == FailureClass::Bug => {
                 write!(f, "the {role} database rejected a statement: {}", causes(e))
             }
+            Self::Database(role, e) if e.is_about_a_server_behind() => write!(
+                f,
+                "the {role} database cannot use one of its servers: {}. Check that this server is running, then try again.",
+                causes(e)
+            ),
             Self::Database(role, e) => write!(
                 f,
                 "cannot use the {role} database: {}. Check that it is running and that {}_DATABASE_URL is correct, then try again.",
@@ -101,10 +106,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error and its causes in one line, without causes that the error text already contains.
+/// An error and its causes in one line, the first of each, without causes that the error text already contains.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
+    let first_line = |cause: &dyn std::error::Error| cause.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut line = first_line(error);
+    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(first_line) {
         if !line.contains(&cause) {
             line.push_str(": ");
             line.push_str(&cause);

@@ -32,7 +32,9 @@ use crate::wallet::application::queries::WalletQueries;
 use crate::wallet::application::receipts::ReceiptQueries;
 use crate::wallet::application::retry_ladder::RetryLadder;
 use crate::wallet::http::{Gate, StatementSlots, WalletApi, document, routes};
-use crate::wallet::postgres::{PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore, readiness_probe};
+use crate::wallet::postgres::{
+    Breakers, PgHoldQueries, PgJournal, PgReceipts, PgWalletQueries, PgWalletStore, ShardedDatabase, readiness_probe,
+};
 
 /// The children of the role in start order.
 pub(super) fn assemble(config: &WalletConfig, context: RoleContext) -> anyhow::Result<Vec<ChildSpec>> {
@@ -81,18 +83,20 @@ struct Stores {
 
 impl Stores {
     fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
-        let requests = context.pool("purse wallet", config.process.database.pool_max)?;
+        let breakers = Breakers::new(config.process.database.shards);
+        breakers.show(&context.metrics);
+        let sharded = |pool| ShardedDatabase::new(pool, breakers.clone());
+        let requests = sharded(context.pool("purse wallet", config.process.database.pool_max)?);
         let probe = context.probe_pool("purse wallet: probe")?;
-        let writing = context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?;
-        let provisioning = context.pool("purse wallet: provisioning", 1)?;
-        let shards = config.process.database.shards;
+        let writing = sharded(context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?);
+        let provisioning = sharded(context.pool("purse wallet: provisioning", 1)?);
         Ok(Self {
-            wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, shards, Arc::new(System))),
-            queries: Arc::new(PgWalletQueries::new(requests.clone(), shards)),
-            holds: Arc::new(PgHoldQueries::new(requests.clone(), shards)),
-            due_holds: Arc::new(PgHoldQueries::new(writing.clone(), shards)),
-            receipts: Arc::new(PgReceipts::new(requests, shards)),
-            journal: PgJournal::new(writing, shards),
+            wallets: Arc::new(PgWalletStore::new(requests.clone(), provisioning, Arc::new(System))),
+            queries: Arc::new(PgWalletQueries::new(requests.clone())),
+            holds: Arc::new(PgHoldQueries::new(requests.clone())),
+            due_holds: Arc::new(PgHoldQueries::new(writing.clone())),
+            receipts: Arc::new(PgReceipts::new(requests)),
+            journal: PgJournal::new(writing),
             probe,
             announcements: WalletAnnouncements::default(),
         })

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::repository::{production, sources, text};
 use crate::support::shards::user_ending_with;
-use crate::support::{Client, CommandOutput, PATIENCE, RoleProcess, User, World, eventually, purse};
+use crate::support::{Client, CommandOutput, PATIENCE, RoleProcess, Scrape, User, World, eventually, purse};
 use crate::transfers::transfer;
 
 const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
@@ -244,51 +244,117 @@ async fn transfers_between_shards_in_both_directions_at_once_keep_the_sum_and_bo
     assert_eq!(verified.code, Some(0), "{verified:?}");
 }
 
-#[tokio::test]
-async fn a_shard_that_does_not_respond_fails_only_the_posts_that_need_it() {
-    let world = World::new().await;
-    // A table that stays locked is a server that does not respond: its statements end by their time limit.
-    let limits = [("WALLET_SHARDS", "4"), ("DB_STATEMENT_TIMEOUT_MS", "500"), ("DB_LOCK_TIMEOUT_MS", "60000")];
-    let (_wallet, client, users) = start_with_one_user_per_shard(&world, 1_000, &limits).await;
-    // The wallets of recipients are known from now on.
-    for n in [0, 2, 3] {
-        assert_eq!(transfer(&client, &users[1], &users[n], 1, None).await.status, 201);
-    }
+/// Locks are waited for longer, so that only the time limit ends a statement.
+const LIMITS: [(&str, &str); 3] =
+    [("WALLET_SHARDS", "4"), ("DB_STATEMENT_TIMEOUT_MS", "2000"), ("DB_LOCK_TIMEOUT_MS", "60000")];
+
+/// From now on, `shard_02` is like a server that does not respond: each statement that needs it ends by its time limit.
+async fn silence(world: &World) -> tokio_postgres::Client {
     let owner = &world.databases.wallet.migration_url;
     let (locker, connection) = tokio_postgres::connect(owner, tokio_postgres::NoTls).await.expect("connected");
     tokio::spawn(connection);
-    locker.batch_execute("BEGIN; LOCK TABLE shard_02.wallets IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let lock = "BEGIN; LOCK TABLE shard_02.wallets, shard_02.transactions, shard_02.entry_texts, shard_02.open_holds
+                IN ACCESS EXCLUSIVE MODE";
+    locker.batch_execute(lock).await.expect("locked");
+    locker
+}
+
+async fn unreachable_shards(wallet: &RoleProcess) -> Option<f64> {
+    Scrape::of(&wallet.url()).await.number("purse_ledger_shards_unreachable")
+}
+
+#[tokio::test]
+async fn a_shard_that_does_not_respond_fails_only_the_requests_that_need_it() {
+    let world = World::new().await;
+    let (wallet, client, users) = start_with_one_user_per_shard(&world, 1_000, &LIMITS).await;
+    // The wallets of recipients are known from now on.
+    for [from, to] in [[1, 0], [1, 2], [1, 3], [2, 1]] {
+        assert_eq!(transfer(&client, &users[from], &users[to], 1, None).await.status, 201);
+    }
     let at_once = |round: usize| {
         let (client, users) = (&client, &users);
-        let requests = (0..40).map(move |n: usize| async move {
+        let requests = (0..50).map(move |n: usize| async move {
             let key = format!("{round}-{n}");
-            match n % 4 {
+            match n % 5 {
                 0 => (503, transfer(client, &users[1], &users[2], 1, Some(&key)).await),
-                1 => (201, transfer(client, &users[1], &users[3], 1, Some(&key)).await),
-                2 => (201, transfer(client, &users[0], &users[1], 1, Some(&key)).await),
+                1 => (503, transfer(client, &users[2], &users[1], 1, Some(&key)).await),
+                2 => (201, transfer(client, &users[1], &users[3], 1, Some(&key)).await),
+                3 => (201, transfer(client, &users[0], &users[1], 1, Some(&key)).await),
                 _ => (201, client.post(&users[1], "credit", 1, Some(&key)).await),
             }
         });
         join_all(requests)
     };
+    let silence = silence(&world).await;
     for round in 0..3 {
         for (status, response) in at_once(round).await {
             assert_eq!(response.status, status, "{response:?}");
         }
         assert_eq!(client.post(&users[2], "credit", 1, None).await.status, 503);
-    }
-    locker.batch_execute("ROLLBACK").await.expect("unlocked");
-    // The same requests again: what succeeded is replayed, and what did not is done as soon as the shard is tried again.
-    for round in 0..3 {
-        for (status, response) in at_once(round).await {
-            let expected: &[u16] = if status == 201 { &[200] } else { &[201, 503] };
-            assert!(expected.contains(&response.status.as_u16()), "{response:?}");
+        // More than there are connections, so that none is left for the others if these wait.
+        let reads = (0..200).map(|n: usize| {
+            let (client, user, status) = if n < 20 { (&client, &users[1], 200) } else { (&client, &users[2], 503) };
+            async move { (status, client.get(user, "/v1/balance").await) }
+        });
+        for (status, response) in join_all(reads).await {
+            assert_eq!(response.status, status, "{response:?}");
         }
+        assert_eq!(unreachable_shards(&wallet).await, Some(1.0));
     }
-    eventually(PATIENCE, "a transfer to the shard succeeds", || async {
-        (transfer(&client, &users[1], &users[2], 1, Some("after")).await.status == 201).then_some(())
+    let reported = || wallet.logged("shard cannot be read").first().map(|line| line["schema"].clone());
+    let schema = eventually(PATIENCE, "the shard is reported", || async { reported() }).await;
+    assert_eq!(schema, "shard_02");
+    silence.batch_execute("ROLLBACK").await.expect("unlocked");
+    eventually(PATIENCE, "the shard is used again", || async {
+        (client.post(&users[2], "credit", 1, Some("after")).await.status.as_u16() < 300).then_some(())
     })
     .await;
+    assert_eq!(unreachable_shards(&wallet).await, Some(0.0));
+    // The same requests again: what succeeded is replayed, and what did not is done now.
+    for round in 0..3 {
+        for (status, response) in at_once(round).await {
+            assert_eq!(response.status, if status == 201 { 200 } else { 201 }, "{response:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn registrations_of_a_shard_that_does_not_respond_wait_beside_the_others_and_count_no_attempt() {
+    let world = World::new().await;
+    let settings = [&LIMITS[..], &[("PREFETCH", "4"), ("RETRY_TTL_1_MS", "200")]].concat();
+    let (wallet, client, users) = start_with_one_user_per_shard(&world, 1_000, &settings).await;
+    let silence = silence(&world).await;
+    // More than are delivered at once.
+    let waiting: Vec<User> = (0..12).map(|n| user_ending_with(6 + 4 * n)).collect();
+    for user in &waiting {
+        world.publish_event(user.id.parse().expect("an ID"), &user.id).await;
+    }
+    for last in [9, 11] {
+        let user = user_ending_with(last);
+        world.publish_event(user.id.parse().expect("an ID"), &user.id).await;
+        let ready = client.get(&user, "/v1/wallet/status?wait=30").await;
+        assert_eq!(ready.body["status"], "ready", "{ready:?}");
+    }
+    // More attempts than an event has.
+    let postponed = "purse_provision_deliveries_total{result=\"postponed\"}";
+    eventually(PATIENCE, "each of them is postponed more than four times", || async {
+        let postponed = Scrape::of(&wallet.url()).await.number(postponed)?;
+        (postponed > 12.0 * 5.0).then_some(())
+    })
+    .await;
+    silence.batch_execute("ROLLBACK").await.expect("unlocked");
+    for user in &waiting {
+        eventually(PATIENCE, "the user has a wallet", || async {
+            (client.get(user, "/v1/wallet/status?wait=30").await.body["status"] == "ready").then_some(())
+        })
+        .await;
+    }
+    let scrape = Scrape::of(&wallet.url()).await;
+    for result in ["retried", "dead_lettered"] {
+        let series = format!("purse_provision_deliveries_total{{result=\"{result}\"}}");
+        assert_eq!(scrape.number(&series), Some(0.0), "{result}");
+    }
+    assert_eq!(client.post(&users[2], "credit", 1, None).await.status, 201);
 }
 
 #[tokio::test]

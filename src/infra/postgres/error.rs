@@ -28,6 +28,9 @@ pub enum DbError {
     /// A connection attempt has just failed, and it is too early for the next one.
     #[error("database was unreachable a moment ago")]
     Unreachable,
+    /// The shard did not respond, and has not been reached since.
+    #[error("shard is out of reach")]
+    OutOfReach,
     /// The unit of work took too long; its connection was closed.
     #[error("database did not respond in time")]
     Deadline,
@@ -51,9 +54,12 @@ impl Classified for DbError {
             Self::Postgres(e) => class_of(e),
             // Every connection is busy. The next request may get one.
             Self::Busy => FailureClass::Transient,
-            Self::InDoubt(_) | Self::NotReplicated | Self::Open(_) | Self::Unreachable | Self::Deadline => {
-                FailureClass::Unavailable
-            }
+            Self::InDoubt(_)
+            | Self::NotReplicated
+            | Self::Open(_)
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::Deadline => FailureClass::Unavailable,
             Self::Shards(_) => FailureClass::Permanent,
             Self::Panicked | Self::NoPool(_) | Self::Corrupt(_) => FailureClass::Bug,
         }
@@ -71,9 +77,13 @@ impl DbError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
-                true
-            }
+            Self::Open(_)
+            | Self::Busy
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::NoPool(_)
+            | Self::Shards(_)
+            | Self::Corrupt(_) => true,
             Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
         }
     }
@@ -87,10 +97,33 @@ impl DbError {
         }
     }
 
-    /// Whether the server could not be reached, or did not finish a statement in time. A lock that was not free in time is neither.
+    /// Whether a statement was ended by its time limit. Then the session is closed.
+    pub fn is_time_limit(&self) -> bool {
+        match self {
+            Self::Postgres(e) => e.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Deadline => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a row or a table stayed locked.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    }
+
+    /// Whether the server reports that it has no connection to a server behind it.
+    pub fn is_about_a_server_behind(&self) -> bool {
+        matches!(self, Self::Postgres(e) if Report::of(e).is_some_and(|report| !report.ends_session && report.is_in(&["08"])))
+    }
+
+    /// Whether what a statement needs is out of reach, and not the server of the session: that reports so, or its statement got no
+    /// response. A lost session says nothing about it.
     pub fn is_out_of_reach(&self) -> bool {
-        let is_cancelled = matches!(self, Self::Postgres(e) if e.code() == Some(&SqlState::QUERY_CANCELED));
-        is_cancelled || self.class() == FailureClass::Unavailable
+        let reported = match self {
+            Self::Postgres(e) => Report::of(e),
+            _ => None,
+        };
+        self.is_time_limit() || reported.is_some_and(|report| report.is_about_another_server())
     }
 
     /// Whether a commit may have been sent and was not confirmed.
@@ -115,9 +148,13 @@ impl DbError {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
             Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
-            Self::Open(_) | Self::Busy | Self::Unreachable | Self::NoPool(_) | Self::Shards(_) | Self::Corrupt(_) => {
-                SessionFate::Keep
-            }
+            Self::Open(_)
+            | Self::Busy
+            | Self::Unreachable
+            | Self::OutOfReach
+            | Self::NoPool(_)
+            | Self::Shards(_)
+            | Self::Corrupt(_) => SessionFate::Keep,
         }
     }
 }
@@ -195,6 +232,11 @@ impl<'e> Report<'e> {
         }
     }
 
+    /// About one behind the server of the session, since the session goes on.
+    fn is_about_another_server(&self) -> bool {
+        !self.ends_session && self.class() == FailureClass::Unavailable && !self.is_another_server()
+    }
+
     /// Of 08007 and 40003 not even the server knows.
     fn is_definite(&self) -> bool {
         !self.ends_session && self.state != "40003" && !self.is_in(&["08"])
@@ -204,9 +246,10 @@ impl<'e> Report<'e> {
         if self.is_another_server() || self.is_one_of(&["57P01", "57P02", "57P03", "57P04"]) {
             return SessionFate::CloseAll;
         }
-        // Out of memory (53200) and internal errors (XX) leave a session that is better not used again.
-        let is_doubtful =
-            self.is_one_of(&["40003", "53200"]) || self.is_in(&["08", "25", "28", "2D", "3B", "3D", "58", "XX"]);
+        // Out of memory (53200) and internal errors (XX) leave a session that is better not used again. So does a cancelled statement
+        // (57014): a server that waits for another one, which does not respond, is not ready for the next one.
+        let is_doubtful = self.is_one_of(&["40003", "53200", "57014"])
+            || self.is_in(&["08", "25", "28", "2D", "3B", "3D", "58", "XX"]);
         if self.ends_session || is_doubtful { SessionFate::Close } else { SessionFate::Keep }
     }
 }
@@ -264,7 +307,7 @@ mod tests {
             ("55000", Transient, Keep),
             ("55006", Transient, Keep),
             ("55P03", Transient, Keep),
-            ("57014", Transient, Keep),
+            ("57014", Transient, Close),
             ("72000", Transient, Keep),
             // The statement.
             ("0A000", Bug, Keep),
@@ -284,6 +327,17 @@ mod tests {
         }
         let stale = Report { routine: STALE_PLAN, ..error("0A000") };
         assert_eq!((stale.class(), stale.fate()), (Unavailable, CloseAll));
+    }
+
+    #[test]
+    fn a_server_behind_is_meant_only_by_errors_of_servers_that_leave_the_session_open() {
+        for state in ["08006", "53300", "57P01"] {
+            assert!(error(state).is_about_another_server(), "{state}");
+            assert!(!Report { ends_session: true, ..error(state) }.is_about_another_server(), "{state}");
+        }
+        for state in ["23505", "25006", "26000", "55P03", "57014"] {
+            assert!(!error(state).is_about_another_server(), "{state}");
+        }
     }
 
     #[test]

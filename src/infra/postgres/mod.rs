@@ -20,7 +20,7 @@ mod tls;
 mod url;
 
 pub use connect::Connector;
-pub use database::{BEGIN, Client, Database, PoolOptions, Probing, begin};
+pub use database::{BEGIN, Client, Database, PoolOptions, Probing, Work, begin};
 pub use error::{DbError, violated_constraint};
 pub use find_out::find_out;
 pub use inspect::{COMMIT, History, Inspector, ServerState, confirms_commits};

@@ -90,6 +90,14 @@ impl Shard {
         self.0.and_then(|number| SCHEMAS.get(usize::from(number)).copied())
     }
 
+    /// One bit of its own in a set of shards; none for the only one.
+    pub const fn bit(self) -> u32 {
+        match self.0 {
+            Some(number) => 1_u32.rotate_left(number as u32),
+            None => 0,
+        }
+    }
+
     /// `text` with the schema of this shard in place of `shard`.
     pub(super) fn render(self, text: &str) -> String {
         match self.schema() {

@@ -69,7 +69,7 @@ async fn compare(
 ) -> Result<(), DbError> {
     let connector = |config| Connector::new(config, io.clone()).map_err(|_| DbError::Unreachable);
     let registrations = PgRegistrations::connect(&connector(users)?, NAME).await?;
-    let missing_wallets = PgMissingWallets::connect(&connector(wallets)?, NAME).await?;
+    let mut missing_wallets = PgMissingWallets::connect(&connector(wallets)?, NAME).await?;
     let mut before = None;
     loop {
         let page = registrations.page(before).await?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
-use slog::{Logger, debug, warn};
+use slog::{Logger, debug, info, warn};
 
 use crate::infra::metrics::gauge_value;
 use crate::kernel::{DependencyError, Reminder, chain, fault};
@@ -36,6 +36,8 @@ pub(crate) struct HoldSweeperActor {
     counted_at: Option<Instant>,
     /// How long the earliest due hold has been overdue; the longest since a pass has read everything.
     oldest: Duration,
+    /// Whether a shard was reported that could not be read.
+    is_any_unread: bool,
     _lifeline: Lifeline,
 }
 
@@ -48,7 +50,7 @@ struct Pass {
 
 impl HoldSweeperActor {
     pub(crate) const fn new(deps: Arc<HoldSweeperDeps>, lifeline: Lifeline) -> Self {
-        Self { deps, counted_at: None, oldest: Duration::ZERO, _lifeline: lifeline }
+        Self { deps, counted_at: None, oldest: Duration::ZERO, is_any_unread: false, _lifeline: lifeline }
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
@@ -78,17 +80,20 @@ impl HoldSweeperActor {
         }
         self.oldest = if due.unread.is_empty() { due.oldest } else { due.oldest.max(self.oldest) };
         metrics.overdue.set(self.oldest.as_secs_f64());
-        metrics.shards_unreachable.set(gauge_value(due.unread.len()));
         for Unread { schema, error } in &due.unread {
             // Without shards, the database probe reports the outage.
             if let (Some(schema), Some(error)) = (schema, error)
                 && unread.is_due()
             {
+                self.is_any_unread = true;
                 warn!(logger, "shard cannot be read"; "schema" => schema, "shards" => due.unread.len(), "error" => chain(error));
             }
         }
         if due.unread.is_empty() {
             unread.reset();
+            if std::mem::take(&mut self.is_any_unread) {
+                info!(logger, "all shards can be read again");
+            }
         }
         due.more && !expire_holds.ledger.is_busy()
     }

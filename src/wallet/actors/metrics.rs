@@ -8,7 +8,7 @@ use crate::wallet::application::retry_ladder::TIERS;
 
 const DELIVERIES: MetricName = MetricName {
     name: "purse_provision_deliveries_total",
-    help: "Settled deliveries of registrations, by result: provisioned, duplicate (the wallet existed), retried (moved to a retry tier) or dead_lettered.",
+    help: "Settled deliveries of registrations, by result: provisioned, duplicate (the wallet existed), postponed (the shard is out of reach), retried (moved to a retry tier) or dead_lettered.",
 };
 const RETRIES: MetricName = MetricName {
     name: "purse_provision_retries_total",
@@ -40,25 +40,16 @@ const OVERDUE: MetricName = MetricName {
     name: "purse_holds_overdue_seconds",
     help: "Time since the earliest expiry of a hold whose end is not written yet; 0 without one. Nothing is held meanwhile.",
 };
-const SHARDS_UNREACHABLE: MetricName = MetricName {
-    name: "purse_ledger_shards_unreachable",
-    help: "Shards of the ledger that could not be read when the role last looked for holds that are due. All of them while the database is unavailable.",
-};
 
 #[derive(Clone)]
 pub(crate) struct HoldMetrics {
     pub(super) open: Gauge,
     pub(super) overdue: Gauge,
-    pub(super) shards_unreachable: Gauge,
 }
 
 impl HoldMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        Self {
-            open: metrics.gauge(HOLDS, &[]),
-            overdue: metrics.gauge(OVERDUE, &[]),
-            shards_unreachable: metrics.gauge(SHARDS_UNREACHABLE, &[]),
-        }
+        Self { open: metrics.gauge(HOLDS, &[]), overdue: metrics.gauge(OVERDUE, &[]) }
     }
 }
 
@@ -66,6 +57,7 @@ impl HoldMetrics {
 pub(crate) struct ProvisionMetrics {
     pub(super) provisioned: Counter,
     pub(super) duplicate: Counter,
+    postponed: Counter,
     retried: Counter,
     tiers: [Counter; TIERS],
     dead_lettered: Counter,
@@ -78,6 +70,7 @@ impl ProvisionMetrics {
         Self {
             provisioned: deliveries("provisioned"),
             duplicate: deliveries("duplicate"),
+            postponed: deliveries("postponed"),
             retried: deliveries("retried"),
             tiers: ["1", "2", "3"].map(|tier| metrics.counter(RETRIES, &[("tier", tier)])),
             dead_lettered: deliveries("dead_lettered"),
@@ -94,6 +87,7 @@ impl ProvisionMetrics {
                     tier.increment(1);
                 }
             }
+            Route::Postponed { .. } => self.postponed.increment(1),
             Route::DeadLetter => self.dead_lettered.increment(1),
         }
     }

@@ -13,6 +13,7 @@ use crate::infra::telemetry::{Span, SpanName, Spans};
 use crate::kernel::{Classified as _, DependencyError, FailureClass, UserId, chain, fault};
 use crate::wallet::actors::metrics::ProvisionMetrics;
 use crate::wallet::amqp::{DeliveryReader, ProvisionDelivery, Route};
+use crate::wallet::application::ports::Provisioned;
 use crate::wallet::application::provision_wallets::ProvisionWallets;
 
 #[derive(Clone)]
@@ -68,13 +69,13 @@ impl ProvisionBatch {
     async fn provision(&self, readable: Vec<(UserId, ProvisionDelivery)>, end: &mut BatchEnd) {
         let users = readable.iter().map(|(user, _)| *user).collect();
         match self.create(users).await {
-            Ok(created) => self.settle(readable, created, end).await,
+            Ok(provisioned) => self.settle(readable, provisioned, end).await,
             Err(e) if e.class() == FailureClass::Unavailable => end.not_processed(readable, &e),
             // One of them may be the cause: each on its own, so that the others do not fail with it.
             Err(_) if readable.len() > 1 => {
                 for (user, delivery) in readable {
                     match self.create(vec![user]).await {
-                        Ok(created) => self.settle(vec![(user, delivery)], created, end).await,
+                        Ok(provisioned) => self.settle(vec![(user, delivery)], provisioned, end).await,
                         Err(e) if e.class() == FailureClass::Unavailable => {
                             end.not_processed(vec![(user, delivery)], &e);
                         }
@@ -90,8 +91,8 @@ impl ProvisionBatch {
         }
     }
 
-    /// Creates the missing wallets and returns their users. A panic is an error of these deliveries only.
-    async fn create(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+    /// Creates the missing wallets. A panic is an error of these deliveries only.
+    async fn create(&self, users: Vec<UserId>) -> Result<Provisioned, DependencyError> {
         let created = async {
             for user in &users {
                 fault::point_of("wallet.provision", user);
@@ -101,8 +102,16 @@ impl ProvisionBatch {
         AssertUnwindSafe(created).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
     }
 
-    async fn settle(&self, readable: Vec<(UserId, ProvisionDelivery)>, mut created: Vec<UserId>, end: &mut BatchEnd) {
+    async fn settle(&self, readable: Vec<(UserId, ProvisionDelivery)>, provisioned: Provisioned, end: &mut BatchEnd) {
+        let Provisioned { mut created, postponed } = provisioned;
         for (user, delivery) in readable {
+            if let Some((users, e)) = &postponed
+                && users.contains(&user)
+            {
+                let route = Route::postponed(&self.reader.ladder);
+                end.failed.push(Failed { delivery, route, reason: chain(e) });
+                continue;
+            }
             let logger = describe(&self.logger, &delivery).new(slog::o!("user_id" => user.to_string()));
             // Removed, because a second delivery for the same user in this batch is a duplicate.
             if let Some(index) = created.iter().position(|other| *other == user) {

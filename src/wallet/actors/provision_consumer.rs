@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, StreamHandler, WrapFuture as _};
 use futures_util::StreamExt as _;
 use futures_util::stream::LocalBoxStream;
-use slog::{Logger, error, info, warn};
+use slog::{Logger, debug, error, info, warn};
 
 use crate::contracts::PROVISION_QUEUE;
 use crate::infra::amqp::{AmqpError, Broker, Consumer, FrameSize, Incoming};
@@ -211,6 +211,10 @@ impl ProvisionConsumerActor {
             match &route {
                 Route::Tier { number, .. } => {
                     warn!(logger, "provisioning failed; trying again later"; "tier" => number, "error" => reason);
+                }
+                // The sweeper reports the shard, once for all of them.
+                Route::Postponed { .. } => {
+                    debug!(logger, "provisioning is postponed: a shard is out of reach"; "error" => reason);
                 }
                 Route::DeadLetter => {
                     error!(logger, "provisioning failed permanently; event moved to the dead-letter queue"; "error" => reason);

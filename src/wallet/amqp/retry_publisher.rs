@@ -28,10 +28,18 @@ pub(crate) enum Route {
         /// Failed attempts, with the one that led here.
         attempt: Attempt,
     },
+    /// A tier, without counting an attempt: the store could not be asked.
+    Postponed {
+        queue: String,
+    },
     DeadLetter,
 }
 
 impl Route {
+    pub(crate) fn postponed(ladder: &RetryLadder) -> Self {
+        Self::Postponed { queue: ladder.first_tier().queue() }
+    }
+
     /// The next step of the ladder after `attempt` failed.
     pub(crate) fn after(ladder: &RetryLadder, attempt: Attempt) -> Self {
         match ladder.next(attempt) {
@@ -51,6 +59,7 @@ impl DeliveryCopy {
     pub(crate) fn new(delivery: &ProvisionDelivery, route: &Route, error: &str, fallback_id: uuid::Uuid) -> Self {
         let (exchange, routing_key, attempt) = match route {
             Route::Tier { queue, attempt, .. } => ("", queue.as_str(), *attempt),
+            Route::Postponed { queue } => ("", queue.as_str(), delivery.attempt),
             Route::DeadLetter => (DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, delivery.attempt),
         };
         let error: String = error.chars().take(ERROR_CHARS_MAX).collect();

@@ -59,6 +59,7 @@ impl AwaitWallet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wallet::application::ports::Provisioned;
     use crate::wallet::application::provision_wallets::ProvisionWallets;
     use async_trait::async_trait;
     use std::collections::BTreeSet;
@@ -72,9 +73,10 @@ mod tests {
 
     #[async_trait]
     impl WalletStore for FakeWallets {
-        async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
+        async fn provision(&self, users: Vec<UserId>) -> Result<Provisioned, DependencyError> {
             let mut wallets = self.0.lock().expect("wallets");
-            Ok(users.into_iter().filter(|user| wallets.insert(*user)).collect())
+            let created = users.into_iter().filter(|user| wallets.insert(*user)).collect();
+            Ok(Provisioned { created, postponed: None })
         }
 
         async fn ping(&self) -> Result<(), DependencyError> {
@@ -104,8 +106,8 @@ mod tests {
     #[tokio::test]
     async fn a_wallet_is_created_once_and_found_at_once() {
         let (awaiting, provision) = use_cases();
-        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned"), [user()]);
-        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned"), []);
+        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned").created, [user()]);
+        assert_eq!(provision.execute(vec![user()]).await.expect("provisioned").created, []);
         assert_eq!(awaiting.execute(user(), Duration::ZERO).await.expect("read"), Some(Timestamp::UNIX_EPOCH));
     }
 

@@ -10,14 +10,23 @@ use crate::wallet::domain::{Decision, Entry, EntryRefused, OneOrMore, Posting};
 /// Stores wallets: one per user.
 #[async_trait]
 pub trait WalletStore: Send + Sync {
-    /// Creates a wallet for each user who has none and returns those users. Idempotent: a user never gets a second one.
-    async fn provision(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError>;
+    /// Creates a wallet for each user who has none. Idempotent: a user never gets a second one.
+    async fn provision(&self, users: Vec<UserId>) -> Result<Provisioned, DependencyError>;
     /// Fails if [`provision`](Self::provision) cannot succeed at the moment, whatever the users.
     async fn ping(&self) -> Result<(), DependencyError>;
     /// `None` if the user has no wallet. A wallet that was found before is not looked up again.
     async fn created_at(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
     /// The same, always from the store: a wallet that was found before is gone if the store was restored from a backup.
     async fn look_up(&self, user: UserId) -> Result<Option<Timestamp>, DependencyError>;
+}
+
+/// The result of creating wallets.
+#[derive(Debug, Default)]
+pub struct Provisioned {
+    /// Those who had no wallet and have one now.
+    pub created: Vec<UserId>,
+    /// Those whose part of the store is out of reach, and why. The other users are not affected.
+    pub postponed: Option<(Vec<UserId>, DependencyError)>,
 }
 
 /// The result of a posting: an entry per draft, in their order.

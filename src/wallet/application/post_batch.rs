@@ -38,7 +38,7 @@ pub struct BatchResult {
 
 impl PostBatch {
     /// Writes `postings` together. If one of them may be the reason for a failure, each is tried alone. Those that need a part of
-    /// the store that is out of reach are left out. `executed` is called for the first try only.
+    /// the store that is out of reach are left out. `executed` is not called for those that are tried alone.
     pub async fn execute(&self, postings: &[Posting], lock_wait: LockWait, executed: &OnExecuted) -> BatchResult {
         match self.journal.commit(postings, lock_wait, executed).await {
             Ok(decisions) => {
@@ -49,7 +49,7 @@ impl PostBatch {
                 self.one_by_one(postings, lock_wait, JournalError::NotDone(e)).await
             }
             Err(JournalError::PartNotDone { source, needs_it }) => {
-                self.without_part(postings, lock_wait, source, needs_it).await
+                self.without_part(postings, (lock_wait, executed), source, needs_it).await
             }
             Err(e) => BatchResult {
                 results: vec![PostingResult::Reply(Err(post_error(&e))); postings.len()],
@@ -62,7 +62,7 @@ impl PostBatch {
     async fn without_part(
         &self,
         postings: &[Posting],
-        lock_wait: LockWait,
+        (lock_wait, executed): (LockWait, &OnExecuted),
         source: DependencyError,
         needs_it: Vec<bool>,
     ) -> BatchResult {
@@ -71,7 +71,7 @@ impl PostBatch {
         let rest = if others.is_empty() || others.len() == postings.len() {
             BatchResult { results: Vec::new(), failures: Vec::new() }
         } else {
-            Box::pin(self.execute(&others, lock_wait, &OnExecuted::default())).await
+            Box::pin(self.execute(&others, lock_wait, executed)).await
         };
         let mut of_others = rest.results.into_iter();
         let not_done = || PostingResult::Reply(Err(PostError::NotDone));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::kernel::{DependencyError, UserId};
 use crate::wallet::application::announcements::WalletAnnouncements;
-use crate::wallet::application::ports::WalletStore;
+use crate::wallet::application::ports::{Provisioned, WalletStore};
 
 pub struct ProvisionWallets {
     pub wallets: Arc<dyn WalletStore>,
@@ -13,13 +13,13 @@ pub struct ProvisionWallets {
 }
 
 impl ProvisionWallets {
-    /// Creates missing wallets and returns their users.
+    /// Creates missing wallets.
     ///
     /// # Errors
-    /// [`DependencyError`]; either all wallets are created or none.
-    pub async fn execute(&self, users: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
-        let created = self.wallets.provision(users).await?;
-        self.announcements.announce(&created);
-        Ok(created)
+    /// [`DependencyError`]. Some wallets may have been created all the same.
+    pub async fn execute(&self, users: Vec<UserId>) -> Result<Provisioned, DependencyError> {
+        let provisioned = self.wallets.provision(users).await?;
+        self.announcements.announce(&provisioned.created);
+        Ok(provisioned)
     }
 }

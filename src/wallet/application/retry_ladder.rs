@@ -50,6 +50,12 @@ impl RetryLadder {
         &self.tiers
     }
 
+    /// The one with the shortest delay.
+    pub const fn first_tier(&self) -> &RetryTier {
+        let [first, ..] = &self.tiers;
+        first
+    }
+
     /// The attempt of a delivery: from the attempt header if there is one, else from the tier that it has just left
     /// according to the broker's `x-death` header, else the first.
     pub fn attempt(&self, header: Option<i64>, last_death_queue: Option<&str>) -> Attempt {

@@ -20,7 +20,7 @@ use crate::wallet::application::announcements::WalletAnnouncements;
 use crate::wallet::application::await_wallet::AwaitWallet;
 use crate::wallet::application::history::{HistoryPage, HistoryQuery};
 use crate::wallet::application::holds::{HoldPage, HoldQueries, HoldQuery};
-use crate::wallet::application::ports::{Ledger, PostError, Posted, WalletStore};
+use crate::wallet::application::ports::{Ledger, PostError, Posted, Provisioned, WalletStore};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::application::statement::{Statement, StatementPeriod};
@@ -107,8 +107,8 @@ struct ReadyWallets;
 
 #[async_trait]
 impl WalletStore for ReadyWallets {
-    async fn provision(&self, _: Vec<UserId>) -> Result<Vec<UserId>, DependencyError> {
-        Ok(Vec::new())
+    async fn provision(&self, _: Vec<UserId>) -> Result<Provisioned, DependencyError> {
+        Ok(Provisioned::default())
     }
     async fn ping(&self) -> Result<(), DependencyError> {
         Ok(())

@@ -3,23 +3,26 @@
 //! A hold costs one look-up for each of: its entry, its texts, the last act on it, and the act before that. What was captured
 //! follows from the last two, however many there are.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{Database, DbError, Shard, ShardStatement, Shards};
+use crate::infra::postgres::{DbError, Shard, ShardStatement};
 use crate::kernel::{DependencyError, EntryId, UserId};
 use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery, Unread};
 use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
 use crate::wallet::postgres::rows;
+use crate::wallet::postgres::sharded_database::ShardedDatabase;
 
 /// Due holds of one pass.
 const DUE_ROWS_MAX: usize = 500;
+/// Longest trial of a shard after which the pass tries another one.
+const SLOW_TRIAL: Duration = Duration::from_millis(100);
 
 /// The columns that a statement has to select from `transactions`, as `hold`, for [`hold_statement`].
 const HOLD_COLUMNS: &str = "user_id, seq, id, type, amount_minor, expires_at, posted_by, created_at, texts_digest";
@@ -95,6 +98,12 @@ static DUE: ShardStatement = ShardStatement::new(
     FROM shard.open_holds WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1",
 );
 
+/// Before a shard is used again: what a post waits for first.
+static TRY: ShardStatement = ShardStatement::new(
+    "-- wallet.holds.try ($1 no user)
+    SELECT FROM shard.wallets WHERE user_id = $1 FOR UPDATE",
+);
+
 /// Bounded, because counting takes time.
 static COUNT: ShardStatement = ShardStatement::new(
     "-- wallet.holds.count
@@ -103,15 +112,58 @@ static COUNT: ShardStatement = ShardStatement::new(
 
 /// Over a pool that other reads share.
 pub struct PgHoldQueries {
-    database: Database,
-    shards: Shards,
-    /// Shards whose due holds could not be read, the one that is tried next first.
-    unread: Mutex<VecDeque<Shard>>,
+    database: ShardedDatabase,
+    passes: AtomicUsize,
 }
 
 impl PgHoldQueries {
-    pub fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards, unread: Mutex::default() }
+    pub const fn new(database: ShardedDatabase) -> Self {
+        Self { database, passes: AtomicUsize::new(0) }
+    }
+
+    /// Adds what is due in one shard, and sets its breaker.
+    async fn add_due(&self, shard: Shard, all: &mut DueHolds) {
+        let breakers = &self.database.breakers;
+        let was_tripped = breakers.is_tripped(shard);
+        let mut due = self.read_due(shard, was_tripped).await;
+        // Only the connection to its server may have been lost. The next attempt has another one.
+        if !was_tripped && due.as_ref().is_err_and(|e| e.is_out_of_reach() && !e.is_time_limit()) {
+            due = self.read_due(shard, was_tripped).await;
+        }
+        match due {
+            Ok(due) => {
+                all.users.extend(due.users);
+                all.oldest = all.oldest.max(due.oldest);
+                all.more |= due.more;
+                if was_tripped {
+                    breakers.reset(shard);
+                }
+            }
+            Err(e) => {
+                // No row is waited for, so that the table is locked.
+                if e.is_out_of_reach() || e.is_lock_timeout() {
+                    breakers.trip(shard);
+                }
+                all.unread.push(Unread { schema: shard.schema(), error: Some(e.at("wallet.holds.due")) });
+            }
+        }
+    }
+
+    async fn read_due(&self, shard: Shard, is_trial: bool) -> Result<DueHolds, DbError> {
+        // The bound is that of a pass, so each shard has its part of it, which is more than a batch of one wallet ends.
+        let rows_max = (DUE_ROWS_MAX / usize::from(self.database.shards().count())).max(DUE_MAX.saturating_add(1));
+        // A unit of work for each, because another server may have the next one.
+        let due = self.database.run(move |client| {
+            Box::pin(async move {
+                if is_trial {
+                    client.query(TRY.of(shard), &[&Uuid::nil()]).await?;
+                }
+                let due = client.prepare_cached(DUE.of(shard)).await?;
+                let rows = i64::try_from(rows_max).unwrap_or(i64::MAX);
+                due_holds(&client.query(&due, &[&rows]).await?, rows_max)
+            })
+        });
+        due.await
     }
 }
 
@@ -119,8 +171,9 @@ impl PgHoldQueries {
 impl HoldQueries for PgHoldQueries {
     async fn page(&self, user: UserId, query: HoldQuery) -> Result<HoldPage, DependencyError> {
         let HoldQuery { open_only, before_seq, limit } = query;
-        let page = if open_only { &OPEN_PAGE } else { &PAGE }.of(self.shards.of(user));
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let page = if open_only { &OPEN_PAGE } else { &PAGE }.of(shard);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let page = client.prepare_cached(page).await?;
                 // One more shows whether there is a next page.
@@ -133,8 +186,9 @@ impl HoldQueries for PgHoldQueries {
     }
 
     async fn one(&self, user: UserId, id: EntryId) -> Result<Option<Hold>, DependencyError> {
-        let one = ONE.of(self.shards.of(user));
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let one = ONE.of(shard);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let one = client.prepare_cached(one).await?;
                 let row = client.query_opt(&one, &[&user.as_uuid(), &id.as_uuid()]).await?;
@@ -148,46 +202,37 @@ impl HoldQueries for PgHoldQueries {
 #[async_trait]
 impl DueHoldQueries for PgHoldQueries {
     async fn due(&self) -> DueHolds {
-        // The bound is that of a pass, so each shard has its part of it, which is more than a batch of one wallet ends.
-        let rows_max = (DUE_ROWS_MAX / usize::from(self.shards.count())).max(DUE_MAX.saturating_add(1));
+        let breakers = &self.database.breakers;
+        let (mut tripped, others): (Vec<Shard>, Vec<Shard>) =
+            self.database.shards().all().partition(|shard| breakers.is_tripped(*shard));
         let mut all = DueHolds::default();
-        // A server that does not respond costs the time limit of a statement, so of the shards that could not be read, one is tried
-        // again in each pass.
-        let mut unread = std::mem::take(&mut *self.unread.lock().await);
-        let tried_again = unread.pop_front();
-        let mut shards: Vec<Shard> = self.shards.all().collect();
-        shards.sort_by_key(|shard| Some(*shard) == tried_again);
-        // A unit of work for each, because another server may have the next one.
-        for shard in shards {
-            if unread.contains(&shard) {
+        for shard in others {
+            self.add_due(shard, &mut all).await;
+        }
+        // A server that is down reports that at once. One that does not respond costs the time limit of a statement, and so only one
+        // such trial is made in each pass, of another shard each time.
+        let pass = self.passes.fetch_add(1, Ordering::Relaxed);
+        let first = pass.checked_rem(tripped.len()).unwrap_or(0);
+        tripped.rotate_left(first);
+        let mut was_slow = false;
+        for shard in tripped {
+            if was_slow {
                 all.unread.push(Unread { schema: shard.schema(), error: None });
                 continue;
             }
-            let due = self.database.run(move |client| {
-                Box::pin(async move {
-                    let due = client.prepare_cached(DUE.of(shard)).await?;
-                    let rows = i64::try_from(rows_max).unwrap_or(i64::MAX);
-                    due_holds(&client.query(&due, &[&rows]).await?, rows_max)
-                })
-            });
-            match due.await {
-                Ok(due) => {
-                    all.users.extend(due.users);
-                    all.oldest = all.oldest.max(due.oldest);
-                    all.more |= due.more;
-                }
-                Err(e) => {
-                    unread.push_back(shard);
-                    all.unread.push(Unread { schema: shard.schema(), error: Some(e.at("wallet.holds.due")) });
-                }
-            }
+            let began = Instant::now();
+            self.add_due(shard, &mut all).await;
+            was_slow = began.elapsed() > SLOW_TRIAL;
         }
-        *self.unread.lock().await = unread;
         all
     }
 
     async fn count_open(&self) -> Result<usize, DependencyError> {
-        let shards = self.shards;
+        // A part of them is not their number.
+        if self.database.breakers.is_any_tripped() {
+            return Err(DbError::OutOfReach.at("wallet.holds.count"));
+        }
+        let shards = self.database.shards();
         let counted = self.database.run(move |client| {
             Box::pin(async move {
                 let mut all = 0_usize;

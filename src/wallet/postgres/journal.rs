@@ -7,14 +7,13 @@
 //! one after the other.
 //!
 //! The wallets of a batch are those of one shard, and of the shards to which it transfers. It then has each statement once per shard,
-//! in the same two round trips and in one transaction: all locks first, by shard and user, then all reads.
+//! in the same two round trips and in one transaction: all locks first, then all reads.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::future::{Future, poll_fn};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::maybe_done;
@@ -22,7 +21,7 @@ use tokio::join;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{BEGIN, Client, Database, DbError, Shard, ShardStatement, Shards, begin, find_out};
+use crate::infra::postgres::{BEGIN, Client, DbError, Shard, ShardStatement, Shards, begin, find_out};
 use crate::infra::system::System;
 use crate::kernel::{EntryId, IdSource as _, IdempotencyKey, ServiceName, Timestamp, UserId, fault};
 use crate::wallet::application::ports::{Journal, JournalError, LockWait, OnExecuted};
@@ -32,15 +31,13 @@ use crate::wallet::domain::{
     WalletState, WalletStates, captured_after, decide_batch,
 };
 use crate::wallet::postgres::multi_insert::{Common, MultiInsert, Parameter};
-use crate::wallet::postgres::out_of_reach::{OutOfReach, is_only_named, needs};
 use crate::wallet::postgres::rows;
+use crate::wallet::postgres::sharded_database::ShardedDatabase;
 
 const STEP: &str = "wallet.ledger.post";
 
 pub struct PgJournal {
-    database: Database,
-    shards: Shards,
-    out_of_reach: OutOfReach,
+    database: ShardedDatabase,
 }
 
 /// How far a batch came.
@@ -48,39 +45,54 @@ pub struct PgJournal {
 struct Progress {
     /// What was decided, if the commit succeeds; set just before the commit is sent.
     sent: OnceLock<Vec<Decision>>,
-    /// The shard whose statement failed.
-    failed_in: OnceLock<Shard>,
+    /// The shards of the statements that the server has not executed yet, in their order.
+    awaited: Mutex<VecDeque<Shard>>,
     executed: OnExecuted,
 }
 
 impl Progress {
-    /// Only the first failure counts: the statements after it fail because of it.
-    fn fail_in(&self, shard: Shard) {
-        self.failed_in.get_or_init(|| shard);
+    fn awaited(&self) -> MutexGuard<'_, VecDeque<Shard>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Statements in these shards are sent, and nothing else before they are executed.
+    fn awaits(&self, shards: impl IntoIterator<Item = Shard>) {
+        *self.awaited() = shards.into_iter().collect();
+    }
+
+    /// The first statement that is awaited has been executed, or has failed, and with it those that follow.
+    fn note<T, E>(&self, result: &Result<T, E>) {
+        if result.is_ok() {
+            self.awaited().pop_front();
+        }
+    }
+
+    /// The shard of the statement that failed or got no response.
+    fn stopped_in(&self) -> Option<Shard> {
+        self.awaited().front().copied()
     }
 }
 
 impl PgJournal {
     /// `database` is a pool of its own, so that reads never delay the writer.
-    pub fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards, out_of_reach: OutOfReach::default() }
+    pub const fn new(database: ShardedDatabase) -> Self {
+        Self { database }
     }
 
-    /// The error of a batch of which nothing was written. A shard out of reach concerns all of its postings, unless none is for a
-    /// wallet there: then some only transfer to it.
-    fn not_done(&self, postings: &[Posting], error: DbError, failed_in: Option<Shard>, took: Duration) -> JournalError {
-        match failed_in.filter(|shard| error.is_out_of_reach() && is_only_named(*shard, self.shards, postings)) {
-            Some(shard) => {
-                self.out_of_reach.failed(shard, took);
-                self.part_not_done(postings, error, shard)
-            }
+    /// The error of a batch of which nothing was written. One that waits for rows says nothing about their shard; for another, a lock
+    /// is that of a table.
+    fn not_done(&self, postings: &[Posting], lock_wait: LockWait, error: DbError, progress: &Progress) -> JournalError {
+        let breakers = &self.database.breakers;
+        let is_locked = error.is_lock_timeout();
+        let is_of_shard = lock_wait == LockWait::SkipLocked && (error.is_out_of_reach() || is_locked);
+        let failed = progress.stopped_in().filter(|_| is_of_shard);
+        if let Some(shard) = failed.filter(|_| error.is_time_limit() || is_locked) {
+            breakers.trip(shard);
+        }
+        match breakers.needing_them(postings, failed) {
+            Some(needs_it) => JournalError::PartNotDone { source: error.at(STEP), needs_it },
             None => JournalError::NotDone(error.at(STEP)),
         }
-    }
-
-    fn part_not_done(&self, postings: &[Posting], error: DbError, shard: Shard) -> JournalError {
-        let needs_it = postings.iter().map(|posting| needs(posting, shard, self.shards)).collect();
-        JournalError::PartNotDone { source: error.at(STEP), needs_it }
     }
 
     /// Whether a commit succeeded whose response was lost.
@@ -103,7 +115,7 @@ impl PgJournal {
     /// Looks for one entry of the batch on another connection, under the lock of the wallet. A backend that is still
     /// committing holds that lock, so an absent entry proves that the commit failed.
     async fn look_up(&self, user: UserId, id: EntryId) -> Result<bool, DbError> {
-        let shard = self.shards.of(user);
+        let shard = self.database.shard_of(user);
         let there = self.database.run(move |client| {
             Box::pin(async move {
                 let tx = begin(client).await?;
@@ -126,33 +138,31 @@ impl Journal for PgJournal {
         lock_wait: LockWait,
         executed: &OnExecuted,
     ) -> Result<Vec<Decision>, JournalError> {
-        if let Some(shard) = self.out_of_reach.to_leave_out(self.shards, postings) {
-            return Err(self.part_not_done(postings, DbError::Unreachable, shard));
+        if let Some(needs_it) = self.database.breakers.needing_them(postings, None) {
+            return Err(JournalError::PartNotDone { source: DbError::OutOfReach.at(STEP), needs_it });
         }
-        let (batch, shards) = (postings.to_vec(), self.shards);
-        let began = Instant::now();
+        let (batch, shards) = (postings.to_vec(), self.database.shards());
         let progress = Arc::new(Progress { executed: executed.clone(), ..Progress::default() });
         let of_run = Arc::clone(&progress);
         let committed = self.database.run(move |client| {
             Box::pin(async move {
                 let written = write(client, shards, &batch, lock_wait, &of_run).await;
-                if written.is_err() {
-                    // For the next user of the connection, if it still works.
+                // For the next user of the connection, if it still works. One that is closed now may not respond.
+                if written.as_ref().is_err_and(|e| !e.is_time_limit()) {
                     let _ = client.batch_execute("ROLLBACK").await;
                 }
                 written
             })
         });
         let committed = committed.await;
-        let failed_in = progress.failed_in.get().copied();
         match (committed, progress.sent.get()) {
             (Ok(()), Some(decisions)) => Ok(decisions.clone()),
             // Nothing is written before the commit is sent, nor after an insert that the server rejected.
-            (Err(e), None) => Err(self.not_done(postings, e, failed_in, began.elapsed())),
-            (Err(e), Some(_)) if e.is_definite() => Err(self.not_done(postings, e, failed_in, began.elapsed())),
+            (Err(e), None) => Err(self.not_done(postings, lock_wait, e, &progress)),
+            (Err(e), Some(_)) if e.is_definite() => Err(self.not_done(postings, lock_wait, e, &progress)),
             (Err(e), Some(decisions)) => match self.find_out(decisions, postings).await {
                 Ok(true) => Ok(decisions.clone()),
-                Ok(false) => Err(self.not_done(postings, e, failed_in, began.elapsed())),
+                Ok(false) => Err(self.not_done(postings, lock_wait, e, &progress)),
                 Err(unreachable) => Err(JournalError::Unknown(unreachable.at(STEP))),
             },
             (Ok(()), None) => Err(JournalError::NotDone(DbError::Corrupt("commit without decisions").at(STEP))),
@@ -549,7 +559,8 @@ struct Read<'r> {
 
 /// Locks the wallets of the batch and reads, in the same round trip, their last entries, what the batch names, and the time of
 /// the database. A wallet that the batch waits for is locked first, so that it waits while it holds no other; or each of them
-/// is waited for in the order of the shards and keys.
+/// is waited for in the order of the shards and keys. A batch that waits for none begins in the shard of its users: if that does not
+/// respond, nothing is locked in another.
 async fn read_locked(
     client: &Client,
     shards: Shards,
@@ -558,8 +569,12 @@ async fn read_locked(
     progress: &Progress,
 ) -> Result<(WalletStates, Option<Timestamp>), DbError> {
     let mut requests = Requests::of(shards, postings, lock_wait);
-    // The shard of the wallet that is waited for comes first.
-    requests.sort_by_key(|requests| requests.waited_for.is_none());
+    let is_first = |requests: &Requests<'_>| match lock_wait {
+        LockWait::SkipLocked => postings.first().is_some_and(|posting| shards.of(posting.user_id) == requests.shard),
+        LockWait::WaitForOne(_) => requests.waited_for.is_some(),
+        LockWait::WaitForAll => false,
+    };
+    requests.sort_by_key(|requests| !is_first(requests));
     let reads = requests.iter().flat_map(|requests| requests.locks(lock_wait));
     let reads: Vec<_> = reads.chain(requests.iter().flat_map(Requests::reads)).collect();
     // All are prepared before the first is sent: preparing is a round trip of its own.
@@ -568,13 +583,22 @@ async fn read_locked(
         statements.push(client.prepare_cached(read.text).await?);
     }
     // The driver sends each statement when it is first polled, so they reach the server in this order.
-    let found = statements.iter().zip(&reads).map(|(statement, read)| client.query(statement, &read.parameters));
-    let (begun, found) = join!(biased; client.batch_execute(BEGIN), all_in_order(found));
+    let found = statements.iter().zip(&reads).map(async |(statement, read)| {
+        let rows = client.query(statement, &read.parameters).await;
+        progress.note(&rows);
+        rows
+    });
+    let begun = async {
+        client.batch_execute(BEGIN).await?;
+        progress.awaits(reads.iter().map(|read| read.shard));
+        Ok::<_, DbError>(())
+    };
+    let (begun, found) = join!(biased; begun, all_in_order(found));
     begun?;
     let mut locked = HashSet::new();
     let (mut heads, mut used, mut named, mut sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (read, rows) in reads.iter().zip(found) {
-        let rows = rows.inspect_err(|_| progress.fail_in(read.shard))?;
+        let rows = rows?;
         match read.asked {
             Asked::Lock => {
                 for row in &rows {
@@ -588,7 +612,7 @@ async fn read_locked(
         }
     }
     let (mut wallets, now) = states(&locked, &heads)?;
-    add_used_keys(client, shards, &mut wallets, used).await?;
+    add_used_keys(client, shards, &mut wallets, used, progress).await?;
     for row in named {
         if let Some(wallet) = wallets.get_mut(&UserId::from_uuid(row.try_get("user_id")?)) {
             wallet.named.insert(EntryId::from_uuid(row.try_get("requested_id")?), named_entry(&row)?);
@@ -678,6 +702,7 @@ async fn add_used_keys(
     shards: Shards,
     wallets: &mut WalletStates,
     mut found: Vec<FoundKey>,
+    progress: &Progress,
 ) -> Result<(), DbError> {
     found.retain(|key| wallets.contains_key(&UserId::from_uuid(key.user)));
     if found.is_empty() {
@@ -691,7 +716,10 @@ async fn add_used_keys(
         let seqs: Vec<i64> = here().map(|key| key.seq).collect();
         let sizes: Vec<i32> = here().map(|key| key.size).collect();
         let replayed = client.prepare_cached(REPLAYED.of(*shard)).await?;
-        for row in client.query(&replayed, &[&users, &seqs, &sizes]).await? {
+        progress.awaits([*shard]);
+        let rows = client.query(&replayed, &[&users, &seqs, &sizes]).await;
+        progress.note(&rows);
+        for row in rows? {
             let key = (row.try_get("user_id")?, row.try_get("first_seq")?);
             entries.entry(key).or_default().push(posted_entry(&row)?);
         }
@@ -958,7 +986,12 @@ async fn insert_and_commit(
         writes.push((client.prepare_cached(CLOSE_OPEN_HOLDS.of(*shard)).await?, vec![users, seqs]));
         shards_of_writes.push(*shard);
     }
-    let writes = writes.iter().map(|(statement, parameters)| client.execute(statement, parameters));
+    progress.awaits(shards_of_writes);
+    let writes = writes.iter().map(async |(statement, parameters)| {
+        let written = client.execute(statement, parameters).await;
+        progress.note(&written);
+        written
+    });
     let written = async {
         let written = all_in_order(writes).await;
         if written.iter().all(Result::is_ok) {
@@ -967,8 +1000,8 @@ async fn insert_and_commit(
         written
     };
     let (written, committed) = join!(biased; written, client.batch_execute("COMMIT"));
-    for (result, shard) in written.into_iter().zip(shards_of_writes) {
-        result.inspect_err(|_| progress.fail_in(shard))?;
+    for result in written {
+        result?;
     }
     committed.map_err(DbError::InDoubt)
 }

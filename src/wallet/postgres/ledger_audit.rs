@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tokio_postgres::{Client, Portal, Row, Transaction};
+use tokio_postgres::{Portal, Row, Transaction};
 use uuid::Uuid;
 
 use crate::infra::postgres::{Connector, DbError, Session, Shard, ShardStatement, Shards};
@@ -84,7 +84,7 @@ impl PgLedgerAudit {
         let session = Session::open_sharded(connector, APPLICATION_NAME).await?;
         let lookups = match shards {
             Shards::ONE => None,
-            _ => Some(Session::open(connector, APPLICATION_NAME).await?),
+            _ => Some(Session::open_sharded(connector, APPLICATION_NAME).await?),
         };
         Ok(Self { session, lookups, shards })
     }
@@ -107,8 +107,8 @@ impl PgLedgerAudit {
             entries_estimate: size.try_get("entries")?,
             unhashed_entries: size.try_get("unhashed")?,
         };
-        let without_twin = match &self.lookups {
-            Some(lookups) => legs_without_twin(&tx, lookups.client(), shards, shard, user).await?,
+        let without_twin = match &mut self.lookups {
+            Some(lookups) => legs_without_twin(&tx, lookups, shards, shard, user).await?,
             None => HashMap::new(),
         };
         let recount = tx.prepare(RECOUNT.of(shard)).await?;
@@ -120,7 +120,7 @@ impl PgLedgerAudit {
 /// By user, the first leg of a transfer to another shard which that shard does not have the other leg of.
 async fn legs_without_twin(
     tx: &Transaction<'_>,
-    lookups: &Client,
+    lookups: &mut Session,
     shards: Shards,
     shard: Shard,
     user: Option<Uuid>,
@@ -178,9 +178,11 @@ impl<'r> Legs<'r> {
     }
 
     /// The users and sequence numbers of the legs whose twin is missing in `shard` or different.
-    async fn without_twin(&self, client: &Client, shard: Shard) -> Result<Vec<(Uuid, i64)>, DbError> {
+    async fn without_twin(&self, lookups: &mut Session, shard: Shard) -> Result<Vec<(Uuid, i64)>, DbError> {
         let Self { places, users, seqs, transfers, counterparties, types, amounts } = self;
-        let found = client.query(TWINS.of(shard), &[places, users, transfers, counterparties, types, amounts]).await?;
+        let tx = lookups.snapshot().await?;
+        let found = tx.query(TWINS.of(shard), &[places, users, transfers, counterparties, types, amounts]).await?;
+        tx.commit().await?;
         let mut has_twin = vec![false; places.len()];
         for row in &found {
             let place = usize::try_from(row.try_get::<_, i64>("place")?).unwrap_or(usize::MAX);

@@ -32,15 +32,17 @@ impl PgMissingWallets {
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn among(&self, users: &[UserId]) -> Result<Vec<UserId>, DbError> {
+    pub async fn among(&mut self, users: &[UserId]) -> Result<Vec<UserId>, DbError> {
         let mut missing = HashSet::new();
+        let tx = self.session.snapshot().await?;
         for shard in self.shards.all() {
             let here = users.iter().filter(|user| self.shards.of(**user) == shard);
             let here: Vec<Uuid> = here.map(|user| user.as_uuid()).collect();
-            for row in self.session.client().query(MISSING.of(shard), &[&here]).await? {
+            for row in tx.query(MISSING.of(shard), &[&here]).await? {
                 missing.insert(UserId::from_uuid(row.try_get(0)?));
             }
         }
+        tx.commit().await?;
         Ok(users.iter().copied().filter(|user| missing.contains(user)).collect())
     }
 }

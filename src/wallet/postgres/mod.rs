@@ -6,10 +6,10 @@ mod ledger_audit;
 mod missing_wallets;
 mod multi_insert;
 mod open_holds;
-mod out_of_reach;
 mod queries;
 mod receipts;
 mod rows;
+mod sharded_database;
 mod wallet_store;
 
 pub use holds::PgHoldQueries;
@@ -19,6 +19,7 @@ pub use missing_wallets::PgMissingWallets;
 pub use open_holds::{OpenHold, PgOpenHolds};
 pub use queries::PgWalletQueries;
 pub use receipts::PgReceipts;
+pub use sharded_database::{Breakers, ShardedDatabase};
 pub use wallet_store::PgWalletStore;
 
 use crate::infra::postgres::{Migrations, Shards};

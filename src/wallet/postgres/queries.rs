@@ -11,13 +11,14 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use crate::infra::postgres::{Client, Database, DbError, Shard, ShardStatement, Shards, begin};
+use crate::infra::postgres::{Client, DbError, Shard, ShardStatement, begin};
 use crate::kernel::{DependencyError, EntryId, Timestamp, UserId};
 use crate::wallet::application::history::{HistoryPage, HistoryQuery, SCANNED_MAX};
 use crate::wallet::application::queries::{EntryDetails, WalletQueries};
 use crate::wallet::application::statement::{Statement, StatementEnd, StatementPeriod};
 use crate::wallet::domain::{Balance, Direction, Entry, Funds, MetadataPair, Reference};
 use crate::wallet::postgres::rows;
+use crate::wallet::postgres::sharded_database::ShardedDatabase;
 
 /// Times become sequence numbers first, by the index on created_at, so that the page is a range of the primary key.
 static HISTORY: LazyLock<ShardStatement> = LazyLock::new(|| {
@@ -276,13 +277,12 @@ async fn history_by_texts(
 }
 
 pub struct PgWalletQueries {
-    database: Database,
-    shards: Shards,
+    database: ShardedDatabase,
 }
 
 impl PgWalletQueries {
-    pub const fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards }
+    pub const fn new(database: ShardedDatabase) -> Self {
+        Self { database }
     }
 
     /// `by_id` is one of the statements of [`one_entry`].
@@ -292,8 +292,9 @@ impl PgWalletQueries {
         user: UserId,
         id: EntryId,
     ) -> Result<Option<EntryDetails>, DbError> {
-        let by_id = by_id.of(self.shards.of(user));
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let by_id = by_id.of(shard);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let by_id = client.prepare_cached(by_id).await?;
                 let row = client.query_opt(&by_id, &[&user.as_uuid(), &id.as_uuid()]).await?;
@@ -307,14 +308,14 @@ impl PgWalletQueries {
 #[async_trait]
 impl WalletQueries for PgWalletQueries {
     async fn balance(&self, user: UserId) -> Result<Funds, DependencyError> {
-        let shard = self.shards.of(user);
-        let balance = self.database.run(move |client| Box::pin(balance(client, shard, user)));
+        let shard = self.database.shard_of(user);
+        let balance = self.database.run_in(shard, move |client| Box::pin(balance(client, shard, user)));
         balance.await.map_err(|e| e.at("wallet.ledger.balance"))
     }
 
     async fn balance_at(&self, user: UserId, at: Timestamp) -> Result<Funds, DependencyError> {
-        let shard = self.shards.of(user);
-        let balance = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let balance = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let last_then = client.prepare_cached(BALANCE_AT.of(shard)).await?;
                 let row = client.query_opt(&last_then, &[&user.as_uuid(), &at]).await?;
@@ -326,8 +327,8 @@ impl WalletQueries for PgWalletQueries {
 
     async fn history(&self, user: UserId, query: HistoryQuery) -> Result<HistoryPage, DependencyError> {
         let has_filter_by_text = query.reference.is_some() || !query.metadata.is_empty();
-        let shard = self.shards.of(user);
-        let page = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let page = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 if has_filter_by_text {
                     history_by_texts(client, shard, user, &query).await
@@ -340,8 +341,8 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn statement(&self, user: UserId, period: StatementPeriod) -> Result<Statement, DependencyError> {
-        let shard = self.shards.of(user);
-        let statement = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let statement = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let tx = begin(client).await?;
                 let lock = tx.prepare_cached(LOCK_OF_STATEMENT.of(shard)).await?;
@@ -367,8 +368,8 @@ impl WalletQueries for PgWalletQueries {
     }
 
     async fn entries(&self, user: UserId, first: i64, last: i64) -> Result<Vec<Entry>, DependencyError> {
-        let shard = self.shards.of(user);
-        let entries = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let entries = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let range = client.prepare_cached(ENTRIES.of(shard)).await?;
                 let rows = last.saturating_sub(first).saturating_add(1);

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
-use crate::infra::postgres::{Database, DbError, ShardStatement, Shards};
+use crate::infra::postgres::{DbError, ShardStatement};
 use crate::kernel::{DependencyError, EntryId, IdempotencyKey, UserId};
 use crate::wallet::application::receipts::{ChainPage, ChainQuery, ReceiptQueries};
 use crate::wallet::domain::{
@@ -12,15 +12,15 @@ use crate::wallet::domain::{
     TransferLeg,
 };
 use crate::wallet::postgres::rows;
+use crate::wallet::postgres::sharded_database::ShardedDatabase;
 
 pub struct PgReceipts {
-    database: Database,
-    shards: Shards,
+    database: ShardedDatabase,
 }
 
 impl PgReceipts {
-    pub const fn new(database: Database, shards: Shards) -> Self {
-        Self { database, shards }
+    pub const fn new(database: ShardedDatabase) -> Self {
+        Self { database }
     }
 }
 
@@ -66,8 +66,8 @@ static CHAIN: ShardStatement = ShardStatement::new(entries!(
 #[async_trait]
 impl ReceiptQueries for PgReceipts {
     async fn receipt(&self, user: UserId, id: EntryId) -> Result<Option<Receipt>, DependencyError> {
-        let shard = self.shards.of(user);
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let with_the_one_before = client.prepare_cached(RECEIPT.of(shard)).await?;
                 let found = client.query(&with_the_one_before, &[&user.as_uuid(), &id.as_uuid()]).await?;
@@ -78,8 +78,8 @@ impl ReceiptQueries for PgReceipts {
     }
 
     async fn head(&self, user: UserId) -> Result<Option<Receipt>, DependencyError> {
-        let shard = self.shards.of(user);
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let last_two = client.prepare_cached(HEAD.of(shard)).await?;
                 last_proven(&client.query(&last_two, &[&user.as_uuid()]).await?)
@@ -90,8 +90,8 @@ impl ReceiptQueries for PgReceipts {
 
     async fn chain(&self, user: UserId, query: ChainQuery) -> Result<ChainPage, DependencyError> {
         let ChainQuery { after, limit } = query;
-        let shard = self.shards.of(user);
-        let found = self.database.run(move |client| {
+        let shard = self.database.shard_of(user);
+        let found = self.database.run_in(shard, move |client| {
             Box::pin(async move {
                 let page = client.prepare_cached(CHAIN.of(shard)).await?;
                 // The entry before the page, and one that shows whether there is a next page.

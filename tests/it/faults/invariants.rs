@@ -272,7 +272,15 @@ pub async fn assert_invariants_with_poison(
 
 async fn check(within: Duration, world: &World, history: &History, client: &Client, poison: &[&str]) -> Duration {
     let took = wait_until_quiet(world, within).await;
-    let found = violations(world, history, client, poison).await;
+    let mut found = violations(world, history, client, poison).await;
+    // A copy of the shards is not of one moment, and the sweeper may end a hold meanwhile. What is wrong stays wrong.
+    for _ in 0..5 {
+        if found.is_empty() || !world.copies_shards {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        found = violations(world, history, client, poison).await;
+    }
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
     took
 }

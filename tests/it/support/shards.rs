@@ -29,7 +29,8 @@ pub fn search_path(world: &World) -> String {
     format!("ALTER ROLE {user} IN DATABASE {database} SET search_path = {ALL}, public")
 }
 
-/// Creates the parents, once all shards have their tables.
+/// Creates the parents, once all shards have their tables. Under the lock of the migrations ("purse" in ASCII): another process may
+/// grant privileges on these tables.
 pub fn unite() -> String {
     let last = schemas().last().expect("a shard");
     let tables = TABLES.map(|table| {
@@ -47,7 +48,7 @@ pub fn unite() -> String {
     });
     format!(
         "DO $unite$ BEGIN
-         PERFORM pg_advisory_xact_lock(8);
+         PERFORM pg_advisory_xact_lock(x'7075727365'::bigint);
          IF to_regclass('{last}.hash_chain') IS NOT NULL AND to_regnamespace('{ALL}') IS NULL THEN
              CREATE SCHEMA {ALL};
              CREATE FUNCTION {ALL}.route() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -10,6 +10,8 @@ use futures_util::future::join_all;
 use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::super::history::{Ask, History, Outcome, Post};
 use super::super::invariants::assert_invariants;
@@ -32,6 +34,20 @@ struct Cluster {
     wallet: RoleProcess,
     /// One per shard.
     owners: Vec<User>,
+}
+
+/// Transfers that go on until they are stopped.
+struct Payments {
+    stop: watch::Sender<bool>,
+    paying: JoinHandle<usize>,
+}
+
+impl Payments {
+    /// How many were refused.
+    async fn stop(self) -> usize {
+        self.stop.send(true).expect("it runs");
+        self.paying.await.expect("payments")
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -175,11 +191,11 @@ impl Cluster {
         let began = Instant::now();
         let ready = self.client.get(&user, "/v1/wallet/status?wait=30").await;
         assert_eq!(ready.body["status"], "ready", "{ready:?}");
-        println!("measured: FM-35: a wallet on the other worker after {:.1} s", began.elapsed().as_secs_f64());
+        println!("measured: a wallet on the other worker after {:.1} s", began.elapsed().as_secs_f64());
     }
 
-    /// While this worker is down, under load with transfers to it, no post of the other worker fails. Nobody else posts to these
-    /// wallets. Returns the longest time that one took.
+    /// While this worker is down, under load with transfers to it, no post of the other worker fails. Returns the longest time that
+    /// one took.
     async fn posts_of_the_other_worker(&self, owners: &[User], down: usize, keys: Range<usize>) -> Duration {
         let mut longest = Duration::ZERO;
         for owner in owners {
@@ -196,10 +212,45 @@ impl Cluster {
         longest
     }
 
+    async fn unreachable_shards(&self) -> Option<f64> {
+        Scrape::of(&self.wallet.url()).await.number("purse_ledger_shards_unreachable")
+    }
+
+    /// From now on, those of `users` whose wallets are on this worker transfer to the others, one after the other.
+    async fn pay_from(&self, users: &[User], worker: usize) -> Payments {
+        let (mut payers, mut recipients) = (Vec::new(), Vec::new());
+        for user in users {
+            let side = if self.worker_of(shard_of(user)).await == worker { &mut payers } else { &mut recipients };
+            side.push(user.clone());
+        }
+        let (stop, stopped) = watch::channel(false);
+        let (history, client) = (self.history.clone(), self.client.clone());
+        let paying = tokio::spawn(async move {
+            let mut not_done = 0;
+            while !*stopped.borrow() {
+                for (number, payer) in payers.iter().enumerate() {
+                    let key = format!("payment-{worker}-{not_done}-{number}");
+                    let asked = Ask::transfer(&recipients[not_done % recipients.len()], 1);
+                    let outcome = history.ask(&client, payer, &asked, &key).await;
+                    assert!(!matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+                }
+                not_done += 1;
+            }
+            not_done
+        });
+        Payments { stop, paying }
+    }
+
     /// While this worker is down a wallet process starts, also without the owner's password, and `purse migrate` has nothing to do.
     /// It ends the holds of the other worker.
     async fn starts_without(&self, down: usize) {
         let mut settings = self.world.settings(Role::Wallet);
+        for command in ["verify", "holds"] {
+            let failed = purse(&["ledger", command], &settings).await;
+            let end = ". Check that this server is running, then try again.\n";
+            assert!(failed.code == Some(69) && failed.err.ends_with(end), "{failed:?}");
+            assert!(failed.err.contains("cannot use one of its servers: database error: "), "{failed:?}");
+        }
         settings.insert("WALLET_PORT".to_owned(), "0".to_owned());
         for has_owner in [true, false] {
             if !has_owner {
@@ -221,6 +272,8 @@ impl Cluster {
                 (unreachable == Some(2.0)).then_some(())
             })
             .await;
+            // The links to the workers are tasks of this thread, and waiting for the end of the process would stop them.
+            tokio::task::spawn_blocking(move || drop(second)).await.expect("stopped");
         }
     }
 
@@ -348,7 +401,25 @@ async fn the_product_does_on_two_workers_what_it_does_on_one_server() {
     })
     .await;
     let settings = cluster.world.settings(Role::Wallet);
-    let verified = purse(&["ledger", "verify"], &settings).await;
+    // It takes longer than the limits that requests have on the workers.
+    let table = "SELECT logicalrelid || '_' || shardid FROM pg_dist_shard WHERE logicalrelid = 'shard_01.transactions'::regclass";
+    let table = cluster.citus.sql(&cluster.world, table).await;
+    let worker = &cluster.citus.workers[cluster.worker_of(1).await];
+    let slow = format!(
+        "SET citus.enable_manual_changes_to_shards = on; BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT"
+    );
+    let verify = async {
+        let locked = format!(
+            "SELECT count(*) FROM pg_locks
+             WHERE relation = '{table}'::regclass AND mode = 'AccessExclusiveLock' AND granted"
+        );
+        eventually(PATIENCE, "the table is locked", || async {
+            (cluster.citus.sql_on(worker, &cluster.world, &locked).await == "1").then_some(())
+        })
+        .await;
+        purse(&["ledger", "verify"], &settings).await
+    };
+    let (_, verified) = tokio::join!(cluster.citus.sql_on(worker, &cluster.world, &slow), verify);
     let end = ": all consistent. Each of the 4 shards was read at a moment of its own.\n";
     assert!(verified.code == Some(0) && verified.out.ends_with(end), "{verified:?}");
     assert_eq!(purse(&["ledger", "holds"], &settings).await.out, "0 open holds with 0 cents, 0 overdue.\n");
@@ -560,11 +631,15 @@ async fn fm_37_a_worker_that_falls_silent_fails_only_what_needs_it() {
         let began = Instant::now();
         let mut slowest = Duration::ZERO;
         let mut posts = 0;
+        let payments = cluster.pay_from(&others, worker).await;
         while began.elapsed() < Duration::from_secs(15) {
             slowest = slowest.max(cluster.posts_of_the_other_worker(&others, worker, posts..posts + 1).await);
             posts += 1;
         }
-        assert_eq!(cluster.wallet.readiness().await.0, 200);
+        assert_eq!(cluster.unreachable_shards().await, Some(2.0));
+        cluster.serves_the_other_worker(worker).await;
+        let not_done = payments.stop().await;
+        assert!(not_done > 100, "{not_done} transfers were refused, so most of them waited");
         cluster.citus.workers[worker].wake();
         println!(
             "measured: FM-37 worker {worker} silent: {} posts of the other one, the slowest took {:.1} s",
@@ -577,6 +652,10 @@ async fn fm_37_a_worker_that_falls_silent_fails_only_what_needs_it() {
             assert!(matches!(cluster.ask_until_known(owner, &Ask::post("credit", 1), &key).await, Outcome::Done(_)));
         }
         println!("measured: FM-37: all shards served {:.1} s after it woke", began.elapsed().as_secs_f64());
+        eventually(PATIENCE, "no shard is counted any longer", || async {
+            (cluster.unreachable_shards().await == Some(0.0)).then_some(())
+        })
+        .await;
         tokio::time::sleep(CALM).await;
     }
     cluster.finish("FM-37 each worker frozen under load", vec![load]).await;
