@@ -113,9 +113,10 @@ impl Breakers {
         self.tripped.load(Ordering::Relaxed) != 0
     }
 
-    /// Of each posting whether it changes a wallet in a shard that is tripped, or in `failed`; `None` if none does.
+    /// Of each posting whether it changes a wallet in a shard that is tripped, or in `failed`; `None` if none does, or if there is only
+    /// one shard.
     pub(super) fn needing_them(&self, postings: &[Posting], failed: Option<Shard>) -> Option<Vec<bool>> {
-        if !self.is_any_tripped() && failed.is_none() {
+        if self.shards == Shards::ONE || (!self.is_any_tripped() && failed.is_none()) {
             return None;
         }
         let is_missing = |wallet| {
@@ -167,5 +168,6 @@ mod tests {
         let breakers = Breakers::new(Shards::ONE);
         breakers.trip(Shards::ONE.first());
         assert!(!breakers.is_any_tripped());
+        assert_eq!(breakers.needing_them(&[transfer(0, 1)], Some(Shards::ONE.first())), None);
     }
 }
