@@ -10,7 +10,7 @@ SELECT citus_add_node('wallet-worker-2', 5432);
 -- What purse sets for its sessions does not reach the workers.
 ALTER ROLE :"app" SET statement_timeout = '3000ms';
 ALTER ROLE :"app" SET lock_timeout = '1000ms';
-ALTER ROLE :"app" SET idle_in_transaction_session_timeout = '10000ms';
+ALTER ROLE :"app" SET idle_in_transaction_session_timeout = '5000ms';
 ALTER ROLE :"app" SET enable_seqscan = off;
 ALTER ROLE :"app" SET enable_bitmapscan = off;
 ALTER ROLE :"app" SET enable_hashjoin = off;

@@ -86,7 +86,8 @@ impl Stores {
         let breakers = Breakers::new(config.process.database.shards);
         breakers.show(&context.metrics);
         let sharded = |pool| ShardedDatabase::new(pool, breakers.clone());
-        let requests = sharded(context.pool("purse wallet", config.process.database.pool_max)?);
+        let pool_max = config.process.database.pool_max;
+        let requests = ShardedDatabase::divided(context.pool("purse wallet", pool_max)?, breakers.clone(), pool_max);
         let probe = context.probe_pool("purse wallet: probe")?;
         let writing = sharded(context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?);
         let provisioning = sharded(context.pool("purse wallet: provisioning", 1)?);

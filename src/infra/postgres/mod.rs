@@ -19,6 +19,7 @@ mod shared_counts;
 mod tls;
 mod url;
 
+pub use citus::workers;
 pub use connect::Connector;
 pub use database::{BEGIN, Client, Database, PoolOptions, Probing, Work, begin};
 pub use error::{DbError, violated_constraint};

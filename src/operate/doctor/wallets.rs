@@ -86,6 +86,10 @@ async fn compare(
 }
 
 fn found(progress: &Progress) -> Finding {
+    if progress.users == 0 && !progress.is_complete {
+        let advice = "Check the load of both databases and of the servers behind them, then try again.";
+        return Finding::unreachable(Check::Wallets, "time was up before any user was compared", advice);
+    }
     let users = count(u64::try_from(progress.users).unwrap_or(u64::MAX), "user");
     let scope = if progress.is_complete { users } else { format!("the newest {users}; time was up for the others") };
     if progress.without == 0 {

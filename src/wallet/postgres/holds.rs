@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::infra::postgres::{DbError, Shard, ShardStatement};
+use crate::infra::postgres::{DbError, Shard, ShardStatement, Shards, workers};
 use crate::kernel::{DependencyError, EntryId, UserId};
 use crate::wallet::application::holds::{DueHoldQueries, DueHolds, HoldPage, HoldQueries, HoldQuery, Unread};
 use crate::wallet::domain::{Balance, DUE_MAX, Hold, HoldStatus, captured_after};
@@ -21,6 +21,8 @@ use crate::wallet::postgres::sharded_database::ShardedDatabase;
 
 /// Due holds of one pass.
 const DUE_ROWS_MAX: usize = 500;
+/// Shards may be moved to another server.
+const PASSES_PER_LOOK_AT_SERVERS: usize = 15;
 /// Longest trial of a shard after which the pass tries another one.
 const SLOW_TRIAL: Duration = Duration::from_millis(100);
 
@@ -121,6 +123,17 @@ impl PgHoldQueries {
         Self { database, passes: AtomicUsize::new(0) }
     }
 
+    /// What it finds is used until the next look, and so is what it found before if it fails.
+    async fn look_where_shards_are(&self) {
+        let shards = self.database.shards();
+        if shards != Shards::ONE {
+            let found = self.database.run(move |client| Box::pin(async move { Ok(workers(client, shards).await?) }));
+            if let Ok(found) = found.await {
+                self.database.breakers.set_servers(&found);
+            }
+        }
+    }
+
     /// Adds what is due in one shard, and sets its breaker.
     async fn add_due(&self, shard: Shard, all: &mut DueHolds) {
         let breakers = &self.database.breakers;
@@ -140,8 +153,10 @@ impl PgHoldQueries {
                 }
             }
             Err(e) => {
-                // No row is waited for, so that the table is locked.
-                if e.is_out_of_reach() || e.is_lock_timeout() {
+                if e.is_out_of_reach() {
+                    breakers.trip_server_of(shard);
+                } else if e.is_lock_timeout() {
+                    // No row is waited for, so that the table is locked.
                     breakers.trip(shard);
                 }
                 all.unread.push(Unread { schema: shard.schema(), error: Some(e.at("wallet.holds.due")) });
@@ -203,15 +218,23 @@ impl HoldQueries for PgHoldQueries {
 impl DueHoldQueries for PgHoldQueries {
     async fn due(&self) -> DueHolds {
         let breakers = &self.database.breakers;
+        let pass = self.passes.fetch_add(1, Ordering::Relaxed);
+        if pass.is_multiple_of(PASSES_PER_LOOK_AT_SERVERS) {
+            self.look_where_shards_are().await;
+        }
         let (mut tripped, others): (Vec<Shard>, Vec<Shard>) =
             self.database.shards().all().partition(|shard| breakers.is_tripped(*shard));
         let mut all = DueHolds::default();
         for shard in others {
-            self.add_due(shard, &mut all).await;
+            // Unless another one of its server has tripped it since.
+            if breakers.is_tripped(shard) {
+                all.unread.push(Unread { schema: shard.schema(), error: None });
+            } else {
+                self.add_due(shard, &mut all).await;
+            }
         }
         // A server that is down reports that at once. One that does not respond costs the time limit of a statement, and so only one
         // such trial is made in each pass, of another shard each time.
-        let pass = self.passes.fetch_add(1, Ordering::Relaxed);
         let first = pass.checked_rem(tripped.len()).unwrap_or(0);
         tripped.rotate_left(first);
         let mut was_slow = false;

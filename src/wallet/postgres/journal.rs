@@ -86,8 +86,10 @@ impl PgJournal {
         let is_locked = error.is_lock_timeout();
         let is_of_shard = lock_wait == LockWait::SkipLocked && (error.is_out_of_reach() || is_locked);
         let failed = progress.stopped_in().filter(|_| is_of_shard);
-        if let Some(shard) = failed.filter(|_| error.is_time_limit() || is_locked) {
-            breakers.trip(shard);
+        match failed {
+            Some(shard) if error.is_time_limit() => breakers.trip_server_of(shard),
+            Some(shard) if is_locked => breakers.trip(shard),
+            Some(_) | None => {}
         }
         match breakers.needing_them(postings, failed) {
             Some(needs_it) => JournalError::PartNotDone { source: error.at(STEP), needs_it },

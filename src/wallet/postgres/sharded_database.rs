@@ -1,12 +1,18 @@
 //! The wallet database with a circuit breaker per shard.
 //!
 //! With Citus each shard is on one of several servers. One that does not respond costs whoever asks it a connection and the time
-//! limit of a statement, so it must not be asked by every request. The first request that waits so long trips the breaker of its
-//! shard: from then on whatever needs this shard fails at once, and everything else goes on. The hold sweeper alone tries the shard,
-//! and resets the breaker. It also trips that of a shard whose server is down, which every request finds out quickly by itself.
+//! limit of a statement, so it must not be asked by every request. The first work that waits so long trips the breakers of all shards
+//! of that server: from then on whatever needs one of them fails at once, and everything else goes on. The hold sweeper alone tries
+//! them, and resets the breakers. It also trips those of a server that is down, which every request finds out quickly by itself.
+//!
+//! Reads trip nothing, because one may take long by itself. Those that wait for one server therefore never have all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::infra::metrics::{MetricName, Metrics, gauge_value};
 use crate::infra::postgres::{Client, Database, DbError, Shard, Shards, Work};
@@ -23,11 +29,25 @@ const TRIPPED: MetricName = MetricName {
 pub struct ShardedDatabase {
     pool: Database,
     pub(super) breakers: Breakers,
+    /// Connections that work for one server may use at once, by the first shard there.
+    slots: Option<Arc<[Semaphore]>>,
 }
+
+/// How long work waits for one of the connections that its server may use.
+const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl ShardedDatabase {
     pub const fn new(pool: Database, breakers: Breakers) -> Self {
-        Self { pool, breakers }
+        Self { pool, breakers, slots: None }
+    }
+
+    /// The same, and work for one server uses at most half of the connections at once.
+    pub fn divided(pool: Database, breakers: Breakers, connections_max: usize) -> Self {
+        let slots = match breakers.shards {
+            Shards::ONE => None,
+            shards => Some(shards.all().map(|_| Semaphore::new((connections_max / 2).max(1))).collect()),
+        };
+        Self { pool, breakers, slots }
     }
 
     pub(super) const fn shards(&self) -> Shards {
@@ -45,6 +65,14 @@ impl ShardedDatabase {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Client) -> Work<'c, T> + Send + 'static,
     {
+        let slot = self.slots.as_ref().and_then(|slots| slots.get(self.breakers.first_of_server(shard)));
+        let _slot = match slot {
+            None => None,
+            Some(slots) => match timeout(SLOT_WAIT_MAX, slots.acquire()).await {
+                Ok(slot) => slot.ok(),
+                Err(_) => return Err(DbError::Busy),
+            },
+        };
         if self.breakers.is_tripped(shard) { Err(DbError::OutOfReach) } else { self.pool.run(work).await }
     }
 
@@ -56,7 +84,7 @@ impl ShardedDatabase {
     {
         let result = self.run_in(shard, work).await;
         if result.as_ref().is_err_and(DbError::is_time_limit) {
-            self.breakers.trip(shard);
+            self.breakers.trip_server_of(shard);
         }
         result
     }
@@ -82,11 +110,33 @@ pub struct Breakers {
     shards: Shards,
     /// A bit per shard.
     tripped: Arc<AtomicU32>,
+    /// For each shard the bits of those on the same server.
+    servers: Arc<[AtomicU32]>,
 }
 
 impl Breakers {
     pub fn new(shards: Shards) -> Self {
-        Self { shards, tripped: Arc::default() }
+        let servers = shards.all().map(|shard| AtomicU32::new(shard.bit())).collect();
+        Self { shards, tripped: Arc::default(), servers }
+    }
+
+    /// Where the shards are: each with the number of its server. The others are each by itself.
+    pub(super) fn set_servers(&self, servers: &[(Shard, i32)]) {
+        for (own, shard) in self.servers.iter().zip(self.shards.all()) {
+            let server = servers.iter().find(|(other, _)| *other == shard).map(|(_, server)| server);
+            let neighbours = servers.iter().filter(|(_, other)| Some(other) == server);
+            own.store(neighbours.fold(shard.bit(), |bits, (other, _)| bits | other.bit()), Ordering::Relaxed);
+        }
+    }
+
+    fn server_of(&self, shard: Shard) -> u32 {
+        let number = shard.bit().trailing_zeros();
+        self.servers.get(number as usize).map_or(0, |server| server.load(Ordering::Relaxed))
+    }
+
+    /// The number of the first shard on the same server.
+    fn first_of_server(&self, shard: Shard) -> usize {
+        self.server_of(shard).trailing_zeros() as usize
     }
 
     /// Exports how many are tripped.
@@ -95,9 +145,14 @@ impl Breakers {
         metrics.on_scrape(move || gauge.set(gauge_value(tripped.load(Ordering::Relaxed).count_ones() as usize)));
     }
 
-    /// `shard` does not respond, or its server is down.
+    /// `shard` alone does not respond: a table is locked.
     pub(super) fn trip(&self, shard: Shard) {
         self.tripped.fetch_or(shard.bit(), Ordering::Relaxed);
+    }
+
+    /// The server that has `shard` does not respond, or is down.
+    pub(super) fn trip_server_of(&self, shard: Shard) {
+        self.tripped.fetch_or(self.server_of(shard), Ordering::Relaxed);
     }
 
     /// `shard` has responded.
@@ -113,9 +168,10 @@ impl Breakers {
         self.tripped.load(Ordering::Relaxed) != 0
     }
 
-    /// Of each posting whether it changes a wallet in a shard that is tripped, or in `failed`; `None` if none does.
+    /// Of each posting whether it changes a wallet in a shard that is tripped, or in `failed`; `None` if none does, or if there is only
+    /// one shard.
     pub(super) fn needing_them(&self, postings: &[Posting], failed: Option<Shard>) -> Option<Vec<bool>> {
-        if !self.is_any_tripped() && failed.is_none() {
+        if self.shards == Shards::ONE || (!self.is_any_tripped() && failed.is_none()) {
             return None;
         }
         let is_missing = |wallet| {
@@ -163,9 +219,30 @@ mod tests {
     }
 
     #[test]
+    fn all_shards_of_a_server_trip_together_and_are_reset_one_by_one() {
+        let shards = Shards::new(4).expect("shards");
+        let (breakers, shard) = (Breakers::new(shards), |n| shards.of(user(n)));
+        let tripped = |breakers: &Breakers| (0..4).filter(|n| breakers.is_tripped(shard(*n))).collect::<Vec<_>>();
+        breakers.trip_server_of(shard(1));
+        assert_eq!(tripped(&breakers), [1], "where they are is not known yet");
+        breakers.set_servers(&[(shard(0), 7), (shard(1), 8), (shard(2), 7), (shard(3), 8)]);
+        breakers.trip_server_of(shard(3));
+        assert_eq!(tripped(&breakers), [1, 3]);
+        breakers.reset(shard(1));
+        breakers.trip(shard(2));
+        assert_eq!(tripped(&breakers), [2, 3]);
+        assert_eq!([0, 1, 2, 3].map(|n| breakers.first_of_server(shard(n))), [0, 1, 0, 1]);
+        breakers.set_servers(&[(shard(0), 7), (shard(1), 7)]);
+        breakers.trip_server_of(shard(3));
+        assert_eq!(tripped(&breakers), [2, 3], "it is no longer known to be beside another one");
+    }
+
+    #[test]
     fn without_shards_nothing_trips() {
         let breakers = Breakers::new(Shards::ONE);
         breakers.trip(Shards::ONE.first());
+        breakers.trip_server_of(Shards::ONE.first());
         assert!(!breakers.is_any_tripped());
+        assert_eq!(breakers.needing_them(&[transfer(0, 1)], Some(Shards::ONE.first())), None);
     }
 }

@@ -66,7 +66,7 @@ impl Citus {
         let settings = [
             "lock_timeout = '1000ms'",
             "statement_timeout = '3000ms'",
-            "idle_in_transaction_session_timeout = '10000ms'",
+            "idle_in_transaction_session_timeout = '5000ms'",
             "enable_seqscan = off",
             "enable_bitmapscan = off",
             "enable_hashjoin = off",

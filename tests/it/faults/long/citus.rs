@@ -11,7 +11,7 @@ use purse::kernel::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::super::history::{Ask, History, Outcome, Post};
 use super::super::invariants::assert_invariants;
@@ -194,8 +194,8 @@ impl Cluster {
         println!("measured: a wallet on the other worker after {:.1} s", began.elapsed().as_secs_f64());
     }
 
-    /// While this worker is down, under load with transfers to it, no post of the other worker fails. Returns the longest time that
-    /// one took.
+    /// While this worker is down, under load with transfers to it, no post and no read of the other worker fails. Returns the longest
+    /// time that both took.
     async fn posts_of_the_other_worker(&self, owners: &[User], down: usize, keys: Range<usize>) -> Duration {
         let mut longest = Duration::ZERO;
         for owner in owners {
@@ -206,6 +206,8 @@ impl Cluster {
                 let began = Instant::now();
                 let posted = self.ask(owner, &Ask::post("credit", 1), &format!("beside-{down}-{number}")).await;
                 assert!(matches!(posted, Outcome::Done(_)), "{posted:?}");
+                let read = self.client.get(owner, "/v1/balance").await;
+                assert_eq!(read.status, 200, "{read:?}");
                 longest = longest.max(began.elapsed());
             }
         }
@@ -241,16 +243,39 @@ impl Cluster {
         Payments { stop, paying }
     }
 
-    /// While this worker is down a wallet process starts, also without the owner's password, and `purse migrate` has nothing to do.
-    /// It ends the holds of the other worker.
-    async fn starts_without(&self, down: usize) {
-        let mut settings = self.world.settings(Role::Wallet);
+    /// While a worker is down, commands that need it name its server.
+    async fn commands_fail(&self) {
         for command in ["verify", "holds"] {
-            let failed = purse(&["ledger", command], &settings).await;
+            let failed = purse(&["ledger", command], &self.world.settings(Role::Wallet)).await;
             let end = ". Check that this server is running, then try again.\n";
             assert!(failed.code == Some(69) && failed.err.ends_with(end), "{failed:?}");
             assert!(failed.err.contains("cannot use one of its servers: database error: "), "{failed:?}");
         }
+    }
+
+    /// From now on, more readers than there are connections ask for the balances of those of `users` on this worker.
+    async fn read_from(&self, users: &[User], worker: usize) -> JoinSet<()> {
+        let mut readers = JoinSet::new();
+        for user in users {
+            if self.worker_of(shard_of(user)).await == worker {
+                for _ in 0..12 {
+                    let (client, user) = (self.client.clone(), user.clone());
+                    readers.spawn(async move {
+                        loop {
+                            client.get(&user, "/v1/balance").await;
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                        }
+                    });
+                }
+            }
+        }
+        readers
+    }
+
+    /// While this worker is down a wallet process starts, also without the owner's password, and `purse migrate` has nothing to do.
+    /// It ends the holds of the other worker.
+    async fn starts_without(&self, down: usize) {
+        let mut settings = self.world.settings(Role::Wallet);
         settings.insert("WALLET_PORT".to_owned(), "0".to_owned());
         for has_owner in [true, false] {
             if !has_owner {
@@ -565,6 +590,7 @@ async fn fm_35_servers_of_a_cluster_killed_under_load_lose_nothing_that_was_ackn
             cluster.serves_the_other_worker(server).await;
             let longest = cluster.posts_of_the_other_worker(&holders, server, 0..100).await;
             println!("measured: FM-35 server {server}: the slowest post beside it took {:.2} s", longest.as_secs_f64());
+            cluster.commands_fail().await;
             cluster.starts_without(server).await;
         }
         if server == 1 {
@@ -632,12 +658,15 @@ async fn fm_37_a_worker_that_falls_silent_fails_only_what_needs_it() {
         let mut slowest = Duration::ZERO;
         let mut posts = 0;
         let payments = cluster.pay_from(&others, worker).await;
+        let readers = cluster.read_from(&others, worker).await;
         while began.elapsed() < Duration::from_secs(15) {
             slowest = slowest.max(cluster.posts_of_the_other_worker(&others, worker, posts..posts + 1).await);
             posts += 1;
         }
         assert_eq!(cluster.unreachable_shards().await, Some(2.0));
         cluster.serves_the_other_worker(worker).await;
+        cluster.starts_without(worker).await;
+        drop(readers);
         let not_done = payments.stop().await;
         assert!(not_done > 100, "{not_done} transfers were refused, so most of them waited");
         cluster.citus.workers[worker].wake();
