@@ -30,8 +30,8 @@ pub(super) fn command() -> Command {
     Command::new("ledger")
         .about("Verify the ledger and receipts of it, and list open holds")
         .long_about(
-            "`verify` and `holds` read the wallet database and require only WALLET_DATABASE_URL; `verify-receipt` requires \
-             nothing.",
+            "`verify` and `holds` read the wallet database and require only WALLET_DATABASE_URL, and WALLET_SHARDS if it \
+             was set up with it; `verify-receipt` requires nothing.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)

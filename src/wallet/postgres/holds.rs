@@ -23,7 +23,7 @@ use crate::wallet::postgres::sharded_database::ShardedDatabase;
 const DUE_ROWS_MAX: usize = 500;
 /// Shards may be moved to another server.
 const PASSES_PER_LOOK_AT_SERVERS: usize = 15;
-/// Longest trial of a shard after which the pass tries another one.
+/// Longest trial of a shard after which the pass tries another one of its server.
 const SLOW_TRIAL: Duration = Duration::from_millis(100);
 
 /// The columns that a statement has to select from `transactions`, as `hold`, for [`hold_statement`].
@@ -219,7 +219,8 @@ impl DueHoldQueries for PgHoldQueries {
     async fn due(&self) -> DueHolds {
         let breakers = &self.database.breakers;
         let pass = self.passes.fetch_add(1, Ordering::Relaxed);
-        if pass.is_multiple_of(PASSES_PER_LOOK_AT_SERVERS) {
+        // A shard that was moved away must not trip, and not stay tripped, with its old server.
+        if breakers.is_any_tripped() || pass.is_multiple_of(PASSES_PER_LOOK_AT_SERVERS) {
             self.look_where_shards_are().await;
         }
         let (mut tripped, others): (Vec<Shard>, Vec<Shard>) =
@@ -231,21 +232,26 @@ impl DueHoldQueries for PgHoldQueries {
                 all.unread.push(Unread { schema: shard.schema(), error: None });
             } else {
                 self.add_due(shard, &mut all).await;
+                if breakers.is_tripped(shard) {
+                    self.look_where_shards_are().await;
+                }
             }
         }
         // A server that is down reports that at once. One that does not respond costs the time limit of a statement, and so only one
-        // such trial is made in each pass, of another shard each time.
+        // such trial of it is made in each pass, of another shard each time.
         let first = pass.checked_rem(tripped.len()).unwrap_or(0);
         tripped.rotate_left(first);
-        let mut was_slow = false;
+        let mut silent = 0;
         for shard in tripped {
-            if was_slow {
+            if silent & breakers.server_of(shard) != 0 {
                 all.unread.push(Unread { schema: shard.schema(), error: None });
                 continue;
             }
             let began = Instant::now();
             self.add_due(shard, &mut all).await;
-            was_slow = began.elapsed() > SLOW_TRIAL;
+            if began.elapsed() > SLOW_TRIAL {
+                silent |= breakers.server_of(shard);
+            }
         }
         all
     }

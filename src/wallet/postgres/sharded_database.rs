@@ -120,16 +120,23 @@ impl Breakers {
         Self { shards, tripped: Arc::default(), servers }
     }
 
-    /// Where the shards are: each with the number of its server. The others are each by itself.
+    /// Where the shards are: each with the number of its server. The others are each by itself. If that has changed, all breakers are
+    /// reset: one may have been tripped with a server that its shard has left.
     pub(super) fn set_servers(&self, servers: &[(Shard, i32)]) {
+        let mut has_changed = false;
         for (own, shard) in self.servers.iter().zip(self.shards.all()) {
             let server = servers.iter().find(|(other, _)| *other == shard).map(|(_, server)| server);
             let neighbours = servers.iter().filter(|(_, other)| Some(other) == server);
-            own.store(neighbours.fold(shard.bit(), |bits, (other, _)| bits | other.bit()), Ordering::Relaxed);
+            let server = neighbours.fold(shard.bit(), |bits, (other, _)| bits | other.bit());
+            has_changed |= own.swap(server, Ordering::Relaxed) != server;
+        }
+        if has_changed {
+            self.tripped.store(0, Ordering::Relaxed);
         }
     }
 
-    fn server_of(&self, shard: Shard) -> u32 {
+    /// The bits of all shards on the server of `shard`.
+    pub(super) fn server_of(&self, shard: Shard) -> u32 {
         let number = shard.bit().trailing_zeros();
         self.servers.get(number as usize).map_or(0, |server| server.load(Ordering::Relaxed))
     }
@@ -225,8 +232,11 @@ mod tests {
         let tripped = |breakers: &Breakers| (0..4).filter(|n| breakers.is_tripped(shard(*n))).collect::<Vec<_>>();
         breakers.trip_server_of(shard(1));
         assert_eq!(tripped(&breakers), [1], "where they are is not known yet");
-        breakers.set_servers(&[(shard(0), 7), (shard(1), 8), (shard(2), 7), (shard(3), 8)]);
+        let servers = [(shard(0), 7), (shard(1), 8), (shard(2), 7), (shard(3), 8)];
+        breakers.set_servers(&servers);
+        assert_eq!(tripped(&breakers), [0; 0], "now it is, and which of them failed is not");
         breakers.trip_server_of(shard(3));
+        breakers.set_servers(&servers);
         assert_eq!(tripped(&breakers), [1, 3]);
         breakers.reset(shard(1));
         breakers.trip(shard(2));
@@ -234,7 +244,7 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|n| breakers.first_of_server(shard(n))), [0, 1, 0, 1]);
         breakers.set_servers(&[(shard(0), 7), (shard(1), 7)]);
         breakers.trip_server_of(shard(3));
-        assert_eq!(tripped(&breakers), [2, 3], "it is no longer known to be beside another one");
+        assert_eq!(tripped(&breakers), [3], "it is no longer known to be beside another one");
     }
 
     #[test]

@@ -618,6 +618,7 @@ async fn fm_35_servers_of_a_cluster_killed_under_load_lose_nothing_that_was_ackn
 #[ignore = "needs a PostgreSQL with Citus: just test-citus"]
 async fn fm_36_a_shard_that_moves_to_the_other_worker_under_load_loses_nothing() {
     let cluster = Cluster::start().await;
+    let others = cluster.one_user_per_shard().await;
     let load = cluster.start_load();
     tokio::time::sleep(CALM).await;
     for shard in [0, 1] {
@@ -642,6 +643,16 @@ async fn fm_36_a_shard_that_moves_to_the_other_worker_under_load_loses_nothing()
     let rejected: Vec<_> = posts.iter().filter(rejected).collect();
     assert!(rejected.len() * 2 < posts.len(), "{} of {} posts were rejected", rejected.len(), posts.len());
     println!("measured: FM-36: {} of {} posts were rejected or in doubt", rejected.len(), posts.len());
+    // The worker that the first of them has left falls silent at once.
+    cluster.citus.workers[cluster.worker_of(2).await].freeze();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for number in 0..8 {
+        let served = cluster.ask(&others[0], &Ask::post("credit", 1), &format!("moved-{number}")).await;
+        assert!(matches!(served, Outcome::Done(_)), "{served:?}");
+        assert_eq!(cluster.unreachable_shards().await, Some(2.0));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    cluster.citus.workers[cluster.worker_of(2).await].wake();
     cluster.finish("FM-36 shards moved under load", vec![load]).await;
 }
 
