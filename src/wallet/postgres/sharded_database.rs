@@ -104,8 +104,8 @@ impl ShardedDatabase {
         result
     }
 
-    /// Whether a unit of work failed because of this shard, so that others may succeed.
-    pub(super) fn is_only(&self, shard: Shard, error: &DbError) -> bool {
+    /// Whether a unit of work failed because of its shard, so that the same may succeed in others.
+    pub(super) fn is_of_shard(&self, shard: Shard, error: &DbError) -> bool {
         self.shards() != Shards::ONE && (error.is_out_of_reach() || self.breakers.is_tripped(shard))
     }
 
