@@ -52,19 +52,15 @@ impl Classified for DependencyError {
 }
 
 /// An error and its causes in one line, outermost first, for the one place that logs it.
-///
-/// Only the first line of each cause: PostgreSQL's second line is `DETAIL: Failing row contains (…)`, which is personal
-/// data.
 pub fn chain(error: &dyn std::error::Error) -> String {
+    first_lines(error).collect::<Vec<_>>().join(": ")
+}
+
+/// The first line of an error and of each of its causes, outermost first. PostgreSQL's second line is `DETAIL: Failing row contains
+/// (…)`, which is personal data.
+pub fn first_lines(error: &dyn std::error::Error) -> impl Iterator<Item = String> {
     let first_line = |cause: &dyn std::error::Error| cause.to_string().lines().next().unwrap_or_default().to_owned();
-    let mut line = first_line(error);
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line.push_str(": ");
-        line.push_str(&first_line(cause));
-        next = cause.source();
-    }
-    line
+    std::iter::successors(Some(error), |cause| cause.source()).map(first_line)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod text;
 pub use backoff::Backoff;
 pub use clock::{Clock, Timestamp, has_leap_second, rfc3339};
 pub use exit::{ExitError, ExitStatus};
-pub use failure::{Classified, DependencyError, FailureClass, chain};
+pub use failure::{Classified, DependencyError, FailureClass, chain, first_lines};
 pub use id::{EntryId, EventId, IdSource, RequestId, TraceParent, UserId};
 pub use idempotency_key::{IdempotencyKey, KeyRefused};
 pub use reminder::Reminder;

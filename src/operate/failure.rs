@@ -5,7 +5,7 @@ use std::io;
 
 use crate::infra::amqp::AmqpError;
 use crate::infra::postgres::DbError;
-use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role, Timestamp, rfc3339};
+use crate::kernel::{Classified as _, ExitError, ExitStatus, FailureClass, Role, Timestamp, first_lines, rfc3339};
 
 /// Whether everything that was requested exists and is consistent.
 pub(super) type Outcome = Result<bool, Failure>;
@@ -87,7 +87,7 @@ impl fmt::Display for Failure {
             Self::Database(role, e) if e.class() == FailureClass::Bug => {
                 write!(f, "the {role} database rejected a statement: {}", causes(e))
             }
-            Self::Database(role, e) if e.is_about_a_server_behind() => write!(
+            Self::Database(role, e) if e.is_lost_server_behind() => write!(
                 f,
                 "the {role} database cannot use one of its servers: {}. Check that this server is running, then try again.",
                 causes(e)
@@ -106,12 +106,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error and its causes in one line, the first of each, without causes that the error text already contains.
+/// The same as [`chain`](crate::kernel::chain), without causes that the text before them already contains.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let first_line = |cause: &dyn std::error::Error| cause.to_string().lines().next().unwrap_or_default().to_owned();
-    let mut line = first_line(error);
-    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(first_line) {
-        if !line.contains(&cause) {
+    let mut line = String::new();
+    for cause in first_lines(error) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
             line.push_str(": ");
             line.push_str(&cause);
         }

@@ -6,7 +6,7 @@ use actix::Actor as _;
 
 use crate::contracts::RetryTier;
 use crate::infra::amqp::Broker;
-use crate::infra::config::WalletConfig;
+use crate::infra::config::{DatabaseConfig, WalletConfig};
 use crate::infra::http::{ByService, BySubject, Sweep};
 use crate::infra::postgres::Database;
 use crate::infra::security::access_token::TokenVerifier;
@@ -83,11 +83,12 @@ struct Stores {
 
 impl Stores {
     fn open(config: &WalletConfig, context: &RoleContext) -> anyhow::Result<Self> {
-        let breakers = Breakers::new(config.process.database.shards);
+        let DatabaseConfig { shards, pool_max, acquire_timeout, .. } = config.process.database;
+        let breakers = Breakers::new(shards);
         breakers.show(&context.metrics);
         let sharded = |pool| ShardedDatabase::new(pool, breakers.clone());
-        let pool_max = config.process.database.pool_max;
-        let requests = ShardedDatabase::divided(context.pool("purse wallet", pool_max)?, breakers.clone(), pool_max);
+        let requests = context.pool("purse wallet", pool_max)?;
+        let requests = ShardedDatabase::divided(requests, breakers.clone(), pool_max, acquire_timeout);
         let probe = context.probe_pool("purse wallet: probe")?;
         let writing = sharded(context.pool("purse wallet: ledger", ledger_connections(config.ledger_lanes))?);
         let provisioning = sharded(context.pool("purse wallet: provisioning", 1)?);

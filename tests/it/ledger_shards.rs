@@ -2,13 +2,15 @@
 //!
 //! `just test-shards` runs the suite itself with four shards.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use purse::kernel::Role;
 use serde_json::json;
 
 use crate::support::repository::{production, sources, text};
 use crate::support::shards::user_ending_with;
-use crate::support::{Client, CommandOutput, PATIENCE, RoleProcess, Scrape, User, World, eventually, purse};
+use crate::support::{Client, CommandOutput, PATIENCE, Raw, RoleProcess, Scrape, User, World, eventually, purse};
 use crate::transfers::transfer;
 
 const FOUR: [(&str, &str); 1] = [("WALLET_SHARDS", "4")];
@@ -286,6 +288,19 @@ async fn a_shard_that_does_not_respond_fails_only_the_requests_that_need_it() {
         join_all(requests)
     };
     let silence = silence(&world).await;
+    // A read that its client has abandoned still counts as one: it uses its connection until the time limit.
+    let read = format!("GET /v1/balance HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", users[2].token);
+    for _ in 0..5 {
+        for _ in 0..20 {
+            let mut abandoned = Raw::connect(&wallet.url()).await;
+            assert!(abandoned.send(&read).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            abandoned.reset();
+        }
+    }
+    for response in join_all((0..20).map(|_| client.get(&users[1], "/v1/balance"))).await {
+        assert_eq!(response.status, 200, "{response:?}");
+    }
     for round in 0..3 {
         for (status, response) in at_once(round).await {
             assert_eq!(response.status, status, "{response:?}");

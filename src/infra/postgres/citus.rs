@@ -39,6 +39,17 @@ pub async fn workers(client: &Client, shards: Shards) -> Result<Vec<(Shard, i32)
     Ok(workers)
 }
 
+/// The schemas on the worker of `schema`, one of them.
+pub(super) async fn beside(
+    client: &Client,
+    shards: Shards,
+    schema: &str,
+) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+    let workers = workers(client, shards).await?;
+    let own = workers.iter().find(|(shard, _)| shard.schema() == Some(schema)).map(|(_, worker)| worker);
+    Ok(workers.iter().filter(|(_, worker)| Some(worker) == own).filter_map(|(shard, _)| shard.schema()).collect())
+}
+
 /// Distributes the schemas that are not distributed yet, each to the worker whose turn it is, with the rows that they have. Returns
 /// their names: none without Citus.
 pub(super) async fn distribute(client: &Client, shards: Shards) -> Result<Vec<String>, tokio_postgres::Error> {

@@ -77,6 +77,13 @@ impl DbError {
     pub fn is_definite(&self) -> bool {
         match self {
             Self::Postgres(e) => Report::of(e).is_some_and(|report| report.is_definite()),
+            _ => self.is_of_this_process(),
+        }
+    }
+
+    /// Whether this process has found it itself, without a statement whose outcome it does not know.
+    fn is_of_this_process(&self) -> bool {
+        match self {
             Self::Open(_)
             | Self::Busy
             | Self::Unreachable
@@ -84,7 +91,15 @@ impl DbError {
             | Self::NoPool(_)
             | Self::Shards(_)
             | Self::Corrupt(_) => true,
-            Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
+            Self::Postgres(_) | Self::InDoubt(_) | Self::NotReplicated | Self::Deadline | Self::Panicked => false,
+        }
+    }
+
+    /// What the server reported of a statement.
+    fn report(&self) -> Option<Report<'_>> {
+        match self {
+            Self::Postgres(e) => Report::of(e),
+            _ => None,
         }
     }
 
@@ -112,18 +127,14 @@ impl DbError {
     }
 
     /// Whether the server reports that it has no connection to a server behind it.
-    pub fn is_about_a_server_behind(&self) -> bool {
-        matches!(self, Self::Postgres(e) if Report::of(e).is_some_and(|report| !report.ends_session && report.is_in(&["08"])))
+    pub fn is_lost_server_behind(&self) -> bool {
+        self.report().is_some_and(|report| !report.ends_session && report.is_in(&["08"]))
     }
 
     /// Whether what a statement needs is out of reach, and not the server of the session: that reports so, or its statement got no
     /// response. A lost session says nothing about it.
     pub fn is_out_of_reach(&self) -> bool {
-        let reported = match self {
-            Self::Postgres(e) => Report::of(e),
-            _ => None,
-        };
-        self.is_time_limit() || reported.is_some_and(|report| report.is_about_another_server())
+        self.is_time_limit() || self.report().is_some_and(|report| report.is_about_a_server_behind())
     }
 
     /// Whether a commit may have been sent and was not confirmed.
@@ -147,14 +158,8 @@ impl DbError {
     pub(super) fn fate(&self) -> SessionFate {
         match self {
             Self::Postgres(e) | Self::InDoubt(e) => Report::of(e).map_or(SessionFate::Close, |report| report.fate()),
-            Self::NotReplicated | Self::Deadline | Self::Panicked => SessionFate::Close,
-            Self::Open(_)
-            | Self::Busy
-            | Self::Unreachable
-            | Self::OutOfReach
-            | Self::NoPool(_)
-            | Self::Shards(_)
-            | Self::Corrupt(_) => SessionFate::Keep,
+            _ if self.is_of_this_process() => SessionFate::Keep,
+            _ => SessionFate::Close,
         }
     }
 }
@@ -233,7 +238,7 @@ impl<'e> Report<'e> {
     }
 
     /// About one behind the server of the session, since the session goes on.
-    fn is_about_another_server(&self) -> bool {
+    fn is_about_a_server_behind(&self) -> bool {
         !self.ends_session && self.class() == FailureClass::Unavailable && !self.is_another_server()
     }
 
@@ -332,11 +337,11 @@ mod tests {
     #[test]
     fn a_server_behind_is_meant_only_by_errors_of_servers_that_leave_the_session_open() {
         for state in ["08006", "53300", "57P01"] {
-            assert!(error(state).is_about_another_server(), "{state}");
-            assert!(!Report { ends_session: true, ..error(state) }.is_about_another_server(), "{state}");
+            assert!(error(state).is_about_a_server_behind(), "{state}");
+            assert!(!Report { ends_session: true, ..error(state) }.is_about_a_server_behind(), "{state}");
         }
         for state in ["23505", "25006", "26000", "55P03", "57014"] {
-            assert!(!error(state).is_about_another_server(), "{state}");
+            assert!(!error(state).is_about_a_server_behind(), "{state}");
         }
     }
 

@@ -272,8 +272,7 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     let (newest, parts) = (migrations.newest(), migrations.parts(shards));
     for part in &parts {
         // One that does not respond costs a time limit, which is not spent for each of its shards.
-        if let Some((schema, error)) = is_beside(&client, shards, part, &unreachable).await {
-            unreachable.push(Unreachable { schema, error });
+        if unreachable.iter().any(|shard: &Unreachable| part.schema == Some(shard.schema)) {
             continue;
         }
         match apply(&mut client, part, &schema).await {
@@ -284,7 +283,11 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
             Err(MigrateError::ShardSchema { .. }) if !has_owner => return Err(MigrateError::NotOwner(None)),
             Err(e) => match part.schema {
                 Some(schema) if is_elsewhere_and_down(&client, &e, newest).await => {
-                    unreachable.push(Unreachable { schema, error: chain(&e) });
+                    let error = chain(&e);
+                    let of_worker = citus::beside(&client, shards, schema).await.unwrap_or_default();
+                    let later = of_worker.into_iter().filter(|other| *other > schema);
+                    let schemas = std::iter::once(schema).chain(later);
+                    unreachable.extend(schemas.map(|schema| Unreachable { schema, error: error.clone() }));
                 }
                 _ => return Err(e),
             },
@@ -316,21 +319,6 @@ async fn migrate_here(connector: &Connector, migrations: Migrations) -> Result<M
     drop(client);
     let _ = driver.await;
     Ok(Migrated { applied, schema, newer, distributed, unreachable, not_durable })
-}
-
-/// The schema of a part on a worker of which another shard could not be reached, and why.
-async fn is_beside(
-    client: &Client,
-    shards: Shards,
-    part: &Part,
-    unreachable: &[Unreachable],
-) -> Option<(&'static str, String)> {
-    let schema = part.schema.filter(|_| !unreachable.is_empty())?;
-    let workers = citus::workers(client, shards).await.unwrap_or_default();
-    let worker_of = |schema| workers.iter().find(|(shard, _)| shard.schema() == Some(schema)).map(|(_, worker)| worker);
-    let worker = worker_of(schema)?;
-    let other = unreachable.iter().find(|other| worker_of(other.schema) == Some(worker))?;
-    Some((schema, other.error.clone()))
 }
 
 /// Whether the schema of a shard could not be read because the server that has it is down, and has every script up to `newest`.

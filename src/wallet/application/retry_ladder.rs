@@ -50,7 +50,7 @@ impl RetryLadder {
         &self.tiers
     }
 
-    /// The one with the shortest delay.
+    /// The one that an event comes to first.
     pub const fn first_tier(&self) -> &RetryTier {
         let [first, ..] = &self.tiers;
         first

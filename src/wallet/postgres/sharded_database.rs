@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::infra::metrics::{MetricName, Metrics, gauge_value};
@@ -29,24 +29,29 @@ const TRIPPED: MetricName = MetricName {
 pub struct ShardedDatabase {
     pool: Database,
     pub(super) breakers: Breakers,
-    /// Connections that work for one server may use at once, by the first shard there.
-    slots: Option<Arc<[Semaphore]>>,
+    /// `None`: work for one server may use all connections.
+    slots: Option<Slots>,
 }
 
-/// How long work waits for one of the connections that its server may use.
-const SLOT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Connections that work for one server may use at once.
+#[derive(Clone)]
+struct Slots {
+    /// By the first shard of the server.
+    of_servers: Arc<[Arc<Semaphore>]>,
+    wait_max: Duration,
+}
 
 impl ShardedDatabase {
     pub const fn new(pool: Database, breakers: Breakers) -> Self {
         Self { pool, breakers, slots: None }
     }
 
-    /// The same, and work for one server uses at most half of the connections at once.
-    pub fn divided(pool: Database, breakers: Breakers, connections_max: usize) -> Self {
-        let slots = match breakers.shards {
-            Shards::ONE => None,
-            shards => Some(shards.all().map(|_| Semaphore::new((connections_max / 2).max(1))).collect()),
-        };
+    /// The same, and work for one server uses at most half of the `connections_max` at once, for one of which it waits up to
+    /// `wait_max`.
+    pub fn divided(pool: Database, breakers: Breakers, connections_max: usize, wait_max: Duration) -> Self {
+        let half = || Arc::new(Semaphore::new((connections_max / 2).max(1)));
+        let of_servers = || breakers.shards.all().map(|_| half()).collect();
+        let slots = (breakers.shards != Shards::ONE).then(|| Slots { of_servers: of_servers(), wait_max });
         Self { pool, breakers, slots }
     }
 
@@ -65,15 +70,25 @@ impl ShardedDatabase {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut Client) -> Work<'c, T> + Send + 'static,
     {
-        let slot = self.slots.as_ref().and_then(|slots| slots.get(self.breakers.first_of_server(shard)));
-        let _slot = match slot {
-            None => None,
-            Some(slots) => match timeout(SLOT_WAIT_MAX, slots.acquire()).await {
-                Ok(slot) => slot.ok(),
-                Err(_) => return Err(DbError::Busy),
-            },
-        };
-        if self.breakers.is_tripped(shard) { Err(DbError::OutOfReach) } else { self.pool.run(work).await }
+        self.breakers.check(shard)?;
+        let Some(slot) = self.slot_of(shard).await? else { return self.pool.run(work).await };
+        self.breakers.check(shard)?;
+        let run = self.pool.run(move |client| {
+            let work = work(client);
+            Box::pin(async move {
+                // Until the work ends, also if its caller is gone by then.
+                let _slot = slot;
+                work.await
+            })
+        });
+        run.await
+    }
+
+    async fn slot_of(&self, shard: Shard) -> Result<Option<OwnedSemaphorePermit>, DbError> {
+        let Some(Slots { of_servers, wait_max }) = &self.slots else { return Ok(None) };
+        let Some(slots) = of_servers.get(self.breakers.first_of_server(shard)) else { return Ok(None) };
+        let slot = timeout(*wait_max, Arc::clone(slots).acquire_owned()).await;
+        slot.map(Result::ok).map_err(|_| DbError::Busy)
     }
 
     /// The same, and trips the breaker if the shard does not respond.
@@ -89,8 +104,8 @@ impl ShardedDatabase {
         result
     }
 
-    /// Whether a unit of work failed because of this shard, so that others may succeed.
-    pub(super) fn is_only(&self, shard: Shard, error: &DbError) -> bool {
+    /// Whether a unit of work failed because of its shard, so that the same may succeed in others.
+    pub(super) fn is_of_shard(&self, shard: Shard, error: &DbError) -> bool {
         self.shards() != Shards::ONE && (error.is_out_of_reach() || self.breakers.is_tripped(shard))
     }
 
@@ -169,6 +184,11 @@ impl Breakers {
 
     pub(super) fn is_tripped(&self, shard: Shard) -> bool {
         self.tripped.load(Ordering::Relaxed) & shard.bit() != 0
+    }
+
+    /// An error if the breaker of `shard` is tripped.
+    fn check(&self, shard: Shard) -> Result<(), DbError> {
+        if self.is_tripped(shard) { Err(DbError::OutOfReach) } else { Ok(()) }
     }
 
     pub(super) fn is_any_tripped(&self) -> bool {

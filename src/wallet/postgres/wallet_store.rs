@@ -93,13 +93,13 @@ impl WalletStore for PgWalletStore {
         // Each is a transaction of its own, so that a shard that fails does not affect the others. What was created beside it is found
         // by the next attempt.
         for (shard, wallets) in of_shards {
-            let users = wallets.iter().map(|[user, _]| UserId::from_uuid(*user)).collect();
+            let users: Vec<_> = wallets.iter().map(|[user, _]| UserId::from_uuid(*user)).collect();
             match self.provision_in(shard, wallets).await {
                 Ok(created) => provisioned.created.extend(created),
-                Err(e) if self.provisioning.is_only(shard, &e) => match &mut provisioned.postponed {
-                    Some((postponed, _)) => postponed.extend::<Vec<UserId>>(users),
-                    None => provisioned.postponed = Some((users, e.at(PROVISION_STEP))),
-                },
+                Err(e) if self.provisioning.is_of_shard(shard, &e) => {
+                    let first = || (Vec::new(), e.at(PROVISION_STEP));
+                    provisioned.postponed.get_or_insert_with(first).0.extend(users);
+                }
                 Err(e) => failed = failed.or(Some(e)),
             }
         }
@@ -110,11 +110,12 @@ impl WalletStore for PgWalletStore {
     async fn ping(&self) -> Result<(), DependencyError> {
         let mut pinged = Err(DbError::OutOfReach);
         for shard in self.provisioning.shards().all() {
-            if pinged.is_err() {
-                let ping = self.provisioning.run_and_note_in(shard, move |client| {
-                    Box::pin(async move { Ok(client.batch_execute(PING.of(shard)).await?) })
-                });
-                pinged = ping.await;
+            let ping = self.provisioning.run_and_note_in(shard, move |client| {
+                Box::pin(async move { Ok(client.batch_execute(PING.of(shard)).await?) })
+            });
+            pinged = ping.await;
+            if pinged.is_ok() {
+                break;
             }
         }
         pinged.map_err(|e| e.at("wallet.ping"))
